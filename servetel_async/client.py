@@ -1,0 +1,375 @@
+"""ServetelClient, the session manager: it opens, lends, owns and closes; one short method per task."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from datetime import tzinfo
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+
+import anyio
+
+from servetel_async.counting import count_calls
+from servetel_async.errors import ConfigurationError, OutOfWindowError, PagingError
+from servetel_async.protocol.clock import IST
+from servetel_async.protocol.decoding import PageBody, read_page
+from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, build_query
+from servetel_async.protocol.records import CallPage, CallRecord
+from servetel_async.protocol.sieve import Sieve
+from servetel_async.settings import Brand, RateLimit, Retry, Timeouts, check_base_url, read_sources
+from servetel_async.stream import CallStream, check_whole
+from servetel_async.transport.auth import LoginToken, ProvidedToken, StaticToken
+from servetel_async.transport.transport import Transport, check_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+
+    import aiohttp
+
+    from servetel_async.protocol.clock import Moment
+    from servetel_async.protocol.query import CallType, Direction
+    from servetel_async.protocol.windows import Window
+    from servetel_async.transport.auth import TokenProvider, TokenSource
+    from servetel_async.transport.transport import Event, Fetched
+
+T = TypeVar("T")
+RECORDS_PATH = "/v1/call/records"
+
+
+class Filters(TypedDict, total=False):
+    """The filters of ``CallQuery``, by name."""
+
+    direction: Direction
+    call_type: CallType
+    agents: str | Iterable[str]
+    department: str | Iterable[str]
+    ivr: str | Iterable[str]
+    callerid: str
+    destination: str
+    did_number: str
+    duration: str | tuple[str, int]
+    services: str | Iterable[str]
+    broadcast: bool | str
+    call_id: str
+
+
+class ServetelClient:
+    """One account's calls. Make one, share it among all tasks of an event loop, close it at the end.
+
+    It may be made outside of a loop, used in several ``asyncio.run`` one after another and inherited by a fork: it
+    opens its connections when it first needs them, in the loop that runs then.
+
+    Args:
+        token: a token from the portal, or an (async) callable that gives one. Without it: ``SERVETEL_TOKEN``, the file
+            ``SERVETEL_TOKEN_FILE``, the profile ``SERVETEL_PROFILE``.
+        email: log in instead of using a token; with ``password``.
+        password: never kept in a form that prints.
+        base_url: where the API stands; else ``SERVETEL_BASE_URL``, the profile, ``brand``.
+        brand: ``Brand`` or its name; Servetel by default.
+        max_concurrency: requests in flight at most.
+        rate: requests per second of the whole account in this process; None for no limit.
+        retry: how often and how patiently a request is tried again.
+        timeouts: seconds for connecting, reading, a whole attempt, and waiting for a slot.
+        page_size: calls per page that are asked for; the server may give fewer.
+        zone: the account's wall clock. India has one, without daylight saving.
+        array_style: how several agents are encoded: ``"brackets"``, ``"indexed"``, ``"repeat"`` or ``"comma"``.
+        session: an ``aiohttp.ClientSession`` of yours; it is used and never closed.
+        trace_configs: ``aiohttp.TraceConfig`` for the session that this client makes.
+        on_event: called with an ``Event`` after each request and before each wait.
+
+    Raises:
+        ConfigurationError: whatever can be known to be wrong before anything is sent.
+    """
+
+    def __init__(
+        self,
+        token: str | TokenProvider | None = None,
+        *,
+        email: str | None = None,
+        password: str | None = None,
+        base_url: str | None = None,
+        brand: Brand | str | None = None,
+        max_concurrency: int = 4,
+        rate: RateLimit | float | None = RateLimit(),  # noqa: B008 - frozen
+        retry: Retry = Retry(),  # noqa: B008 - frozen
+        timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
+        page_size: int = 100,
+        zone: tzinfo = IST,
+        array_style: ArrayStyle = "brackets",
+        session: aiohttp.ClientSession | None = None,
+        trace_configs: Sequence[aiohttp.TraceConfig] = (),
+        on_event: Callable[[Event], object] | None = None,
+    ) -> None:
+        check_whole("max_concurrency", max_concurrency)
+        check_whole("page_size", page_size)
+        if array_style not in ARRAY_STYLES:
+            raise ConfigurationError("there is no such array_style", fix=f"use one of {', '.join(ARRAY_STYLES)}")
+        if not isinstance(zone, tzinfo):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("zone is not a time zone", fix='for example IST, or zoneinfo.ZoneInfo("Europe/London")')
+        self.zone = zone
+        self.max_concurrency = max_concurrency
+        self.page_size = page_size
+        self.count_is_total = False
+        self._array_style: ArrayStyle = array_style
+        self._tasks: set[asyncio.Task[Any]] = set()
+        sources = read_sources()
+        self._tokens = self._token_source(token, email, password, sources.token)
+        self._transport = Transport(
+            _where(base_url, brand, sources.base_url, sources.brand),
+            self._tokens,
+            slots=max_concurrency,
+            rate=_rate(rate),
+            retry=retry,
+            timeouts=timeouts,
+            session=session,
+            trace_configs=trace_configs,
+            on_event=on_event,
+        )
+
+    # What it is for
+
+    def calls(
+        self,
+        from_date: Moment | None = None,
+        to_date: Moment | None = None,
+        *,
+        query: CallQuery | None = None,
+        page_size: int | None = None,
+        max_records: int | None = None,
+        ordered: bool = True,
+        deadline: float | None = None,
+        start: str | None = None,
+        **filters: Unpack[Filters],
+    ) -> CallStream:
+        """Stream the calls of a range, newest first, many pages at once. Nothing is sent before the first ``anext``.
+
+        Args:
+            from_date: first moment: an aware ``datetime``, a ``date``, or the account's own wall clock as text.
+            to_date: last moment, inclusive; a day without a time means its last second.
+            query: a ``CallQuery`` in place of, or refined by, dates and filters.
+            page_size: calls per page; the client's unless given.
+            max_records: stop after as many.
+            ordered: False gives pages as they complete: a little faster, no order, no checkpoint.
+            deadline: seconds for all of it, from the first ``anext``.
+            start: the ``checkpoint`` of an earlier stream of the same query.
+            filters: see ``CallQuery``.
+
+        Raises:
+            ConfigurationError: here, before anything is sent, for whatever the API would misread.
+            ResumeMismatchError: ``start`` belongs to another query.
+        """
+        asked = build_query(query, from_date, to_date, dict(filters))
+        page_size = self._page_size(page_size)
+        if max_records is not None:
+            check_whole("max_records", max_records)
+            page_size = min(page_size, max_records)
+        check_seconds("deadline", deadline)
+        return CallStream(
+            self,
+            asked,
+            page_size=page_size,
+            max_records=max_records,
+            ordered=ordered,
+            deadline=deadline,
+            start=start,
+        )
+
+    async def count(
+        self,
+        from_date: Moment | None = None,
+        to_date: Moment | None = None,
+        *,
+        query: CallQuery | None = None,
+        deadline: float | None = None,
+        **filters: Unpack[Filters],
+    ) -> int:
+        """Count the calls of a range, without reading them: one request for each 31 days.
+
+        Raises:
+            ServetelError: see ``errors``.
+        """
+        asked = build_query(query, from_date, to_date, dict(filters))
+        deadline_at = _deadline_at(deadline)
+        total = 0
+        for window in asked.window(self.zone).split():
+
+            async def fetch(number: int, size: int, window: Window = window) -> PageBody:
+                return (await self._fetch(asked, window, number, size, deadline_at)).value
+
+            total += await count_calls(fetch, self, self.page_size)
+        return total
+
+    async def get_call(
+        self,
+        call_id: str,
+        *,
+        from_date: Moment | None = None,
+        to_date: Moment | None = None,
+        deadline: float | None = None,
+    ) -> CallRecord | None:
+        """Get one call by its ``call_id``; None if the API has none of that id. Never gives another call.
+
+        Args:
+            call_id: the id that other systems know.
+            from_date: with ``to_date``: where to look if the server does not know the parameter.
+            to_date: see ``from_date``.
+            deadline: seconds for all of it.
+
+        Raises:
+            OutOfWindowError: the server ignores ``call_id`` and sent other calls, and no dates narrow it down.
+        """
+        check_seconds("deadline", deadline)
+        asked = build_query(None, from_date, to_date, {"call_id": call_id})
+        window = asked.window(self.zone)
+        page = (await self._fetch(asked, window, 1, self.page_size, _deadline_at(deadline))).value
+        calls = _decode(page, self.zone)
+        for call in calls:
+            if call.call_id == asked.call_id:
+                return call
+        if not calls:
+            return None
+        if window.start is None or window.end is None:
+            raise OutOfWindowError(
+                "other calls came than the one that was asked for",
+                why="this server does not know the parameter call_id and sends the newest calls instead",
+                fix="narrow it down: get_call(call_id, from_date=..., to_date=...) reads that range",
+            )
+        async with self.calls(query=asked.replace(call_id=None), deadline=deadline) as stream:
+            async for call in stream:
+                if call.call_id == asked.call_id:
+                    return call
+        return None
+
+    async def fetch_page(
+        self, query: CallQuery | None = None, page: int = 1, page_size: int | None = None, *, deadline: float | None = None
+    ) -> CallPage:
+        """Fetch one page as it is: no walk, no proof of completeness. A page past the end holds no records.
+
+        Raises:
+            PagingError: the server sent another page than was asked for.
+            OutOfWindowError: it ignored the dates.
+        """
+        check_whole("page", page)
+        asked = build_query(query, None, None, {})
+        window = asked.window(self.zone)
+        body = (await self._fetch(asked, window, page, self._page_size(page_size), _deadline_at(deadline))).value
+        if body.page is not None and body.page != page and body.open()[2]:
+            raise PagingError(f"page {body.page} came instead", page=page, why="the server does not heed the page number")
+        records = _decode(body, self.zone)
+        Sieve(window).sift(records)
+        return CallPage(records=tuple(records), number=page, count=body.count, limit=body.limit, raw=body.body)
+
+    # What it owns
+
+    async def __aenter__(self) -> Self:
+        self._transport.closed = False
+        self._transport.bind()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End every request of this client and close its connections. ``async with`` opens it again."""
+        self._transport.closed = True
+        with anyio.CancelScope(shield=True):
+            loop = asyncio.get_running_loop()
+            tasks = {task for task in self._tasks if task.get_loop() is loop and task is not asyncio.current_task()}
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+            await self._transport.aclose()
+
+    @property
+    def window_of_pages(self) -> int:
+        """How many pages a stream asks ahead: twice the concurrency, which takes head-of-line blocking away."""
+        return 2 * self.max_concurrency
+
+    def start_page(
+        self, query: CallQuery, window: Window, number: int, page_size: int, deadline_at: float | None
+    ) -> asyncio.Task[Fetched[PageBody]]:
+        """Start a page's task for a stream; this client owns it."""
+        return self._spawn(self._fetch(query, window, number, page_size, deadline_at))
+
+    async def _fetch(
+        self, query: CallQuery, window: Window, number: int, page_size: int, deadline_at: float | None
+    ) -> Fetched[PageBody]:
+        params = query.params(self.zone, array_style=self._array_style, window=window)
+        params += [("page", str(number)), ("limit", str(page_size))]
+        return await self._transport.get(RECORDS_PATH, params, read_page, page=number, deadline_at=deadline_at)
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+        return task
+
+    def _reap(self, task: asyncio.Task[Any]) -> None:
+        """Forget a task that is over; look at its error, so that a page nobody reads any more logs nothing."""
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    def _page_size(self, given: int | None) -> int:
+        if given is None:
+            return self.page_size
+        check_whole("page_size", given)
+        return given
+
+    def _token_source(
+        self, token: str | TokenProvider | None, email: str | None, password: str | None, found: str | None
+    ) -> TokenSource:
+        if email is not None or password is not None:
+            if token is not None:
+                raise ConfigurationError("both a token and a login are given", fix="give token=, or email= and password=")
+            return LoginToken(email, password, lambda *request: self._transport.post(*request), self._spawn)
+        if token is None:
+            token = found
+        if token is None:
+            raise ConfigurationError(
+                "there is no token",
+                why="none was given, and SERVETEL_TOKEN, SERVETEL_TOKEN_FILE and the profile hold none",
+                fix="give token=, or email= and password=, or set SERVETEL_TOKEN",
+            )
+        return ProvidedToken(token, self._spawn) if callable(token) else StaticToken(token)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._transport.closed else f"{self._transport.in_flight} in flight"
+        return f"<ServetelClient {self._transport.base_url}, {state}>"
+
+    def __reduce__(self) -> Any:
+        """Refuse: a pickled client would carry the token into a queue or a file."""
+        raise TypeError("a ServetelClient does not pickle; make one in each process")
+
+
+def _where(base_url: str | None, brand: Brand | str | None, found_url: str | None, found_brand: str | None) -> str:
+    if base_url is not None and brand is not None:
+        raise ConfigurationError("both base_url and brand are given", fix="give one of them")
+    if base_url is not None:
+        return check_base_url(base_url)
+    if brand is not None:
+        return Brand.named(brand).base_url
+    if found_url is not None:
+        return check_base_url(found_url)
+    return (Brand.SERVETEL if found_brand is None else Brand.named(found_brand)).base_url
+
+
+def _rate(rate: RateLimit | float | None) -> RateLimit | None:
+    """A plain number is requests per second; None and 0 are no limit."""
+    if rate is None or isinstance(rate, RateLimit):
+        return rate
+    return RateLimit(per_second=rate) if rate else None
+
+
+def _deadline_at(seconds: float | None) -> float | None:
+    check_seconds("deadline", seconds)
+    return None if seconds is None else asyncio.get_running_loop().time() + seconds
+
+
+def _decode(page: PageBody, zone: tzinfo) -> list[CallRecord]:
+    page.open()
+    return [record for piece in page.slices(zone) for record in piece]

@@ -1,0 +1,160 @@
+"""`GET /v1/call/records`: from a query to the envelope, honest or not."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Literal, TypeAlias
+
+from servetel_async.emulator.calls import Call
+from servetel_async.emulator.churn import Churn
+from servetel_async.emulator.clock import WallClock
+from servetel_async.emulator.faults import Fault
+from servetel_async.emulator.filters import BadParameterError, Filter, Pairs
+from servetel_async.emulator.reply import Reply
+from servetel_async.emulator.table import Table, page_of
+
+__all__ = ["CountMode", "LimitEcho", "PageRequest", "RecordsRoute", "SizeMode"]
+
+#: What `count` says: all matches, the rows of this page (as the reference text claims), or nothing.
+CountMode: TypeAlias = Literal["total", "page", "missing"]
+#: Which `limit` is echoed when a cap applies.
+LimitEcho: TypeAlias = Literal["asked", "served"]
+#: What `size` says: the rows of this page, or the limit; published samples show both.
+SizeMode: TypeAlias = Literal["rows", "limit"]
+
+_DAY = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """A query that was understood; `limit` is what will be served, `asked` what was asked for."""
+
+    wanted: Filter
+    number: int
+    limit: int
+    asked: int
+
+    @property
+    def offset(self) -> int:
+        """The number of rows that the backend skips."""
+        return (self.number - 1) * self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class _Page:
+    number: int
+    limit: int
+    count: int
+    rows: Sequence[Call] | None
+
+
+class RecordsRoute:
+    """Serves pages of a table; the knobs are those of `Emulator`."""
+
+    def __init__(
+        self,
+        table: Table,
+        churn: Churn,
+        clock: WallClock,
+        *,
+        default_limit: int,
+        limit_cap: int | None,
+        echo_limit: LimitEcho,
+        count_mode: CountMode,
+        size_mode: SizeMode,
+        knows_call_id: bool,
+        max_range_days: float | None,
+        ties: Random | None,
+    ) -> None:
+        self._table = table
+        self._churn = churn
+        self._clock = clock
+        self._default_limit = default_limit
+        self._limit_cap = limit_cap
+        self._echo_limit = echo_limit
+        self._count_mode = count_mode
+        self._size_mode = size_mode
+        self._knows_call_id = knows_call_id
+        self._max_range_days = max_range_days
+        self._ties = ties
+        self._served = 0
+
+    def filter(self, query: Pairs) -> Filter:
+        """Read the filters of a query, page and limit apart."""
+        return Filter.parse(query, self._clock, knows_call_id=self._knows_call_id)
+
+    def read(self, query: Pairs) -> PageRequest | Reply:
+        """Read a query, or refuse it with 422."""
+        pairs = list(query)
+        scalars = dict(pairs)
+        try:
+            wanted = self.filter(pairs)
+            self._check_range(wanted)
+            asked = _positive(scalars, "limit", self._default_limit)
+            number = _positive(scalars, "page", 1)
+        except BadParameterError as error:
+            return Reply.failure(422, {error.parameter: [str(error)]})
+        limit = asked if self._limit_cap is None else min(asked, self._limit_cap)
+        return PageRequest(wanted, number, limit, asked)
+
+    def serve(self, request: PageRequest, fault: Fault | None = None) -> tuple[Reply, bool]:
+        """Answer a page; tell whether the fault, if any, made it another one than the honest one."""
+        self._served += 1
+        found = self._table.matching(request.wanted)
+        if self._churn.before(self._served, found):
+            found = self._table.matching(request.wanted)
+        rows = page_of(found, request.offset, request.limit, self._ties)
+        echoed = request.asked if self._echo_limit == "asked" else request.limit
+        honest = page = _Page(request.number, echoed, len(found), rows)
+        if fault is not None:
+            page = _distort(honest, fault, found, request)
+        return Reply(200, self._encode(page)), page != honest
+
+    def _encode(self, page: _Page) -> bytes:
+        """Join the bytes that were encoded when the calls were made."""
+        rows = page.rows or ()
+        count = b"" if self._count_mode == "missing" else b'"count":%d,'
+        if count:
+            count %= len(rows) if self._count_mode == "page" else page.count
+        size = page.limit if self._size_mode == "limit" else len(rows)
+        head = b'{%b"limit":%d,"size":%d,"page":%d,"results":' % (count, page.limit, size, page.number)
+        if page.rows is None:
+            return head + b"null}"
+        return b"".join((head, b"[", b",".join([call.body for call in rows]), b"]}"))
+
+    def _check_range(self, wanted: Filter) -> None:
+        if self._max_range_days is None or wanted.since is None or wanted.until is None:
+            return
+        if wanted.until - wanted.since > self._max_range_days * _DAY:
+            raise BadParameterError("to_date", f"The range may not be longer than {self._max_range_days:g} days.")
+
+
+def _distort(page: _Page, fault: Fault, found: Sequence[Call], request: PageRequest) -> _Page:
+    """Return the page as the fault would have it; any other kind of fault leaves it as it is."""
+    number, count, rows = page.number, page.count, page.rows or ()
+    match fault.kind:
+        case "empty_page":
+            rows = ()
+        case "short_page":
+            rows = rows[: int(len(rows) * fault.fraction)]
+        case "wrong_page":
+            number = max(number + fault.shift, 1)
+            rows = page_of(found, (number - 1) * request.limit, request.limit)
+        case "repeat_page":
+            rows = page_of(found, 0, request.limit)
+        case "results_null":
+            return replace(page, rows=None)
+        case "wrong_count":
+            count = max(count + fault.shift, 0)
+        case _:
+            pass
+    return replace(page, number=number, count=count, rows=rows)
+
+
+def _positive(scalars: dict[str, str], name: str, default: int) -> int:
+    text = scalars.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise BadParameterError(name, f"The {name} must be at least 1.")
+    return int(text)

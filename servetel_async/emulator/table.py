@@ -1,0 +1,100 @@
+"""The live table of calls: sorted newest first, searched by filter, changed under the reader's feet."""
+
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from random import Random
+from typing import Final
+
+from servetel_async.emulator.calls import Call
+from servetel_async.emulator.filters import Filter
+
+__all__ = ["Table", "page_of"]
+
+_SEARCHES_KEPT: Final = 256
+
+
+class Table:
+    """One emulator's own calls, newest first, later serial first within a second."""
+
+    def __init__(self, newest_first: Iterable[Call]) -> None:
+        self._calls = list(newest_first)
+        self._searches: dict[Filter, Sequence[Call]] = {}
+        self._next_serial = max((call.serial for call in self._calls), default=-1) + 1
+
+    def __len__(self) -> int:
+        return len(self._calls)
+
+    @property
+    def newest(self) -> Call | None:
+        return self._calls[0] if self._calls else None
+
+    @property
+    def middle(self) -> Call | None:
+        return self._calls[len(self) // 2] if self._calls else None
+
+    def next_serial(self) -> int:
+        """Return a serial that no call bears or bore."""
+        self._next_serial += 1
+        return self._next_serial - 1
+
+    def matching(self, wanted: Filter) -> Sequence[Call]:
+        """Return the calls a filter lets through, newest first; the result is shared and must not be changed.
+
+        It is kept until the table changes: a deep page then costs its own length, not the table's.
+        """
+        found = self._searches.get(wanted)
+        if found is None:
+            if len(self._searches) >= _SEARCHES_KEPT:
+                self._searches.clear()
+            found = self._searches[wanted] = self._search(wanted)
+        return found
+
+    def insert(self, call: Call) -> None:
+        insort(self._calls, call, key=_order)
+        self._searches.clear()
+
+    def delete(self, call_id: str) -> None:
+        """Delete the record with this id.
+
+        Raises:
+            KeyError: there is none.
+        """
+        for index, call in enumerate(self._calls):
+            if call.id == call_id:
+                del self._calls[index]
+                self._searches.clear()
+                return
+        raise KeyError(call_id)
+
+    def _search(self, wanted: Filter) -> Sequence[Call]:
+        begin = 0 if wanted.until is None else bisect_left(self._calls, -wanted.until, key=_newness)
+        end = len(self) if wanted.since is None else bisect_right(self._calls, -wanted.since, key=_newness)
+        found = self._calls[begin:end]
+        for test in wanted.predicates():
+            found = [call for call in found if test(call)]
+        return found
+
+
+def page_of(found: Sequence[Call], offset: int, limit: int, ties: Random | None = None) -> Sequence[Call]:
+    """Cut a page out of a search; with `ties`, calls of the same second come in an order drawn anew."""
+    end = min(offset + limit, len(found))
+    if ties is None or offset >= end:
+        return found[offset:end]
+    # A tie that the page's edge cuts is shuffled whole, else a row could not cross the edge.
+    first = bisect_left(found, -found[offset].start, key=_newness)
+    last = bisect_right(found, -found[end - 1].start, key=_newness)
+    shuffled: list[Call] = []
+    for _, group in groupby(found[first:last], _newness):
+        tied = list(group)
+        ties.shuffle(tied)
+        shuffled += tied
+    return shuffled[offset - first : end - first]
+
+
+def _newness(call: Call) -> int:
+    return -call.start
+
+
+def _order(call: Call) -> tuple[int, int]:
+    return -call.start, -call.serial

@@ -1,0 +1,216 @@
+"""Every error this library raises, and who is to blame.
+
+::
+
+    ServetelError
+    ├── ConfigurationError (ValueError)   you: refused before anything was sent
+    ├── StreamClosedError                 you: the stream was closed, then read
+    ├── OverloadedError                   you: no free slot in time; nothing was sent
+    ├── DeadlineExceededError             you: the deadline you set has passed
+    ├── AuthenticationError               the token or the login is not accepted
+    ├── PermissionDeniedError             the token is good, but not for this
+    ├── WrongAddressError                 this host or path is not the API
+    ├── RequestRejectedError              the API refuses these parameters
+    ├── RateLimitError                    429 outlasted the retries (``retry_after``)
+    ├── ServerError                       5xx outlasted the retries
+    ├── ConnectionFailedError             refused, reset, cut, unresolvable
+    │   └── TLSError                      the certificate or the handshake: final
+    ├── RequestTimeoutError               one attempt took too long
+    ├── MalformedResponseError            not HTTP, not JSON, not a page
+    │   └── BodyTooLargeError             a body beyond the cap
+    ├── PagingError                       pages that contradict each other
+    │   ├── CountDriftError               the list moved and did not settle
+    │   └── OutOfWindowError              records outside the dates asked for
+    └── OutputError                       the destination cannot be written
+        ├── OutputLockedError             another run is writing it
+        └── ResumeMismatchError           saved state belongs to another query
+
+All of them pickle, so they cross process pools and task queues. None of them holds an object of aiohttp, msgspec or
+ssl: those carry the token or the body.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+StoppedBy = Literal["attempts", "budget", "deadline", "retry_after", "final"]
+
+
+class ServetelError(Exception):
+    """The root of the tree: ``except ServetelError`` catches everything that this library raises on purpose.
+
+    Attributes:
+        what: what happened, one sentence.
+        why: why we think so; may be empty.
+        fix: what to do next; may be empty.
+        attempts: requests that were sent for this operation.
+        stopped_by: what ended the retries; None where none were possible.
+        page: number of the page that was asked for.
+        status: HTTP status of the last reply.
+        checkpoint: where a stream stood; give it to ``calls(..., start=)`` to go on.
+        retryable: True where the same call may succeed later, unchanged.
+    """
+
+    retryable: bool = False
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        why: str = "",
+        fix: str = "",
+        attempts: int = 0,
+        stopped_by: StoppedBy | None = None,
+        page: int | None = None,
+        status: int | None = None,
+        checkpoint: str | None = None,
+    ) -> None:
+        super().__init__(what)
+        self.what = what
+        self.why = why
+        self.fix = fix
+        self.attempts = attempts
+        self.stopped_by = stopped_by
+        self.page = page
+        self.status = status
+        self.checkpoint = checkpoint
+
+    def __str__(self) -> str:
+        text = self.what
+        if self.page is not None:
+            text = f"page {self.page}: {text}"
+        if self.attempts > 1:
+            text = f"{text} (after {self.attempts} attempts, stopped by {self.stopped_by})"
+        return " ".join(_sentence(part) for part in (text, self.why, self.fix) if part)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from the message and the state: keyword-only constructors do not pickle by themselves."""
+        return _rebuild, (type(self), self.args, self.__dict__.copy())
+
+    @classmethod
+    def _restore(cls, args: tuple[Any, ...], state: dict[str, Any]) -> Self:
+        error = cls.__new__(cls, *args)
+        error.args = args
+        error.__dict__.update(state)
+        return error
+
+
+def _sentence(text: str) -> str:
+    """Three parts are three sentences; a first letter that is a name (``from_date``) stays small."""
+    end = "" if text.endswith((".", "!", "?")) else "."
+    first = text.split(" ", 1)[0]
+    return f"{text}{end}" if "_" in first or "=" in first or "." in first else f"{text[0].upper()}{text[1:]}{end}"
+
+
+def _rebuild(kind: type[ServetelError], args: tuple[Any, ...], state: dict[str, Any]) -> ServetelError:
+    return kind._restore(args, state)  # noqa: SLF001
+
+
+class ConfigurationError(ServetelError, ValueError):
+    """The caller's own mistake, found before anything was sent."""
+
+
+class StreamClosedError(ServetelError):
+    """The stream was closed before its end and then read on."""
+
+
+class OverloadedError(ServetelError):
+    """No slot became free in time. Nothing was sent, so nothing can be half done."""
+
+    retryable = True
+
+
+class DeadlineExceededError(ServetelError):
+    """The ``deadline=`` of this call has passed: it covers queueing, attempts, backoff and pages."""
+
+    retryable = True
+
+
+class AuthenticationError(ServetelError):
+    """The token was refused (401, or "Token has expired"), or the login was."""
+
+
+class PermissionDeniedError(ServetelError):
+    """The API knows the token and refuses the request (403 with a ``success`` key)."""
+
+
+class WrongAddressError(ServetelError):
+    """The host or path is not the API: a gateway's 403, a 404, a redirect."""
+
+
+class RequestRejectedError(ServetelError):
+    """The API refuses the parameters (400, 413, 422, or ``success: false``)."""
+
+
+class RateLimitError(ServetelError):
+    """Too many requests, and waiting was no longer possible.
+
+    Attributes:
+        retry_after: seconds the server asked us to wait, or None.
+    """
+
+    retryable = True
+
+    def __init__(self, what: str, *, retry_after: float | None = None, **state: Any) -> None:
+        super().__init__(what, **state)
+        self.retry_after = retry_after
+
+
+class ServerError(ServetelError):
+    """The server or a gateway in front of it failed (408, 425, 5xx)."""
+
+    retryable = True
+
+
+class ConnectionFailedError(ServetelError):
+    """No usable connection: refused, reset, cut, unresolvable, or a body shorter than announced."""
+
+    retryable = True
+
+
+class TLSError(ConnectionFailedError):
+    """The certificate or the handshake failed. Final: trying again cannot make a certificate right."""
+
+    retryable = False
+
+
+class RequestTimeoutError(ServetelError):
+    """One attempt took longer than ``Timeouts`` allows."""
+
+    retryable = True
+
+
+class MalformedResponseError(ServetelError):
+    """The reply is not HTTP, not JSON, or not a page of calls."""
+
+
+class BodyTooLargeError(MalformedResponseError):
+    """The body is larger than the cap for a page."""
+
+
+class PagingError(ServetelError):
+    """Pages contradict each other: the same page again, or another page than was asked for."""
+
+
+class CountDriftError(PagingError):
+    """The list moved while it was read and did not settle; the result would not be complete."""
+
+    retryable = True
+
+
+class OutOfWindowError(PagingError):
+    """A record lies outside what was asked for: the server ignored a filter."""
+
+
+class OutputError(ServetelError):
+    """The destination cannot be written."""
+
+
+class OutputLockedError(OutputError):
+    """Another run is writing this destination."""
+
+    retryable = True
+
+
+class ResumeMismatchError(OutputError):
+    """Saved state (a checkpoint, a journal) belongs to another query or another version."""

@@ -1,0 +1,271 @@
+"""Page arithmetic: which page to ask for next, what a page that came tells, and when the end is proved.
+
+Pages are offsets over a live list that the server may reorder, lengthen, shorten or miscount. The rules:
+
+1. The first page is read alone: it brings the count and the real page size, which a server may cap in silence.
+2. ``count`` is believed as a total once a page was seen whose count exceeds its own rows; until then it could be the
+   number of rows on the page, and only an empty page ends the list.
+3. A believed count ends the list when as many different calls were seen *and* the last page was short. Else one page
+   past the end is asked for. One short page alone never ends anything.
+4. With no believed count the end is unknown: pages are asked ahead only in proportion to what was read (1 in 25).
+5. An empty page where the count says more is asked for twice more, then passed over; two in a row end the pass.
+6. A page with another number than asked, or the same rows again under the same count, is asked for once more, then
+   it is an error; past a proven end it is only a server that clamps.
+7. A count that moved, or that does not agree with what was seen, means another pass over the list, three at most. A
+   list that only grew is complete as soon as as many calls were seen as it now counts. Else: ``CountDriftError``.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING
+
+from servetel_async.errors import CountDriftError, PagingError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+PASSES = 3
+EMPTY_RETRIES = 2
+LOOK_AHEAD_SHARE = 25
+BARREN_PAGES = 8
+
+Edges = tuple[str, str, int]
+
+
+class Step(enum.Enum):
+    """What to do with a page that came."""
+
+    DELIVER = "deliver"
+    AGAIN = "again"
+    PASS_OVER = "pass over"
+
+
+class PageWalk:
+    """The walk over one window's pages; knows numbers only, neither requests nor records.
+
+    Args:
+        asked: the page size that is asked for.
+        believed: the count of this server is already known to be a total.
+        before: calls in front of the first page that were delivered earlier (a resumed walk).
+        first: number of the first page to ask for.
+        size: the real page size, where it is known already.
+    """
+
+    def __init__(self, asked: int, *, believed: bool = False, before: int = 0, first: int = 1, size: int = 0) -> None:
+        self.asked = asked
+        self.believed: bool | None = believed or None
+        self.count: int | None = None
+        self.size = size
+        self.distinct = before
+        self.passes = 0
+        self._before = before
+        self._only_grew = True
+        self._previous_pass: tuple[int, int | None] | None = None
+        self._begin(first)
+
+    def _begin(self, first: int) -> None:
+        self.passes += 1
+        self.pass_distinct = self._before
+        self._distinct_before = self.distinct
+        self._next = first
+        self._accepted = 0
+        self._rows = 0
+        self._highest = 0  # the highest page that held rows, and how many
+        self._highest_rows = 0
+        self._empties = 0
+        self._barren = 0
+        self._ended = False
+        self._moved = False
+        self._edges: dict[Edges, int | None] = {}
+        self._again: dict[int, int] = {}
+
+    # What to ask for
+
+    @property
+    def last_page(self) -> int:
+        """The last page by what is believed now; before anything is known, the first."""
+        if not self.believed or not self.count or not self.size:
+            return self._highest
+        return -(-self.count // self.size)
+
+    def next_page(self, outstanding: int) -> int | None:
+        """Take the number of the next page to ask for; None if nothing more is to be asked for now."""
+        if self._ended or self._next > self._reach(outstanding):
+            return None
+        self._next += 1
+        return self._next - 1
+
+    def _reach(self, outstanding: int) -> int:
+        """The highest page that may be asked for now."""
+        if not self._accepted:
+            return self._next if not outstanding else 0
+        if self.believed:
+            if outstanding or self._next <= self.last_page:
+                return self.last_page
+            return 0 if self._at_end() else self._next
+        ahead = max(2, self._accepted // LOOK_AHEAD_SHARE) if self.believed is False else 1
+        return 0 if self._at_end() else self._highest + ahead
+
+    def _at_end(self) -> bool:
+        """Whether the end of the list is proved in this pass."""
+        if self._ended:
+            return True
+        if not self.believed or self.count is None or self.pass_distinct < self.count or self._moved:
+            return False
+        full = self.asked if self._accepted == 1 else self.size
+        return self._highest_rows < full
+
+    # What came
+
+    def accept(self, number: int, *, rows: int, count: int | None, echo: int | None, edges: Edges) -> Step:
+        """Judge one page before its records are handed out.
+
+        Args:
+            number: the page that was asked for.
+            rows: how many records it holds.
+            count: the count it brought.
+            echo: the page number it says it is.
+            edges: first id, last id and rows: tells pages apart.
+
+        Raises:
+            PagingError: it is not the page that was asked for, twice.
+        """
+        if rows and self._contradicts(number, count, echo, edges):
+            if self._once_more(number, 1):
+                return Step.AGAIN
+            if self._past_end(number):
+                self._ended = True
+                return Step.PASS_OVER
+            raise _contradiction(number, echo)
+        if not rows and self._should_hold_rows(number, count) and self._once_more(number, EMPTY_RETRIES):
+            return Step.AGAIN
+        self._accepted += 1
+        self._learn(number, rows, count)
+        if not rows:
+            self._empties += 1
+            self._ended = self._ended or self._empties > 1 or not self._should_hold_rows(number, count)
+            return Step.PASS_OVER
+        self._empties = 0
+        self._edges[edges] = count
+        return Step.DELIVER
+
+    def sifted(self, *, new: int, new_in_pass: int, number: int = 0) -> None:
+        """Count the records of an accepted page: never seen before, and not yet seen in this pass."""
+        self.distinct += new
+        self.pass_distinct += new_in_pass
+        if self.passes > 1 and self._only_grew and self.believed and self.distinct >= (self.count or 0):
+            self._ended = True
+        if new_in_pass:
+            self._barren = 0
+            return
+        self._barren += 1
+        if self._barren >= BARREN_PAGES and not self.believed:
+            raise _contradiction(number, None)
+        self._ended = self._ended or (self._barren >= BARREN_PAGES and number > self.last_page)
+
+    def _learn(self, number: int, rows: int, count: int | None) -> None:
+        if self.count is not None and count is not None and count != self.count:
+            self._moved = self._moved or self._accepted > 1
+            self._only_grew = self._only_grew and count > self.count
+        self.size = max(self.size, rows)
+        self._rows += rows
+        if rows and number > self._highest:
+            self._highest, self._highest_rows = number, rows
+        self.count = count if count is not None else self.count
+        if self.count is None:
+            self.believed = False
+        elif count is not None and count > rows:
+            self.believed = self.believed is not False
+        if self.count is not None and self._rows > self.count and not (self.believed and self._has_moved):
+            self.believed = False
+
+    @property
+    def _has_moved(self) -> bool:
+        """Whether the count is known to move: then more rows than it says do not make it a liar."""
+        return self._moved or self.passes > 1
+
+    def _contradicts(self, number: int, count: int | None, echo: int | None, edges: Edges) -> bool:
+        if echo is not None and echo != number:
+            return True
+        return edges in self._edges and self._edges[edges] == count
+
+    def _should_hold_rows(self, number: int, count: int | None) -> bool:
+        known = count if count is not None else self.count
+        return bool(self.believed and known and self.size and number <= -(-known // self.size)) or (
+            number == 1 and bool(count) and self.believed is not False
+        )
+
+    def _past_end(self, number: int) -> bool:
+        """Whether a page that contradicts only shows a server that clamps: it was a probe, the count is reached."""
+        if number <= self._highest or self.count is None:
+            return False
+        return self.pass_distinct >= self.count and (bool(self.believed) or self._highest_rows < self.asked)
+
+    def _once_more(self, number: int, times: int) -> bool:
+        self._again[number] = self._again.get(number, 0) + 1
+        return self._again[number] <= times
+
+    # How it ends
+
+    def conclude(self, *, may_reread: bool = True) -> bool:
+        """After the last page of a pass: True when the walk is complete, False when another pass begins.
+
+        Raises:
+            CountDriftError: the passes do not agree with the count, or with each other.
+        """
+        if self._is_complete():
+            return True
+        this_pass = (self.pass_distinct, self.count)
+        hopeless = this_pass == self._previous_pass and not self._moved
+        if not may_reread or self.passes >= PASSES or hopeless:
+            raise CountDriftError(
+                f"{self.pass_distinct} calls were found where the API counts {self.count}",
+                why="calls were added or removed while the list was read, or the count is wrong"
+                if not hopeless
+                else f"the list was read {self.passes} times with the same outcome, so the count is wrong",
+                fix="what was delivered is sound; ask for the range again, or for a range that ends in the past",
+            )
+        self._previous_pass = this_pass
+        self._begin(1)
+        return False
+
+    def _is_complete(self) -> bool:
+        if self.count is None or not self.believed:
+            # Only an empty page could end this pass. Rows met twice show that the list moved: read it until it is still.
+            return self._rows == self.pass_distinct - self._before or self._nothing_new()
+        if self._only_grew and self.distinct >= self.count:
+            return True
+        return not self._moved and self.pass_distinct == self.count
+
+    def _nothing_new(self) -> bool:
+        return self.passes > 1 and self.distinct == self._distinct_before
+
+
+def _contradiction(number: int, echo: int | None) -> PagingError:
+    what = "the same calls came again" if echo in (None, number) else f"page {echo} came instead"
+    return PagingError(
+        what,
+        why="the server, or a cache in front of it, does not heed the page number",
+        fix="try again; if it stays, ask for shorter ranges",
+        page=number,
+    )
+
+
+def find_last_page() -> Generator[int, int, tuple[int, int]]:
+    """Find the last page that holds rows, where no count tells: double, then halve.
+
+    Yields page numbers from 2, is sent how many rows each holds, and returns the last page with its rows (page 1 is
+    taken to be full: (1, -1) means that nothing follows it).
+    """
+    low, low_rows, high = 1, -1, 2
+    while (rows := (yield high)) > 0:
+        low, low_rows, high = high, rows, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        rows = yield middle
+        if rows > 0:
+            low, low_rows = middle, rows
+        else:
+            high = middle
+    return low, low_rows

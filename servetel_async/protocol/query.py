@@ -1,0 +1,280 @@
+"""A query for calls: every documented parameter, typed, checked before anything is sent.
+
+The API silently ignores a parameter that it does not know and then sends the whole history. So there is no free-form
+parameter here: a misspelt keyword is a ``TypeError`` or ``ConfigurationError``, never somebody else's calls.
+"""
+
+from __future__ import annotations
+
+import calendar
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta, tzinfo
+from typing import Any, Literal, Self, cast
+
+from servetel_async.errors import ConfigurationError
+from servetel_async.protocol.clock import IST, Moment, stamp, wall_clock
+from servetel_async.protocol.windows import Window
+
+ArrayStyle = Literal["brackets", "indexed", "repeat", "comma"]
+ARRAY_STYLES: tuple[ArrayStyle, ...] = ("brackets", "indexed", "repeat", "comma")
+
+Direction = Literal["inbound", "outbound"]
+CallType = Literal["c", "m", "answered", "missed"]
+
+_CALL_TYPES = {"c": "c", "m": "m", "answered": "c", "missed": "m"}
+_DURATION = re.compile(r"\s*(>=|<=|!=|>|<)\s*(\d{1,9})\s*")
+_MONTH = re.compile(r"(\d{4})-(\d{2})")
+_ARRAYS = ("agents", "department", "ivr")
+_TEXTS = ("callerid", "destination", "did_number", "broadcast", "call_id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallQuery:
+    """Which calls. Frozen; equal queries are equal values; its ``repr`` shows no phone number.
+
+    Args:
+        from_date: first moment: an aware ``datetime``, a ``date``, or ``"YYYY-MM-DD[ HH:MM:SS]"`` of the account.
+        to_date: last moment, inclusive; a day without a time means its last second.
+        direction: ``"inbound"`` or ``"outbound"``.
+        call_type: ``"c"`` or ``"answered"``; ``"m"`` or ``"missed"``.
+        agents: one agent id or several, bare or as ``"agent|ID"``.
+        department: one department id or several.
+        ivr: one IVR id or several.
+        callerid: the client's number.
+        destination: the account's number that an inbound call reached.
+        did_number: the number a call was routed from.
+        duration: ``">60"``, ``(">=", 60)``: seconds, with one of ``> < >= <= !=``.
+        services: one service or several.
+        broadcast: whether broadcast calls are wanted; a text is sent as it is.
+        call_id: one call, by the id other systems know.
+
+    Raises:
+        ConfigurationError: a value the API would misread, a naive ``datetime``, or a reversed range.
+    """
+
+    from_date: Moment | None = None
+    to_date: Moment | None = None
+    direction: Direction | None = None
+    call_type: CallType | None = None
+    agents: str | Iterable[str] | None = None
+    department: str | Iterable[str] | None = None
+    ivr: str | Iterable[str] | None = None
+    callerid: str | None = None
+    destination: str | None = None
+    did_number: str | None = None
+    duration: str | tuple[str, int] | None = None
+    services: str | Iterable[str] | None = None
+    broadcast: bool | str | None = None
+    call_id: str | None = None
+
+    def __post_init__(self) -> None:
+        """Normalise every value once, so that equal questions are equal queries."""
+        put = object.__setattr__
+        put(self, "direction", _one_of("direction", self.direction, {"inbound": "inbound", "outbound": "outbound"}))
+        put(self, "call_type", _one_of("call_type", self.call_type, _CALL_TYPES))
+        agents = _several("agents", self.agents)
+        put(self, "agents", agents and tuple(_agent(agent) for agent in agents))
+        put(self, "department", _several("department", self.department))
+        put(self, "ivr", _several("ivr", self.ivr))
+        put(self, "services", _several("services", self.services, lower=False))
+        put(self, "duration", _duration(self.duration))
+        if isinstance(self.broadcast, bool):
+            put(self, "broadcast", "true" if self.broadcast else "false")
+        for name in _TEXTS:
+            put(self, name, _text(name, getattr(self, name)))
+        # Two moments of one kind compare in any zone; a mixed pair is compared when the account's zone is known.
+        if isinstance(self.from_date, datetime) == isinstance(self.to_date, datetime):
+            self.window(IST)
+        else:
+            for name, moment in (("from_date", self.from_date), ("to_date", self.to_date)):
+                if moment is not None:
+                    wall_clock(moment, IST, name=name)
+
+    @classmethod
+    def month(cls, month: str, **filters: Any) -> Self:
+        """All of ``"2024-05"``, first to last second, on the account's wall clock."""
+        match = _MONTH.fullmatch(month) if isinstance(month, str) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+        if match is None or not (1 <= int(match[2]) <= 12 and int(match[1])):  # noqa: PLR2004 - months of a year
+            raise ConfigurationError("that is not a month", fix='write it as "YYYY-MM", for example "2024-05"')
+        year, number = int(match[1]), int(match[2])
+        last = calendar.monthrange(year, number)[1]
+        return cls(from_date=date(year, number, 1), to_date=date(year, number, last), **filters)
+
+    @classmethod
+    def day(cls, day: date | str, **filters: Any) -> Self:
+        """One day, first to last second, on the account's wall clock."""
+        if isinstance(day, datetime):
+            raise ConfigurationError("day is a moment, not a day", fix="give a date, or use from_date and to_date")
+        if isinstance(day, str) and len(day) != len("YYYY-MM-DD"):
+            raise ConfigurationError("that is not a day", fix='write it as "YYYY-MM-DD", for example "2024-05-02"')
+        return cls(from_date=day, to_date=day, **filters)
+
+    @classmethod
+    def last(cls, *, days: float = 0, hours: float = 0, now: datetime | None = None, **filters: Any) -> Self:
+        """The time just passed, up to ``now`` (aware; this moment unless told)."""
+        if not (0 < days * 24 + hours < 24 * 36525):
+            raise ConfigurationError("last() needs a length of time", fix="for example CallQuery.last(days=7)")
+        end = now if now is not None else datetime.now(UTC)
+        return cls(from_date=end - timedelta(days=days, hours=hours), to_date=end, **filters)
+
+    def replace(self, **changes: Any) -> Self:
+        """Return the same query with some values changed, checked anew."""
+        _known(changes)
+        return dataclasses.replace(self, **changes)
+
+    def window(self, zone: tzinfo = IST) -> Window:
+        """Give the asked range on the account's wall clock.
+
+        Raises:
+            ConfigurationError: ``from_date`` lies after ``to_date``.
+        """
+        start = None if self.from_date is None else wall_clock(self.from_date, zone, name="from_date")
+        end = None if self.to_date is None else wall_clock(self.to_date, zone, name="to_date", end=True)
+        if start is not None and end is not None and start > end:
+            raise ConfigurationError(
+                f"from_date ({stamp(start)}) lies after to_date ({stamp(end)})",
+                why="such a range holds no call, and the API answers it with an empty list",
+                fix="swap the two",
+            )
+        return Window(start, end)
+
+    def params(
+        self, zone: tzinfo = IST, *, array_style: ArrayStyle = "brackets", window: Window | None = None
+    ) -> list[tuple[str, str]]:
+        """Encode as pairs, in a fixed order; ``window`` stands in for the query's own range."""
+        window = window if window is not None else self.window(zone)
+        pairs: list[tuple[str, str]] = []
+        if window.start is not None:
+            pairs.append(("from_date", stamp(window.start)))
+        if window.end is not None:
+            pairs.append(("to_date", stamp(window.end)))
+        for name in _ARRAYS:
+            pairs.extend(_array(name, getattr(self, name), array_style))
+        for name in ("call_type", "direction", *_TEXTS):
+            value = getattr(self, name)
+            if value is not None:
+                pairs.append((name, value))
+        if self.services:
+            pairs.append(("services", ",".join(self.services)))
+        if self.duration is not None:
+            operator, seconds = self.duration
+            pairs += [("duration", str(seconds)), ("operator", operator)]
+        return pairs
+
+    def fingerprint(self, zone: tzinfo = IST) -> str:
+        """Twelve hex digits that tell queries apart and give no number away."""
+        text = "\0".join(f"{name}={value}" for name, value in self.params(zone))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def __repr__(self) -> str:
+        asked = [f"{name}={getattr(self, name)!r}" for name in ("from_date", "to_date") if getattr(self, name) is not None]
+        asked += [f"{field.name}=..." for field in dataclasses.fields(self)[2:] if getattr(self, field.name)]
+        return f"CallQuery({', '.join(asked)})"
+
+
+NAMES = frozenset(field.name for field in dataclasses.fields(CallQuery))
+
+
+def build_query(
+    query: CallQuery | None, from_date: Moment | None, to_date: Moment | None, filters: dict[str, Any]
+) -> CallQuery:
+    """Make one query of what a client's method was given: a query, keywords, or a query and changes to it."""
+    _known(filters)
+    if from_date is not None:
+        filters["from_date"] = from_date
+    if to_date is not None:
+        filters["to_date"] = to_date
+    if query is None:
+        return CallQuery(**filters)
+    if not isinstance(query, CallQuery):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"query is a {type(query).__name__}", fix="give a CallQuery, or the filters by name")
+    return query.replace(**filters) if filters else query
+
+
+def _known(names: Iterable[str]) -> None:
+    unknown = [name for name in names if name not in NAMES]
+    if unknown:
+        raise ConfigurationError(
+            f"the API has no parameter {unknown[0]!r}",
+            why="it ignores unknown parameters and sends the whole history instead",
+            fix=f"the filters are: {', '.join(sorted(NAMES))}",
+        )
+
+
+def _one_of(name: str, value: object, known: dict[str, str]) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or value.lower() not in known:
+        raise ConfigurationError(f"{name} has a value that the API does not know", fix=f"use one of {', '.join(known)}")
+    return known[value.lower()]
+
+
+def _text(name: str, value: object) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip() or not value.isprintable():
+        raise ConfigurationError(
+            f"{name} must be a text that is not empty and holds no control character",
+            why="the API ignores a filter that it cannot read",
+            fix=f"write numbers as text: {name}='...'",
+        )
+    return value.strip()
+
+
+def _several(name: str, value: object, *, lower: bool = True) -> tuple[str, ...] | None:
+    """One text or several become a tuple; the API wants names in lower case."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        items: list[object] = [value]
+    elif isinstance(value, Iterable) and not isinstance(value, bytes):
+        items = list(cast("Iterable[object]", value))
+    else:
+        raise ConfigurationError(f"{name} must be a text or several texts")
+    texts = tuple(text for text in (_text(name, item) for item in items) if text is not None)
+    if len(texts) < max(1, len(items)):
+        raise ConfigurationError(
+            f"{name} holds nothing",
+            why="the API would take that for no filter at all",
+            fix=f"leave {name} out to ask for all",
+        )
+    return tuple(text.lower() for text in texts) if lower else texts
+
+
+def _agent(agent: str) -> str:
+    """``agent|ID``, also from a bare id and from the old page's ``agent||ID``."""
+    kind, bar, identifier = agent.rpartition("|")
+    if bar and kind.rstrip("|") != "agent":
+        raise ConfigurationError("agents holds a value of another kind", fix="write an agent as its id, or 'agent|ID'")
+    return f"agent|{identifier}"
+
+
+def _duration(value: object) -> tuple[str, int] | None:
+    if value is None:
+        return None
+    if isinstance(value, tuple) and len(cast("tuple[Any, ...]", value)) == 2:  # noqa: PLR2004 - operator and seconds
+        value = "".join(str(part) for part in cast("tuple[Any, ...]", value))
+    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ConfigurationError(
+            "duration needs an operator and whole seconds",
+            why="the API compares with >, <, >=, <= or !=, never for equality",
+            fix="for example duration='>=60' or duration=('>=', 60)",
+        )
+    return match[1], int(match[2])
+
+
+def _array(name: str, values: tuple[str, ...] | None, style: ArrayStyle) -> list[tuple[str, str]]:
+    if values is None:
+        return []
+    if style == "brackets":
+        return [(f"{name}[]", value) for value in values]
+    if style == "indexed":
+        return [(f"{name}[{index}]", value) for index, value in enumerate(values)]
+    if style == "repeat":
+        return [(name, value) for value in values]
+    return [(name, ",".join(values))]

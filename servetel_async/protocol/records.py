@@ -1,0 +1,179 @@
+"""A call detail record (CDR), as the API sends it and as a caller wants it.
+
+The 46 keys of the reference stand under their wire names with the widest type that was ever seen; everything is
+optional. Keys that nobody here knows yet are kept in ``extra``: nothing that the server said is dropped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import msgspec
+
+from servetel_async.protocol.clock import IST, from_epoch, read_stamp
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+#: What a database and Arrow can hold: a larger number is kept as text in ``extra``.
+Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+#: Wire names of the two fields that are ours: no API of this family sends a key that starts with a tilde.
+EXTRA, ZONE = "~extra", "~zone"
+
+
+class Circle(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
+    """The telecom circle (region) of a number and its operator."""
+
+    operator: str | None = None
+    circle: str | None = None
+
+
+class FlowStep(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
+    """One step of a call's way through the account: an IVR, an agent dialled, answered, hung up.
+
+    ``time`` stays as sent (text, whole or decimal number, even within one list); ``at()`` reads it.
+    """
+
+    type: str | None = None
+    time: Int | float | str | None = None
+    anstime: Int | float | str | None = None
+    readable_time: str | None = msgspec.field(default=None, name="readableTime")
+    id: Int | str | None = None
+    name: str | None = None
+    value: Any = None
+    num: str | None = None
+    number: str | None = None
+    dialst: str | None = None
+    status: Any = None
+    dtmf: Int | str | None = None
+    email: str | None = None
+    s_id: Int | str | None = None
+    subtype: str | None = None
+    extension: Int | str | None = None
+    extra: dict[str, Any] = msgspec.field(default_factory=dict[str, Any], name=EXTRA)
+
+    @property
+    def phone(self) -> str | None:
+        """The number of this step; the API calls it ``num`` when it dials and ``number`` when it is answered."""
+        return self.num if self.num is not None else self.number
+
+    def at(self, zone: Any = IST) -> datetime | None:
+        """When the step happened, aware; None where the API sent no readable time."""
+        try:
+            return None if self.time is None else from_epoch(float(self.time), zone)
+        except ValueError:
+            return None
+
+    def __hash__(self) -> int:
+        return hash((self.type, self.time))
+
+    def __repr__(self) -> str:
+        return f"FlowStep(type={self.type!r}, time={self.time!r})"
+
+
+class CallRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
+    """One call. Frozen, hashable by ``id``, picklable; its ``repr`` shows no number, no name and no recording token.
+
+    Ids and phone numbers are always ``str``; durations are whole seconds; ``date``, ``time`` and ``end_stamp`` are the
+    account's wall clock as sent, ``started_at`` and ``ended_at`` the same as aware moments.
+    """
+
+    id: str
+    call_id: str | None = None
+    uuid: str | None = None
+    direction: str | None = None
+    description: str | None = None
+    detailed_description: str | None = None
+    status: str | None = None
+    blocked_number_id: str | None = None
+    recording_url: str | None = None
+    service: str | None = None
+    date: str | None = None
+    time: str | None = None
+    end_stamp: str | None = None
+    broadcast_id: str | None = None
+    dtmf_input: str | None = None
+    call_duration: Int | None = None
+    answered_seconds: Int | None = None
+    minutes_consumed: Int | None = None
+    charges: Int | float | None = None
+    department_name: str | None = None
+    agent_number: str | None = None
+    agent_number_with_prefix: str | None = None
+    agent_name: str | None = None
+    client_number: str | None = None
+    did_number: str | None = None
+    reason: str | None = None
+    hangup_cause: str | None = None
+    notes: Any = None
+    contact_details: Any = None
+    missed_agents: tuple[Any, ...] | None = None
+    call_flow: tuple[FlowStep, ...] | None = None
+    accountid: str | None = None
+    agent_ring_time: Int | str | None = None
+    circle: Circle | None = None
+    agent_hangup_data: Any = None
+    transfer_missed_agent: tuple[Any, ...] | None = None
+    call_hint: str | None = None
+    support_api_call: bool | None = None
+    lead_id: str | None = None
+    is_incoming_from_broadcast: bool | None = None
+    caller_id_num: str | None = None
+    sip_agent_ids: Any = None
+    dialer_call_details: Any = None
+    custom_status: Any = None
+    voicemail_recording: bool | None = None
+    aws_call_recording_identifier: str | None = None
+    #: Every key that this library does not know, and the raw value of each that could not be typed.
+    extra: dict[str, Any] = msgspec.field(default_factory=dict[str, Any], name=EXTRA)
+    #: The account's zone, in which ``date``, ``time`` and ``end_stamp`` are written.
+    zone: Any = msgspec.field(default=IST, name=ZONE)
+
+    @property
+    def started_at(self) -> datetime | None:
+        """When the call started, aware; None where ``date`` and ``time`` are missing or not a moment."""
+        return read_stamp(f"{self.date} {self.time}", self.zone) if self.date and self.time else None
+
+    @property
+    def ended_at(self) -> datetime | None:
+        """When the call ended, aware; None where ``end_stamp`` is missing or not a moment."""
+        return read_stamp(self.end_stamp, self.zone)
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether somebody answered: the status says so, or seconds were counted."""
+        return (self.status or "").lower() == "answered" or (self.answered_seconds or 0) > 0
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        return (
+            f"CallRecord(id={self.id!r}, start='{self.date} {self.time}', direction={self.direction!r}, "
+            f"status={self.status!r}, call_duration={self.call_duration!r})"
+        )
+
+
+class CallPage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One page of calls.
+
+    Attributes:
+        records: the calls, newest first.
+        number: the page's number, from 1.
+        count: the API's total for the query; None where it sent none.
+        limit: the page size the API echoed; None where it sent none.
+        raw: the body as the server sent it, bytes of UTF-8.
+    """
+
+    records: tuple[CallRecord, ...]
+    number: int
+    count: int | None
+    limit: int | None
+    raw: bytes
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __repr__(self) -> str:
+        return f"CallPage(number={self.number}, records={len(self.records)}, count={self.count})"

@@ -1,0 +1,147 @@
+"""One reply of the server, and what can be read off it without knowing what was asked."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass, field
+from datetime import datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from servetel_async.protocol.clock import IST
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MESSAGE_LENGTH = 200
+_NO_HEADERS: dict[str, str] = {}
+_CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';]+)", re.IGNORECASE)
+_DIGITS = re.compile(r"\d[\d\s().-]{4,}\d")
+_TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{16,}(?:\.[A-Za-z0-9+/_=-]+)*")
+_MAIL = re.compile(r"\S+@\S+")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Status, headers (lower-case names; a repeated header's values joined by a comma) and body."""
+
+    status: int
+    body: bytes = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS, repr=False)
+
+    def json_bytes(self) -> bytes:
+        """Give the body as UTF-8 without a byte-order mark.
+
+        Raises:
+            UnicodeError: the charset is unknown, or the body is not in it.
+        """
+        body = self.body
+        if body.startswith(codecs.BOM_UTF8):
+            return body[len(codecs.BOM_UTF8) :]
+        if body.startswith(_UTF16):
+            return body.decode("utf-16").encode()
+        match = _CHARSET.search(self.headers.get("content-type", ""))
+        if match is None or match[1].lower() in ("utf-8", "utf8", "ascii", "us-ascii"):
+            return body
+        try:
+            return body.decode(match[1]).encode()
+        except LookupError:
+            raise UnicodeError("the charset is unknown") from None
+
+    def payload(self) -> Any:
+        """Read a small body as JSON; None for anything else (HTML, nothing, garbage)."""
+        try:
+            return msgspec.json.decode(self.json_bytes())
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return None
+
+    def retry_after(self, now: float) -> float | None:
+        """Seconds that the server asks us to wait: the header (seconds or date), else the body's ``retry_after``.
+
+        Args:
+            now: epoch seconds of this computer, used where the reply has no ``Date``.
+
+        Returns:
+            Seconds, never negative for a date in the past; None for whatever is not a length of time.
+        """
+        try:
+            clock = parsedate_to_datetime(self.headers["date"]).timestamp()
+        except (KeyError, ValueError, TypeError, OverflowError):
+            clock = now
+        header = self.headers.get("retry-after")
+        if header is not None:
+            return _seconds(header) if _seconds(header) is not None else _until(header, clock)
+        payload = self.payload()
+        value = cast("dict[str, Any]", payload).get("retry_after") if isinstance(payload, dict) else None
+        if isinstance(value, str) and _seconds(value) is None:
+            return _until(value, clock)
+        return _seconds(value)
+
+
+def _seconds(value: object) -> float | None:
+    """Whole or decimal seconds; nothing negative, infinite or signed, and no boolean."""
+    if isinstance(value, str):
+        text = value.strip()
+        if not re.fullmatch(r"\d{1,12}(\.\d{1,9})?", text):
+            return None
+        return float(text)
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10**12:
+        return float(value)
+    return None
+
+
+def _until(text: str, clock: float) -> float | None:
+    """Seconds from ``clock`` to an HTTP date, or to an IST wall-clock stamp as the login throttle sends it."""
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError):
+        try:
+            moment = datetime.fromisoformat(text.strip())
+        except ValueError:
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=IST)
+    try:
+        return max(0.0, moment.timestamp() - clock)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def server_message(payload: Any) -> str:
+    """Give what the server said, fit to be shown: one line, at most 200 characters, no control character.
+
+    Numbers as long as a phone number, e-mail addresses and anything that looks like a token are masked.
+    """
+    if not isinstance(payload, dict):
+        return ""
+    said = cast("dict[str, Any]", payload)
+    text = " ".join(_texts(said.get("message") or said.get("errors") or said.get("error") or ""))
+    text = "".join(character if character.isprintable() else " " for character in text[: 8 * MESSAGE_LENGTH])
+    for pattern in (_MAIL, _TOKEN, _DIGITS):
+        text = pattern.sub("…", text)
+    text = " ".join(text.split())
+    return text if len(text) <= MESSAGE_LENGTH else text[: MESSAGE_LENGTH - 1] + "…"
+
+
+def _texts(value: Any, depth: int = 0) -> list[str]:
+    """Flatten a text, a list of texts, or ``{field: [texts]}``."""
+    if isinstance(value, str):
+        return [value]
+    if depth < 3 and isinstance(value, list):  # noqa: PLR2004 - deeper than that is not a message
+        return [text for item in cast("list[Any]", value) for text in _texts(item, depth + 1)]
+    if depth < 3 and isinstance(value, dict):  # noqa: PLR2004
+        fields = cast("dict[str, Any]", value)
+        return [f"{name}: {text}" for name, item in fields.items() for text in _texts(item, depth + 1)]
+    return []
+
+
+def says_no(payload: Any) -> bool:
+    """Whether ``success`` is a failure in any of PHP's spellings."""
+    if not isinstance(payload, dict) or "success" not in payload:
+        return False
+    success: Any = cast("dict[str, Any]", payload)["success"]
+    return success in (False, 0, "0") or (isinstance(success, str) and success.strip().lower() == "false")

@@ -1,0 +1,65 @@
+"""Tokens: what people paste, made into what the API wants; and a text that does not print itself."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+
+from servetel_async.errors import ConfigurationError
+
+_PREFIX = re.compile(r"^(?:Authorization\s*[:=]\s*)?Bearer[ =:]+", re.IGNORECASE)
+_SHORTEST = 8
+
+
+class Secret(str):
+    """A text whose ``repr`` is ``***``: it reaches the wire, but no traceback, log or error that prints its locals."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
+        """Pickle without the value: a secret must not travel inside a task queue's payload."""
+        return Secret, ("***",)
+
+
+def normalise_token(text: object) -> Secret:
+    """Accept ``Bearer x`` and ``Bearer=x``; refuse what cannot be a token, without echoing it.
+
+    Raises:
+        ConfigurationError: not a text, masked, or with characters that no token and no header may hold.
+    """
+    if not isinstance(text, str):
+        raise ConfigurationError(f"the token is a {type(text).__name__}", fix="give it as a text")
+    token = _PREFIX.sub("", text, count=1)
+    if "*" in token or "•" in token:
+        raise ConfigurationError(
+            "the token is masked",
+            why="it holds the stars that the portal shows in place of the real one",
+            fix="use the portal's copy button, not the text on the page",
+        )
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise ConfigurationError(
+            "the token holds a character that no token has",
+            why="there is a space, a line end, a control character or a letter outside ASCII in it",
+            fix="copy it again, in one piece and on one line",
+        )
+    if len(token) < _SHORTEST:
+        raise ConfigurationError("the token is too short to be one", fix="copy it again from the portal")
+    return Secret(token)
+
+
+def expires_at(token: str) -> float | None:
+    """Epoch seconds from the ``exp`` of a JWT, read without verifying; None where there is none to read."""
+    parts = token.split(".")
+    if len(parts) != 3:  # noqa: PLR2004 - header, payload, signature
+        return None
+    try:
+        payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, binascii.Error, RecursionError):
+        return None
+    exp = payload.get("exp") if isinstance(payload, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    return float(exp) if isinstance(exp, int | float) and not isinstance(exp, bool) else None

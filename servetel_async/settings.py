@@ -1,0 +1,237 @@
+"""Settings as values, and where they come from when they are not given: the environment, then a profile.
+
+Frozen, comparable, printable; every default says why. Nothing is read from the working directory: a ``.env`` that lies
+around must not decide whose calls are pulled.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import math
+import os
+import stat
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+from servetel_async.errors import ConfigurationError
+
+
+class Brand(enum.Enum):
+    """The brands of the one backend, by base URL. The zone of Acefone UK is not known: give ``zone=``."""
+
+    SERVETEL = "https://api.servetel.in"
+    SMARTFLO = "https://api-smartflo.tatateleservices.com"
+    ACEFONE = "https://api.acefone.in"
+    ACEFONE_UK = "https://api-account-uk.acefone.com"
+
+    @property
+    def base_url(self) -> str:
+        """Where this brand's API stands."""
+        return self.value
+
+    @classmethod
+    def named(cls, name: Brand | str) -> Brand:
+        """Find a brand by its name, in any case and with ``-`` for ``_``."""
+        if isinstance(name, Brand):
+            return name
+        try:
+            return cls[name.upper().replace("-", "_")]
+        except (KeyError, AttributeError):
+            names = ", ".join(brand.name.lower() for brand in cls)
+            raise ConfigurationError("there is no such brand", fix=f"the brands are: {names}") from None
+
+
+def _check_positive(name: str, value: float | None) -> None:
+    if value is not None and not (isinstance(value, int | float) and value > 0 and not math.isnan(value)):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"{name} must be greater than 0", fix="give a number, or leave it out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """How often and how patiently a request is tried again.
+
+    Args:
+        attempts: requests per page or call, the first included. 5: four backoffs outlast a gateway's restart.
+        base: seconds; the n-th backoff is a random time up to ``base * 2**n`` (full jitter: it spreads a herd).
+        cap: seconds; no backoff is longer.
+        throttled_base: seconds; the same after a 429 that names no time.
+        throttled_cap: seconds; the same after a 429 that names no time.
+        longest_wait: seconds; a ``Retry-After`` above it is not waited for but raised.
+        budget: tokens of the account's retry budget, which bounds retries in an outage for calls with a deadline. A
+            retry costs 14 (5 after a 429), a success gives them back: 500 allow 35 retries in a row.
+    """
+
+    attempts: int = 5
+    base: float = 0.5
+    cap: float = 20.0
+    throttled_base: float = 1.0
+    throttled_cap: float = 60.0
+    longest_wait: float = 900.0
+    budget: int = 500
+
+    def __post_init__(self) -> None:
+        for name in ("attempts", "base", "cap", "throttled_base", "throttled_cap", "longest_wait"):
+            _check_positive(f"Retry({name}=)", getattr(self, name))
+        if not isinstance(self.attempts, int) or self.budget < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("Retry(attempts=, budget=) must be whole numbers", fix="attempts=1 means no retry")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds, counted from when an attempt may start; waiting for a slot or for the rate is never charged to it.
+
+    Args:
+        connect: for a connection, TLS included. 10: a working one takes less than 1.
+        read: between two pieces of a reply. 30: slow pages of this API have taken 12.
+        total: for a whole attempt. 60: a page that drips is no page.
+        acquire: for a slot; None waits as long as the call's deadline allows.
+    """
+
+    connect: float | None = 10.0
+    read: float | None = 30.0
+    total: float | None = 60.0
+    acquire: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("connect", "read", "total", "acquire"):
+            _check_positive(f"Timeouts({name}=)", getattr(self, name))
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """How fast one account is asked, by all clients of this process together.
+
+    Args:
+        per_second: requests per second. 2: the documented limit is 3, and placing calls draws on the same.
+        burst: requests that may go at once after a pause.
+    """
+
+    per_second: float = 2.0
+    burst: int = 1
+
+    def __post_init__(self) -> None:
+        _check_positive("RateLimit(per_second=)", self.per_second)
+        _check_positive("RateLimit(burst=)", self.burst)
+
+    @property
+    def interval(self) -> float:
+        """Seconds from one request to the next."""
+        return 1.0 / self.per_second
+
+
+#: Bytes of one page at most; 1,000 calls with long flows are about 3 MB.
+LARGEST_PAGE = 16 * 1024 * 1024
+
+
+def check_base_url(url: object) -> str:
+    """Check where to send the token.
+
+    Raises:
+        ConfigurationError: no scheme or host, user info, query or fragment, or plain HTTP beyond this computer.
+    """
+    if not isinstance(url, str):
+        raise ConfigurationError(f"base_url is a {type(url).__name__}", fix='for example "https://api.servetel.in"')
+    example = 'write it like "https://api.servetel.in"'
+    try:
+        parts = urlsplit(url)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigurationError("base_url cannot be read as a URL", fix=example) from None
+    if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url or not url.isascii():
+        raise ConfigurationError("base_url needs a scheme, http or https, and a host", fix=example)
+    if "@" in parts.netloc:
+        raise ConfigurationError(
+            "base_url holds user info",
+            why="what stands before the @ would be logged by proxies",
+            fix="give the token as token=, or email= and password=",
+        )
+    if "?" in url or "#" in url:
+        raise ConfigurationError("base_url holds a query or a fragment", fix=example)
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ConfigurationError(
+            "base_url is plain http to another computer",
+            why="the token would travel readable for everybody on the way",
+            fix="use https",
+        )
+    return url.rstrip("/")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the environment and the chosen profile say; each may say nothing."""
+
+    token: str | None = None
+    base_url: str | None = None
+    brand: str | None = None
+
+
+def read_sources(environment: Mapping[str, str] = os.environ) -> Sources:
+    """Read ``SERVETEL_TOKEN``, ``SERVETEL_TOKEN_FILE``, ``SERVETEL_BASE_URL``, then the profile ``SERVETEL_PROFILE``.
+
+    Profiles stand in ``~/.config/servetel/config.toml`` (``SERVETEL_CONFIG`` names another file)::
+
+        [profiles.default]
+        brand = "smartflo"             # or base_url = "https://..."
+        token_file = "~/.config/servetel/token"
+
+    Raises:
+        ConfigurationError: a file that is named but missing, unreadable, or readable for others.
+    """
+    profile = _read_profile(environment)
+    token = environment.get("SERVETEL_TOKEN") or None
+    file = environment.get("SERVETEL_TOKEN_FILE") or (profile.get("token_file") if not token else None)
+    if token is None and file:
+        token = _read_private(Path(file).expanduser(), "the token file").strip()
+    elif token is None:
+        token = profile.get("token")
+    url = environment.get("SERVETEL_BASE_URL") or None
+    return Sources(token, url or profile.get("base_url"), None if url else profile.get("brand"))
+
+
+def _read_profile(environment: Mapping[str, str]) -> dict[str, str]:
+    name = environment.get("SERVETEL_PROFILE", "")
+    given = environment.get("SERVETEL_CONFIG")
+    try:
+        file = Path(given or "~/.config/servetel/config.toml").expanduser()
+    except RuntimeError:  # no home directory
+        file = Path(os.devnull)
+    if not file.is_file():
+        if name or given:
+            raise ConfigurationError("the profile's file does not exist", fix=f"write {file}, or unset SERVETEL_PROFILE")
+        return {}
+    try:
+        profiles: Any = tomllib.loads(_read_private(file, "the profile's file")).get("profiles", {})
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{file} is not TOML", fix="see the how-to about logging in") from error
+    profile = profiles.get(name or "default") if isinstance(profiles, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if profile is None and name:
+        raise ConfigurationError(f"{file} has no profile of that name", fix="check SERVETEL_PROFILE")
+    texts = cast("dict[str, Any]", profile) if isinstance(profile, dict) else {}
+    return {key: value for key, value in texts.items() if isinstance(value, str)}
+
+
+def _read_private(file: Path, what: str) -> str:
+    """Read a file that may hold a secret: refused where other users of this computer may read it too."""
+    try:
+        if sys.platform != "win32" and stat.S_IMODE(file.stat().st_mode) & 0o077:
+            raise ConfigurationError(
+                f"{what} may be read by other users", why="it holds a secret", fix=f"chmod 600 {file}"
+            )
+        return file.read_text("utf-8")
+    except (OSError, UnicodeError):
+        raise ConfigurationError(f"{what} cannot be read", fix=f"check that {file} exists and is yours") from None

@@ -1,0 +1,199 @@
+"""Where the token comes from: given, provided by a callable, or from a login that only one task makes at a time.
+
+Logins are throttled and lock accounts: one is in flight at a time, everybody waits for it, and credentials that were
+refused once are not sent again by this client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import dataclasses
+import hashlib
+import inspect
+import time
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from servetel_async.errors import AuthenticationError, ConfigurationError, RateLimitError
+from servetel_async.protocol.reply import Reply, says_no, server_message
+from servetel_async.protocol.tokens import Secret, expires_at, normalise_token
+from servetel_async.protocol.verdict import Unacceptable, judge, malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Hashable
+
+TokenProvider = Callable[[], Awaitable[str] | str]
+#: Sends one POST: path, JSON body, token for the header.
+Post = Callable[[str, "dict[str, str]", "Secret | None"], "Coroutine[Any, Any, Reply]"]
+Spawn = Callable[["Coroutine[Any, Any, Secret]"], "asyncio.Task[Secret]"]
+
+#: Seconds before its end at which a token is renewed, so that no request carries one that dies on the way.
+EARLY = 30.0
+
+
+class TokenSource(Protocol):
+    """Where the token comes from."""
+
+    @property
+    def account(self) -> Hashable:
+        """What tells accounts apart; never the secret itself."""
+        ...
+
+    async def token(self) -> Secret:
+        """Give the token to use now."""
+        ...
+
+    async def renew(self, rejected: Secret) -> bool:
+        """Get another token than the one that was refused; False if there is none to be had."""
+        ...
+
+
+class StaticToken:
+    """A token that was given; there is no other."""
+
+    def __init__(self, token: object) -> None:
+        self._token = normalise_token(token)
+        self.account: Hashable = ("token", hashlib.sha256(self._token.encode()).hexdigest())
+
+    async def token(self) -> Secret:
+        return self._token
+
+    async def renew(self, rejected: Secret) -> bool:
+        return rejected != self._token
+
+
+class _SingleFlight:
+    """One task does it, all wait for it; nobody who is cancelled takes it away from the others."""
+
+    def __init__(self, spawn: Spawn) -> None:
+        self._spawn = spawn
+        self._task: asyncio.Task[Secret] | None = None
+
+    async def fly(self, work: Callable[[], Coroutine[Any, Any, Secret]]) -> Secret:
+        task = self._task
+        if task is None or task.done():
+            task = self._task = self._spawn(work())
+        await asyncio.wait({task})
+        if task.cancelled():
+            raise ConfigurationError("the client was closed while it was logging in", fix="open it again with async with")
+        error = task.exception()
+        if error is not None:
+            raise copy.copy(error)  # one each: an error tells the story of one call
+        return task.result()
+
+
+class ProvidedToken:
+    """A token from the caller's own callable, asked again when it has ended or was refused."""
+
+    def __init__(self, provider: TokenProvider, spawn: Spawn) -> None:
+        self._provider = provider
+        self._flight = _SingleFlight(spawn)
+        self._token: Secret | None = None
+        self.account: Hashable = ("provider", provider)
+
+    async def token(self) -> Secret:
+        token = self._token
+        if token is not None:
+            end = expires_at(token)
+            if end is None or time.time() < end - EARLY:
+                return token
+        return await self._flight.fly(self._ask)
+
+    async def renew(self, rejected: Secret) -> bool:
+        if self._token == rejected:
+            self._token = None
+            await self._flight.fly(self._ask)
+        return self._token is not None and self._token != rejected
+
+    async def _ask(self) -> Secret:
+        given = self._provider()
+        self._token = normalise_token(await given if inspect.isawaitable(given) else given)
+        return self._token
+
+
+class LoginToken:
+    """A token from e-mail and password, refreshed before it ends."""
+
+    def __init__(self, email: object, password: object, post: Post, spawn: Spawn) -> None:
+        if not isinstance(email, str) or "@" not in email or not isinstance(password, str) or not password:
+            raise ConfigurationError("a login needs an e-mail address and a password", fix="give email= and password=")
+        self._credentials = {"email": Secret(email), "password": Secret(password)}
+        self._post = post
+        self._flight = _SingleFlight(spawn)
+        self._token: Secret | None = None
+        self._refresh_at = 0.0
+        self._refused: AuthenticationError | None = None
+        self._closed_until = 0.0
+        self.account: Hashable = ("login", hashlib.sha256(email.lower().encode()).hexdigest())
+
+    async def token(self) -> Secret:
+        token = self._token
+        if token is None:
+            return await self._flight.fly(self._login)
+        if time.monotonic() >= self._refresh_at:
+            return await self._flight.fly(self._refresh)
+        return token
+
+    async def renew(self, rejected: Secret) -> bool:
+        if self._token is None or self._token == rejected:
+            self._token = None
+            await self._flight.fly(self._login)
+        return True
+
+    async def _refresh(self) -> Secret:
+        """Trade a token that still lives for a fresh one; where that fails, log in."""
+        reply = await self._post("/v1/auth/refresh", {}, self._token)
+        if reply.status == 200 and not says_no(reply.payload()):  # noqa: PLR2004
+            return self._keep(reply)
+        return await self._login()
+
+    async def _login(self) -> Secret:
+        if self._refused is not None:
+            raise self._refused
+        wait = self._closed_until - time.monotonic()
+        if wait > 0:
+            raise self._throttled(wait)
+        reply = await self._post("/v1/auth/login", cast("dict[str, str]", self._credentials), None)
+        now = time.time()
+        payload = reply.payload()
+        if reply.status == 200 and not says_no(payload):  # noqa: PLR2004
+            return self._keep(reply)
+        verdict = judge(reply, now)
+        if verdict.throttled:
+            seconds = reply.retry_after(now) or 60.0
+            self._closed_until = time.monotonic() + seconds
+            raise self._throttled(seconds)
+        if reply.status in (200, 400, 401, 422):
+            self._refused = AuthenticationError(
+                f'the login was refused: "{server_message(payload)}"',
+                why="more tries with the same credentials would lock the account, so this client makes none",
+                fix="check the e-mail address and the password, then make a new client",
+                status=reply.status,
+            )
+            raise self._refused
+        raise Unacceptable(dataclasses.replace(verdict, retries=1))
+
+    def _keep(self, reply: Reply) -> Secret:
+        payload = reply.payload()
+        fields = cast("dict[str, Any]", payload) if isinstance(payload, dict) else {}
+        try:
+            token = normalise_token(fields.get("access_token"))
+        except ConfigurationError:
+            raise Unacceptable(malformed("the login brought no token", retries=0)) from None
+        lifetime = fields.get("expires_in")
+        seconds = float(lifetime) if isinstance(lifetime, int | float) and lifetime > 0 else 3600.0
+        self._refresh_at = time.monotonic() + max(seconds - EARLY, seconds * 0.9)
+        self._token = token
+        return token
+
+    def _throttled(self, seconds: float) -> RateLimitError:
+        return RateLimitError(
+            "logging in is throttled",
+            retry_after=seconds,
+            why="there were too many tries; the server says when it will listen again",
+            fix=f"wait {seconds:.0f} seconds, or use a token from the portal",
+            stopped_by="retry_after",
+        )
+
+

@@ -1,0 +1,213 @@
+"""The attempts of one call: a bare first one; after a failure, tenacity.
+
+1. The first attempt costs nothing extra; only a failure sets tenacity up, with a copy of its own per call.
+2. What may be tried again is decided by the verdict (an allow-list), never by an exception's class; a cancellation is
+   never retried.
+3. The wait is a random time up to a doubling bound (full jitter), and never shorter than what the server asked for. A
+   server that asks for more than ``Retry(longest_wait=)`` is not waited for. A 429 pauses the whole account.
+4. No slot is held while waiting.
+5. Stopped by: attempts; the deadline, if the wait would outlast it; the account's budget, for calls with a deadline.
+6. Two retries are not counted: after a new token, and after a kept-alive connection that the server had closed (once).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from tenacity import AsyncRetrying, retry_if_exception
+from tenacity.stop import stop_base
+from tenacity.wait import wait_base
+
+from servetel_async.errors import RateLimitError
+from servetel_async.protocol.verdict import OK, Action, Unacceptable, Verdict
+from servetel_async.transport.pace import THROTTLED_COST, TRANSIENT_COST
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from tenacity import RetryCallState
+
+    from servetel_async.errors import ServetelError, StoppedBy
+    from servetel_async.settings import Retry
+    from servetel_async.transport.pace import AccountPace
+
+T = TypeVar("T")
+
+
+class Attempts(Generic[T]):
+    """The attempts of one call: what was sent, what it met, what stopped it.
+
+    Args:
+        send: makes one attempt; raises ``Unacceptable`` with a verdict.
+        renew: gets another token; False if there is none.
+        policy: how often and how patiently.
+        pace: what the account shares: its pause and its budget.
+        deadline_at: loop time after which nothing is waited for any more.
+        notice: told of each wait before it begins: error, seconds.
+    """
+
+    def __init__(
+        self,
+        send: Callable[[], Awaitable[T]],
+        renew: Callable[[], Awaitable[bool]],
+        policy: Retry,
+        pace: AccountPace,
+        deadline_at: float | None,
+        notice: Callable[[ServetelError | None, float], None],
+    ) -> None:
+        self._send = send
+        self._renew = renew
+        self._policy = policy
+        self._pace = pace
+        self._deadline_at = deadline_at
+        self._notice = notice
+        self._verdict = OK
+        self._counted = 0
+        self._renewed = 0
+        self._freed = False
+        self._met: Counter[type[ServetelError]] = Counter()
+        self._paid = 0
+        self._stopped_by: StoppedBy = "final"
+        self._primed = False
+
+    async def run(self) -> T:
+        """Make attempts until one is good or none may follow.
+
+        Raises:
+            Unacceptable: with the last verdict; ``stopped_by`` tells why no other attempt followed.
+        """
+        try:
+            value = await self._attempt()
+        except Unacceptable:
+            if not self._may_retry():
+                raise
+        else:
+            self._pace.earn(1)
+            return value
+        retrying = _RETRYING.copy(
+            retry=retry_if_exception(lambda error: isinstance(error, Unacceptable) and self._may_retry()),
+            stop=_Stop(self),
+            wait=_Wait(self),
+            sleep=self._sleep,
+        )
+        value = await retrying(self._next)
+        self._pace.earn(self._paid or 1)
+        return value
+
+    @property
+    def stopped_by(self) -> StoppedBy:
+        """What ended the retries."""
+        return self._stopped_by
+
+    async def _next(self) -> T:
+        """One step for tenacity. The first meets the failure that is already known, so that its wait is counted."""
+        if not self._primed:
+            self._primed = True
+            raise Unacceptable(self._verdict)
+        return await self._attempt()
+
+    async def _attempt(self) -> T:
+        try:
+            if self._verdict.action is Action.RENEW and not await self._renew():
+                raise Unacceptable(dataclasses.replace(self._verdict, action=Action.FAIL))  # noqa: TRY301
+            return await self._send()
+        except Unacceptable as refusal:
+            self._judge(refusal.verdict)
+            raise
+
+    def _judge(self, verdict: Verdict) -> None:
+        """Take note of what an attempt met. A verdict that has used up its own retries becomes final."""
+        if verdict.action is Action.FREE and self._freed:
+            verdict = dataclasses.replace(verdict, action=Action.RETRY)
+        if verdict.action is Action.FREE:
+            self._freed = True
+        elif verdict.action is Action.RENEW:
+            self._renewed += 1
+        elif verdict.action is Action.RETRY:
+            self._counted += 1
+            kind = type(verdict.error) if verdict.error is not None else None
+            if kind is not None:
+                self._met[kind] += 1
+                if verdict.retries is not None and self._met[kind] > verdict.retries:
+                    self._stopped_by = "attempts"
+                    verdict = dataclasses.replace(verdict, action=Action.FAIL)
+        self._verdict = verdict
+
+    def _may_retry(self) -> bool:
+        if self._verdict.action is Action.RENEW:
+            return self._renewed <= self._policy.attempts
+        return self._verdict.action in (Action.RETRY, Action.FREE)
+
+    # What tenacity asks
+
+    def backoff(self) -> float:
+        """Seconds to wait before the next attempt."""
+        verdict, policy = self._verdict, self._policy
+        if verdict.action is not Action.RETRY:
+            return 0.0
+        base, cap = (
+            (policy.throttled_base, policy.throttled_cap) if verdict.throttled else (policy.base, policy.cap)
+        )
+        bound = min(cap, base * 2.0 ** min(self._counted - 1, 30))
+        return max(random.uniform(0.0, bound), verdict.wait or 0.0)  # noqa: S311 - jitter, not a secret
+
+    def stop(self, wait: float) -> bool:
+        """Whether trying ends here; takes note of the reason."""
+        if self._verdict.action is not Action.RETRY:
+            return False
+        if self._verdict.throttled:
+            self._pace.pause(time.monotonic(), min(wait, self._policy.longest_wait))
+        cost = THROTTLED_COST if self._verdict.throttled else TRANSIENT_COST
+        reason: StoppedBy | None = None
+        if self._counted >= self._policy.attempts:
+            reason = "attempts"
+        elif (self._verdict.wait or 0.0) > self._policy.longest_wait:
+            reason = "retry_after"
+        elif self._deadline_at is not None and asyncio.get_running_loop().time() + wait >= self._deadline_at:
+            reason = "retry_after" if self._verdict.wait else "deadline"
+        elif self._deadline_at is not None and not self._pace.spend(cost):
+            reason = "budget"
+        elif self._deadline_at is not None:
+            self._paid = cost
+        if reason is not None:
+            self._stopped_by = reason
+        return reason is not None
+
+    async def _sleep(self, seconds: float) -> None:
+        if seconds or self._verdict.action is Action.RETRY:
+            self._notice(self._verdict.error, seconds)
+            await asyncio.sleep(seconds)
+
+
+class _Wait(wait_base):
+    def __init__(self, attempts: Attempts[T]) -> None:
+        self._attempts = attempts
+
+    def __call__(self, retry_state: RetryCallState) -> float:  # noqa: ARG002 - tenacity's signature
+        return self._attempts.backoff()
+
+
+class _Stop(stop_base):
+    def __init__(self, attempts: Attempts[T]) -> None:
+        self._attempts = attempts
+
+    def __call__(self, retry_state: RetryCallState) -> bool:
+        return self._attempts.stop(retry_state.upcoming_sleep)
+
+
+_RETRYING = AsyncRetrying(reraise=True)
+
+
+def final_error(verdict: Verdict, stopped_by: StoppedBy) -> ServetelError:
+    """Give the error that a verdict ends in."""
+    error = verdict.error
+    assert error is not None  # noqa: S101 - for the type checker: only OK has none, and OK ends in no error
+    error.stopped_by = stopped_by
+    if isinstance(error, RateLimitError) and error.retry_after is None:
+        error.retry_after = verdict.wait
+    return error

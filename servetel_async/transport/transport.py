@@ -1,0 +1,312 @@
+"""The transport of one client: a path and parameters in, a value read from a good reply out.
+
+For each attempt, in this order: the token (nobody waits for a login while holding a slot), the slot and the gate
+(admission), then the clock and the wire, then the verdict. Errors are raised outside of ``except`` blocks, so that
+nothing of aiohttp hangs on them as a context.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from urllib.parse import quote, urlencode
+
+import aiohttp
+from yarl import URL
+
+from servetel_async.errors import ConfigurationError, DeadlineExceededError, OverloadedError, ServetelError
+from servetel_async.protocol.verdict import OK, Unacceptable, judge, judge_fault
+from servetel_async.settings import LARGEST_PAGE
+from servetel_async.transport.pace import Admission, account_pace
+from servetel_async.transport.retry import Attempts, final_error
+from servetel_async.transport.session import BoundSession
+from servetel_async.transport.wire import WireFault, exchange
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from servetel_async.protocol.reply import Reply
+    from servetel_async.protocol.tokens import Secret
+    from servetel_async.settings import RateLimit, Retry, Timeouts
+    from servetel_async.transport.auth import TokenSource
+
+T = TypeVar("T")
+logger = logging.getLogger("servetel_async")
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What the transport tells ``on_event``; never holds a number, a name, a query or a token.
+
+    Attributes:
+        kind: ``"request"`` after each attempt, ``"wait"`` before each backoff.
+        page: page number, where it is about a page.
+        status: HTTP status; None where no reply came.
+        seconds: how long the attempt took, or how long the wait will be.
+        size: bytes of the reply's body.
+        error: class name of what went wrong.
+    """
+
+    kind: str
+    page: int | None = None
+    status: int | None = None
+    seconds: float = 0.0
+    size: int = 0
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched(Generic[T]):
+    """A value, and what it cost.
+
+    Attributes:
+        value: what was read from the reply.
+        requests: attempts on the wire.
+        size: bytes of the body.
+        seconds: time on the wire of the attempt that was good.
+    """
+
+    value: T
+    requests: int
+    size: int
+    seconds: float
+
+
+class Transport:
+    """Sends requests for one client; owns its session, shares its account's pace."""
+
+    def __init__(
+        self,
+        base_url: str,
+        tokens: TokenSource,
+        *,
+        slots: int,
+        rate: RateLimit | None,
+        retry: Retry,
+        timeouts: Timeouts,
+        session: aiohttp.ClientSession | None,
+        trace_configs: Sequence[aiohttp.TraceConfig],
+        on_event: Callable[[Event], object] | None,
+    ) -> None:
+        self.base_url = base_url
+        self.tokens = tokens
+        self.closed = False
+        self.in_flight = 0
+        self._slots = slots
+        self._rate = rate
+        self._retry = retry
+        self._timeouts = timeouts
+        self._given = session
+        self._trace_configs = trace_configs
+        self._on_event = on_event
+        self._pace = account_pace((base_url, tokens.account), retry.budget)
+        self._bound: BoundSession | None = None
+        self.proved: Secret | None = None  # the last token that a good reply was got with
+        self._clock = aiohttp.ClientTimeout(
+            total=timeouts.total, sock_connect=timeouts.connect, sock_read=timeouts.read
+        )
+
+    @property
+    def connector(self) -> aiohttp.BaseConnector | None:
+        """The connector in use; None before the first request."""
+        return self._bound.session.connector if self._bound is not None else None
+
+    def bind(self) -> BoundSession:
+        """Give the session of the running loop, made now if it must be.
+
+        Raises:
+            ConfigurationError: the client is closed, or in use in another loop.
+        """
+        if self.closed:
+            raise ConfigurationError("the client is closed", fix="open it again with 'async with client:', or make another")
+        bound = self._bound
+        if bound is None or not bound.is_current():
+            admission = Admission(self._slots, self._pace, self._rate, self._timeouts)
+            bound = self._bound = BoundSession(admission, self._slots, self._given, self._trace_configs)
+        return bound
+
+    async def aclose(self) -> None:
+        """Close the session. Nothing may be in flight: the client reaps its tasks first."""
+        self.closed = True
+        bound, self._bound = self._bound, None
+        if bound is not None:
+            await bound.aclose()
+
+    async def get(
+        self,
+        path: str,
+        params: list[tuple[str, str]],
+        read: Callable[[Reply, float], T],
+        *,
+        page: int | None = None,
+        deadline_at: float | None = None,
+    ) -> Fetched[T]:
+        """GET until a reply is good, and read it.
+
+        Args:
+            path: below the base URL.
+            params: query parameters, sent in this order, percent-encoded.
+            read: makes the value of a good reply; raises ``Unacceptable`` where it cannot.
+            page: page number, for errors and events.
+            deadline_at: loop time at which everything ends.
+
+        Raises:
+            ServetelError: see ``errors``; carries page, attempts and what stopped them.
+        """
+        url = URL(f"{self.base_url}{path}?{urlencode(params, quote_via=quote, safe='')}", encoded=True)
+        call = _Call(self, url, read, page, deadline_at)
+        attempts = Attempts(
+            call.send, call.renew, self._retry, self._pace, deadline_at, lambda error, wait: self._tell_wait(page, error, wait)
+        )
+        try:
+            return await attempts.run()
+        except Unacceptable as refusal:
+            error = final_error(refusal.verdict, attempts.stopped_by)
+        except ServetelError as raised:
+            error = raised
+        error.attempts = call.sent
+        error.page = page if error.page is None else error.page
+        raise error
+
+    async def post(self, path: str, payload: dict[str, str], token: Secret | None) -> Reply:
+        """POST once, for logins: these are never repeated here.
+
+        Raises:
+            Unacceptable: no whole reply came.
+        """
+        headers = {} if token is None else {"Authorization": _bearer(token)}
+        return await self.exchange("POST", URL(self.base_url + path, encoded=True), headers, None, None, payload)
+
+    async def exchange(
+        self,
+        method: str,
+        url: URL,
+        headers: dict[str, str],
+        page: int | None,
+        deadline_at: float | None,
+        payload: dict[str, str] | None = None,
+        sent: Callable[[], None] | None = None,
+    ) -> Reply:
+        """Send once: through admission, then under the clock.
+
+        Raises:
+            Unacceptable: no whole reply came.
+            OverloadedError: no slot or turn in time.
+        """
+        bound = self.bind()
+        fault = None
+        async with bound.admission.slot(deadline_at):
+            if sent is not None:
+                sent()
+            self.in_flight += 1
+            begun = time.perf_counter()
+            try:
+                reply = await exchange(
+                    bound.session, method, url, headers, timeout=self._clock, largest=LARGEST_PAGE, json=payload
+                )
+            except WireFault as error:
+                fault = error.fault
+                self._tell(page, None, begun, 0, fault.name)
+            else:
+                self._tell(page, reply.status, begun, len(reply.body), None)
+                return reply
+            finally:
+                self.in_flight -= 1
+        raise Unacceptable(judge_fault(fault))
+
+    def _tell(self, page: int | None, status: int | None, begun: float, size: int, error: str | None) -> None:
+        seconds = time.perf_counter() - begun
+        if logger.isEnabledFor(logging.DEBUG):
+            logger.debug("page %s: %s in %.0f ms, %d bytes", page, status or error, seconds * 1e3, size)
+        if self._on_event is not None:
+            self._on_event(Event("request", page, status, seconds, size, error))
+
+    def _tell_wait(self, page: int | None, error: ServetelError | None, wait: float) -> None:
+        name = type(error).__name__
+        logger.info("page %s: %s, trying again in %.1f s", page, name, wait)
+        if self._on_event is not None:
+            self._on_event(Event("wait", page, error.status if error is not None else None, wait, 0, name))
+
+
+class _Call(Generic[T]):
+    """One call's own state: what is sent, with which token, until when."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        url: URL,
+        read: Callable[[Reply, float], T],
+        page: int | None,
+        deadline_at: float | None,
+    ) -> None:
+        self.sent = 0
+        self._transport = transport
+        self._url = url
+        self._read = read
+        self._page = page
+        self._deadline_at = deadline_at
+        self._token: Secret | None = None
+        self._renewals = 0
+
+    async def send(self) -> Fetched[T]:
+        """Make one attempt, ended by the deadline if there is one."""
+        if self._deadline_at is None:
+            return await self._attempt()
+        try:
+            async with asyncio.timeout_at(self._deadline_at) as deadline:
+                return await self._attempt()
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+        if not self.sent:
+            raise OverloadedError(
+                "the deadline passed before a request could be sent; nothing was sent", stopped_by="deadline"
+            )
+        raise DeadlineExceededError(
+            "the deadline passed while the reply was awaited", fix="allow more time, or ask for less", stopped_by="deadline"
+        )
+
+    async def _attempt(self) -> Fetched[T]:
+        transport = self._transport
+        self._token = token = await transport.tokens.token()
+        begun = time.perf_counter()
+        reply = await transport.exchange(
+            "GET", self._url, {"Authorization": _bearer(token)}, self._page, self._deadline_at, sent=self._count
+        )
+        seconds = time.perf_counter() - begun
+        now = time.time()
+        verdict = judge(reply, now)
+        if verdict is not OK:
+            raise Unacceptable(verdict)
+        value = self._read(reply, now)
+        transport.proved = token
+        return Fetched(value, self.sent, len(reply.body), seconds)
+
+    async def renew(self) -> bool:
+        """Get another token: once, or again if the refused one had worked before, for then it ended and was not wrong."""
+        token = self._token
+        assert token is not None  # noqa: S101 - for the type checker: a token was refused, so there was one
+        if self._renewals and token != self._transport.proved:
+            return False
+        self._renewals += 1
+        return await self._transport.tokens.renew(token)
+
+    def _count(self) -> None:
+        self.sent += 1
+
+
+def _bearer(token: Secret) -> str:
+    return type(token)(f"Bearer {token}")
+
+
+def check_seconds(name: str, seconds: Any) -> None:
+    """Check a length of time that a caller gave; None is none.
+
+    Raises:
+        ConfigurationError: not a number greater than 0.
+    """
+    if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < 10**9):
+        raise ConfigurationError(f"{name} must be a number of seconds greater than 0", fix=f"for example {name}=30")

@@ -1,0 +1,140 @@
+"""One attempt on the wire: a request out, a whole reply or a named fault back.
+
+Whatever aiohttp raises ends here. Its errors carry the token in their ``repr`` and the query in their text, so none is
+chained to ours, not even as a context. It also sends a GET a second time after a reset without telling anybody: a
+middleware turns the reset into a fault before it can, so that requests on the wire are the attempts that were counted.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from servetel_async.protocol.reply import Reply
+from servetel_async.protocol.verdict import Fault
+
+if TYPE_CHECKING:
+    from types import SimpleNamespace
+
+    from yarl import URL
+
+ERROR_BODY = 64 * 1024
+_KEPT_HEADERS = ("content-type", "date", "retry-after")
+
+
+class WireFault(Exception):  # noqa: N818 - a fact on its way to the verdict; never leaves the library
+    """No whole reply came; says in which of the known ways."""
+
+    def __init__(self, fault: Fault) -> None:
+        super().__init__(fault)
+        self.fault = fault
+
+
+class Trace:
+    """What is noted about one attempt while it runs."""
+
+    __slots__ = ("reused",)
+
+    def __init__(self) -> None:
+        self.reused = False
+
+
+async def _note_reuse(_session: Any, context: SimpleNamespace, _params: Any) -> None:
+    trace = context.trace_request_ctx
+    if isinstance(trace, Trace):
+        trace.reused = True
+
+
+def reuse_trace() -> aiohttp.TraceConfig:
+    """Make the trace that tells a kept-alive connection from a new one."""
+    config = aiohttp.TraceConfig()
+    config.on_connection_reuseconn.append(_note_reuse)
+    return config
+
+
+async def _no_hidden_resend(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    try:
+        return await handler(request)
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        fault = classify(error)
+    raise WireFault(fault)
+
+
+async def exchange(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: URL,
+    headers: dict[str, str],
+    *,
+    timeout: aiohttp.ClientTimeout,
+    largest: int,
+    json: dict[str, str] | None = None,
+) -> Reply:
+    """Send one request once and read its reply whole, up to ``largest`` bytes.
+
+    Raises:
+        WireFault: there is no whole reply.
+    """
+    trace = Trace()
+    try:
+        async with session.request(
+            method,
+            url,
+            headers=headers,
+            json=json,
+            timeout=timeout,
+            allow_redirects=False,
+            trace_request_ctx=trace,
+            middlewares=(_no_hidden_resend,),
+        ) as response:
+            return await _read(response, largest)
+    except WireFault as error:
+        fault = error.fault
+    except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        fault = classify(error)
+    raise WireFault(Fault.STALE if fault is Fault.RESET and trace.reused else fault)
+
+
+async def _read(response: aiohttp.ClientResponse, largest: int) -> Reply:
+    headers = {
+        name: ", ".join(response.headers.getall(name)) for name in _KEPT_HEADERS if name in response.headers
+    }
+    whole = response.status == 200  # noqa: PLR2004
+    if whole and (response.content_length or 0) > largest:
+        raise WireFault(Fault.TOO_LARGE)
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.content.iter_any():
+        chunks.append(chunk)
+        size += len(chunk)
+        if whole and size > largest:
+            raise WireFault(Fault.TOO_LARGE)
+        if not whole and size > ERROR_BODY:
+            break  # an error page need not be read to its end
+    return Reply(response.status, chunks[0] if len(chunks) == 1 else b"".join(chunks), headers)
+
+
+def classify(error: Exception) -> Fault:  # noqa: PLR0911 - a table
+    """Name the fault. Order matters: a certificate error is also a connection error, and must not be retried as one."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return Fault.NO_FILES
+    if isinstance(error, aiohttp.ClientSSLError):
+        return Fault.TLS
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return Fault.UNRESOLVED
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return Fault.CONNECT_TIMEOUT
+    if isinstance(error, TimeoutError):
+        return Fault.TIMEOUT
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return Fault.REFUSED
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return Fault.CUT
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        # A message other than text is a head that was cut: bytes came, so the connection was not stale.
+        return Fault.RESET if isinstance(error.message, str) else Fault.CUT
+    if isinstance(error, OSError):
+        return Fault.RESET
+    return Fault.GARBLED

@@ -1,0 +1,1001 @@
+"""What people do to a stream, and what must come of it.
+
+Each test is one hazard. The fixtures add the same ending to all of them (see ``conftest.py``): no page task, no connection in use, no request
+on the server, no other task, nothing in the loop's log. ``server.hold(pages)`` keeps pages unanswered, so a request for them can only
+end by being cancelled: a test that ends with held pages proves the cancelling, not the server's patience.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections.abc
+import contextlib
+import gc
+import inspect
+import random
+import traceback
+import tracemalloc
+
+import aiohttp
+import anyio
+import pytest
+
+from servetel_async import CallStream, RequestRejectedError, ServetelError, StreamClosedError
+from tests.stream.helpers import (
+    CLOCKS,
+    SIZE,
+    WINDOW,
+    abandoned,
+    clean_loop,
+    client_of,
+    connections_in_use,
+    page_tasks,
+    rest,
+    settled,
+    take,
+)
+from tests.stream.page_server import MAY, PageServer
+
+LATER = range(3, 1000)
+"""The pages a test holds: page 1 comes alone, page 2 is the one the consumer is reading when it gives up."""
+READ = SIZE + 2
+"""Calls that are read before giving up: page 1 and a part of page 2."""
+
+forms = pytest.mark.parametrize("form", ["plain", "managed"])
+
+
+async def read(client, server, form, number=READ, then=None):
+    """Read *number* calls in one of the two forms, wait until the window is on the wire, then do what *then* does (or break)."""
+    got = []
+
+    async def consume(stream):
+        async for call in stream:
+            got.append(call.id)
+            if len(got) == number:
+                await server.until(lambda: server.in_flight == WINDOW // 2)
+                if then is not None:
+                    await then()
+                break
+
+    if form == "plain":
+        await consume(client.calls(*MAY))
+    else:
+        async with client.calls(*MAY) as stream:
+            await consume(stream)
+        assert not page_tasks(client)
+        assert not connections_in_use(client)
+    return got
+
+
+class SlowGoodbye:
+    """A user's trace hook: from page 2 on it hangs, and when it is cancelled it takes its time to clean up."""
+
+    def __init__(self):
+        self.waiting = 0
+        self.cleaning = asyncio.Event()
+        self.may_end = asyncio.Event()
+        self.trace = aiohttp.TraceConfig()
+        self.trace.on_request_start.append(self.on_request_start)
+
+    async def until_waiting(self):
+        while not self.waiting:
+            await asyncio.sleep(0)
+
+    async def on_request_start(self, _session, _context, request):
+        if request.url.query["page"] == "1":
+            return
+        self.waiting += 1
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cleaning.set()
+            await self.may_end.wait()
+            raise
+        finally:
+            self.waiting -= 1
+
+
+# Giving up ---------------------------------------------------------------------------------------------------------------
+
+
+async def test_break_in_the_plain_form_ends_every_request(serve, connect):
+    """A bare ``async for ... break`` leaves no task and no connection: dropping the stream cancels what it had asked for."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+    got = []
+    async for call in client.calls(*MAY):
+        got.append(call.id)
+        if len(got) == READ:
+            await server.until(lambda: server.in_flight == WINDOW // 2)
+            break
+    await settled(client)
+    await server.until(lambda: server.in_flight == 0)
+    assert got == server.ids[:READ]
+    assert server.total <= 2 + WINDOW
+
+
+async def test_break_in_the_managed_form_is_over_on_the_next_line(serve, connect):
+    """After ``async with`` there is no page task and no connection in use, without any further await."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+    async with client.calls(*MAY) as stream:
+        async for call in stream:
+            if call.id == server.ids[READ]:
+                await server.until(lambda: server.in_flight == WINDOW // 2)
+                break
+        assert page_tasks(client)
+    assert not page_tasks(client)
+    assert not connections_in_use(client)
+
+
+async def test_break_with_the_stream_kept_in_a_variable_asks_for_nothing_more(serve, connect):
+    """A stream that is kept but not read finishes the window it has begun, and starts nothing beyond it."""
+    server = await serve(200)
+    client = connect(server)
+    stream = client.calls(*MAY)
+    async for call in stream:
+        if call.id == server.ids[READ]:
+            break
+    await settled(client)
+    assert sorted(server.pages) == list(range(1, 2 + WINDOW + 1))
+    await stream.aclose()
+
+
+async def test_break_with_the_stream_kept_in_a_variable_can_be_read_on(serve, connect):
+    """``break`` takes nothing from a stream that is kept: the next loop goes on behind the last call."""
+    server = await serve(200)
+    stream = connect(server).calls(*MAY)
+    got = []
+    async for call in stream:
+        got.append(call.id)
+        if len(got) == READ:
+            break
+    assert got + await rest(stream) == server.ids
+    assert set(server.asked.values()) == {1}
+
+
+@forms
+@pytest.mark.parametrize("clock", ["asyncio.timeout", "anyio.move_on_after", "anyio.fail_after"])
+async def test_a_timeout_around_the_whole_loop(serve, connect, clock, form):
+    """A clock around the loop stops it as such clocks do, and leaves neither a request nor a pending cancellation."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+    with pytest.raises(TimeoutError) as stopped:
+        await CLOCKS[clock](0.05, lambda: read(client, server, form, number=200))
+    del stopped
+    if form == "managed":
+        assert not page_tasks(client)
+    await abandoned(client, server)
+    assert asyncio.current_task().cancelling() == 0
+
+
+@forms
+async def test_the_consumer_raises(serve, connect, form):
+    """The consumer's own error comes out as it is, never in a group, and ends every request."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+
+    async def fail():
+        raise ZeroDivisionError
+
+    try:
+        await read(client, server, form, then=fail)
+    except ZeroDivisionError as error:
+        assert type(error) is ZeroDivisionError
+        if form == "managed":
+            assert not page_tasks(client)
+    else:
+        pytest.fail("the error was swallowed")
+    await abandoned(client, server)
+
+
+@forms
+async def test_the_consumer_is_cancelled(serve, connect, form):
+    """A cancelled task is cancelled, and so are the requests it was waiting for."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+    task = asyncio.create_task(read(client, server, form, number=200))
+    await server.until(lambda: server.in_flight == WINDOW // 2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    if form == "managed":
+        assert not page_tasks(client)
+    del task
+    await abandoned(client, server)
+
+
+async def test_cancelled_twice_during_a_slow_cleanup(serve, connect):
+    """Further cancellations do not cut the cleanup short: the task ends cancelled, and only when its page tasks have ended."""
+    server = await serve(200)
+    goodbye = SlowGoodbye()
+    client = connect(server, trace_configs=(goodbye.trace,))
+
+    async def consume():
+        async with client.calls(*MAY) as stream:
+            await rest(stream)
+
+    task = asyncio.create_task(consume())
+    await goodbye.until_waiting()
+    for _ in range(3):
+        task.cancel()
+        await goodbye.cleaning.wait()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not task.done() or not goodbye.waiting, "the consumer ended before its page tasks"
+    goodbye.may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not page_tasks(client)
+    assert not goodbye.waiting
+
+
+async def test_a_cancelled_anyio_scope_waits_for_a_slow_cleanup(serve, connect):
+    """Under anyio's level cancellation the ``async with`` still ends only when every page task has ended."""
+    server = await serve(200)
+    goodbye = SlowGoodbye()
+    client = connect(server, trace_configs=(goodbye.trace,))
+    with anyio.CancelScope() as scope:
+        async with client.calls(*MAY) as stream:
+            await anext(stream)
+            await goodbye.until_waiting()
+            scope.cancel()
+            asyncio.get_running_loop().call_later(0.01, goodbye.may_end.set)
+    assert goodbye.may_end.is_set()
+    assert not page_tasks(client)
+    assert not goodbye.waiting
+
+
+# Dropping ----------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_stream_that_is_never_read_asks_for_nothing(serve, connect):
+    """``calls()`` is free: nothing starts, nothing warns when the stream is dropped unread."""
+    server = await serve(200)
+    client = connect(server)
+    stream = client.calls(*MAY)
+    assert not page_tasks(client)
+    del stream
+    gc.collect()
+    assert server.total == 0
+
+
+async def test_dropped_without_aclose(serve, connect):
+    """The last reference to a stream takes its requests with it."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+    stream = client.calls(*MAY)
+    await take(stream, READ)
+    await server.until(lambda: server.in_flight == WINDOW // 2)
+    del stream
+    await settled(client)
+    await server.until(lambda: server.in_flight == 0)
+
+
+async def test_collected_in_a_cycle_by_another_thread(serve, connect):
+    """The garbage collector may run in any thread: a stream that it finds there still cancels its requests."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+    gc.collect()
+    gc.disable()
+    try:
+        cycle = {"stream": client.calls(*MAY)}
+        cycle["cycle"] = cycle
+        await take(cycle["stream"], READ)
+        await server.until(lambda: server.in_flight == WINDOW // 2)
+        del cycle
+        assert page_tasks(client)
+        await asyncio.to_thread(gc.collect)
+        await settled(client)
+    finally:
+        gc.enable()
+    await server.until(lambda: server.in_flight == 0)
+
+
+def test_dropped_after_its_loop_is_gone(recwarn):
+    """A stream that outlives its loop is dropped without a word."""
+
+    async def main():
+        async with PageServer(200) as server, client_of(server) as client:
+            stream = client.calls(*MAY)
+            await take(stream, READ)
+            return stream
+
+    stream = asyncio.run(main())
+    del stream
+    gc.collect()
+    assert [str(warning.message) for warning in recwarn] == []
+
+
+@pytest.mark.parametrize("form", ["plain", "managed", "managed in a scope"])
+async def test_a_users_generator_is_dropped(serve, connect, form):
+    """A web framework drops the user's generator when the browser goes away; the caller feels nothing of it."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+
+    async def body():
+        if form == "plain":
+            async for call in client.calls(*MAY):
+                yield call.id
+        elif form == "managed":
+            async with client.calls(*MAY) as stream:
+                async for call in stream:
+                    yield call.id
+        else:
+            async with contextlib.aclosing(client.calls(*MAY)) as stream:
+                async for call in stream:
+                    yield call.id
+
+    generator = body()
+    assert [await anext(generator) for _ in range(READ)] == server.ids[:READ]
+    await server.until(lambda: server.in_flight == WINDOW // 2)
+    del generator
+    await server.until(lambda: server.in_flight == 0)
+    await settled(client)
+    assert asyncio.current_task().cancelling() == 0
+
+
+@forms
+async def test_a_users_generator_is_closed_by_a_cancelled_response(serve, connect, form):
+    """A response task that is cancelled inside an anyio task group takes the requests of its generator with it."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+    sent = []
+
+    async def body():
+        if form == "plain":
+            async for call in client.calls(*MAY):
+                yield call.id
+        else:
+            async with client.calls(*MAY) as stream:
+                async for call in stream:
+                    yield call.id
+
+    async def respond():
+        async for chunk in body():
+            sent.append(chunk)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(respond)
+        await server.until(lambda: server.in_flight == WINDOW // 2)
+        group.cancel_scope.cancel()
+    await abandoned(client, server)
+    assert sent == server.ids[: 2 * SIZE]
+
+
+# Failing -----------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_failed_page_raises_when_it_is_reached(serve, connect):
+    """Page 7 fails: pages 1 to 6 are delivered whole, then the bare error comes, and no sibling lives on."""
+    server = await serve(200, failing={7: 400})
+    client = connect(server)
+    server.hold(range(8, 1000))
+    stream = client.calls(*MAY)
+    got = []
+    with pytest.raises(RequestRejectedError) as failure:
+        async for call in stream:
+            got.append(call.id)
+    assert got == server.ids[: 6 * SIZE]
+    assert type(failure.value) is RequestRejectedError
+    assert failure.value.page == 7
+    await settled(client)
+    await server.until(lambda: server.in_flight == 0)
+
+
+async def test_after_a_failed_page_the_managed_form_is_over_on_the_next_line(serve, connect):
+    """The error leaves the ``async with`` bare, and with it every page task."""
+    server = await serve(200, failing={7: 400})
+    client = connect(server)
+    server.hold(range(8, 1000))
+    with pytest.raises(RequestRejectedError):
+        async with client.calls(*MAY) as stream:
+            await rest(stream)
+    assert not page_tasks(client)
+    assert not connections_in_use(client)
+
+
+async def test_a_failed_page_waits_for_the_pages_before_it(serve, connect):
+    """A failure that arrives early is not raised early: what lies before it is delivered first."""
+    server = await serve(200, failing={4: 400})
+    client = connect(server)
+    server.hold({2})
+    stream = client.calls(*MAY)
+    got = await take(stream, SIZE)
+    step = asyncio.ensure_future(anext(stream))
+    await server.until(lambda: 4 in server.pages)
+    await asyncio.wait(page_tasks(client), timeout=1, return_when=asyncio.FIRST_COMPLETED)
+    assert not step.done()
+    server.release()
+    got.append((await step).id)
+    with pytest.raises(RequestRejectedError):
+        async for call in stream:
+            got.append(call.id)
+    assert got == server.ids[: 3 * SIZE]
+
+
+@pytest.mark.parametrize("page", [1, 2, 7])
+async def test_a_failure_is_raised_again(serve, connect, page):
+    """``anext`` after a failure raises the failure, every time: it never looks like a normal end."""
+    server = await serve(200, failing={page: 400})
+    stream = connect(server).calls(*MAY)
+    with pytest.raises(RequestRejectedError) as first:
+        await rest(stream)
+    asked = server.total
+    for _ in range(3):
+        with pytest.raises(RequestRejectedError) as again:
+            await anext(stream)
+        assert (type(again.value), str(again.value), again.value.page) == (type(first.value), str(first.value), page)
+    assert server.total == asked
+
+
+async def test_a_failure_that_is_raised_again_does_not_grow(serve, connect):
+    """A loop that retries a failed stream for ever does not collect tracebacks for ever."""
+    server = await serve(200, failing={2: 400})
+    stream = connect(server).calls(*MAY)
+    depths = set()
+    for _ in range(30):
+        try:
+            await rest(stream)
+        except RequestRejectedError as error:
+            depths.add(len(traceback.extract_tb(error.__traceback__)))
+    assert max(depths) <= 15
+
+
+async def test_a_prefetched_page_fails_while_the_consumer_is_elsewhere(serve, connect, loop_log):
+    """A failure nobody has reached yet disturbs nobody: not the consumer's other work, and not the log when the stream is dropped."""
+    server = await serve(200, failing={3: 400})
+    client = connect(server)
+    stream = client.calls(*MAY)
+    await take(stream, READ)
+    await settled(client)
+    assert 3 in server.pages
+    assert asyncio.current_task().cancelling() == 0
+    del stream
+    gc.collect()
+    await asyncio.sleep(0)
+    assert loop_log == []
+
+
+async def test_a_prefetched_failure_is_raised_when_the_consumer_comes_back(serve, connect):
+    """The prefix before a prefetched failure stays readable, however long the consumer was away."""
+    server = await serve(200, failing={3: 400})
+    client = connect(server)
+    stream = client.calls(*MAY)
+    got = await take(stream, READ)
+    await settled(client)
+    with pytest.raises(RequestRejectedError):
+        async for call in stream:
+            got.append(call.id)
+    assert got == server.ids[: 2 * SIZE]
+
+
+# Waiting with a clock per item -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+async def test_a_timeout_per_item_loses_nothing(serve, connect, clock):
+    """Give up on an item after 7 ms and try again: a server of 40 ms is still read whole, with the fewest requests."""
+    server = await serve(80, latency=lambda _page: 0.04)
+    stream = connect(server, max_concurrency=4).calls(*MAY, page_size=10)
+    got, gave_up = [], 0
+    while True:
+        try:
+            got.append((await CLOCKS[clock](0.007, lambda: anext(stream))).id)
+        except TimeoutError:
+            gave_up += 1
+        except StopAsyncIteration:
+            break
+    assert got == server.ids
+    assert gave_up > 0
+    assert set(server.asked.values()) == {1}
+    assert sorted(server.pages)[:8] == list(range(1, 9))
+    assert server.pages[8:] in ([], [9]), "at most one page beyond the end, to prove it"
+
+
+@pytest.mark.parametrize("clock", CLOCKS)
+async def test_a_timeout_per_page_loses_nothing(serve, connect, clock):
+    """``pages()`` is as safe as the stream of calls: it too goes on after a timeout."""
+    server = await serve(80, latency=lambda _page: 0.02)
+    pages = connect(server).calls(*MAY, page_size=10).pages()
+    got, gave_up = [], 0
+    while True:
+        try:
+            page = await CLOCKS[clock](0.007, lambda: anext(pages))
+        except TimeoutError:
+            gave_up += 1
+        except StopAsyncIteration:
+            break
+        else:
+            got += [call.id for call in page.records]
+    assert got == server.ids
+    assert gave_up > 0
+    assert set(server.asked.values()) == {1}
+
+
+async def test_each_step_in_a_task_of_its_own(serve, connect):
+    """``wait_for`` and frameworks wrap each ``anext`` in a new task: a stream is not bound to the task that began it."""
+    server = await serve(60)
+    stream = connect(server).calls(*MAY)
+    got = []
+    with contextlib.suppress(StopAsyncIteration):
+        while True:
+            got.append((await asyncio.wait_for(asyncio.ensure_future(anext(stream)), 5)).id)
+    assert got == server.ids
+
+
+async def test_a_step_cancelled_before_it_began_does_not_lock_the_stream(serve, connect):
+    """Only an ``anext`` that runs counts as reading: one that was made and never started changes nothing."""
+    server = await serve(60)
+    stream = connect(server).calls(*MAY)
+    unstarted = anext(stream)
+    step = asyncio.ensure_future(anext(stream))
+    step.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await step
+    assert await rest(stream) == server.ids
+    unstarted.close()
+
+
+async def test_cancelled_at_any_tick_the_next_loop_goes_on(serve, connect):
+    """Wherever a cancellation hits, another loop over the same stream delivers the rest, and no page is asked for twice."""
+    server = await serve(28)
+    client = connect(server)
+    await client.calls(*MAY).collect()
+    for ticks in range(100):
+        server.forget()
+        stream, got = client.calls(*MAY), []
+
+        async def consume(stream=stream, got=got):
+            async for call in stream:
+                got.append(call.id)
+
+        task = asyncio.create_task(consume())
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+        assert got + await rest(stream) == server.ids, ticks
+        assert set(server.asked.values()) == {1}, ticks
+
+
+# Reading ahead -----------------------------------------------------------------------------------------------------------
+
+
+async def test_unread_pages_never_exceed_the_window(serve, connect):
+    """However slow the consumer, at most a window of pages waits for it; and the network never waits for the consumer."""
+    server = await serve(100)
+    client = connect(server)
+    read_pages = 0
+    async with client.calls(*MAY) as stream:
+        async for _page in stream.pages():
+            read_pages += 1
+            await settled(client)
+            assert server.total - read_pages <= WINDOW
+            if read_pages <= 20 - WINDOW:
+                assert server.total - read_pages == WINDOW
+    assert read_pages == 20
+
+
+async def test_the_first_page_comes_alone(serve, connect):
+    """The first page brings the count: nothing else is asked for before it has arrived."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold({1})
+    stream = client.calls(*MAY)
+    step = asyncio.ensure_future(anext(stream))
+    await server.until(lambda: server.in_flight == 1)
+    assert len(page_tasks(client)) == 1
+    server.release()
+    await step
+    assert server.pages[0] == 1
+    await stream.aclose()
+
+
+async def test_no_page_beyond_max_records_is_asked_for(serve, connect):
+    """The window is cut where ``max_records`` ends."""
+    server = await serve(200)
+    client = connect(server)
+    assert await rest(client.calls(*MAY, max_records=12)) == server.ids[:12]
+    await settled(client)
+    assert sorted(server.pages) == [1, 2, 3]
+
+
+async def test_collect_stops_at_its_limit(serve, connect):
+    """``collect(limit=)`` returns that many calls, and nothing goes on behind it."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+    calls = await client.calls(*MAY).collect(limit=READ)
+    assert [call.id for call in calls] == server.ids[:READ]
+    assert not page_tasks(client)
+
+
+async def test_pages_already_read_are_freed(serve, connect):
+    """Memory holds the window and the page at hand (window + 2 pages), however long the stream: what was read is gone."""
+    padding = 20_000
+    server = await serve(400, padding=padding)
+    client = connect(server)
+    async with client.calls(*MAY) as stream:
+        await take(stream, 10 * SIZE)
+        gc.collect()
+        tracemalloc.start()
+        try:
+            async for _call in stream:
+                pass
+            await settled(client)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+    bodies, decoded, on_the_wire = WINDOW + 2, 2, 2 * (WINDOW // 2)
+    assert peak <= (bodies + decoded + on_the_wire) * SIZE * padding
+
+
+async def test_requests_run_side_by_side(serve, connect):
+    """As many requests as ``max_concurrency`` allows are on the wire at once, and never one more."""
+    server = await serve(200)
+    client = connect(server, max_concurrency=4)
+    server.hold(range(2, 1000))
+    reading = asyncio.create_task(rest(client.calls(*MAY)))
+    await server.until(lambda: server.in_flight == 4)
+    server.release()
+    assert await reading == server.ids
+    assert server.peak == 4
+
+
+async def test_streams_of_one_client_share_its_concurrency(serve, connect):
+    """``max_concurrency`` belongs to the client: three streams at once stay below it together, and each is whole."""
+    server = await serve(100, latency=lambda _page: 0.001)
+    client = connect(server, max_concurrency=3)
+    assert await asyncio.gather(*(rest(client.calls(*MAY)) for _ in range(3))) == [server.ids] * 3
+    assert server.peak <= 3
+
+
+# Order -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_strictly_in_order_whatever_the_latencies(serve, connect, seed):
+    """Pages that overtake each other on the wire do not on the way out."""
+    dice = random.Random(seed)
+    server = await serve(198, latency=lambda _page: dice.random() * 0.004)
+    assert await rest(connect(server, max_concurrency=5).calls(*MAY)) == server.ids
+
+
+async def test_as_completed_does_not_wait_for_a_slow_page(serve, connect):
+    """``ordered=False`` hands out what has arrived: one slow page delays nobody, and comes last."""
+    server = await serve(100)
+    client = connect(server)
+    server.hold({2})
+    stream = client.calls(*MAY, ordered=False)
+    got = await take(stream, 100 - SIZE)
+    server.release()
+    last = await rest(stream)
+    assert last == server.ids[SIZE : 2 * SIZE]
+    assert sorted(got + last) == sorted(server.ids)
+    assert set(server.asked.values()) == {1}
+
+
+async def test_as_completed_fails_bare_and_again(serve, connect):
+    """``ordered=False`` changes the order and nothing else: a failure is bare, is raised again, and leaves nothing."""
+    server = await serve(200, failing={7: 400})
+    client = connect(server)
+    stream = client.calls(*MAY, ordered=False)
+    got = []
+    for _ in range(2):
+        with pytest.raises(RequestRejectedError):
+            async for call in stream:
+                got.append(call.id)
+    assert len(set(got)) == len(got)
+    assert not set(got) & set(server.ids[6 * SIZE : 7 * SIZE])
+    await settled(client)
+
+
+async def test_as_completed_loses_nothing_to_a_timeout_per_item(serve, connect):
+    """A timeout per item is as harmless out of order as it is in order."""
+    server = await serve(80, latency=lambda page: 0.01 * (page % 3 + 1))
+    stream = connect(server).calls(*MAY, page_size=10, ordered=False)
+    got = []
+    while True:
+        try:
+            got.append((await asyncio.wait_for(anext(stream), 0.004)).id)
+        except TimeoutError:
+            continue
+        except StopAsyncIteration:
+            break
+    assert sorted(got) == sorted(server.ids)
+    assert set(server.asked.values()) == {1}
+
+
+@pytest.mark.parametrize("number", [1, 4, 5, 6, 39, 60])
+async def test_a_checkpoint_is_exact(serve, connect, number):
+    """``checkpoint`` speaks of what was delivered, not of what was fetched: a new stream from there delivers exactly the rest."""
+    server = await serve(60)
+    client = connect(server)
+    async with client.calls(*MAY) as stream:
+        got = await take(stream, number)
+        checkpoint = stream.checkpoint
+    assert got + await rest(client.calls(*MAY, start=checkpoint)) == server.ids
+
+
+async def test_a_failure_carries_the_checkpoint_of_the_prefix(serve, connect):
+    """What the caller holds when a page fails is exactly what the error's checkpoint says."""
+    server = await serve(60, failing={7: 400})
+    client = connect(server)
+    got = []
+    with pytest.raises(RequestRejectedError) as failure:
+        async for call in client.calls(*MAY):
+            got.append(call.id)
+    server.load(60)
+    assert got + await rest(client.calls(*MAY, start=failure.value.checkpoint)) == server.ids
+
+
+# Closing -----------------------------------------------------------------------------------------------------------------
+
+
+async def test_closed_early_is_not_a_normal_end(serve, connect):
+    """A stream closed before its end says so when it is read on."""
+    server = await serve(200)
+    stream = connect(server).calls(*MAY)
+    await take(stream, READ)
+    await stream.aclose()
+    for _ in range(2):
+        with pytest.raises(StreamClosedError):
+            await anext(stream)
+
+
+async def test_closed_before_it_began(serve, connect):
+    """Closing an unread stream sends nothing, and closes it all the same."""
+    server = await serve(200)
+    stream = connect(server).calls(*MAY)
+    await stream.aclose()
+    with pytest.raises(StreamClosedError):
+        await anext(stream)
+    assert server.total == 0
+
+
+async def test_exhausted_stays_exhausted(serve, connect):
+    """The end of a stream is the end, at each further ``anext`` and after ``aclose`` too."""
+    server = await serve(12)
+    stream = connect(server).calls(*MAY)
+    assert await rest(stream) == server.ids
+    asked = server.total
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    await stream.aclose()
+    with pytest.raises(StopAsyncIteration):
+        await anext(stream)
+    assert server.total == asked
+
+
+async def test_failed_stays_failed(serve, connect):
+    """Closing a failed stream does not make the failure look like the caller's doing."""
+    server = await serve(200, failing={2: 400})
+    stream = connect(server).calls(*MAY)
+    with pytest.raises(RequestRejectedError):
+        await rest(stream)
+    await stream.aclose()
+    with pytest.raises(RequestRejectedError):
+        await anext(stream)
+
+
+async def test_aclose_may_be_called_again(serve, connect):
+    """``aclose`` is idempotent, also behind ``async with``."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+    async with client.calls(*MAY) as stream:
+        await take(stream, READ)
+        await stream.aclose()
+        assert not page_tasks(client)
+        await stream.aclose()
+    await stream.aclose()
+
+
+async def test_aclose_may_be_called_by_several_tasks_at_once(serve, connect):
+    """Each of several concurrent ``aclose`` returns when everything is over, not before."""
+    server = await serve(200)
+    goodbye = SlowGoodbye()
+    client = connect(server, trace_configs=(goodbye.trace,))
+    stream = client.calls(*MAY)
+    await anext(stream)
+    await goodbye.until_waiting()
+    closing = [asyncio.create_task(stream.aclose()) for _ in range(3)]
+    await goodbye.cleaning.wait()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not any(task.done() for task in closing)
+    goodbye.may_end.set()
+    await asyncio.gather(*closing)
+    assert not page_tasks(client)
+
+
+async def test_aclose_while_another_task_waits(serve, connect):
+    """Closing a stream wakes the task that waits for its next call, with an error that says so."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold({2})
+    stream = client.calls(*MAY)
+    await take(stream, SIZE)
+    waiting = asyncio.create_task(rest(stream))
+    await server.until(lambda: server.in_flight == 1 and len(server.pages) > WINDOW)
+    await stream.aclose()
+    assert not page_tasks(client)
+    with pytest.raises(StreamClosedError):
+        await waiting
+
+
+async def test_contextlib_aclosing(serve, connect):
+    """``contextlib.aclosing`` closes a stream as it closes a generator."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+    async with contextlib.aclosing(client.calls(*MAY)) as stream:
+        assert await take(stream, READ) == server.ids[:READ]
+    assert not page_tasks(client)
+
+
+# The client --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream_is", ["dropped", "kept"])
+async def test_the_client_closes_on_the_line_behind_the_break(serve, connect, stream_is):
+    """No request outlives the client, whether or not somebody still holds the stream."""
+    server = await serve(200)
+    server.hold(LATER)
+    kept = []
+    others = asyncio.all_tasks()
+    async with client_of(server) as client:
+        if stream_is == "kept":
+            kept.append(client.calls(*MAY))
+        async for call in kept[0] if kept else client.calls(*MAY):
+            if call.id == server.ids[READ]:
+                await server.until(lambda: server.in_flight == WINDOW // 2)
+                break
+    assert not page_tasks(client)
+    assert not connections_in_use(client)
+    assert asyncio.all_tasks() == others
+    asked = server.total
+    await server.until(lambda: not server.connections)
+    assert server.total == asked
+
+
+async def test_a_stream_whose_client_was_closed_says_so(serve, connect):
+    """Reading on after the client has closed is an error of ours, never a normal end and never a cancellation."""
+    server = await serve(200)
+    server.hold(LATER)
+    async with client_of(server) as client:
+        stream = client.calls(*MAY)
+        await take(stream, READ)
+        await server.until(lambda: server.in_flight == WINDOW // 2)
+    for _ in range(2):
+        with pytest.raises(ServetelError):
+            await rest(stream)
+
+
+async def test_the_client_closes_while_another_task_waits(serve, connect):
+    """A task that waits for a call when the client closes gets an error of ours: nobody cancelled *it*."""
+    server = await serve(200)
+    server.hold({2})
+    async with client_of(server) as client:
+        stream = client.calls(*MAY)
+        await take(stream, SIZE)
+        waiting = asyncio.create_task(rest(stream))
+        await server.until(lambda: server.in_flight == 1 and len(server.pages) > WINDOW)
+    done, _ = await asyncio.wait({waiting}, timeout=2)
+    assert done
+    assert not waiting.cancelled()
+    assert isinstance(waiting.exception(), ServetelError)
+
+
+async def test_the_client_closes_on_the_first_page(serve, connect):
+    """The first page is no exception: closing the client ends it, and tells the reader."""
+    server = await serve(200)
+    server.hold({1})
+    client = client_of(server)
+    waiting = asyncio.create_task(rest(client.calls(*MAY)))
+    await server.until(lambda: server.in_flight == 1)
+    await client.aclose()
+    assert not page_tasks(client)
+    done, _ = await asyncio.wait({waiting}, timeout=2)
+    assert done
+    assert not waiting.cancelled()
+    assert isinstance(waiting.exception(), ServetelError)
+    await server.until(lambda: not server.connections)
+
+
+async def test_the_client_is_opened_used_and_closed_in_different_tasks(serve, connect):
+    """A client is bound to its loop, not to a task: fixtures and web frameworks open it in one and close it in another."""
+    server = await serve(60)
+    client = client_of(server)
+    await asyncio.create_task(client.__aenter__())
+    assert await asyncio.create_task(rest(client.calls(*MAY))) == server.ids
+    await asyncio.create_task(client.__aexit__(None, None, None))
+    await server.until(lambda: not server.connections)
+
+
+async def test_a_stream_is_entered_read_and_left_in_different_tasks(serve, connect):
+    """No scope is open between two calls of a stream's methods, so each may come from another task."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+    stream = client.calls(*MAY)
+    assert await asyncio.create_task(stream.__aenter__()) is stream
+    assert await asyncio.create_task(take(stream, READ)) == server.ids[:READ]
+    await asyncio.create_task(stream.__aexit__(None, None, None))
+    assert not page_tasks(client)
+
+
+def test_a_client_and_a_stream_made_outside_a_loop():
+    """Neither a client nor a stream needs a running loop to be made: the loop that reads them is the one they run on."""
+    with asyncio.Runner() as runner:
+        server = runner.run(PageServer(60).__aenter__())
+        client = client_of(server)
+        stream = client.calls(*MAY)
+
+        async def read_it():
+            async with clean_loop():
+                assert await rest(stream) == server.ids
+                await client.aclose()
+
+        runner.run(read_it())
+        runner.run(server.__aexit__())
+
+
+# As an async generator ---------------------------------------------------------------------------------------------------
+
+
+async def test_two_tasks_that_iterate_one_stream_are_told(serve, connect):
+    """A second ``anext`` while one waits is a mistake with a clear error; the first one does not notice."""
+    server = await serve(60)
+    stream = connect(server).calls(*MAY)
+    server.hold({1})
+    first = asyncio.create_task(take(stream, 1))
+    await server.until(lambda: server.in_flight == 1)
+    with pytest.raises(RuntimeError, match=r"(?i)task|iterat|already|running"):
+        await anext(stream)
+    server.release()
+    assert await first + await rest(stream) == server.ids
+
+
+async def test_a_stream_is_an_async_generator(serve, connect):
+    """The stream has the interface of an async generator, and is none: it is an object with state."""
+    server = await serve(60)
+    stream = connect(server).calls(*MAY)
+    assert isinstance(stream, CallStream)
+    assert isinstance(stream, collections.abc.AsyncGenerator)
+    assert not inspect.isasyncgen(stream)
+    assert not inspect.iscoroutine(stream)
+    assert aiter(stream) is stream
+
+
+async def test_asend_none_is_anext(serve, connect):
+    """``asend(None)`` advances the stream as ``anext`` does."""
+    server = await serve(60)
+    stream = connect(server).calls(*MAY)
+    got = [(await stream.asend(None)).id for _ in range(READ)]
+    assert got + await rest(stream) == server.ids
+
+
+async def test_athrow_raises_and_closes(serve, connect):
+    """``athrow`` raises what it is given, and the stream is closed behind it."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+    stream = client.calls(*MAY)
+    await take(stream, READ)
+    with pytest.raises(ZeroDivisionError):
+        await stream.athrow(ZeroDivisionError("thrown in"))
+    await settled(client)
+    with pytest.raises(StreamClosedError):
+        await anext(stream)
