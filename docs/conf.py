@@ -44,6 +44,8 @@ napoleon_use_ivar = True  # an ``Attributes:`` section must not describe a membe
 # Without intersphinx (the build uses no network) the types of other projects have no page to link to.
 # Only names outside this package are listed: a wrong reference to our own names still fails the build.
 nitpick_ignore_regex = [
+    (r"py:class", r"ArrayStyle|Filters|Moment|TokenProvider"),  # aliases: the parameter's own text spells them out
+    (r"py:class", r"tzinfo"),  # stdlib, imported for type checkers only
     (r"py:.*", r"(aiohttp|anyio|msgspec|tenacity)\..*"),  # the four dependencies
     (r"py:class", r"servetel_async\.protocol\.windows\.Window"),  # an argument that only the library itself gives
     (r"py:.*", r"(asyncio|collections|contextlib|datetime|enum|os|pathlib|ssl|types|typing|zoneinfo)(\..*)?"),  # stdlib
@@ -60,7 +62,7 @@ def tidy_docstring(_app: Sphinx, what: str, _name: str, _obj: Any, _options: Any
             tidied += [line.replace("```", ".. code-block:: ", 1).rstrip(), ""] if in_fence else [""]
         else:
             tidied.append(f"    {line}" if in_fence and line else line)
-    # Napoleon takes what stands before a colon in a property's first line for its type: it gets an empty comment instead.
+    # Napoleon takes what stands before a colon in a property's first line for its type: give it an empty comment.
     lines[:] = ["..", "", *tidied] if what in {"attribute", "property"} else tidied
 
 

@@ -19,6 +19,7 @@ from servetel_async.protocol.sieve import Sieve
 from servetel_async.settings import Brand, RateLimit, Retry, Timeouts, check_base_url, read_sources
 from servetel_async.stream import CallStream, check_whole
 from servetel_async.transport.auth import LoginToken, ProvidedToken, StaticToken
+from servetel_async.transport.tasks import end
 from servetel_async.transport.transport import Transport, check_seconds
 
 if TYPE_CHECKING:
@@ -275,14 +276,14 @@ class ServetelClient:
     async def aclose(self) -> None:
         """End every request of this client and close its connections. ``async with`` opens it again."""
         self._transport.closed = True
-        with anyio.CancelScope(shield=True):
-            loop = asyncio.get_running_loop()
-            tasks = {task for task in self._tasks if task.get_loop() is loop and task is not asyncio.current_task()}
-            for task in tasks:
-                task.cancel()
-            if tasks:
-                await asyncio.wait(tasks)
-            await self._transport.aclose()
+        loop = asyncio.get_running_loop()
+        try:
+            await end(
+                task for task in self._tasks if task.get_loop() is loop and task is not asyncio.current_task()
+            )
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._transport.aclose()
 
     @property
     def window_of_pages(self) -> int:

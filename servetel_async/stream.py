@@ -26,8 +26,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self, cast
 
-import anyio
-
 from servetel_async.errors import (
     ConfigurationError,
     DeadlineExceededError,
@@ -39,9 +37,10 @@ from servetel_async.protocol.checkpoint import Checkpoint
 from servetel_async.protocol.pages import PageWalk, Step
 from servetel_async.protocol.records import CallPage, CallRecord
 from servetel_async.protocol.sieve import Sieve
+from servetel_async.transport.tasks import cancel, end
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import tzinfo
     from types import TracebackType
 
@@ -78,7 +77,7 @@ class StreamStats:
     Attributes:
         records: calls handed out, duplicates: met again and dropped, reused_ids: other calls under a known id.
         pages: pages read; requests: on the wire, retries included; size: bytes of their bodies.
-        count: what the API counted, summed over the windows that were begun.
+        count: what the API counted, summed over the windows that were begun; None where it does not count the whole.
         passes: how often a window was read again because it had moved.
         waited_for_pages: seconds that the consumer waited; waited_for_consumer: seconds that the stream did.
     """
@@ -90,7 +89,7 @@ class StreamStats:
     pages: int = 0
     requests: int = 0
     size: int = 0
-    count: int = 0
+    count: int | None = 0
     passes: int = 0
     waited_for_pages: float = 0.0
     waited_for_consumer: float = 0.0
@@ -138,14 +137,17 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         self._windows = iter(list(query.window(source.zone).split()))
 
         self._state = _State.NEW
-        self._failure: BaseException | None = None
+        self._failure: Exception | None = None
+        self._failure_traceback: TracebackType | None = None
         self._busy = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: Iterator[CallRecord] = iter(())
         self._pending: dict[int, PageTask] = {}
+        self._ending: set[PageTask] = set()
 
         self._window: Window | None = None
-        self._base = (0, 0, 0, 0)  # duplicates, reused ids, undated and count of the windows before this one
+        self._base = (0, 0, 0)  # duplicates, reused ids and undated calls of the windows before this one
+        self._counted: int | None = 0  # what the API counted in them
         self._walk: PageWalk | None = None
         self._sieve: Sieve | None = None
         self._page: PageBody | None = None
@@ -252,12 +254,12 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         except RuntimeError:
             here = None
         if here is loop:
-            _cancel(tasks)
+            cancel(tasks)
         else:
-            loop.call_soon_threadsafe(_cancel, tasks)
+            loop.call_soon_threadsafe(cancel, tasks)
 
     def __repr__(self) -> str:
-        return f"<CallStream {self._state.value}, {self.stats.records} calls of {self.stats.count}, {self._query!r}>"
+        return f"<CallStream {self._state.value}, {self.stats.records} calls, {self._query!r}>"
 
     # How it goes on
 
@@ -266,7 +268,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         records, *_place = await self._next_piece()
         self._ready = iter(records)
 
-    async def _next_piece(self) -> tuple[list[CallRecord], PageBody, int]:
+    async def _next_piece(self, *, whole_page: bool = False) -> tuple[list[CallRecord], PageBody, int]:
         """Give the next calls that were never handed out, their page and its number."""
         if self._busy:
             raise RuntimeError("two tasks read one CallStream at once; give each its own, or share through a queue")
@@ -275,22 +277,31 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         if self._handed_out_at is not None:
             self.stats.waited_for_consumer += time.perf_counter() - self._handed_out_at
         try:
-            piece = await self._walk_on()
+            begun = self._begun_page() if whole_page else None
+            piece = begun if begun is not None else await self._walk_on()
+            if whole_page:
+                piece = self._rest_of_page(piece)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is final and must be raised again
-            failure: Exception | None = error
+            failure = error
         else:
             self._handed_out_at = time.perf_counter()
             return piece
         finally:
             self._busy = False
-        if isinstance(failure, StopAsyncIteration):
-            self._state = _State.FINISHED
-        else:
-            self._state, self._failure = _State.FAILED, failure
-            if isinstance(failure, ServetelError) and failure.checkpoint is None:
-                failure.checkpoint = self.checkpoint
+        self._fail(failure)
         await self._wind_up()
         raise failure
+
+    def _fail(self, failure: Exception) -> None:
+        """Remember how it ended; a stream that was closed meanwhile stays closed."""
+        if self._state is not _State.OPEN:
+            return
+        if isinstance(failure, StopAsyncIteration):
+            self._state = _State.FINISHED
+            return
+        if isinstance(failure, ServetelError) and failure.checkpoint is None:
+            failure.checkpoint = self.checkpoint
+        self._state, self._failure, self._failure_traceback = _State.FAILED, failure, failure.__traceback__
 
     def _check_open(self) -> None:
         if self._state is _State.NEW:
@@ -300,16 +311,18 @@ class CallStream(AsyncGenerator[CallRecord, None]):
                 self._deadline_at = self._loop.time() + self._deadline
         elif self._state is _State.FINISHED:
             raise StopAsyncIteration
-        elif self._state is _State.FAILED:
-            assert self._failure is not None  # noqa: S101 - for the type checker
-            raise self._failure
+        elif self._failure is not None:
+            raise self._failure.with_traceback(self._failure_traceback)
         elif self._state is _State.CLOSED:
-            raise StreamClosedError(
-                "the stream was closed before its end",
-                why=f"{self.stats.records} calls had been handed out",
-                fix="go on in a new stream with start=stream.checkpoint",
-                checkpoint=self.checkpoint,
-            )
+            raise self._closed_error()
+
+    def _closed_error(self) -> StreamClosedError:
+        return StreamClosedError(
+            "the stream was closed before its end",
+            why=f"{self.stats.records} calls had been handed out",
+            fix="go on in a new stream with start=stream.checkpoint",
+            checkpoint=self.checkpoint,
+        )
 
     async def _walk_on(self) -> tuple[list[CallRecord], PageBody, int]:
         """Go on until there are calls to hand out. Raises StopAsyncIteration at the proved end."""
@@ -354,13 +367,27 @@ class CallStream(AsyncGenerator[CallRecord, None]):
                 return fresh, page, self._number
         return None
 
+    def _begun_page(self) -> tuple[list[CallRecord], PageBody, int] | None:
+        """Give what is left of the page that was begun call by call."""
+        left, self._ready = list(self._ready), iter(())
+        return (left, self._page, self._number) if left and self._page is not None else None
+
+    def _rest_of_page(
+        self, piece: tuple[list[CallRecord], PageBody, int]
+    ) -> tuple[list[CallRecord], PageBody, int]:
+        records, page, number = piece
+        while (more := self._next_slice()) is not None:
+            records = [*records, *more[0]]
+        return records, page, number
+
     def _begin_window(self) -> PageWalk:
         window = next(self._windows, None)
         if window is None:
             raise StopAsyncIteration
         self._window = window
         self._sieve = Sieve(window)
-        self._base = (self.stats.duplicates, self.stats.reused_ids, self.stats.undated, self.stats.count)
+        self._base = (self.stats.duplicates, self.stats.reused_ids, self.stats.undated)
+        self._counted = self.stats.count
         believed = self._source.count_is_total
         self._resumed = False
         if self._anchor is not None and self._last is None and self._search is None:
@@ -394,6 +421,8 @@ class CallStream(AsyncGenerator[CallRecord, None]):
                 done, _ = await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self.stats.waited_for_pages += time.perf_counter() - begun
+            if self._state is not _State.OPEN:
+                raise self._closed_error()
             if not done:
                 raise DeadlineExceededError(
                     "the deadline passed before the stream's end", fix="allow more time, or go on from the checkpoint"
@@ -417,7 +446,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         step = walk.accept(number, rows=edges[2], count=page.count, echo=page.page, edges=edges)
         if walk.believed:
             self._source.count_is_total = True
-        self.stats.count = self._base[3] + (walk.count or 0)
+        self._count(walk)
         if step is Step.AGAIN:
             self._pending[number] = self._start(number)
         elif step is Step.DELIVER:
@@ -437,8 +466,12 @@ class CallStream(AsyncGenerator[CallRecord, None]):
             self._sieve.begin_pass()
             self.stats.passes += 1
 
+    def _count(self, walk: PageWalk) -> None:
+        total = walk.count if walk.believed or walk.count == 0 else None
+        self.stats.count = None if total is None or self._counted is None else self._counted + total
+
     def _count_sieve(self, sieve: Sieve) -> None:
-        duplicates, reused, undated, _ = self._base
+        duplicates, reused, undated = self._base
         self.stats.duplicates = duplicates + sieve.duplicates
         self.stats.reused_ids = reused + sieve.reused_ids
         self.stats.undated = undated + sieve.undated
@@ -485,7 +518,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         )
         walk.next_page(0)
         walk.accept(number, rows=edges[2], count=page.count, echo=page.page, edges=edges)
-        self.stats.count = walk.count or 0
+        self._count(walk)
         self.stats.pages += 1
         self._page, self._number, self._offset = page, number, index + 1
         self._slices = iter([records[index + 1 :]])
@@ -493,14 +526,12 @@ class CallStream(AsyncGenerator[CallRecord, None]):
     # How it ends
 
     async def _wind_up(self) -> None:
-        """Let go of everything: cancel the page tasks and wait for them."""
-        tasks, self._pending = list(self._pending.values()), {}
+        """Let go of everything and wait until it is over; whoever comes meanwhile waits along."""
+        self._ending |= {task for task in self._pending.values() if not task.done()}
+        self._pending = {}
         self._ready, self._slices, self._page, self._sieve = iter(()), None, None, None
-        _cancel(tasks)
-        running = [task for task in tasks if not task.done()]
-        if running:
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait(running)
+        await end(self._ending)
+        self._ending.clear()
 
 
 class PageStream(AsyncIterator[CallPage]):
@@ -512,12 +543,7 @@ class PageStream(AsyncIterator[CallPage]):
     async def __anext__(self) -> CallPage:
         """Give the next page."""
         stream = self._stream
-        records = list(stream._ready)  # noqa: SLF001 - two views of one thing: what is left of a page begun by calls
-        page, number = stream._page, stream._number  # noqa: SLF001
-        if not records or page is None:
-            records, page, number = await stream._next_piece()  # noqa: SLF001
-        while (more := stream._next_slice()) is not None:  # noqa: SLF001
-            records = [*records, *more[0]]
+        records, page, number = await stream._next_piece(whole_page=True)  # noqa: SLF001 - two views of one thing
         stream.stats.records += len(records)
         stream._last = records[-1]  # noqa: SLF001
         return CallPage(records=tuple(records), number=number, count=page.count, limit=page.limit, raw=page.body)
@@ -539,11 +565,6 @@ def _lost_anchor() -> ResumeMismatchError:
         why="it was removed, so nobody can tell where to go on",
         fix="start again without start=; calls that come twice have the same id",
     )
-
-
-def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
 
 
 def _now() -> float:

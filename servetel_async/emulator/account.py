@@ -1,6 +1,7 @@
 """The account's side of authentication: logins that lock, tokens that die."""
 
 import base64
+import math
 import time
 from dataclasses import dataclass
 from random import Random
@@ -78,7 +79,7 @@ class Account:
         """Answer `POST /v1/auth/login`: five failures lock the account for a while."""
         self.logins += 1
         if time.time() < self._locked_until:
-            stamp = self._clock.stamp(int(self._locked_until))
+            stamp = self._clock.stamp(math.ceil(self._locked_until))
             return Reply.failure(429, "Too many login attempts. Please try again later.", retry_after=stamp)
         sent = _credentials(body)
         if sent is None:

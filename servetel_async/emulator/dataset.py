@@ -15,7 +15,8 @@ from servetel_async.emulator.clock import IST, WallClock
 
 __all__ = ["Dataset"]
 
-_HOUR: Final = 3_600
+#: Half an hour, in seconds: India's hours begin at the half hours of UTC.
+_SLOT: Final = 1_800
 _DECEMBER: Final = 12
 #: Calls per second, relative, by hour of a working day: a morning peak, lunch, an afternoon peak, a few at night.
 _RHYTHM: Final = (
@@ -111,14 +112,14 @@ class Dataset:
 def _starts(clock: WallClock, first: int, last: int, count: int, seed: int) -> list[int]:
     """Draw `count` instants from `first` to `last`, oldest first, in the rhythm of the week."""
     random = Random(f"starts {seed}")
-    hours: list[tuple[int, int]] = []
+    slots: list[tuple[int, int]] = []
     weights: list[float] = []
     at = first
     while at <= last:
-        until = min(at - at % (_HOUR // 2) + _HOUR // 2, last + 1)
+        until = min(at - at % _SLOT + _SLOT, last + 1)
         weekday, hour = clock.weekday_hour(at)
-        hours.append((at, until - at))
+        slots.append((at, until - at))
         weights.append(_WEEK[weekday] * _RHYTHM[hour] * (until - at))
         at = until
-    drawn = random.choices(hours, cum_weights=list(accumulate(weights)), k=count)
+    drawn = random.choices(slots, cum_weights=list(accumulate(weights)), k=count)
     return sorted(begin + int(random.random() * length) for begin, length in drawn)

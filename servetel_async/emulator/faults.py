@@ -96,6 +96,8 @@ class Fault:
             raise ValueError(f"no such fault: {self.kind!r}")
         if not 0 <= self.fraction <= 1:
             raise ValueError(f"fraction is between 0 and 1, not {self.fraction}")
+        if 0 in {self.page, self.nth, self.every, self.times}:
+            raise ValueError("page, nth, every and times count from 1: this fault would never strike")
 
     def instead_of(self, reply: Reply) -> Reply:
         """Return what is answered instead of an honest reply; only some kinds answer something else."""

@@ -12,12 +12,13 @@ from typing import Final, Self, TypeAlias
 from servetel_async.emulator.calls import Call
 from servetel_async.emulator.clock import WallClock
 
-__all__ = ["BadParameterError", "Filter", "Pairs"]
+__all__ = ["BadParameterError", "Filter", "Pairs", "decimal"]
 
 #: Query parameters in the order they were sent, decoded.
 Pairs: TypeAlias = Iterable[tuple[str, str]]
 _Predicate: TypeAlias = Callable[[Call], bool]
 
+_DECIMAL: Final = re.compile(r"[0-9]{1,18}")
 _ARRAY: Final = re.compile(r"(agents|department|ivr)(\[\d*\])?")
 _OPERATORS: Final[dict[str, Callable[[int, int], bool]]] = {
     ">": operator.gt,
@@ -44,6 +45,7 @@ class Filter:
     """What one query asks for; hashable, so that pages of the same query share one search.
 
     `since` and `until` are instants in seconds, inclusive, and bound a call's start. What is empty is not asked for.
+    An agent's calls are those that the agent answered or dialled; a missed call has none.
     """
 
     since: int | None = None
@@ -139,8 +141,13 @@ def _instant(name: str, text: str | None, clock: WallClock) -> int | None:
         raise BadParameterError(name, f"The {label} does not match the format Y-m-d H:i:s.") from error
 
 
+def decimal(text: str) -> int | None:
+    """Read a number written in digits; None if it is not, or so long that no database would take it."""
+    return int(text) if _DECIMAL.fullmatch(text) else None
+
+
 def _seconds(text: str) -> str:
-    if text and not (text.isascii() and text.isdecimal()):
+    if text and decimal(text) is None:
         raise BadParameterError("duration", "The duration must be an integer.")
     return text
 

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
+
+import msgspec
 
 from servetel_async.emulator.calls import Call
 from servetel_async.emulator.churn import Churn
 from servetel_async.emulator.clock import WallClock
 from servetel_async.emulator.faults import Fault
-from servetel_async.emulator.filters import BadParameterError, Filter, Pairs
+from servetel_async.emulator.filters import BadParameterError, Filter, Pairs, decimal
 from servetel_async.emulator.reply import Reply
 from servetel_async.emulator.table import Table, page_of
 
@@ -22,7 +24,7 @@ LimitEcho: TypeAlias = Literal["asked", "served"]
 #: What `size` says: the rows of this page, or the limit; published samples show both.
 SizeMode: TypeAlias = Literal["rows", "limit"]
 
-_DAY = 86_400
+_DAY: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,14 +115,13 @@ class RecordsRoute:
     def _encode(self, page: _Page) -> bytes:
         """Join the bytes that were encoded when the calls were made."""
         rows = page.rows or ()
-        count = b"" if self._count_mode == "missing" else b'"count":%d,'
-        if count:
-            count %= len(rows) if self._count_mode == "page" else page.count
+        counts = {"total": {"count": page.count}, "page": {"count": len(rows)}, "missing": {}}
         size = page.limit if self._size_mode == "limit" else len(rows)
-        head = b'{%b"limit":%d,"size":%d,"page":%d,"results":' % (count, page.limit, size, page.number)
+        head = counts[self._count_mode] | {"limit": page.limit, "size": size, "page": page.number}
+        opening = msgspec.json.encode(head).removesuffix(b"}")
         if page.rows is None:
-            return head + b"null}"
-        return b"".join((head, b"[", b",".join([call.body for call in rows]), b"]}"))
+            return opening + b',"results":null}'
+        return b"".join((opening, b',"results":[', b",".join([call.body for call in rows]), b"]}"))
 
     def _check_range(self, wanted: Filter) -> None:
         if self._max_range_days is None or wanted.since is None or wanted.until is None:
@@ -155,6 +156,7 @@ def _positive(scalars: dict[str, str], name: str, default: int) -> int:
     text = scalars.get(name, "")
     if not text:
         return default
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+    number = decimal(text)
+    if not number:
         raise BadParameterError(name, f"The {name} must be at least 1.")
-    return int(text)
+    return number

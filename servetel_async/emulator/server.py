@@ -15,6 +15,7 @@ from servetel_async.emulator.churn import Churn
 from servetel_async.emulator.dataset import Dataset
 from servetel_async.emulator.delivery import NO_ANSWER, deliver
 from servetel_async.emulator.faults import PAGE_FAULTS, Fault, FaultPlan, too_many_requests
+from servetel_async.emulator.filters import decimal
 from servetel_async.emulator.limiter import TokenBucket
 from servetel_async.emulator.records import CountMode, LimitEcho, PageRequest, RecordsRoute, SizeMode
 from servetel_async.emulator.reply import Reply
@@ -73,7 +74,8 @@ class Emulator:
         jitter: mean of the exponentially distributed seconds on top.
         offset_cost: seconds on top for every 1,000 rows that a page skips.
         rate_limit: authorised requests a second, of all routes together; None for no limit.
-        burst: requests that a rested account may send at once.
+        burst: requests that a rested account may send at once; by default a second's worth, for a limit without any
+            slack would refuse a client that keeps to it but for a millisecond.
         retry_after: value of the `Retry-After` header of a 429; None sends none.
         insert_every: a brand-new newest call appears before every N-th page.
         late_every: a late call appears in the middle of what is asked for, before every N-th page.
@@ -106,7 +108,7 @@ class Emulator:
         jitter: float = 0.0,
         offset_cost: float = 0.0,
         rate_limit: float | None = None,
-        burst: float = 1,
+        burst: float | None = None,
         retry_after: float | str | None = None,
         insert_every: int | None = None,
         late_every: int | None = None,
@@ -123,7 +125,7 @@ class Emulator:
         self._jitter = jitter
         self._offset_cost = offset_cost
         self._retry_after = retry_after
-        self._bucket = None if rate_limit is None else TokenBucket(rate_limit, burst)
+        self._bucket = None if rate_limit is None else TokenBucket(rate_limit, burst or max(rate_limit, 1))
         self._delays = Random(f"delays {seed}")
         self._plan = FaultPlan(faults, seed)
         self._account = Account(
@@ -260,12 +262,12 @@ class Emulator:
         return self._churn.insert(start, **fields)
 
     def insert_late(self, start: str | None = None, **fields: Any) -> str:
-        """Insert a call that began long ago, by default in mid-table, and has ended just now; return its id."""
+        """Insert a call that began long ago, by default in mid-table, but is recorded only now; return its id."""
         return self._churn.insert_late(start, **fields)
 
-    def delete(self, call_id: str) -> None:
+    def delete(self, record_id: str) -> None:
         """Delete the record with this `id`; KeyError if there is none."""
-        self._table.delete(call_id)
+        self._table.delete(record_id)
 
     def expire_tokens(self) -> None:
         """Let every token issued so far expire."""
@@ -282,8 +284,8 @@ class Emulator:
             method=request.method,
             path=request.path,
             query=query,
-            page=_decimal(scalars.get("page")),
-            limit=_decimal(scalars.get("limit")),
+            page=decimal(scalars.get("page", "")),
+            limit=decimal(scalars.get("limit", "")),
             at=asyncio.get_running_loop().time(),
         )
         self.requests.append(entry)
@@ -310,7 +312,7 @@ class Emulator:
         if delay:
             await asyncio.sleep(delay)
 
-        fault = self._plan.choose(entry.path, number, entry.page)
+        fault = self._plan.choose(entry.path, number, 1 if entry.page is None else entry.page)
         if isinstance(prepared, PageRequest):
             reply, is_distorted = self._route.serve(prepared, fault)
         else:
@@ -342,7 +344,3 @@ class Emulator:
         if self._bucket is None or self._bucket.admit(now):
             return None
         return too_many_requests(self._retry_after)
-
-
-def _decimal(text: str | None) -> int | None:
-    return int(text) if text is not None and text.isascii() and text.isdecimal() else None

@@ -54,18 +54,18 @@ class Table:
         insort(self._calls, call, key=_order)
         self._searches.clear()
 
-    def delete(self, call_id: str) -> None:
+    def delete(self, record_id: str) -> None:
         """Delete the record with this id.
 
         Raises:
             KeyError: there is none.
         """
         for index, call in enumerate(self._calls):
-            if call.id == call_id:
+            if call.id == record_id:
                 del self._calls[index]
                 self._searches.clear()
                 return
-        raise KeyError(call_id)
+        raise KeyError(record_id)
 
     def _search(self, wanted: Filter) -> Sequence[Call]:
         begin = 0 if wanted.until is None else bisect_left(self._calls, -wanted.until, key=_newness)

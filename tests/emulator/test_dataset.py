@@ -10,14 +10,17 @@ import pytest
 
 from servetel_async.emulator import IST, Dataset
 
-SAMPLE_KEYS = """
+SAMPLE_KEYS = re.findall(
+    r"\w+",
+    """
     id call_id uuid direction description detailed_description status blocked_number_id recording_url service date time
     end_stamp broadcast_id dtmf_input call_duration answered_seconds minutes_consumed charges department_name
     agent_number agent_number_with_prefix agent_name client_number did_number reason hangup_cause notes
     contact_details missed_agents call_flow accountid agent_ring_time circle agent_hangup_data transfer_missed_agent
     call_hint support_api_call lead_id is_incoming_from_broadcast caller_id_num sip_agent_ids dialer_call_details
     custom_status voicemail_recording aws_call_recording_identifier
-""".split()
+""",
+)
 
 
 def forms(dataset: Dataset, key: str) -> set[str]:
@@ -57,6 +60,11 @@ def test_a_range_of_one_second_is_all_ties():
     """Both bounds are inclusive."""
     tied = Dataset.range("2024-05-06 10:00:00", "2024-05-06 10:00:00", calls=30)
     assert {(r["date"], r["time"]) for r in tied.records()} == {("2024-05-06", "10:00:00")}
+
+
+def test_a_dataset_says_what_it_is(dataset):
+    """In one short line, without a record in it."""
+    assert repr(dataset) == "<Dataset of 400 calls, seed 1>"
 
 
 def test_a_range_that_ends_before_it_begins_is_refused():

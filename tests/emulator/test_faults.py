@@ -31,6 +31,19 @@ async def test_a_status_with_body_and_headers(emulate, ask, dataset):
     assert api.requests[0].status == 502
 
 
+async def test_a_status_may_bring_its_own_content_type(emulate, ask, dataset):
+    """However its name is spelt."""
+    fault = Fault("status", status=400, body=b'{"errors":{}}', headers={"content-type": "application/problem+json"})
+    _, headers, _ = await read(ask, await emulate(dataset, faults=[fault]))
+    assert headers.getall("Content-Type") == ["application/problem+json"]
+
+
+async def test_the_first_page_need_not_be_named(emulate, ask, dataset):
+    """A request without a page asks for page one, also in the eyes of a fault."""
+    api = await emulate(dataset, faults=[Fault("status", page=1)])
+    assert (await read(ask, api))[0] == 503
+
+
 async def test_html_with_200(emulate, ask, dataset):
     """A maintenance page that claims to be fine."""
     api = await emulate(dataset, faults=[Fault("html_200")])
@@ -241,10 +254,10 @@ async def test_a_login_can_fail_too(emulate, ask, dataset):
     assert api.fired == {"success_false_200": 1}
 
 
-@pytest.mark.parametrize("wrong", [{"kind": "typo"}, {"kind": "slow", "fraction": 2}])
+@pytest.mark.parametrize("wrong", [{"kind": "typo"}, {"kind": "slow", "fraction": 2}, {"kind": "slow", "nth": 0}])
 def test_a_fault_that_is_none_is_refused(wrong):
     """A test with a misspelt fault would test nothing."""
-    with pytest.raises(ValueError, match="fault|fraction"):
+    with pytest.raises(ValueError, match=r"fault|fraction"):
         Fault(**wrong)
 
 

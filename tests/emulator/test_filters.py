@@ -126,6 +126,7 @@ async def test_a_server_that_does_not_know_call_id_ignores_it(emulate, ask, data
         ("page", "0"),
         ("page", "x"),
         ("limit", "-1"),
+        ("limit", "9" * 5000),
         ("duration", "long"),
         ("operator", "~"),
     ],

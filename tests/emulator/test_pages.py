@@ -5,6 +5,8 @@ import asyncio
 import aiohttp
 import pytest
 
+from servetel_async.emulator import Emulator
+
 
 async def test_the_first_page_says_what_it_is(emulate, ask, dataset):
     """Twenty rows by default, and the count of everything that matches."""
@@ -91,6 +93,26 @@ async def test_over_the_rate_is_429_as_documented(emulate, ask, dataset):
         assert await reply.json() == {"success": "false", "message": "Too many requests."}
 
 
+async def test_a_limit_allows_a_seconds_worth_at_once(emulate, ask, dataset):
+    """A client that keeps to the rate is not refused for a millisecond."""
+    api = await emulate(dataset, rate_limit=3)
+    assert [(await ask(api))[0] for _ in range(3)] == [200] * 3
+
+
+def test_a_limit_that_admits_nothing_is_refused(dataset):
+    """An emulator behind it would serve nobody."""
+    with pytest.raises(ValueError, match="never admits"):
+        Emulator(dataset, rate_limit=0)
+
+
+async def test_many_different_queries_are_served(emulate, ask, dataset):
+    """Searches are kept for deep pages, but not without bound."""
+    api = await emulate(dataset)
+    for second in range(300):
+        api.truth(from_date=f"2024-05-06 10:{second // 60:02}:{second % 60:02}")
+    assert await ask.ids(api) == dataset.ids[:20]
+
+
 async def test_no_retry_after_unless_told(emulate, ask, dataset):
     """By default a 429 says nothing about when."""
     api = await emulate(dataset, rate_limit=0.001)
@@ -146,8 +168,6 @@ async def test_a_taken_port_is_an_error(emulate, dataset):
 
 async def test_running_forever_ends_when_cancelled(emulate, ask, dataset):
     """It tells its address when it is ready, and stops in order."""
-    from servetel_async.emulator import Emulator
-
     ready = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(Emulator(dataset).run_forever(ready.set_result))
     api = await ready
@@ -156,3 +176,14 @@ async def test_running_forever_ends_when_cancelled(emulate, ask, dataset):
     with pytest.raises(asyncio.CancelledError):
         await task
     assert "stopped" in repr(api)
+
+
+async def test_running_forever_needs_no_audience(dataset):
+    """Without a callback the address is asked for."""
+    api = Emulator(dataset)
+    task = asyncio.create_task(api.run_forever())
+    while "stopped" in repr(api):
+        await asyncio.sleep(0)
+    assert api.base_url.startswith("http://127.0.0.1:")
+    task.cancel()
+    await asyncio.wait([task])

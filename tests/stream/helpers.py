@@ -78,8 +78,8 @@ CLOCKS = {
 
 
 def page_tasks(client: ServetelClient) -> set[asyncio.Task[object]]:
-    """The page tasks that the client owns now."""
-    return set(client._tasks)
+    """The page tasks that the client owns and that still run; one that has just ended may wait for its last callback."""
+    return {task for task in client._tasks if not task.done()}
 
 
 def connections_in_use(client: ServetelClient) -> int:

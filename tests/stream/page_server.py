@@ -34,9 +34,11 @@ def call_id(number: int) -> str:
 
 
 @functools.cache
-def _row(number: int, padding: int) -> tuple[str, bytes]:
-    """One call: when it started, and its JSON."""
-    start = _NEWEST - number * _APART
+def _row(number: int, padding: int, stray: bool) -> tuple[str, bytes]:
+    """One call: when it started by the server's index, and its JSON, which says another year if it is a stray."""
+    indexed = start = _NEWEST - number * _APART
+    if stray:
+        start = start.replace(year=2019)
     call = {
         "id": call_id(number),
         "call_id": f"17146577.{number}",
@@ -48,7 +50,7 @@ def _row(number: int, padding: int) -> tuple[str, bytes]:
     }
     if padding:
         call["description"] = "x" * padding
-    return f"{start:%Y-%m-%d %H:%M:%S}", json.dumps(call).encode()
+    return f"{indexed:%Y-%m-%d %H:%M:%S}", json.dumps(call).encode()
 
 
 def _at_once(_page: int) -> float:
@@ -99,6 +101,7 @@ class PageServer:
         latency: seconds before a page is answered, by page number.
         failing: pages that are answered with another status than 200; 0 cuts the connection.
         padding: bytes of ballast in each call.
+        stray: the place of a call that lies outside of every window.
         total: requests that arrived.
         asked: how often each exact request target arrived: a page fetched twice counts 2.
         pages: the page numbers asked for, in order of arrival.
@@ -110,6 +113,7 @@ class PageServer:
     latency: Callable[[int], float] = _at_once
     failing: Mapping[int, int] = field(default_factory=dict)
     padding: int = 0
+    stray: int | None = None
     total: int = 0
     peak: int = 0
     asked: Counter[str] = field(default_factory=Counter)
@@ -144,7 +148,7 @@ class PageServer:
         self, count: int, latency: Callable[[int], float] | None = None, failing: Mapping[int, int] | None = None
     ) -> None:
         """Serve another list from now on, and count from zero."""
-        self.count, self.failing = count, failing or {}
+        self.count, self.failing, self.stray = count, failing or {}, None
         self.latency = latency or _at_once
         self._windows.clear()
         self.forget()
@@ -237,7 +241,7 @@ class PageServer:
     def _page(self, query: Mapping[str, str], page: int, limit: int) -> bytes:
         window = query.get("from_date", ""), query.get("to_date", "~")
         if window not in self._windows:
-            calls = (_row(number, self.padding) for number in range(self.count))
+            calls = (_row(number, self.padding, number == self.stray) for number in range(self.count))
             self._windows[window] = [call for start, call in calls if window[0] <= start <= window[1]]
         calls = self._windows[window]
         rows = calls[(page - 1) * limit : page * limit]

@@ -20,7 +20,7 @@ import aiohttp
 import anyio
 import pytest
 
-from servetel_async import CallStream, RequestRejectedError, ServetelError, StreamClosedError
+from servetel_async import CallStream, OutOfWindowError, RequestRejectedError, ServetelError, StreamClosedError
 from tests.stream.helpers import (
     CLOCKS,
     SIZE,
@@ -38,6 +38,8 @@ from tests.stream.page_server import MAY, PageServer
 
 LATER = range(3, 1000)
 """The pages a test holds: page 1 comes alone, page 2 is the one the consumer is reading when it gives up."""
+LARGE = 2_500
+"""Bytes of ballast in a call that make a page of a hundred calls a large one, which is decoded piece by piece."""
 READ = SIZE + 2
 """Calls that are read before giving up: page 1 and a part of page 2."""
 
@@ -479,6 +481,39 @@ async def test_a_prefetched_failure_is_raised_when_the_consumer_comes_back(serve
     assert got == server.ids[: 2 * SIZE]
 
 
+@pytest.mark.parametrize("place", [130, 190])
+async def test_a_failure_inside_a_page_is_raised_again(serve, connect, place):
+    """A page may fail while it is being decoded: what came before stays exact, and the failure is as final as any other."""
+    server = await serve(400, stray=place, padding=LARGE)
+    client = connect(server)
+    stream = client.calls(*MAY, page_size=200)
+    got = []
+    for _ in range(2):
+        with pytest.raises(OutOfWindowError) as failure:
+            async for call in stream:
+                got.append(call.id)
+    assert got == server.ids[: len(got)]
+    assert len(got) <= place
+    server.load(400)
+    assert got + await rest(client.calls(*MAY, page_size=200, start=failure.value.checkpoint)) == server.ids
+
+
+async def test_a_failure_inside_a_page_is_raised_again_by_pages(serve, connect):
+    """``pages()`` does not skip what it could not read: the failure comes again, and nothing behind it is handed out."""
+    server = await serve(400, stray=330, padding=LARGE)
+    client = connect(server)
+    pages = client.calls(*MAY, page_size=200).pages()
+    got = []
+    for _ in range(2):
+        with pytest.raises(OutOfWindowError) as failure:
+            async for page in pages:
+                got += [call.id for call in page.records]
+    assert got == server.ids[: len(got)]
+    assert len(got) <= 330
+    server.load(400)
+    assert got + await rest(client.calls(*MAY, page_size=200, start=failure.value.checkpoint)) == server.ids
+
+
 # Waiting with a clock per item -------------------------------------------------------------------------------------------
 
 
@@ -520,6 +555,18 @@ async def test_a_timeout_per_page_loses_nothing(serve, connect, clock):
     assert got == server.ids
     assert gave_up > 0
     assert set(server.asked.values()) == {1}
+
+
+@pytest.mark.parametrize("padding", [0, LARGE])
+async def test_calls_and_pages_are_two_views_of_one_stream(serve, connect, padding):
+    """``pages()`` goes on where the calls stopped, and the calls where the pages did: nothing is lost or comes twice between them."""
+    server = await serve(400, padding=padding)
+    stream = connect(server).calls(*MAY, page_size=130)
+    got = await take(stream, 40)
+    async for page in stream.pages():
+        got += [call.id for call in page.records]
+        got += await take(stream, 1) if len(got) < 390 else []
+    assert got == server.ids
 
 
 async def test_each_step_in_a_task_of_its_own(serve, connect):
@@ -802,6 +849,24 @@ async def test_aclose_may_be_called_again(serve, connect):
     await stream.aclose()
 
 
+async def test_aclose_after_an_interrupted_aclose_waits_for_the_rest(serve, connect):
+    """However often closing was cancelled, the next ``aclose`` still returns only when everything is over."""
+    server = await serve(200)
+    goodbye = SlowGoodbye()
+    client = connect(server, trace_configs=(goodbye.trace,))
+    stream = client.calls(*MAY)
+    await anext(stream)
+    await goodbye.until_waiting()
+    asyncio.get_running_loop().call_later(0.03, goodbye.may_end.set)
+    for _ in range(2):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await stream.aclose()
+    await stream.aclose()
+    assert not goodbye.waiting
+    assert not page_tasks(client)
+
+
 async def test_aclose_may_be_called_by_several_tasks_at_once(serve, connect):
     """Each of several concurrent ``aclose`` returns when everything is over, not before."""
     server = await serve(200)
@@ -911,6 +976,28 @@ async def test_the_client_closes_on_the_first_page(serve, connect):
     assert done
     assert not waiting.cancelled()
     assert isinstance(waiting.exception(), ServetelError)
+    await server.until(lambda: not server.connections)
+
+
+async def test_closing_the_client_is_not_cut_short(serve, connect):
+    """A client that is cancelled while it closes still ends every request and its session first."""
+    server = await serve(200)
+    goodbye = SlowGoodbye()
+    client = client_of(server, trace_configs=(goodbye.trace,))
+    stream = client.calls(*MAY)
+    await anext(stream)
+    await goodbye.until_waiting()
+    closing = asyncio.create_task(client.aclose())
+    await goodbye.cleaning.wait()
+    for _ in range(3):
+        closing.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not closing.done() or not goodbye.waiting, "the client ended before its page tasks"
+    goodbye.may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert not page_tasks(client)
     await server.until(lambda: not server.connections)
 
 
