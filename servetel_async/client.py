@@ -107,7 +107,9 @@ class ServetelClient:
         if array_style not in ARRAY_STYLES:
             raise ConfigurationError("there is no such array_style", fix=f"use one of {', '.join(ARRAY_STYLES)}")
         if not isinstance(zone, tzinfo):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError("zone is not a time zone", fix='for example IST, or zoneinfo.ZoneInfo("Europe/London")')
+            raise ConfigurationError(
+                "zone is not a time zone", fix='for example IST, or zoneinfo.ZoneInfo("Europe/London")'
+            )
         self.zone = zone
         self.max_concurrency = max_concurrency
         self.page_size = page_size
@@ -243,7 +245,12 @@ class ServetelClient:
         return None
 
     async def fetch_page(
-        self, query: CallQuery | None = None, page: int = 1, page_size: int | None = None, *, deadline: float | None = None
+        self,
+        query: CallQuery | None = None,
+        page: int = 1,
+        page_size: int | None = None,
+        *,
+        deadline: float | None = None,
     ) -> CallPage:
         """Fetch one page as it is: no walk, no proof of completeness. A page past the end holds no records.
 
@@ -256,7 +263,9 @@ class ServetelClient:
         window = asked.window(self.zone)
         body = (await self._fetch(asked, window, page, self._page_size(page_size), _deadline_at(deadline))).value
         if body.page is not None and body.page != page and body.open()[2]:
-            raise PagingError(f"page {body.page} came instead", page=page, why="the server does not heed the page number")
+            raise PagingError(
+                f"page {body.page} came instead", page=page, why="the server does not heed the page number"
+            )
         records = _decode(body, self.zone)
         Sieve(window).sift(records)
         return CallPage(records=tuple(records), number=page, count=body.count, limit=body.limit, raw=body.body)
@@ -278,9 +287,7 @@ class ServetelClient:
         self._transport.closed = True
         loop = asyncio.get_running_loop()
         try:
-            await end(
-                task for task in self._tasks if task.get_loop() is loop and task is not asyncio.current_task()
-            )
+            await end(task for task in self._tasks if task.get_loop() is loop and task is not asyncio.current_task())
         finally:
             with anyio.CancelScope(shield=True):
                 await self._transport.aclose()
@@ -326,7 +333,9 @@ class ServetelClient:
     ) -> TokenSource:
         if email is not None or password is not None:
             if token is not None:
-                raise ConfigurationError("both a token and a login are given", fix="give token=, or email= and password=")
+                raise ConfigurationError(
+                    "both a token and a login are given", fix="give token=, or email= and password="
+                )
             return LoginToken(email, password, lambda *request: self._transport.post(*request), self._spawn)
         if token is None:
             token = found

@@ -212,7 +212,9 @@ def _read_profile(environment: Mapping[str, str]) -> dict[str, str]:
         file = Path(os.devnull)
     if not file.is_file():
         if name or given:
-            raise ConfigurationError("the profile's file does not exist", fix=f"write {file}, or unset SERVETEL_PROFILE")
+            raise ConfigurationError(
+                "the profile's file does not exist", fix=f"write {file}, or unset SERVETEL_PROFILE"
+            )
         return {}
     try:
         profiles: Any = tomllib.loads(_read_private(file, "the profile's file")).get("profiles", {})

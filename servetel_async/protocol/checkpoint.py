@@ -37,9 +37,7 @@ class Checkpoint:
     id: str
 
     def __str__(self) -> str:
-        return "|".join(
-            (_VERSION, self.query, self.window, str(self.asked), str(self.size), str(self.rank), self.id)
-        )
+        return "|".join((_VERSION, self.query, self.window, str(self.asked), str(self.size), str(self.rank), self.id))
 
     @classmethod
     def read(cls, text: object, fingerprint: str) -> Self:

@@ -171,7 +171,9 @@ class CallQuery:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def __repr__(self) -> str:
-        asked = [f"{name}={getattr(self, name)!r}" for name in ("from_date", "to_date") if getattr(self, name) is not None]
+        asked = [
+            f"{name}={getattr(self, name)!r}" for name in ("from_date", "to_date") if getattr(self, name) is not None
+        ]
         asked += [f"{field.name}=..." for field in dataclasses.fields(self)[2:] if getattr(self, field.name)]
         return f"CallQuery({', '.join(asked)})"
 

@@ -89,7 +89,9 @@ class Unacceptable(Exception):  # noqa: N818 - a judgement on its way, caught on
 
 def malformed(what: str, *, retries: int = 3, why: str = "") -> Verdict:
     """Give the verdict on a body that is not what it should be: tried again, because a cut body looks like that."""
-    error = MalformedResponseError(what, why=why, fix="try again; if it stays, check base_url and what stands in between")
+    error = MalformedResponseError(
+        what, why=why, fix="try again; if it stays, check base_url and what stands in between"
+    )
     return Verdict(Action.RETRY if retries else Action.FAIL, error, retries=retries)
 
 
@@ -142,7 +144,9 @@ def _by_status(status: int, payload: Any, reply: Reply, now: float) -> Verdict: 
         return Verdict(Action.RETRY, error, wait=reply.retry_after(now))
     if status < 300:  # noqa: PLR2004
         return malformed(
-            f"HTTP {status} instead of a page", retries=0, why="only a 200 holds calls; this one must not pass for 'no calls'"
+            f"HTTP {status} instead of a page",
+            retries=0,
+            why="only a 200 holds calls; this one must not pass for 'no calls'",
         )
     return Verdict(Action.FAIL, _rejected(status, said))
 
@@ -181,7 +185,8 @@ def _wrong_address(status: int) -> Verdict:
     else:
         why = "there is nothing at this path"
     return Verdict(
-        Action.FAIL, WrongAddressError(f"this address is not the API (HTTP {status})", why=why, fix="check base_url or brand")
+        Action.FAIL,
+        WrongAddressError(f"this address is not the API (HTTP {status})", why=why, fix="check base_url or brand"),
     )
 
 
@@ -205,7 +210,9 @@ class Fault(enum.Enum):
     NO_FILES = enum.auto()
 
 
-def _connection(what: str, fix: str = "try again; if it stays, check the network and base_url") -> Callable[[], ServetelError]:
+def _connection(
+    what: str, fix: str = "try again; if it stays, check the network and base_url"
+) -> Callable[[], ServetelError]:
     return lambda: ConnectionFailedError(what, fix=fix)
 
 
@@ -223,7 +230,9 @@ FAULTS: dict[Fault, tuple[Action, int | None, Callable[[], ServetelError]]] = {
     Fault.GARBLED: (
         Action.RETRY,
         1,
-        lambda: MalformedResponseError("what came back is not HTTP", fix="check base_url: is it the right port and scheme?"),
+        lambda: MalformedResponseError(
+            "what came back is not HTTP", fix="check base_url: is it the right port and scheme?"
+        ),
     ),
     Fault.TLS: (
         Action.FAIL,
@@ -239,7 +248,11 @@ FAULTS: dict[Fault, tuple[Action, int | None, Callable[[], ServetelError]]] = {
         None,
         lambda: RequestTimeoutError("no whole reply in time", fix="lower page_size, or raise Timeouts(read=, total=)"),
     ),
-    Fault.TOO_LARGE: (Action.FAIL, None, lambda: BodyTooLargeError("the reply is larger than the cap", fix="lower page_size")),
+    Fault.TOO_LARGE: (
+        Action.FAIL,
+        None,
+        lambda: BodyTooLargeError("the reply is larger than the cap", fix="lower page_size"),
+    ),
     Fault.NO_FILES: (
         Action.FAIL,
         None,

@@ -76,7 +76,9 @@ class _SingleFlight:
             task = self._task = self._spawn(work())
         await asyncio.wait({task})
         if task.cancelled():
-            raise ConfigurationError("the client was closed while it was logging in", fix="open it again with async with")
+            raise ConfigurationError(
+                "the client was closed while it was logging in", fix="open it again with async with"
+            )
         error = task.exception()
         if error is not None:
             raise copy.copy(error)  # one each: an error tells the story of one call
@@ -195,5 +197,3 @@ class LoginToken:
             fix=f"wait {seconds:.0f} seconds, or use a token from the portal",
             stopped_by="retry_after",
         )
-
-

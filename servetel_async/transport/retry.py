@@ -150,9 +150,7 @@ class Attempts(Generic[T]):
         verdict, policy = self._verdict, self._policy
         if verdict.action is not Action.RETRY:
             return 0.0
-        base, cap = (
-            (policy.throttled_base, policy.throttled_cap) if verdict.throttled else (policy.base, policy.cap)
-        )
+        base, cap = (policy.throttled_base, policy.throttled_cap) if verdict.throttled else (policy.base, policy.cap)
         bound = min(cap, base * 2.0 ** min(self._counted - 1, 30))
         return max(random.uniform(0.0, bound), verdict.wait or 0.0)  # noqa: S311 - jitter, not a secret
 

@@ -30,7 +30,11 @@ class BoundSession:
     """A session, bound to the loop and the process it was made in."""
 
     def __init__(
-        self, admission: Admission, slots: int, given: aiohttp.ClientSession | None, traces: Sequence[aiohttp.TraceConfig]
+        self,
+        admission: Admission,
+        slots: int,
+        given: aiohttp.ClientSession | None,
+        traces: Sequence[aiohttp.TraceConfig],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.pid = os.getpid()

@@ -121,7 +121,9 @@ class Transport:
             ConfigurationError: the client is closed, or in use in another loop.
         """
         if self.closed:
-            raise ConfigurationError("the client is closed", fix="open it again with 'async with client:', or make another")
+            raise ConfigurationError(
+                "the client is closed", fix="open it again with 'async with client:', or make another"
+            )
         bound = self._bound
         if bound is None or not bound.is_current():
             admission = Admission(self._slots, self._pace, self._rate, self._timeouts)
@@ -159,7 +161,12 @@ class Transport:
         url = URL(f"{self.base_url}{path}?{urlencode(params, quote_via=quote, safe='')}", encoded=True)
         call = _Call(self, url, read, page, deadline_at)
         attempts = Attempts(
-            call.send, call.renew, self._retry, self._pace, deadline_at, lambda error, wait: self._tell_wait(page, error, wait)
+            call.send,
+            call.renew,
+            self._retry,
+            self._pace,
+            deadline_at,
+            lambda error, wait: self._tell_wait(page, error, wait),
         )
         try:
             return await attempts.run()
@@ -266,7 +273,9 @@ class _Call(Generic[T]):
                 "the deadline passed before a request could be sent; nothing was sent", stopped_by="deadline"
             )
         raise DeadlineExceededError(
-            "the deadline passed while the reply was awaited", fix="allow more time, or ask for less", stopped_by="deadline"
+            "the deadline passed while the reply was awaited",
+            fix="allow more time, or ask for less",
+            stopped_by="deadline",
         )
 
     async def _attempt(self) -> Fetched[T]:

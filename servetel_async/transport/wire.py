@@ -54,7 +54,9 @@ def reuse_trace() -> aiohttp.TraceConfig:
     return config
 
 
-async def _no_hidden_resend(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+async def _no_hidden_resend(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
     try:
         return await handler(request)
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
@@ -98,9 +100,7 @@ async def exchange(
 
 
 async def _read(response: aiohttp.ClientResponse, largest: int) -> Reply:
-    headers = {
-        name: ", ".join(response.headers.getall(name)) for name in _KEPT_HEADERS if name in response.headers
-    }
+    headers = {name: ", ".join(response.headers.getall(name)) for name in _KEPT_HEADERS if name in response.headers}
     whole = response.status == 200  # noqa: PLR2004
     if whole and (response.content_length or 0) > largest:
         raise WireFault(Fault.TOO_LARGE)

@@ -98,6 +98,9 @@ async def settled(client: ServetelClient) -> None:
 
 async def abandoned(client: ServetelClient, server: PageServer) -> None:
     """Wait until nothing is left of a dropped stream. Where the server holds its pages, only hanging up can end them."""
+    await asyncio.sleep(
+        0
+    )  # an anyio scope that ended by its clock is known to the loop for one tick more, and with it its frames
     gc.collect()
     await settled(client)
     await server.until(lambda: server.in_flight == 0)
