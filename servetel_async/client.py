@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
 from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
 
@@ -23,13 +22,15 @@ from servetel_async.transport.tasks import end
 from servetel_async.transport.transport import Transport, check_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
     from types import TracebackType
 
     import aiohttp
 
     from servetel_async.protocol.clock import Moment
     from servetel_async.protocol.query import CallType, Direction
+    from servetel_async.protocol.reply import Reply
+    from servetel_async.protocol.tokens import Secret
     from servetel_async.protocol.windows import Window
     from servetel_async.transport.auth import TokenProvider, TokenSource
     from servetel_async.transport.transport import Event, Fetched
@@ -322,6 +323,9 @@ class ServetelClient:
         if not task.cancelled():
             task.exception()
 
+    async def _post(self, path: str, payload: dict[str, str], token: Secret | None) -> Reply:
+        return await self._transport.post(path, payload, token)
+
     def _page_size(self, given: int | None) -> int:
         if given is None:
             return self.page_size
@@ -336,7 +340,7 @@ class ServetelClient:
                 raise ConfigurationError(
                     "both a token and a login are given", fix="give token=, or email= and password="
                 )
-            return LoginToken(email, password, lambda *request: self._transport.post(*request), self._spawn)
+            return LoginToken(email, password, self._post, self._spawn)
         if token is None:
             token = found
         if token is None:

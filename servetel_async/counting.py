@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from servetel_async.protocol.pages import find_last_page
 
@@ -42,5 +42,5 @@ async def count_calls(fetch: Fetch, memory: KnowsCounts, page_size: int) -> int:
         try:
             number = search.send((await fetch(number, page_size)).open()[2])
         except StopIteration as found:
-            last, rows = found.value
+            last, rows = cast("tuple[int, int]", found.value)
             return (last - 1) * first + (first if rows < 0 else rows)

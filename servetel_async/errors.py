@@ -31,7 +31,7 @@ ssl: those carry the token or the body.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 StoppedBy = Literal["attempts", "budget", "deadline", "retry_after", "final"]
 
@@ -87,13 +87,6 @@ class ServetelError(Exception):
         """Rebuild from the message and the state: keyword-only constructors do not pickle by themselves."""
         return _rebuild, (type(self), self.args, self.__dict__.copy())
 
-    @classmethod
-    def _restore(cls, args: tuple[Any, ...], state: dict[str, Any]) -> Self:
-        error = cls.__new__(cls, *args)
-        error.args = args
-        error.__dict__.update(state)
-        return error
-
 
 def _sentence(text: str) -> str:
     """Three parts are three sentences; a first letter that is a name (``from_date``) stays small."""
@@ -103,7 +96,10 @@ def _sentence(text: str) -> str:
 
 
 def _rebuild(kind: type[ServetelError], args: tuple[Any, ...], state: dict[str, Any]) -> ServetelError:
-    return kind._restore(args, state)  # noqa: SLF001
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 class ConfigurationError(ServetelError, ValueError):

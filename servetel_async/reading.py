@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -18,6 +17,7 @@ from servetel_async.protocol.pages import PageWalk, Step
 from servetel_async.protocol.sieve import Sieve
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from datetime import tzinfo
 
     from servetel_async.protocol.decoding import PageBody
@@ -338,7 +338,9 @@ class Reading:
     def _read_start(self, start: str) -> Checkpoint:
         checkpoint = Checkpoint.read(start, self._query.fingerprint(self._source.zone))
         if not self._ordered:
-            raise ConfigurationError("start= needs ordered=True", why="only an ordered stream has a place to go on from")
+            raise ConfigurationError(
+                "start= needs ordered=True", why="only an ordered stream has a place to go on from"
+            )
         while self._windows and self._windows[0].last != checkpoint.window:
             del self._windows[0]
         if not self._windows:

@@ -13,13 +13,15 @@ import os
 import stat
 import sys
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from servetel_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Brand(enum.Enum):
@@ -218,8 +220,8 @@ def _read_profile(environment: Mapping[str, str]) -> dict[str, str]:
         return {}
     try:
         profiles: Any = tomllib.loads(_read_private(file, "the profile's file")).get("profiles", {})
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{file} is not TOML", fix="see the how-to about logging in") from error
+    except tomllib.TOMLDecodeError:  # its message may quote a secret
+        raise ConfigurationError(f"{file} is not TOML", fix="see the how-to about logging in") from None
     profile = profiles.get(name or "default") if isinstance(profiles, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     if profile is None and name:
         raise ConfigurationError(f"{file} has no profile of that name", fix="check SERVETEL_PROFILE")

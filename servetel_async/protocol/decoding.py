@@ -152,14 +152,14 @@ def read_page(reply: Reply, now: float) -> PageBody:
         return _read_strange(reply, now)
     except RecursionError:
         raise Unacceptable(_not_a_page(reply, "it is nested too deeply", retries=0)) from None
-    rows = envelope.results
+    rows: msgspec.Raw | list[msgspec.Raw] | msgspec.UnsetType = cast("Any", envelope.results)
     if envelope.success is not None and says_no({"success": envelope.success}):
         raise Unacceptable(judge_refusal(reply, reply.payload(), now))
     if rows is msgspec.UNSET:
         raise Unacceptable(_not_a_page(reply, "it has no list of results"))
     if isinstance(rows, list):
         return PageBody(body, envelope, rows)
-    return _with_rows(reply, body, envelope, cast("msgspec.Raw", rows))
+    return _with_rows(reply, body, envelope, rows)
 
 
 def _with_rows(reply: Reply, body: bytes, envelope: _Envelope, rows: msgspec.Raw) -> PageBody:
@@ -185,7 +185,7 @@ def _read_strange(reply: Reply, now: float) -> PageBody:
             strict = msgspec.json.encode(_without_surrogates(payload))
             envelope = _skim(strict)
             if envelope.results is not msgspec.UNSET:
-                return _with_rows(reply, strict, envelope, cast("msgspec.Raw", envelope.results))
+                return _with_rows(reply, strict, envelope, envelope.results)
     except RecursionError:
         raise Unacceptable(_not_a_page(reply, "it is nested too deeply", retries=0)) from None
     except (ValueError, msgspec.MsgspecError):
@@ -214,7 +214,8 @@ def _without_surrogates(value: Any) -> Any:
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
-        return [_without_surrogates(item) for item in cast("list[Any]", value)]
+        items = cast("list[Any]", value)
+        return [_without_surrogates(item) for item in items]
     if isinstance(value, dict):
         pairs = cast("dict[str, Any]", value).items()
         return {cast("str", _without_surrogates(key)): _without_surrogates(item) for key, item in pairs}

@@ -161,7 +161,7 @@ class CallQuery:
         if self.services:
             pairs.append(("services", ",".join(self.services)))
         if self.duration is not None:
-            operator, seconds = self.duration
+            operator, seconds = cast("tuple[str, int]", self.duration)  # as __post_init__ made it
             pairs += [("duration", str(seconds)), ("operator", operator)]
         return pairs
 
@@ -258,8 +258,9 @@ def _agent(agent: str) -> str:
 def _duration(value: object) -> tuple[str, int] | None:
     if value is None:
         return None
-    if isinstance(value, tuple) and len(cast("tuple[Any, ...]", value)) == 2:  # noqa: PLR2004 - operator and seconds
-        value = "".join(str(part) for part in cast("tuple[Any, ...]", value))
+    if isinstance(value, tuple):
+        parts = cast("tuple[Any, ...]", value)
+        value = "".join(str(part) for part in parts)
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ConfigurationError(

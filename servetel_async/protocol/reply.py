@@ -132,7 +132,8 @@ def _texts(value: Any, depth: int = 0) -> list[str]:
     if isinstance(value, str):
         return [value]
     if depth < 3 and isinstance(value, list):  # noqa: PLR2004 - deeper than that is not a message
-        return [text for item in cast("list[Any]", value) for text in _texts(item, depth + 1)]
+        items = cast("list[Any]", value)
+        return [text for item in items for text in _texts(item, depth + 1)]
     if depth < 3 and isinstance(value, dict):  # noqa: PLR2004
         fields = cast("dict[str, Any]", value)
         return [f"{name}: {text}" for name, item in fields.items() for text in _texts(item, depth + 1)]

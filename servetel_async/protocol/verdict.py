@@ -129,11 +129,11 @@ def _by_status(status: int, payload: Any, reply: Reply, now: float) -> Verdict: 
     if status == 401:  # noqa: PLR2004
         return _unauthenticated(said)
     if status == 403 and (says_no(payload) or (isinstance(payload, dict) and "success" in payload)):  # noqa: PLR2004
-        error = PermissionDeniedError(
+        denied = PermissionDeniedError(
             f"the API refuses this to this account (HTTP 403{_quoted(said)})",
             fix="ask the account's administrator for the right to read call records",
         )
-        return Verdict(Action.FAIL, error)
+        return Verdict(Action.FAIL, denied)
     if status in (403, 404) or 300 <= status < 400:  # noqa: PLR2004
         return _wrong_address(status)
     if status in FINAL_SERVER:
@@ -181,7 +181,7 @@ def _wrong_address(status: int) -> Verdict:
     if 300 <= status < 400:  # noqa: PLR2004
         why = "it answers with a redirect; following it could carry the token to another host"
     elif status == 403:  # noqa: PLR2004
-        why = "a gateway in front of the API answers like that for a route that it does not know; the token is not at fault"
+        why = "a gateway in front of the API answers so for a route that it does not know; it is not the token"
     else:
         why = "there is nothing at this path"
     return Verdict(
@@ -239,7 +239,7 @@ FAULTS: dict[Fault, tuple[Action, int | None, Callable[[], ServetelError]]] = {
         None,
         lambda: TLSError(
             "the TLS connection cannot be trusted",
-            why="the certificate is expired, for another host or from an unknown issuer, or this port does not speak TLS",
+            why="the certificate is expired, for another host or of an unknown issuer, or the port does not speak TLS",
             fix="check base_url and this computer's clock and certificates",
         ),
     ),

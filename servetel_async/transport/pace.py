@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 from servetel_async.errors import OverloadedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Hashable
+    from collections.abc import AsyncGenerator, Hashable
 
     from servetel_async.settings import RateLimit, Timeouts
 
@@ -87,7 +87,7 @@ class Admission:
         self._timeouts = timeouts
 
     @contextlib.asynccontextmanager
-    async def slot(self, deadline_at: float | None) -> AsyncIterator[None]:
+    async def slot(self, deadline_at: float | None) -> AsyncGenerator[None]:
         """Hold one slot, entered when the gate lets a request through.
 
         Raises:
@@ -119,7 +119,7 @@ class Admission:
         raise _overloaded("every slot of this client stayed busy")
 
     async def _pass_gate(self, give_up: float | None) -> None:
-        """Wait for the turn, first come first served. Nothing is taken before the very end, so cancelling costs nothing."""
+        """Wait for the turn, first come first served. Nothing is taken before the end: cancelling costs nothing."""
         late = False
         try:
             async with asyncio.timeout_at(give_up) if give_up is not None else contextlib.nullcontext(), self._turn:

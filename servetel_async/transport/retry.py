@@ -51,7 +51,7 @@ class Attempts(Generic[T]):
         notice: told of each wait before it begins: error, seconds.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - what a call is made of
         self,
         send: Callable[[], Awaitable[T]],
         renew: Callable[[], Awaitable[bool]],
@@ -81,6 +81,7 @@ class Attempts(Generic[T]):
         Raises:
             Unacceptable: with the last verdict; ``stopped_by`` tells why no other attempt followed.
         """
+        value: T
         try:
             value = await self._attempt()
         except Unacceptable:

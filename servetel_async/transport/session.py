@@ -1,4 +1,4 @@
-"""The aiohttp session of one client in one event loop: made when it is first needed, closed with its loop at the latest.
+"""The aiohttp session of one client in one event loop: made when first needed, closed with its loop at the latest.
 
 A client may be made outside a loop, used in several ``asyncio.run`` one after another, and inherited by a forked
 process. Each loop gets a session of its own. asyncio closes its async generators before it closes a loop, so a
@@ -69,7 +69,7 @@ class BoundSession:
             await self._keeper.aclose()
 
 
-async def _keep(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
+async def _keep(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
     try:
         yield
     finally:
@@ -79,7 +79,7 @@ async def _keep(session: aiohttp.ClientSession) -> AsyncGenerator[None]:
 def _start(keeper: AsyncGenerator[None]) -> None:
     """Run up to the ``yield``, which registers the generator with the loop. It awaits nothing on the way."""
     try:
-        keeper.__anext__().__await__().send(None)  # type: ignore[attr-defined]  # pyright: ignore
+        keeper.__anext__().send(None)
     except StopIteration:
         return
 

@@ -23,7 +23,7 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     anyio's cancellation is held off by a shield that lives within this call; asyncio's own knows no shield, so each is
     noted and raised at the end. Whoever awaits this knows that nothing is left, even if he was cancelled twice.
     """
-    running = {task for task in tasks if not task.done()}
+    running: set[asyncio.Task[Any]] = {task for task in tasks if not task.done()}
     cancel(running)
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):

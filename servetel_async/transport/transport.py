@@ -185,15 +185,16 @@ class Transport:
             Unacceptable: no whole reply came.
         """
         headers = {} if token is None else {"Authorization": _bearer(token)}
-        return await self.exchange("POST", URL(self.base_url + path, encoded=True), headers, None, None, payload)
+        return await self.exchange("POST", URL(self.base_url + path, encoded=True), headers, payload=payload)
 
     async def exchange(
         self,
         method: str,
         url: URL,
         headers: dict[str, str],
-        page: int | None,
-        deadline_at: float | None,
+        *,
+        page: int | None = None,
+        deadline_at: float | None = None,
         payload: dict[str, str] | None = None,
         sent: Callable[[], None] | None = None,
     ) -> Reply:
@@ -212,7 +213,7 @@ class Transport:
             begun = time.perf_counter()
             try:
                 reply = await exchange(
-                    bound.session, method, url, headers, timeout=self._clock, largest=LARGEST_PAGE, json=payload
+                    bound.session, method, url, headers, clock=self._clock, largest=LARGEST_PAGE, json=payload
                 )
             except WireFault as error:
                 fault = error.fault
@@ -250,6 +251,7 @@ class _Call(Generic[T]):
         deadline_at: float | None,
     ) -> None:
         self.sent = 0
+        self._sent_at = 0.0
         self._transport = transport
         self._url = url
         self._read = read
@@ -262,8 +264,9 @@ class _Call(Generic[T]):
         """Make one attempt, ended by the deadline if there is one."""
         if self._deadline_at is None:
             return await self._attempt()
+        deadline = asyncio.timeout_at(self._deadline_at)
         try:
-            async with asyncio.timeout_at(self._deadline_at) as deadline:
+            async with deadline:
                 return await self._attempt()
         except TimeoutError:
             if not deadline.expired():
@@ -281,11 +284,15 @@ class _Call(Generic[T]):
     async def _attempt(self) -> Fetched[T]:
         transport = self._transport
         self._token = token = await transport.tokens.token()
-        begun = time.perf_counter()
         reply = await transport.exchange(
-            "GET", self._url, {"Authorization": _bearer(token)}, self._page, self._deadline_at, sent=self._count
+            "GET",
+            self._url,
+            {"Authorization": _bearer(token)},
+            page=self._page,
+            deadline_at=self._deadline_at,
+            sent=self._count,
         )
-        seconds = time.perf_counter() - begun
+        seconds = time.perf_counter() - self._sent_at
         now = time.time()
         verdict = judge(reply, now)
         if verdict is not OK:
@@ -295,7 +302,7 @@ class _Call(Generic[T]):
         return Fetched(value, self.sent, len(reply.body), seconds)
 
     async def renew(self) -> bool:
-        """Get another token: once, or again if the refused one had worked before, for then it ended and was not wrong."""
+        """Get another token: once, or again where the refused one had worked before: it ended, and was not wrong."""
         token = self._token
         assert token is not None  # noqa: S101 - for the type checker: a token was refused, so there was one
         if self._renewals and token != self._transport.proved:
@@ -305,6 +312,7 @@ class _Call(Generic[T]):
 
     def _count(self) -> None:
         self.sent += 1
+        self._sent_at = time.perf_counter()
 
 
 def _bearer(token: Secret) -> str:

@@ -70,7 +70,7 @@ async def exchange(
     url: URL,
     headers: dict[str, str],
     *,
-    timeout: aiohttp.ClientTimeout,
+    clock: aiohttp.ClientTimeout,
     largest: int,
     json: dict[str, str] | None = None,
 ) -> Reply:
@@ -86,7 +86,7 @@ async def exchange(
             url,
             headers=headers,
             json=json,
-            timeout=timeout,
+            timeout=clock,
             allow_redirects=False,
             trace_request_ctx=trace,
             middlewares=(_no_hidden_resend,),

@@ -1,0 +1,100 @@
+"""Files that only their owner may read, and that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from servetel_async.errors import OutputError
+
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+
+
+def output_error(name: str, error: OSError) -> OutputError:
+    """Say what the system said, of the output of that name."""
+    reason = os.strerror(error.errno) if error.errno else "the system refused"
+    return OutputError(
+        f"{name} cannot be written",
+        why=reason[:1].lower() + reason[1:],
+        fix="check the directory, its permissions and the free space, or give another destination",
+    )
+
+
+def create_private(path: Path) -> int:
+    """Create a file that was not there, mode 0600 from its first moment; gives its descriptor.
+
+    Raises:
+        OSError: it is there already, were it as a link; or the directory does not let us.
+    """
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600)
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write every byte: one ``write`` may take only a part."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def put_in_place(part: Path, target: Path, *, overwrite: bool) -> None:
+    """Give a finished file its name, and have the disk know it.
+
+    Raises:
+        FileExistsError: the name was taken meanwhile, and must not be overwritten.
+        OSError: as the system says.
+    """
+    if overwrite:
+        part.replace(target)
+    else:
+        _rename_to_new(part, target)
+    sync_directory(target.parent)
+
+
+def _rename_to_new(part: Path, target: Path) -> None:
+    """A rename replaces whatever bears the name; a second link to the file does not."""
+    try:
+        target.hardlink_to(part)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if os.path.lexists(target):
+            raise FileExistsError from None
+        part.replace(target)
+    else:
+        part.unlink()
+
+
+def sync_directory(directory: Path) -> None:
+    """Have the disk know the names in a directory."""
+    if sys.platform == "win32":  # directories cannot be opened there
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save_private(path: Path, data: bytes) -> None:
+    """Write a small file, or replace it: mode 0600, whole or not at all.
+
+    Raises:
+        OSError: as the system says; the file is as it was before.
+    """
+    part = path.with_name(path.name + ".part")
+    with suppress(FileNotFoundError):
+        part.unlink()
+    descriptor = create_private(part)
+    try:
+        try:
+            write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        put_in_place(part, path, overwrite=True)
+    except BaseException:
+        with suppress(OSError):
+            part.unlink()
+        raise

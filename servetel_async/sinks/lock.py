@@ -1,0 +1,84 @@
+"""One writer per output: a lock that dies with its process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from servetel_async.errors import OutputLockedError
+from servetel_async.sinks.files import output_error
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _claim(descriptor: int) -> None:
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+else:
+    import fcntl
+
+    def _claim(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+class OutputLock:
+    """The right to write ``DEST``: held on ``DEST.lock``, which is only there while somebody holds it.
+
+    The lock is the kernel's, not the file's presence: a killed run leaves a file that nobody has locked.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self._target = target
+        self._file = target.with_name(target.name + ".lock")
+        self._descriptor: int | None = None
+
+    @property
+    def held(self) -> bool:
+        """Whether it is ours now."""
+        return self._descriptor is not None
+
+    def acquire(self) -> None:
+        """Take it, or fail at once.
+
+        Raises:
+            OutputLockedError: another run has it.
+            OutputError: the directory is missing or cannot be written.
+        """
+        while self._descriptor is None:
+            try:
+                descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+            except OSError as error:
+                raise output_error(self._target.name, error) from error
+            try:
+                _claim(descriptor)
+            except OSError:
+                os.close(descriptor)
+                raise OutputLockedError(
+                    f"another run is writing {self._target.name}",
+                    why="its lock is held by a process that is alive",
+                    fix="wait until it has ended, or give another destination",
+                ) from None
+            if self._is_in_place(descriptor):
+                self._descriptor = descriptor
+            else:  # its last holder removed it between the two calls above
+                os.close(descriptor)
+
+    def release(self) -> None:
+        """Give it back. Releasing again does nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is None:
+            return
+        if sys.platform == "win32":  # no open file can be removed there
+            os.close(descriptor)
+        with suppress(OSError):
+            self._file.unlink()
+        if sys.platform != "win32":
+            os.close(descriptor)
+
+    def _is_in_place(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), self._file.stat(follow_symlinks=False))
+        except OSError:
+            return False
