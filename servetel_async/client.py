@@ -22,11 +22,14 @@ from servetel_async.transport.tasks import end
 from servetel_async.transport.transport import Transport, check_seconds
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Coroutine, Iterable, Sequence
     from types import TracebackType
 
     import aiohttp
 
+    from servetel_async.bulk.progress import PullProgress
+    from servetel_async.bulk.receipt import PullReceipt
     from servetel_async.protocol.clock import Moment
     from servetel_async.protocol.query import CallType, Direction
     from servetel_async.protocol.reply import Reply
@@ -111,6 +114,9 @@ class ServetelClient:
             raise ConfigurationError(
                 "zone is not a time zone", fix='for example IST, or zoneinfo.ZoneInfo("Europe/London")'
             )
+        _check_kinds(retry=(retry, Retry), timeouts=(timeouts, Timeouts))
+        if on_event is not None and not callable(on_event):  # pyright: ignore[reportUnnecessaryComparison]
+            raise ConfigurationError("on_event cannot be called", fix="give a function of one event")
         self.zone = zone
         self.max_concurrency = max_concurrency
         self.page_size = page_size
@@ -126,8 +132,8 @@ class ServetelClient:
             rate=_rate(rate),
             retry=retry,
             timeouts=timeouts,
-            session=session,
-            trace_configs=trace_configs,
+            session=_check_session(session),
+            trace_configs=tuple(trace_configs or ()),
             on_event=on_event,
         )
 
@@ -224,6 +230,8 @@ class ServetelClient:
             OutOfWindowError: the server ignores ``call_id`` and sent other calls, and no dates narrow it down.
         """
         check_seconds("deadline", deadline)
+        if not isinstance(call_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ConfigurationError("call_id must be a text", fix='for example get_call("1714657799.11930963")')
         asked = build_query(None, from_date, to_date, {"call_id": call_id})
         window = asked.window(self.zone)
         page = (await self._fetch(asked, window, 1, self.page_size, _deadline_at(deadline))).value
@@ -270,6 +278,42 @@ class ServetelClient:
         records = _decode(body, self.zone)
         Sieve(window).sift(records)
         return CallPage(records=tuple(records), number=page, count=body.count, limit=body.limit, raw=body.body)
+
+    async def pull(
+        self,
+        dest: str | os.PathLike[str],
+        from_date: Moment | None = None,
+        to_date: Moment | None = None,
+        *,
+        query: CallQuery | None = None,
+        overwrite: bool = False,
+        resume: bool = True,  # noqa: ARG002 - nothing is kept of an interrupted pull yet
+        on_progress: Callable[[PullProgress], object] | None = None,
+        strict: bool = False,
+        **filters: Unpack[Filters],
+    ) -> PullReceipt:
+        """Pull every call of a range into a file or a database: whole, or not at all.
+
+        Args:
+            dest: ``.ndjson``, ``.jsonl``, ``.db`` or ``.sqlite``; ``"-"`` is NDJSON on standard output.
+            from_date: see ``calls``.
+            to_date: see ``calls``.
+            query: a ``CallQuery`` in place of, or refined by, dates and filters.
+            overwrite: replace a file that exists; databases are always kept current, by ``id``.
+            resume: go on from saved state. None is saved yet, so an interrupted pull begins anew.
+            on_progress: called with a ``PullProgress`` after each page.
+            strict: raise where the receipt would not be complete; then nothing is written.
+            filters: see ``CallQuery``.
+
+        Raises:
+            ConfigurationError: the query or the destination's kind, before anything is sent.
+            OutputError: the destination exists, is locked or cannot be written.
+            ServetelError: see ``errors``; then nothing was written.
+        """
+        from servetel_async.bulk.pull import pull  # noqa: PLC0415 - whoever only streams needs no sinks
+
+        asked = build_query(query, from_date, to_date, dict(filters))
+        return await pull(self, dest, asked, overwrite=overwrite, on_progress=on_progress, strict=strict)
 
     # What it owns
 
@@ -372,11 +416,31 @@ def _where(base_url: str | None, brand: Brand | str | None, found_url: str | Non
     return (Brand.SERVETEL if found_brand is None else Brand.named(found_brand)).base_url
 
 
+def _check_kinds(**given: tuple[object, type]) -> None:
+    for name, (value, kind) in given.items():
+        if not isinstance(value, kind):
+            raise ConfigurationError(f"{name} is a {type(value).__name__}", fix=f"give {name}={kind.__name__}(...)")
+
+
+def _check_session(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
+    """Refuse a session that could not carry our token, or would carry another."""
+    if session is None:
+        return None
+    if not hasattr(session, "request") or not hasattr(session, "connector"):
+        raise ConfigurationError(f"session is a {type(session).__name__}", fix="give an aiohttp.ClientSession")
+    if session.auth is not None:
+        raise ConfigurationError(
+            "the given session has credentials of its own",
+            why="aiohttp sends no token beside them",
+            fix="make the session without auth=",
+        )
+    return session
+
+
 def _rate(rate: RateLimit | float | None) -> RateLimit | None:
     """A plain number is requests per second; None and 0 are no limit."""
-    if rate is None or isinstance(rate, RateLimit):
-        return rate
-    return RateLimit(per_second=rate) if rate else None
+    limit = rate if rate is None or isinstance(rate, RateLimit) else RateLimit(per_second=rate)
+    return limit if limit is not None and limit.per_second else None
 
 
 def _deadline_at(seconds: float | None) -> float | None:

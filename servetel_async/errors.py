@@ -80,7 +80,8 @@ class ServetelError(Exception):
         if self.page is not None:
             text = f"page {self.page}: {text}"
         if self.attempts > 1:
-            text = f"{text} (after {self.attempts} attempts, stopped by {self.stopped_by})"
+            stopped = f", stopped by {self.stopped_by}" if self.stopped_by else ""
+            text = f"{text} (after {self.attempts} attempts{stopped})"
         return " ".join(_sentence(part) for part in (text, self.why, self.fix) if part)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -266,7 +266,7 @@ class Reading:
         if self.max_records is not None and walk.size:
             limit = min(limit, -(-(self.max_records - self._planned - in_hand) // walk.size))
         while len(self.pending) < limit:
-            number = walk.next_page(len(self.pending))
+            number = walk.next_page(len(self.pending) + (in_hand > 0))
             if number is None:
                 return
             self._ask(current, number)

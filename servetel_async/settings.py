@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import enum
 import ipaddress
-import math
 import os
+import re
 import stat
 import sys
 import tomllib
@@ -49,9 +49,11 @@ class Brand(enum.Enum):
             raise ConfigurationError("there is no such brand", fix=f"the brands are: {names}") from None
 
 
-def _check_positive(name: str, value: float | None) -> None:
-    if value is not None and not (isinstance(value, int | float) and value > 0 and not math.isnan(value)):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise ConfigurationError(f"{name} must be greater than 0", fix="give a number, or leave it out")
+def _check_positive(name: str, value: object, *, whole: bool = False) -> None:
+    kind = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
+        what = "whole number" if whole else "number"
+        raise ConfigurationError(f"{name} must be a {what} greater than 0", fix="correct it, or leave it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,10 +80,10 @@ class Retry:
     budget: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("attempts", "base", "cap", "throttled_base", "throttled_cap", "longest_wait"):
+        for name in ("attempts", "budget"):
+            _check_positive(f"Retry({name}=)", getattr(self, name), whole=True)
+        for name in ("base", "cap", "throttled_base", "throttled_cap", "longest_wait"):
             _check_positive(f"Retry({name}=)", getattr(self, name))
-        if not isinstance(self.attempts, int) or self.budget < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError("Retry(attempts=, budget=) must be whole numbers", fix="attempts=1 means no retry")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +104,8 @@ class Timeouts:
 
     def __post_init__(self) -> None:
         for name in ("connect", "read", "total", "acquire"):
-            _check_positive(f"Timeouts({name}=)", getattr(self, name))
+            if getattr(self, name) is not None:
+                _check_positive(f"Timeouts({name}=)", getattr(self, name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ class RateLimit:
     """How fast one account is asked, by all clients of this process together.
 
     Args:
-        per_second: requests per second. 2: the documented limit is 3, and placing calls draws on the same.
+        per_second: requests per second; 0 for no limit. 2: the documented one is 3, and placing calls draws on it too.
         burst: requests that may go at once after a pause.
     """
 
@@ -118,13 +121,14 @@ class RateLimit:
     burst: int = 1
 
     def __post_init__(self) -> None:
-        _check_positive("RateLimit(per_second=)", self.per_second)
-        _check_positive("RateLimit(burst=)", self.burst)
+        if self.per_second != 0:
+            _check_positive("RateLimit(per_second=)", self.per_second)
+        _check_positive("RateLimit(burst=)", self.burst, whole=True)
 
     @property
     def interval(self) -> float:
         """Seconds from one request to the next."""
-        return 1.0 / self.per_second
+        return 1.0 / self.per_second if self.per_second else 0.0
 
 
 #: Bytes of one page at most; 1,000 calls with long flows are about 3 MB.
@@ -145,7 +149,7 @@ def check_base_url(url: object) -> str:
         host, _port = parts.hostname, parts.port
     except ValueError:
         raise ConfigurationError("base_url cannot be read as a URL", fix=example) from None
-    if parts.scheme not in ("http", "https") or not host or not url.isprintable() or " " in url or not url.isascii():
+    if parts.scheme not in ("http", "https") or not host or not re.fullmatch(r"[!-\[\]-~]+", url):
         raise ConfigurationError("base_url needs a scheme, http or https, and a host", fix=example)
     if "@" in parts.netloc:
         raise ConfigurationError(
@@ -198,7 +202,7 @@ def read_sources(environment: Mapping[str, str] = os.environ) -> Sources:
     token = environment.get("SERVETEL_TOKEN") or None
     file = environment.get("SERVETEL_TOKEN_FILE") or (profile.get("token_file") if not token else None)
     if token is None and file:
-        token = _read_private(Path(file).expanduser(), "the token file").strip()
+        token = _read_private(_expand(file), "the token file").strip()
     elif token is None:
         token = profile.get("token")
     url = environment.get("SERVETEL_BASE_URL") or None
@@ -208,10 +212,7 @@ def read_sources(environment: Mapping[str, str] = os.environ) -> Sources:
 def _read_profile(environment: Mapping[str, str]) -> dict[str, str]:
     name = environment.get("SERVETEL_PROFILE", "")
     given = environment.get("SERVETEL_CONFIG")
-    try:
-        file = Path(given or "~/.config/servetel/config.toml").expanduser()
-    except RuntimeError:  # no home directory
-        file = Path(os.devnull)
+    file = _expand(given or "~/.config/servetel/config.toml")
     if not file.is_file():
         if name or given:
             raise ConfigurationError(
@@ -229,10 +230,18 @@ def _read_profile(environment: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in texts.items() if isinstance(value, str)}
 
 
-def _read_private(file: Path, what: str) -> str:
-    """Read a file that may hold a secret: refused where other users of this computer may read it too."""
+def _expand(file: str) -> Path:
     try:
-        if sys.platform != "win32" and stat.S_IMODE(file.stat().st_mode) & 0o077:
+        return Path(file).expanduser()
+    except RuntimeError:  # there is no such home directory
+        return Path(file)
+
+
+def _read_private(file: Path, what: str) -> str:
+    """Read a file that may hold a secret: refused where others may read it too and we, its owner, can mend it."""
+    try:
+        found = file.stat()
+        if sys.platform != "win32" and stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
             raise ConfigurationError(
                 f"{what} may be read by other users", why="it holds a secret", fix=f"chmod 600 {file}"
             )

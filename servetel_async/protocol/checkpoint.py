@@ -6,6 +6,7 @@ for where it stood, then around there, and the walk goes on behind it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -59,7 +60,7 @@ class Checkpoint:
                 why="going on from it would skip calls that were never delivered",
                 fix="give the same dates and filters as before, or start again without start=",
             )
-        if not (asked.isdigit() and size.isdigit() and rank.isdigit() and int(asked) and int(size) and int(rank)):
+        if not all(re.fullmatch(r"[1-9][0-9]{0,17}", number) for number in (asked, size, rank)):
             raise ConfigurationError("start is a damaged checkpoint", fix="start again without start=")
         return cls(query, window, int(asked), int(size), int(rank), identifier)
 

@@ -6,7 +6,9 @@ UTC asks for a window 5.5 hours in the past, so a ``datetime`` without a zone is
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
+from zoneinfo import ZoneInfo
 
 from servetel_async.errors import ConfigurationError
 
@@ -14,6 +16,8 @@ from servetel_async.errors import ConfigurationError
 IST = timezone(timedelta(hours=5, minutes=30), "IST")
 
 WALL_FORMAT = "%Y-%m-%d %H:%M:%S"
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+_STAMP = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}", re.ASCII)
 SECOND = timedelta(seconds=1)
 
 Moment = datetime | date | str
@@ -54,9 +58,9 @@ def wall_clock(moment: Moment, zone: tzinfo, *, name: str, end: bool = False) ->
 
 def _parse(text: str, *, name: str, end: bool) -> datetime:
     try:
-        if len(text) == len("YYYY-MM-DD"):
+        if _DAY.fullmatch(text):
             return wall_clock(date.fromisoformat(text), IST, name=name, end=end)
-        if len(text) == len("YYYY-MM-DD HH:MM:SS"):
+        if _STAMP.fullmatch(text):
             return datetime.strptime(text, WALL_FORMAT)  # noqa: DTZ007 - the wall clock has no zone by definition
     except ValueError:
         pass
@@ -82,14 +86,14 @@ def read_stamp(text: str | None, zone: tzinfo) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.replace(tzinfo=zone) if moment.tzinfo is None else moment.astimezone(zone)
+    except (ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=zone) if moment.tzinfo is None else moment.astimezone(zone)
 
 
 def is_wall_stamp(text: str) -> bool:
     """Whether text is exactly ``YYYY-MM-DD HH:MM:SS``, so that comparing stamps as text compares moments."""
-    if len(text) != len("YYYY-MM-DD HH:MM:SS"):
+    if not _STAMP.fullmatch(text):
         return False
     try:
         datetime.strptime(text, WALL_FORMAT)  # noqa: DTZ007 - only its shape is asked for
@@ -104,3 +108,29 @@ def from_epoch(seconds: float, zone: tzinfo) -> datetime | None:
         return datetime.fromtimestamp(seconds, UTC).astimezone(zone)
     except (ValueError, OverflowError, OSError):
         return None
+
+
+_zones: dict[str, tzinfo] = {}
+
+
+def name_zone(zone: tzinfo) -> str | None:
+    """Give a zone's name, for records to carry: a text can be written as JSON and sent to another process."""
+    if zone is IST:
+        return None
+    name = str(zone)
+    _zones[name] = zone
+    return name
+
+
+def zone_named(name: str | None) -> tzinfo:
+    """Find a zone by the name that ``name_zone`` gave it, also in another process; IST where there is no such zone."""
+    if name is None:
+        return IST
+    zone = _zones.get(name)
+    if zone is None:
+        try:
+            zone = datetime.strptime(name, "UTC%z").tzinfo if name.startswith("UTC") else ZoneInfo(name)
+        except (ValueError, OSError):  # ZoneInfo: no such zone, or a name that is a path
+            zone = None
+        zone = _zones[name] = IST if zone is None else zone
+    return zone

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from servetel_async.errors import MalformedResponseError
-from servetel_async.protocol.clock import IST
-from servetel_async.protocol.records import EXTRA, ZONE, CallRecord, Circle, FlowStep
-from servetel_async.protocol.reply import Reply, says_no
+from servetel_async.protocol.clock import IST, name_zone
+from servetel_async.protocol.records import EXTRA, ZONE, CallRecord, Circle, FlowStep, Id
+from servetel_async.protocol.reply import Reply, says_no, server_message
 from servetel_async.protocol.verdict import Unacceptable, judge_refusal, malformed
 
 if TYPE_CHECKING:
@@ -121,8 +121,9 @@ def _id_of(row: msgspec.Raw) -> str:
 
 def _in_zone(records: Any, zone: tzinfo) -> Any:
     if zone is not IST:
+        name = name_zone(zone)
         for record in records:
-            msgspec.structs.force_setattr(record, "zone", zone)
+            msgspec.structs.force_setattr(record, "zone", name)
     return records
 
 
@@ -130,12 +131,17 @@ def _decode_each(rows: list[msgspec.Raw], start: int) -> list[CallRecord]:
     records: list[CallRecord] = []
     for index, row in enumerate(rows, start):
         try:
-            records.append(_record(row))
-        except _FAILURES:
-            records.append(rescue(row, index))
+            records.append(_record_or_rescue(row, index))
         except RecursionError:
             raise _unreadable(row, index, "it is nested too deeply") from None
     return records
+
+
+def _record_or_rescue(row: msgspec.Raw, index: int) -> CallRecord:
+    try:
+        return _record(row)
+    except _FAILURES:
+        return rescue(row, index)
 
 
 def read_page(reply: Reply, now: float) -> PageBody:
@@ -156,10 +162,16 @@ def read_page(reply: Reply, now: float) -> PageBody:
     if envelope.success is not None and says_no({"success": envelope.success}):
         raise Unacceptable(judge_refusal(reply, reply.payload(), now))
     if rows is msgspec.UNSET:
+        payload = reply.payload()
+        if server_message(payload):
+            raise Unacceptable(judge_refusal(reply, payload, now))
         raise Unacceptable(_not_a_page(reply, "it has no list of results"))
     if isinstance(rows, list):
         return PageBody(body, envelope, rows)
-    return _with_rows(reply, body, envelope, rows)
+    try:
+        return _with_rows(reply, body, envelope, rows)
+    except UnicodeDecodeError:
+        return _read_strange(reply, now)
 
 
 def _with_rows(reply: Reply, body: bytes, envelope: _Envelope, rows: msgspec.Raw) -> PageBody:
@@ -180,7 +192,9 @@ def _read_strange(reply: Reply, now: float) -> PageBody:
     """
     payload: Any = None
     try:
-        payload = json.loads(reply.json_bytes().decode("utf-8", "replace"), strict=False, parse_constant=str)
+        payload = json.loads(
+            reply.json_bytes().decode("utf-8", "replace"), strict=False, parse_constant=str, parse_float=str
+        )
         if isinstance(payload, dict) and not says_no(cast("dict[str, Any]", payload)):
             strict = msgspec.json.encode(_without_surrogates(payload))
             envelope = _skim(strict)
@@ -192,7 +206,7 @@ def _read_strange(reply: Reply, now: float) -> PageBody:
         payload = None
     if says_no(payload):
         raise Unacceptable(judge_refusal(reply, payload, now))
-    head = reply.body.lstrip()[:1]
+    head = reply.body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if not head:
         raise Unacceptable(_not_a_page(reply, "it is empty"))
     if head == b"<":
@@ -210,7 +224,7 @@ def _not_a_page(reply: Reply, why: str, *, retries: int = 3) -> Any:
 
 
 def _without_surrogates(value: Any) -> Any:
-    """Replace lone surrogates, which no file and no database takes, by U+FFFD; and infinities by their names."""
+    """Replace lone surrogates, which no file and no database takes, by U+FFFD."""
     if isinstance(value, str):
         return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     if isinstance(value, list):
@@ -219,12 +233,12 @@ def _without_surrogates(value: Any) -> Any:
     if isinstance(value, dict):
         pairs = cast("dict[str, Any]", value).items()
         return {cast("str", _without_surrogates(key)): _without_surrogates(item) for key, item in pairs}
-    if isinstance(value, float) and value in (float("inf"), float("-inf")):
-        return str(value)
     return value
 
 
 def _whole(value: Any) -> int | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value if 0 <= value < 2**63 else None
     if isinstance(value, str) and value.isascii() and value.isdigit():
@@ -251,7 +265,7 @@ def _text(raw: msgspec.Raw) -> str:
 
 def _circle(raw: msgspec.Raw) -> Circle | None:
     """Read PHP's empty object, ``[]``, as no circle."""
-    if bytes(raw).replace(b" ", b"") == b"[]":
+    if _any(raw) == []:
         return None
     raise msgspec.ValidationError
 
@@ -284,7 +298,7 @@ def _readers(struct: type[msgspec.Struct], special: dict[str, Callable[[Any], An
         if field.encode_name in (EXTRA, ZONE):
             continue
         decode = msgspec.json.Decoder(field.type, strict=False).decode
-        is_text = field.type in (str, str | None)
+        is_text = field.type in (str, Id, str | None)
         readers[field.encode_name] = (field.name, decode, special.get(field.name, _text if is_text else None))
     return readers
 
@@ -293,7 +307,9 @@ _STEP_FIELDS = _readers(FlowStep, {})
 _RECORD_FIELDS = _readers(
     CallRecord, {"circle": _circle, "missed_agents": _list, "transfer_missed_agent": _list, "call_flow": _flow}
 )
-_RECORD_FIELDS["account_id"] = _RECORD_FIELDS["accountid"]  # the reference's table has this name, its sample the other
+#: The reference's table has the one name, its sample the other. Where both come, the one of the sample counts.
+_ALIASES = {"account_id": "accountid"}
+_RECORD_FIELDS["account_id"] = _RECORD_FIELDS["accountid"]
 
 
 def rescue(raw: msgspec.Raw | bytes, index: int = 0) -> CallRecord:
@@ -304,7 +320,9 @@ def rescue(raw: msgspec.Raw | bytes, index: int = 0) -> CallRecord:
     """
     try:
         pairs = _split_object(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UnicodeDecodeError:  # in a key
+        pairs = _split_object(bytes(raw).decode("utf-8", "replace").encode())
+    except msgspec.DecodeError:
         raise _unreadable(raw, index, "it is not a JSON object") from None
     if not pairs.keys() & _RECORD_FIELDS.keys():
         raise _unreadable(raw, index, "it holds no key of a call")
@@ -321,7 +339,7 @@ def _rescue_fields(pairs: dict[str, msgspec.Raw], readers: dict[str, Reader]) ->
     extra: dict[str, Any] = {}
     for key, raw in pairs.items():
         reader = readers.get(key)
-        if reader is None:
+        if reader is None or (key in _ALIASES and _says_something(pairs, _ALIASES[key])):
             extra[key] = _whatever(raw)
             continue
         name, decode, special = reader
@@ -331,14 +349,19 @@ def _rescue_fields(pairs: dict[str, msgspec.Raw], readers: dict[str, Reader]) ->
             fields[name], extra[key] = _lossy(raw, decode), bytes(raw).decode("ascii", "backslashreplace")
         except msgspec.DecodeError:
             try:
-                fields[name] = special(raw) if special is not None else None
+                fields[name] = _refuse(raw) if special is None else special(raw)
             except (msgspec.DecodeError, UnicodeDecodeError):
-                fields[name] = None
-            if fields[name] is None and special is not _circle:
+                fields[name] = _loose_circle(raw) if special is _circle else None
                 extra[key] = _whatever(raw)
-            elif special is _circle and bytes(raw)[:1] != b"[":
-                fields[name], extra[key] = _loose_circle(raw), _whatever(raw)
     return fields, extra
+
+
+def _refuse(_raw: msgspec.Raw) -> Any:
+    raise msgspec.ValidationError
+
+
+def _says_something(pairs: dict[str, msgspec.Raw], key: str) -> bool:
+    return key in pairs and bytes(pairs[key]) not in (b"null", b'""')
 
 
 def _loose_circle(raw: msgspec.Raw) -> Circle | None:

@@ -7,12 +7,15 @@ Pages are offsets over a live list that the server may reorder, lengthen, shorte
    number of rows on the page, and only an empty page ends the list.
 3. A believed count ends the list when as many different calls were seen *and* the last page was short. Else one page
    past the end is asked for. One short page alone never ends anything.
-4. With no believed count the end is unknown: pages are asked ahead only in proportion to what was read (1 in 25).
+4. With no believed count the end is unknown: pages are asked ahead only in proportion to what was read (1 in 32), and
+   the empty page that ends the list is asked for twice.
 5. An empty page where the count says more is asked for twice more, then passed over; two in a row end the pass.
 6. A page with another number than asked, or the same rows again under the same count, is asked for once more, then
    it is an error; past a proven end it is only a server that clamps.
-7. A count that moved, or that does not agree with what was seen, means another pass over the list, three at most. A
-   list that only grew is complete as soon as as many calls were seen as it now counts. Else: ``CountDriftError``.
+7. A count that moved or that does not agree with what was seen, and without a count rows met twice or rows behind a
+   page that was not full, mean another pass over the list, three at most. Else: ``CountDriftError``.
+8. A list that only grew is complete as soon as as many calls were seen as it counts now. New calls come in front, so
+   such a list is first read again from its front, only down to what is known.
 """
 
 from __future__ import annotations
@@ -27,7 +30,8 @@ if TYPE_CHECKING:
 
 PASSES = 3
 EMPTY_RETRIES = 2
-LOOK_AHEAD_SHARE = 25
+LOOK_AHEAD_SHARE = 32
+FRONT_PASSES = 8
 BARREN_PAGES = 8
 
 Edges = tuple[str, str, int]
@@ -61,16 +65,20 @@ class PageWalk:
         self.passes = 0
         self._before = before
         self._only_grew = True
+        self._front_passes = 0
         self._previous_pass: tuple[int, int | None] | None = None
         self._begin(first)
 
-    def _begin(self, first: int) -> None:
+    def _begin(self, first: int, *, front: bool = False) -> None:
         self.passes += 1
+        self._front = front
+        self._holed = False
+        self._lowest_gap: int | None = None  # the first page that was empty or short, where no count explains it
         self.pass_distinct = self._before
         self._distinct_before = self.distinct
         self._next = first
         self._accepted = 0
-        self._rows = 0
+        self._rows = (first - 1) * self.size  # of this pass, those in front of its first page included
         self._highest = 0  # the highest page that held rows, and how many
         self._highest_rows = 0
         self._empties = 0
@@ -138,10 +146,11 @@ class PageWalk:
                 self._ended = True
                 return Step.PASS_OVER
             raise _contradiction(number, echo)
-        if not rows and self._should_hold_rows(number, count) and self._once_more(number, EMPTY_RETRIES):
+        if not rows and self._once_more(number, self._patience(number, count)):
             return Step.AGAIN
         self._accepted += 1
         self._learn(number, rows, count)
+        self._note_gap(number, rows)
         if not rows:
             self._empties += 1
             self._ended = self._ended or self._empties > 1 or not self._should_hold_rows(number, count)
@@ -150,12 +159,14 @@ class PageWalk:
         self._edges[edges] = count
         return Step.DELIVER
 
-    def sifted(self, *, new: int, new_in_pass: int, number: int = 0) -> None:
-        """Count the records of an accepted page: never seen before, and not yet seen in this pass."""
+    def sifted(self, *, new: int, new_in_pass: int, number: int) -> None:
+        """Count records of an accepted page: those never seen before, and those not yet seen in this pass."""
         self.distinct += new
         self.pass_distinct += new_in_pass
         if self.passes > 1 and self._only_grew and self.believed and self.distinct >= (self.count or 0):
             self._ended = True
+        if self._front and not new:
+            self._ended = True  # known ground
         if new_in_pass:
             self._barren = 0
             return
@@ -163,6 +174,13 @@ class PageWalk:
         if self._barren >= BARREN_PAGES and not self.believed:
             raise _contradiction(number, None)
         self._ended = self._ended or (self._barren >= BARREN_PAGES and number > self.last_page)
+
+    def _note_gap(self, number: int, rows: int) -> None:
+        """Without a count, rows behind a page that was not full are the only sign that rows are missing there."""
+        if rows and self._lowest_gap is not None and number > self._lowest_gap:
+            self._holed = True
+        if rows < self.size and (self._lowest_gap is None or number < self._lowest_gap):
+            self._lowest_gap = number
 
     def _learn(self, number: int, rows: int, count: int | None) -> None:
         if self.count is not None and count is not None and count != self.count:
@@ -196,11 +214,17 @@ class PageWalk:
             number == 1 and bool(count) and self.believed is not False
         )
 
+    def _patience(self, number: int, count: int | None) -> int:
+        """How often an empty page is asked for again before it is believed."""
+        if self._should_hold_rows(number, count):
+            return EMPTY_RETRIES
+        return 1 if self.believed is False and self._lowest_gap is None else 0
+
     def _past_end(self, number: int) -> bool:
         """Whether a page that contradicts only shows a server that clamps: it was a probe, the count is reached."""
         if number <= self._highest or self.count is None:
             return False
-        return self.pass_distinct >= self.count and (bool(self.believed) or self._highest_rows < self.asked)
+        return bool(self.believed) and self.pass_distinct >= self.count
 
     def _once_more(self, number: int, times: int) -> bool:
         self._again[number] = self._again.get(number, 0) + 1
@@ -216,9 +240,13 @@ class PageWalk:
         """
         if self._is_complete():
             return True
+        if may_reread and self._may_read_front():
+            self._front_passes += 1
+            self._begin(1, front=True)
+            return False
         this_pass = (self.pass_distinct, self.count)
         hopeless = this_pass == self._previous_pass and not self._moved
-        if not may_reread or self.passes >= PASSES or hopeless:
+        if not may_reread or self.passes - self._front_passes >= PASSES or hopeless:
             raise CountDriftError(
                 f"{self.pass_distinct} calls were found where the API counts {self.count}",
                 why="calls were added or removed while the list was read, or the count is wrong"
@@ -226,17 +254,23 @@ class PageWalk:
                 else f"the list was read {self.passes} times with the same outcome, so the count is wrong",
                 fix="what was delivered is sound; ask for the range again, or for a range that ends in the past",
             )
-        self._previous_pass = this_pass
+        self._previous_pass = None if self._front else this_pass
         self._begin(1)
         return False
 
     def _is_complete(self) -> bool:
         if self.count is None or not self.believed:
             # Only an empty page could end this pass. Rows met twice show that the list moved: read until it is still.
-            return self._rows == self.pass_distinct - self._before or self._nothing_new()
+            return (self._rows == self.pass_distinct and not self._holed) or self._nothing_new()
         if self._only_grew and self.distinct >= self.count:
             return True
-        return not self._moved and self.pass_distinct == self.count
+        return not self._front and not self._moved and self.pass_distinct == self.count
+
+    def _may_read_front(self) -> bool:
+        """Whether the front is worth another look: the list grew since it was read, and did nothing else."""
+        if not (self.believed and self._only_grew and self._front_passes < FRONT_PASSES):
+            return False
+        return self._moved or (self._front and self.distinct > self._distinct_before)
 
     def _nothing_new(self) -> bool:
         return self.passes > 1 and self.distinct == self._distinct_before

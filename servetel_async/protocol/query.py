@@ -116,10 +116,14 @@ class CallQuery:
     @classmethod
     def last(cls, *, days: float = 0, hours: float = 0, now: datetime | None = None, **filters: Any) -> Self:
         """The time just passed, up to ``now`` (aware; this moment unless told)."""
-        if not (0 < days * 24 + hours < 24 * 36525):
-            raise ConfigurationError("last() needs a length of time", fix="for example CallQuery.last(days=7)")
         end = now if now is not None else datetime.now(UTC)
-        return cls(from_date=end - timedelta(days=days, hours=hours), to_date=end, **filters)
+        try:
+            start = end - timedelta(days=days, hours=hours)
+        except (TypeError, OverflowError):
+            start = end
+        if not start < end:
+            raise ConfigurationError("last() needs a length of time", fix="for example CallQuery.last(days=7)")
+        return cls(from_date=start, to_date=end, **filters)
 
     def replace(self, **changes: Any) -> Self:
         """Return the same query with some values changed, checked anew."""
@@ -252,6 +256,8 @@ def _agent(agent: str) -> str:
     kind, bar, identifier = agent.rpartition("|")
     if bar and kind.rstrip("|") != "agent":
         raise ConfigurationError("agents holds a value of another kind", fix="write an agent as its id, or 'agent|ID'")
+    if not identifier:
+        raise ConfigurationError("agents holds an agent without an id", fix="write an agent as its id, or 'agent|ID'")
     return f"agent|{identifier}"
 
 

@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 
-from servetel_async.protocol.clock import IST, from_epoch, read_stamp
+from servetel_async.protocol.clock import IST, from_epoch, read_stamp, zone_named
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-#: What a database and Arrow can hold: a larger number is kept as text in ``extra``.
+#: What a database and Arrow can hold: a larger number is kept in ``extra``.
 Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+
+#: A price; no NaN and no infinity, which JSON cannot say and no sum survives.
+Float = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
+#: A key must be something.
+Id = Annotated[str, msgspec.Meta(min_length=1)]
 
 #: Wire names of the two fields that are ours: no API of this family sends a key that starts with a tilde.
 EXTRA, ZONE = "~extra", "~zone"
@@ -36,8 +41,8 @@ class FlowStep(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     """
 
     type: str | None = None
-    time: Int | float | str | None = None
-    anstime: Int | float | str | None = None
+    time: Int | Float | str | None = None
+    anstime: Int | Float | str | None = None
     readable_time: str | None = msgspec.field(default=None, name="readableTime")
     id: Int | str | None = None
     name: str | None = None
@@ -79,7 +84,7 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     account's wall clock as sent, ``started_at`` and ``ended_at`` the same as aware moments.
     """
 
-    id: str
+    id: Id
     call_id: str | None = None
     uuid: str | None = None
     direction: str | None = None
@@ -97,7 +102,7 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     call_duration: Int | None = None
     answered_seconds: Int | None = None
     minutes_consumed: Int | None = None
-    charges: Int | float | None = None
+    charges: Int | Float | None = None
     department_name: str | None = None
     agent_number: str | None = None
     agent_number_with_prefix: str | None = None
@@ -127,18 +132,18 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     aws_call_recording_identifier: str | None = None
     #: Every key that this library does not know, and the raw value of each that could not be typed.
     extra: dict[str, Any] = msgspec.field(default_factory=dict[str, Any], name=EXTRA)
-    #: The account's zone, in which ``date``, ``time`` and ``end_stamp`` are written.
-    zone: Any = msgspec.field(default=IST, name=ZONE)
+    #: Name of the account's zone, in which ``date``, ``time`` and ``end_stamp`` are written; None for IST.
+    zone: str | None = msgspec.field(default=None, name=ZONE)
 
     @property
     def started_at(self) -> datetime | None:
         """When the call started, aware; None where ``date`` and ``time`` are missing or not a moment."""
-        return read_stamp(f"{self.date} {self.time}", self.zone) if self.date and self.time else None
+        return read_stamp(f"{self.date} {self.time}", zone_named(self.zone)) if self.date and self.time else None
 
     @property
     def ended_at(self) -> datetime | None:
         """When the call ended, aware; None where ``end_stamp`` is missing or not a moment."""
-        return read_stamp(self.end_stamp, self.zone)
+        return read_stamp(self.end_stamp, zone_named(self.zone))
 
     @property
     def is_answered(self) -> bool:
@@ -150,7 +155,7 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
 
     def __repr__(self) -> str:
         return (
-            f"CallRecord(id={self.id!r}, start='{self.date} {self.time}', direction={self.direction!r}, "
+            f"CallRecord(id={self.id!r}, date={self.date!r}, time={self.time!r}, direction={self.direction!r}, "
             f"status={self.status!r}, call_duration={self.call_duration!r})"
         )
 

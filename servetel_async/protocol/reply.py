@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, cast
 
@@ -49,7 +49,7 @@ class Reply:
             return body
         try:
             return body.decode(match[1]).encode()
-        except LookupError:
+        except (LookupError, ValueError):
             raise UnicodeError("the charset is unknown") from None
 
     def payload(self) -> Any:
@@ -69,7 +69,7 @@ class Reply:
             Seconds, never negative for a date in the past; None for whatever is not a length of time.
         """
         try:
-            clock = parsedate_to_datetime(self.headers["date"]).timestamp()
+            clock = _http_date(self.headers["date"]).timestamp()
         except (KeyError, ValueError, TypeError, OverflowError):
             clock = now
         header = self.headers.get("retry-after")
@@ -86,18 +86,22 @@ def _seconds(value: object) -> float | None:
     """Whole or decimal seconds; nothing negative, infinite or signed, and no boolean."""
     if isinstance(value, str):
         text = value.strip()
-        if not re.fullmatch(r"\d{1,12}(\.\d{1,9})?", text):
-            return None
-        return float(text)
+        return min(float(text), 1e12) if re.fullmatch(r"\d{1,300}(\.\d{1,9})?", text, re.ASCII) else None
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 10**12:
         return float(value)
     return None
 
 
+def _http_date(text: str) -> datetime:
+    """An HTTP date is GMT, also where it does not say so; never this computer's zone."""
+    moment = parsedate_to_datetime(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+
+
 def _until(text: str, clock: float) -> float | None:
     """Seconds from ``clock`` to an HTTP date, or to an IST wall-clock stamp as the login throttle sends it."""
     try:
-        moment = parsedate_to_datetime(text)
+        moment = _http_date(text)
     except (ValueError, TypeError, OverflowError):
         try:
             moment = datetime.fromisoformat(text.strip())

@@ -18,7 +18,7 @@ class Sieve:
     """Lets each call of one window through once.
 
     It holds the ids of that window and no more, so a year costs the memory of its busiest month. A call is told by its
-    ``id``; an id that comes with another time of day was given twice by the server, and both calls pass.
+    ``id``; an id that comes with another start was given twice by the server, and both calls pass.
 
     Attributes:
         duplicates: calls that were met again.
@@ -55,20 +55,20 @@ class Sieve:
                 self._check(record)
             key = record.id
             if key not in seen:
-                seen[key] = hash(record.time)
+                seen[key] = hash(date) ^ hash(record.time)
                 fresh.append(record)
-            elif seen[key] != hash(record.time) and (key, record.time) not in seen:
+            elif seen[key] != hash(date) ^ hash(record.time) and (key, date, record.time) not in seen:
                 self.reused_ids += 1
-                seen[key, record.time] = 0
+                seen[key, date, record.time] = 0
                 fresh.append(record)
             else:
                 self.duplicates += 1
         if self._this_pass is None:
             return fresh, len(fresh)
         before = len(self._this_pass)
-        self._this_pass.update(
-            (record.id, record.time) if (record.id, record.time) in seen else record.id for record in records
-        )
+        for record in records:
+            twin = (record.id, record.date, record.time)
+            self._this_pass.add(twin if twin in seen else record.id)
         return fresh, len(self._this_pass) - before
 
     def _check(self, record: CallRecord) -> None:

@@ -62,4 +62,4 @@ def expires_at(token: str) -> float | None:
     except (ValueError, binascii.Error, RecursionError):
         return None
     exp = payload.get("exp") if isinstance(payload, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
-    return float(exp) if isinstance(exp, int | float) and not isinstance(exp, bool) else None
+    return float(exp) if isinstance(exp, int | float) and not isinstance(exp, bool) and 0 < exp < 10**11 else None

@@ -134,7 +134,7 @@ def _by_status(status: int, payload: Any, reply: Reply, now: float) -> Verdict: 
             fix="ask the account's administrator for the right to read call records",
         )
         return Verdict(Action.FAIL, denied)
-    if status in (403, 404) or 300 <= status < 400:  # noqa: PLR2004
+    if status in (403, 404) or (300 <= status < 400 and status != 304):  # noqa: PLR2004
         return _wrong_address(status)
     if status in FINAL_SERVER:
         why = "something on the way wants a login first (a captive portal)" if status == 511 else ""  # noqa: PLR2004
@@ -142,7 +142,7 @@ def _by_status(status: int, payload: Any, reply: Reply, now: float) -> Verdict: 
     if status in TRANSIENT or status >= 500:  # noqa: PLR2004
         error = ServerError(f"the server failed (HTTP {status}{_quoted(said)})", fix="try again later")
         return Verdict(Action.RETRY, error, wait=reply.retry_after(now))
-    if status < 300:  # noqa: PLR2004
+    if status < 400:  # noqa: PLR2004
         return malformed(
             f"HTTP {status} instead of a page",
             retries=0,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,6 +21,7 @@ from servetel_async.sinks.lock import OutputLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from servetel_async.protocol.records import CallPage
 
@@ -147,7 +147,7 @@ class NdjsonSink:
 
 
 class StdoutSink:
-    """Standard output. What was written there cannot be taken back: the receipt and the exit code tell if it is whole."""
+    """Standard output. Nothing written there can be taken back: the receipt and the exit code tell if it is whole."""
 
     name = "standard output"
     keyed_by_id = False

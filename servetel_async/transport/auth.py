@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from servetel_async.errors import AuthenticationError, ConfigurationError, RateLimitError
+from servetel_async.errors import AuthenticationError, ConfigurationError, RateLimitError, ServetelError
 from servetel_async.protocol.reply import Reply, says_no, server_message
 from servetel_async.protocol.tokens import Secret, expires_at, normalise_token
 from servetel_async.protocol.verdict import Unacceptable, judge, malformed
@@ -80,8 +80,10 @@ class _SingleFlight:
                 "the client was closed while it was logging in", fix="open it again with async with"
             )
         error = task.exception()
-        if error is not None:
+        if isinstance(error, ServetelError):
             raise copy.copy(error)  # one each: an error tells the story of one call
+        if isinstance(error, Unacceptable):
+            raise Unacceptable(dataclasses.replace(error.verdict, error=copy.copy(error.verdict.error)))
         return task.result()
 
 
@@ -103,10 +105,10 @@ class ProvidedToken:
         return await self._flight.fly(self._ask)
 
     async def renew(self, rejected: Secret) -> bool:
-        if self._token == rejected:
+        if self._token is None or self._token == rejected:
             self._token = None
-            await self._flight.fly(self._ask)
-        return self._token is not None and self._token != rejected
+            return await self._flight.fly(self._ask) != rejected
+        return True
 
     async def _ask(self) -> Secret:
         given = self._provider()
@@ -162,8 +164,9 @@ class LoginToken:
         if reply.status == 200 and not says_no(payload):  # noqa: PLR2004
             return self._keep(reply)
         verdict = judge(reply, now)
-        if verdict.throttled:
-            seconds = reply.retry_after(now) or 60.0
+        asked = reply.retry_after(now)
+        if verdict.throttled or asked is not None:
+            seconds = asked or 60.0
             self._closed_until = time.monotonic() + seconds
             raise self._throttled(seconds)
         if reply.status in (200, 400, 401, 422):

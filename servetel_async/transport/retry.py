@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: A token that dies often may cost one call several; a server that refuses each must not be asked for ever.
+MOST_RENEWALS = 10
+
 
 class Attempts(Generic[T]):
     """The attempts of one call: what was sent, what it met, what stopped it.
@@ -141,7 +144,7 @@ class Attempts(Generic[T]):
 
     def _may_retry(self) -> bool:
         if self._verdict.action is Action.RENEW:
-            return self._renewed <= self._policy.attempts
+            return self._renewed <= MOST_RENEWALS
         return self._verdict.action in (Action.RETRY, Action.FREE)
 
     # What tenacity asks

@@ -15,7 +15,6 @@ import aiohttp
 
 from servetel_async.errors import ConfigurationError
 from servetel_async.transport.wire import reuse_trace
-from servetel_async.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -39,6 +38,8 @@ class BoundSession:
         self.loop = asyncio.get_running_loop()
         self.pid = os.getpid()
         self.admission = admission
+        if given is not None and given.closed:
+            raise ConfigurationError("the session that this client was given is closed", fix="give one that is open")
         self.session = given if given is not None else _make_session(slots, traces)
         self._keeper = _keep(self.session) if given is None else None
         if self._keeper is not None:
@@ -91,9 +92,4 @@ def _make_session(slots: int, traces: Sequence[aiohttp.TraceConfig]) -> aiohttp.
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         trace_configs=[reuse_trace(), *traces],
-        headers={
-            "Accept": "application/json",
-            "Cache-Control": "no-cache",
-            "User-Agent": f"servetel-async/{__version__}",
-        },
     )

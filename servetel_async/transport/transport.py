@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from urllib.parse import quote, urlencode
@@ -24,9 +25,10 @@ from servetel_async.transport.pace import Admission, account_pace
 from servetel_async.transport.retry import Attempts, final_error
 from servetel_async.transport.session import BoundSession
 from servetel_async.transport.wire import WireFault, exchange
+from servetel_async.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from servetel_async.protocol.reply import Reply
     from servetel_async.protocol.tokens import Secret
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from servetel_async.transport.auth import TokenSource
 
 T = TypeVar("T")
+R = TypeVar("R")
 logger = logging.getLogger("servetel_async")
 
 
@@ -104,7 +107,7 @@ class Transport:
         self._on_event = on_event
         self._pace = account_pace((base_url, tokens.account), retry.budget)
         self._bound: BoundSession | None = None
-        self.proved: Secret | None = None  # the last token that a good reply was got with
+        self.proved: deque[Secret] = deque(maxlen=16)  # tokens that brought good replies, the latest last
         self._clock = aiohttp.ClientTimeout(
             total=timeouts.total, sock_connect=timeouts.connect, sock_read=timeouts.read
         )
@@ -175,7 +178,8 @@ class Transport:
         except ServetelError as raised:
             error = raised
         error.attempts = call.sent
-        error.page = page if error.page is None else error.page
+        if call.sent and error.page is None:  # a login that failed is no matter of this page
+            error.page = page
         raise error
 
     async def post(self, path: str, payload: dict[str, str], token: Secret | None) -> Reply:
@@ -184,14 +188,13 @@ class Transport:
         Raises:
             Unacceptable: no whole reply came.
         """
-        headers = {} if token is None else {"Authorization": _bearer(token)}
-        return await self.exchange("POST", URL(self.base_url + path, encoded=True), headers, payload=payload)
+        return await self.exchange("POST", URL(self.base_url + path, encoded=True), token, payload=payload)
 
     async def exchange(
         self,
         method: str,
         url: URL,
-        headers: dict[str, str],
+        token: Secret | None,
         *,
         page: int | None = None,
         deadline_at: float | None = None,
@@ -213,7 +216,7 @@ class Transport:
             begun = time.perf_counter()
             try:
                 reply = await exchange(
-                    bound.session, method, url, headers, clock=self._clock, largest=LARGEST_PAGE, json=payload
+                    bound.session, method, url, _headers(token), clock=self._clock, largest=LARGEST_PAGE, json=payload
                 )
             except WireFault as error:
                 fault = error.fault
@@ -229,14 +232,20 @@ class Transport:
         seconds = time.perf_counter() - begun
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("page %s: %s in %.0f ms, %d bytes", page, status or error, seconds * 1e3, size)
-        if self._on_event is not None:
-            self._on_event(Event("request", page, status, seconds, size, error))
+        self._show(Event("request", page, status, seconds, size, error))
 
     def _tell_wait(self, page: int | None, error: ServetelError | None, wait: float) -> None:
         name = type(error).__name__
         logger.info("page %s: %s, trying again in %.1f s", page, name, wait)
-        if self._on_event is not None:
-            self._on_event(Event("wait", page, error.status if error is not None else None, wait, 0, name))
+        self._show(Event("wait", page, error.status if error is not None else None, wait, 0, name))
+
+    def _show(self, event: Event) -> None:
+        if self._on_event is None:
+            return
+        try:
+            self._on_event(event)
+        except Exception as error:  # noqa: BLE001 - an onlooker must not break what it looks at
+            logger.warning("on_event raised %s; the request goes on", type(error).__name__)
 
 
 class _Call(Generic[T]):
@@ -262,12 +271,13 @@ class _Call(Generic[T]):
 
     async def send(self) -> Fetched[T]:
         """Make one attempt, ended by the deadline if there is one."""
-        if self._deadline_at is None:
-            return await self._attempt()
+        return await self._attempt() if self._deadline_at is None else await self._in_time(self._attempt())
+
+    async def _in_time(self, work: Coroutine[Any, Any, R]) -> R:
         deadline = asyncio.timeout_at(self._deadline_at)
         try:
             async with deadline:
-                return await self._attempt()
+                return await work
         except TimeoutError:
             if not deadline.expired():
                 raise
@@ -287,7 +297,7 @@ class _Call(Generic[T]):
         reply = await transport.exchange(
             "GET",
             self._url,
-            {"Authorization": _bearer(token)},
+            token,
             page=self._page,
             deadline_at=self._deadline_at,
             sent=self._count,
@@ -298,25 +308,33 @@ class _Call(Generic[T]):
         if verdict is not OK:
             raise Unacceptable(verdict)
         value = self._read(reply, now)
-        transport.proved = token
+        if not transport.proved or transport.proved[-1] != token:
+            transport.proved.append(token)
         return Fetched(value, self.sent, len(reply.body), seconds)
 
     async def renew(self) -> bool:
         """Get another token: once, or again where the refused one had worked before: it ended, and was not wrong."""
         token = self._token
         assert token is not None  # noqa: S101 - for the type checker: a token was refused, so there was one
-        if self._renewals and token != self._transport.proved:
+        if self._renewals and token not in self._transport.proved:
             return False
         self._renewals += 1
-        return await self._transport.tokens.renew(token)
+        work = self._transport.tokens.renew(token)
+        return await work if self._deadline_at is None else await self._in_time(work)
 
     def _count(self) -> None:
         self.sent += 1
         self._sent_at = time.perf_counter()
 
 
-def _bearer(token: Secret) -> str:
-    return type(token)(f"Bearer {token}")
+def _headers(token: Secret | None) -> dict[str, str]:
+    """Sent with each request, so that a session of the caller's own sends the same."""
+    headers = {
+        "Accept": "application/json",
+        "Cache-Control": "no-cache",
+        "User-Agent": f"servetel-async/{__version__}",
+    }
+    return headers if token is None else {**headers, "Authorization": type(token)(f"Bearer {token}")}
 
 
 def check_seconds(name: str, seconds: Any) -> None:

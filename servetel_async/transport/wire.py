@@ -88,6 +88,7 @@ async def exchange(
             json=json,
             timeout=clock,
             allow_redirects=False,
+            raise_for_status=False,
             trace_request_ctx=trace,
             middlewares=(_no_hidden_resend,),
         ) as response:

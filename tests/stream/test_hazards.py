@@ -285,6 +285,7 @@ async def test_collected_in_a_cycle_by_another_thread(serve, connect):
     server = await serve(200)
     client = connect(server)
     server.hold(LATER)
+    asyncio.get_running_loop().set_debug(True)  # a loop that is called from a wrong thread says so then
     gc.collect()
     gc.disable()
     try:
@@ -666,6 +667,18 @@ async def test_collect_stops_at_its_limit(serve, connect):
     calls = await client.calls(*MAY).collect(limit=READ)
     assert [call.id for call in calls] == server.ids[:READ]
     assert not page_tasks(client)
+
+
+async def test_collect_is_over_when_it_returns(serve, connect):
+    """``collect`` closes the stream behind itself, also one that was begun and is kept: nothing is under way on the next line."""
+    server = await serve(200)
+    client = connect(server)
+    server.hold(LATER)
+    stream = client.calls(*MAY)
+    first = await take(stream, 1)
+    calls = await stream.collect(limit=READ)
+    assert not page_tasks(client)
+    assert first + [call.id for call in calls] == server.ids[: 1 + READ]
 
 
 async def test_pages_already_read_are_freed(serve, connect):

@@ -1,0 +1,102 @@
+"""The receipt of a pull: what was counted, what was read, and how the two were proved to agree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from servetel_async.protocol.query import CallQuery
+
+#: Filters whose values are words of the API; of all others only that they were given is noted.
+_PLAIN = ("direction", "call_type", "duration")
+_PERSONAL = ("agents", "department", "ivr", "callerid", "destination", "did_number", "services", "broadcast", "call_id")
+_MINUTE = 60
+
+
+class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
+    """What a pull did. Frozen and picklable; holds no number, no name and no token.
+
+    ``str(receipt)`` gives two lines, the first of them "37,431 of the 37,431 the API counted". The same is saved as
+    JSON beside the output, as ``DEST.receipt.json``.
+
+    Attributes:
+        destination: name of the output, without its directory.
+        query: the filters that were set; values that could be personal are left out.
+        fingerprint: twelve hex digits that tell queries apart.
+        from_date: first second of the range on the account's wall clock; None where it was open.
+        to_date: last second of it.
+        counted: calls that the API counted; None where it sent no usable count.
+        records: different calls that were written.
+        duplicates: calls that were met again and dropped.
+        reused_ids: calls that bear an id another call had before.
+        undated: calls without a readable date, so that it was not checked to lie in the range.
+        pages: pages read.
+        requests: requests sent, retries included.
+        retries: requests that repeated another.
+        seconds: from the first request to the last byte on the disk.
+        bytes: size of the output; of a database, all of it.
+        received: bytes of the replies.
+        sha256: of the output, hex; None for a database.
+        finished_at: UTC, ISO 8601.
+        version: of this package.
+        complete: whether the output holds every call that the API counted.
+        certified: how that is known, or why not.
+    """
+
+    destination: str
+    query: str
+    fingerprint: str
+    from_date: str | None
+    to_date: str | None
+    counted: int | None
+    records: int
+    duplicates: int
+    reused_ids: int
+    undated: int
+    pages: int
+    requests: int
+    retries: int
+    seconds: float
+    bytes: int
+    received: int
+    sha256: str | None
+    finished_at: str
+    version: str
+    complete: bool
+    certified: str
+
+    def __str__(self) -> str:
+        if self.counted is None:
+            first = f"{self.records:,} calls; the API sent no usable count"
+        else:
+            first = f"{self.records:,} of the {self.counted:,} the API counted"
+        cost = f"{_plural(self.requests, 'request')}, {_plural(self.retries, 'retry', 'retries')}"
+        verdict = "complete" if self.complete else "NOT COMPLETE"
+        return f"{first}\n{self.destination}: {cost}, {duration(self.seconds)}; {verdict}: {self.certified}"
+
+
+def describe(query: CallQuery) -> str:
+    """Name the filters of a query, without what could be personal."""
+    said: list[str] = []
+    for name in _PLAIN:
+        value = getattr(query, name)
+        if value is not None:
+            parts: tuple[object, ...] = (value,) if isinstance(value, str) else value
+            said.append(f"{name}={''.join(map(str, parts))}")
+    said += [f"{name}=..." for name in _PERSONAL if getattr(query, name) is not None]
+    return ", ".join(said) or "all calls"
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people: ``4.2 s``, ``3 min 12 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(whole, _MINUTE)
+    return f"{minutes} min {rest} s" if minutes < _MINUTE else f"{minutes // _MINUTE} h {minutes % _MINUTE} min"
+
+
+def _plural(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -1,0 +1,45 @@
+"""Runs a sink in one thread, one call after another, and never walks away from a call under way."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+import anyio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Writer:
+    """One thread for what blocks.
+
+    A call that was begun is waited for even if the task is cancelled meanwhile: else the cleaning up would run beside
+    the writing that it cleans up after.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="servetel-writer")
+
+    async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run it and give its result; a cancellation that came meanwhile is raised afterwards."""
+        future = asyncio.wrap_future(self._thread.submit(work, *args, **kwargs))
+        cancelled: asyncio.CancelledError | None = None
+        with anyio.CancelScope(shield=True):
+            while not future.done():
+                try:
+                    await asyncio.wait((future,))
+                except asyncio.CancelledError as error:  # a task's own cancel() passes every shield
+                    cancelled = error
+        if cancelled is not None:
+            future.exception()  # looked at, so that nothing is logged: the cancellation is the story now
+            raise cancelled
+        return future.result()
+
+    def close(self) -> None:
+        """End the thread; it is idle, for every call was waited for."""
+        self._thread.shutdown()

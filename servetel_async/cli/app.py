@@ -1,0 +1,61 @@
+"""The group ``servetel`` and how it ends: each way has its exit code (see ``exits``)."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from servetel_async.cli import exits
+from servetel_async.cli.demo import demo
+from servetel_async.cli.emulate import emulate
+from servetel_async.cli.pull import pull
+from servetel_async.cli.terminal import say
+from servetel_async.version import __version__
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="servetel", message="%(prog)s %(version)s")
+def servetel() -> None:
+    """Every call detail record out of Servetel, Smartflo and Acefone.
+
+    Try `servetel demo` first: it needs no account and no network.
+    """
+
+
+for command in (demo, emulate, pull):
+    servetel.add_command(command)
+
+
+def run() -> int:  # noqa: PLR0911 - a table of endings
+    """Run the command line; gives the exit code and lets no exception out."""
+    # Before a command's own event loop takes the signals over, SIGTERM ends like Ctrl-C does, through the finallys.
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = servetel.main(prog_name="servetel", standalone_mode=False)
+    except click.UsageError as error:
+        error.show(sys.stderr)
+        if isinstance(error, click.NoSuchOption) and error.option_name == "--token":
+            say("A command line can be read by others: set SERVETEL_TOKEN, or give --token-file.")
+        return exits.USAGE
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return exits.USAGE
+    except exits.Stopped as stopped:
+        return exits.report_stop(stopped.signal)
+    except (KeyboardInterrupt, click.Abort):
+        return exits.report_stop(signal.SIGINT)
+    except Exception as error:  # noqa: BLE001 - the last line of defence: an exit code must come of anything
+        return exits.report_error(error)
+    return code if isinstance(code, int) else exits.COMPLETE
+
+
+def _terminate(number: int, _frame: FrameType | None) -> None:
+    raise exits.Stopped(signal.Signals(number))

@@ -1,0 +1,263 @@
+"""client.pull: a whole range into one destination, whole or not at all, with a receipt."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import pickle
+import sqlite3
+import stat
+from contextlib import closing
+
+import anyio
+import pytest
+
+from servetel_async import (
+    AuthenticationError,
+    ConfigurationError,
+    OutputError,
+    OutputLockedError,
+    PagingError,
+    PullReceipt,
+    ServerError,
+    ServetelClient,
+)
+from servetel_async.emulator import Dataset, Fault
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def table(target, sql="SELECT id FROM call_records ORDER BY id"):
+    with closing(sqlite3.connect(target)) as database:
+        return [row[0] for row in database.execute(sql)]
+
+
+async def test_ndjson_is_lossless(connect, rough, query, tmp_path):
+    """Every record is in the file field by field, as the server has it, quirks and all, in its order."""
+    _, client = await connect(rough)
+    receipt = await client.pull(tmp_path / "may.ndjson", query=query)
+    lines = (tmp_path / "may.ndjson").read_bytes().splitlines()
+    assert [json.loads(line) for line in lines] == list(rough.records())
+    assert lines == [call.body for call in rough.calls]
+    assert receipt.complete
+
+
+async def test_a_database_holds_every_call(connect, rough, query, tmp_path):
+    """Every id is a row; pulling again brings no second row."""
+    _, client = await connect(rough)
+    for _ in range(2):
+        receipt = await client.pull(tmp_path / "may.db", query=query)
+        assert (receipt.records, receipt.counted, receipt.complete) == (400, 400, True)
+        assert table(tmp_path / "may.db") == sorted(rough.ids)
+
+
+async def test_the_receipt_says_what_was_done(connect, dataset, query, tmp_path):
+    """Counts, requests, size and digest are those of this pull, and its first line can be read aloud."""
+    api, client = await connect(dataset)
+    receipt = await client.pull(tmp_path / "may.ndjson", query=query)
+    data = (tmp_path / "may.ndjson").read_bytes()
+    assert str(receipt).splitlines()[0] == "250 of the 250 the API counted"
+    assert len(str(receipt).splitlines()) == 2
+    assert (receipt.destination, receipt.pages, receipt.requests) == ("may.ndjson", 5, len(api.requests))
+    assert (receipt.bytes, receipt.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert (receipt.from_date, receipt.to_date) == ("2024-05-01 00:00:00", "2024-05-31 23:59:59")
+
+
+async def test_the_receipt_is_saved_and_travels(connect, dataset, query, tmp_path):
+    """It stands beside the output, for its owner only; it pickles, and cannot be changed."""
+    _, client = await connect(dataset)
+    receipt = await client.pull(tmp_path / "may.ndjson", query=query)
+    file = tmp_path / "may.ndjson.receipt.json"
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert PullReceipt(**json.loads(file.read_bytes())) == receipt == pickle.loads(pickle.dumps(receipt))
+    with pytest.raises(AttributeError):
+        receipt.complete = False
+
+
+async def test_the_receipt_holds_nothing_personal(connect, dataset, tmp_path):
+    """Of a filter by a number only its name is kept."""
+    _, client = await connect(dataset)
+    number = next(dataset.records())["client_number"]
+    receipt = await client.pull(
+        tmp_path / "a.db", "2024-05-01", "2024-05-31", callerid=number, duration=">=0", destination="+91"
+    )
+    assert receipt.query == "duration=>=0, callerid=..., destination=..."
+    assert number[3:] not in (tmp_path / "a.db.receipt.json").read_text()
+
+
+async def test_one_retry_is_counted_as_one(connect, dataset, query, tmp_path):
+    """The receipt tells requests that repeated another."""
+    api, client = await connect(dataset, faults=[Fault("status", status=503, page=3, times=1)])
+    receipt = await client.pull(tmp_path / "a.db", query=query)
+    assert api.fired["status"] == 1
+    assert (receipt.retries, receipt.requests) == (1, len(api.requests))
+
+
+@pytest.mark.parametrize("mode", ["page", "missing"])
+async def test_a_server_without_a_count(connect, dataset, query, tmp_path, mode):
+    """Where the API counts nothing the receipt claims no count, and the end is proved by an empty page."""
+    _, client = await connect(dataset, count_mode=mode)
+    receipt = await client.pull(tmp_path / "a.ndjson", query=query)
+    assert (receipt.counted, receipt.records, receipt.complete) == (None, 250, True)
+    assert str(receipt).startswith("250 calls; the API sent no usable count")
+
+
+async def test_no_calls_at_all(connect, dataset, tmp_path):
+    """An empty range is a complete pull of nothing."""
+    _, client = await connect(dataset)
+    receipt = await client.pull(tmp_path / "a.ndjson", "2023-01-01", "2023-01-02")
+    assert (tmp_path / "a.ndjson").read_bytes() == b""
+    assert str(receipt).startswith("0 of the 0 the API counted")
+
+
+async def test_a_year_is_one_file(connect, tmp_path):
+    """Ranges over 31 days are read window by window, and counted together."""
+    year = Dataset.range("2023-06-01", "2024-05-31", calls=300)
+    _, client = await connect(year)
+    receipt = await client.pull(tmp_path / "a.ndjson", "2023-06-01", "2024-05-31")
+    assert (receipt.records, receipt.counted) == (300, 300)
+
+
+async def test_progress_is_told_page_by_page(connect, dataset, query, tmp_path):
+    """It grows to the total, and ends there."""
+    _, client = await connect(dataset)
+    told = []
+    await client.pull(tmp_path / "a.db", query=query, on_progress=told.append)
+    assert [each.records for each in told] == [50, 100, 150, 200, 250]
+    assert {each.total for each in told} == {250}
+    assert told[-1].requests >= told[-1].pages == 5
+
+
+async def test_an_error_in_on_progress_ends_the_pull(connect, dataset, query, tmp_path):
+    """The caller's own error comes back as it is, and nothing is left."""
+    _, client = await connect(dataset)
+
+    def fail(_progress):
+        raise KeyError("mine")
+
+    with pytest.raises(KeyError, match="mine"):
+        await client.pull(tmp_path / "a.db", query=query, on_progress=fail)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.db"])
+async def test_a_failed_pull_leaves_nothing(connect, dataset, query, tmp_path, name):
+    """A page that never comes fails the pull: no output, no part, no receipt, no lock."""
+    _, client = await connect(dataset, faults=[Fault("status", status=503, page=4)])
+    with pytest.raises(ServerError):
+        await client.pull(tmp_path / name, query=query)
+    assert names(tmp_path) == []
+
+
+async def test_a_failed_pull_leaves_the_old_file(connect, dataset, query, tmp_path):
+    """Overwriting happens at the end only."""
+    (tmp_path / "a.ndjson").write_text("old")
+    _, client = await connect(dataset, faults=[Fault("status", status=503, page=4)])
+    with pytest.raises(ServerError):
+        await client.pull(tmp_path / "a.ndjson", query=query, overwrite=True)
+    assert (tmp_path / "a.ndjson").read_text() == "old"
+    assert names(tmp_path) == ["a.ndjson"]
+
+
+@pytest.mark.parametrize("dest", ["a.ndjson", "none/a.ndjson", "none/a.db", "a.csv", "a.txt", "wrong.db", "dir.ndjson"])
+async def test_a_bad_destination_costs_no_request(connect, dataset, query, tmp_path, dest):
+    """It exists, has no directory, is of an unknown kind or is something else: known before anything is sent."""
+    api, client = await connect(dataset)
+    (tmp_path / "a.ndjson").write_text("mine")
+    (tmp_path / "wrong.db").write_text("no database" * 100)
+    (tmp_path / "dir.ndjson").mkdir()
+    before = names(tmp_path)
+    with pytest.raises((OutputError, ConfigurationError)):
+        await client.pull(tmp_path / dest, query=query)
+    assert api.requests == []
+    assert names(tmp_path) == before
+
+
+async def test_two_pulls_into_one_output(connect, dataset, query, tmp_path):
+    """The second fails at once, the first is not disturbed."""
+    _, client = await connect(dataset, latency=0.02)
+    told = asyncio.Event()
+    first = asyncio.create_task(client.pull(tmp_path / "a.ndjson", query=query, on_progress=lambda _: told.set()))
+    await told.wait()
+    with pytest.raises(OutputLockedError):
+        await client.pull(tmp_path / "a.ndjson", query=query)
+    assert (await first).complete
+    assert names(tmp_path) == ["a.ndjson", "a.ndjson.receipt.json"]
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.db"])
+@pytest.mark.parametrize("pages", [0, 1, 3])
+async def test_a_cancelled_pull_leaves_nothing(connect, dataset, query, tmp_path, name, pages):
+    """A task's cancel() at any page: files, tasks and requests are gone when the await is over."""
+    _, client = await connect(dataset, latency=0.005)
+    seen = asyncio.Event()
+    count = 0
+
+    def on_progress(_progress):
+        nonlocal count
+        count += 1
+        if count == pages:
+            seen.set()
+
+    task = asyncio.create_task(client.pull(tmp_path / name, query=query, on_progress=on_progress))
+    if pages:
+        await seen.wait()
+    else:
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert names(tmp_path) == []
+    assert not client._tasks
+
+
+async def test_a_timed_out_pull_leaves_nothing(connect, dataset, query, tmp_path):
+    """An anyio cancel scope ends it as cleanly."""
+    _, client = await connect(dataset, latency=30)
+    with anyio.move_on_after(0.05) as scope:
+        await client.pull(tmp_path / "a.db", query=query)
+    assert scope.cancelled_caught
+    assert names(tmp_path) == []
+
+
+async def test_ids_that_are_used_twice_are_told(connect, tmp_path):
+    """A file keeps both calls; a table keyed by id cannot, so its receipt is not complete, and strict refuses."""
+    day = Dataset.range("2024-05-06", "2024-05-06", calls=20)
+    api, client = await connect(day)
+    twin = day.ids[5]
+    api.insert("2024-05-06 23:59:59", id=twin)
+    file = await client.pull(tmp_path / "a.ndjson", "2024-05-06", "2024-05-06")
+    assert (file.records, file.reused_ids, file.complete) == (21, 1, True)
+    with pytest.raises(PagingError, match="not be complete"):
+        await client.pull(tmp_path / "strict.db", "2024-05-06", "2024-05-06", strict=True)
+    base = await client.pull(tmp_path / "a.db", "2024-05-06", "2024-05-06")
+    assert not base.complete
+    assert "NOT COMPLETE" in str(base)
+    assert len(table(tmp_path / "a.db")) == 20
+    assert "strict.db" not in names(tmp_path)
+
+
+async def test_a_list_that_grows_is_read_to_its_new_end(connect, dataset, query, tmp_path):
+    """Calls that arrive while it is read are in the output, and the receipt is still complete."""
+    api, client = await connect(dataset, latency=0.001)
+    late = []
+
+    def on_progress(progress):
+        if progress.records == 100:
+            late.append(api.insert_late("2024-05-20 12:00:00"))
+
+    receipt = await client.pull(tmp_path / "a.db", query=query, on_progress=on_progress)
+    assert (receipt.complete, receipt.records, receipt.counted) == (True, 251, 251)
+    assert table(tmp_path / "a.db") == sorted([*dataset.ids, *late])
+
+
+async def test_a_wrong_token_writes_nothing(connect, dataset, query, tmp_path):
+    """The error is the client's, and the directory is as it was."""
+    api, _ = await connect(dataset)
+    async with ServetelClient("wrong-token-123456", base_url=api.base_url, rate=None) as client:
+        with pytest.raises(AuthenticationError):
+            await client.pull(tmp_path / "a.db", query=query)
+    assert names(tmp_path) == []

@@ -1,0 +1,65 @@
+"""The writer's thread: one call after another, and never abandoned."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import anyio
+import pytest
+
+from servetel_async.bulk.writer import Writer
+
+
+@pytest.fixture
+def writer():
+    writer = Writer()
+    yield writer
+    writer.close()
+
+
+async def test_a_result_and_an_error_come_back(writer):
+    """What the work returns or raises is what the caller gets."""
+    assert await writer.run(max, 1, 2) == 2
+    with pytest.raises(ZeroDivisionError):
+        await writer.run(divmod, 1, 0)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_cancelled_caller_waits_for_the_work(writer, fails):
+    """However often it is cancelled: the work is over when the cancellation arrives."""
+    begun, go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work():
+        begun.set()
+        go.wait()
+        ended.set()
+        if fails:
+            raise OSError
+
+    task = asyncio.create_task(writer.run(work))
+    await asyncio.to_thread(begun.wait)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0)
+    assert not task.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+async def test_a_cancel_scope_waits_too(writer):
+    """A scope that is cancelled meanwhile ends after the work, without spinning."""
+    go = threading.Event()
+    done = []
+
+    def work():
+        go.wait()
+        done.append(True)
+
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        asyncio.get_running_loop().call_later(0.02, go.set)
+        await writer.run(work)
+    assert done == [True]

@@ -1,0 +1,171 @@
+"""``servetel pull``: what it writes, what it prints, and where."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import stat
+from contextlib import closing
+from datetime import datetime, timedelta
+
+import pytest
+
+from servetel_async import IST
+from servetel_async.emulator import Dataset
+from tests.cli.conftest import MONTH
+
+
+async def test_a_month_into_a_file(servetel, emulate, dataset, tmp_path):
+    """The file holds the server's bytes, the receipt goes to standard error, standard output stays empty."""
+    ended = await servetel("pull", "may.ndjson", *MONTH, api=await emulate(dataset))
+    assert (ended.code, ended.out) == (0, b"")
+    assert ended.lines[0] == "250 of the 250 the API counted"
+    assert (tmp_path / "may.ndjson").read_bytes().splitlines() == [call.body for call in dataset.calls]
+
+
+async def test_standard_output_is_data_only(servetel, emulate, dataset, tmp_path):
+    """With - every line of standard output is a record, and no file is made."""
+    ended = await servetel("pull", "-", *MONTH, api=await emulate(dataset))
+    assert ended.code == 0
+    assert ended.out.splitlines() == [call.body for call in dataset.calls]
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_the_output_is_private(servetel, emulate, dataset, tmp_path):
+    """Every file that a pull makes is 0600."""
+    await servetel("pull", "may.db", *MONTH, api=await emulate(dataset))
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {
+        "may.db": 0o600,
+        "may.db.receipt.json": 0o600,
+    }
+
+
+async def test_nothing_is_overwritten_unasked(servetel, emulate, dataset, tmp_path):
+    """A file that exists is refused without a request, and replaced with --overwrite."""
+    api = await emulate(dataset)
+    (tmp_path / "may.ndjson").write_text("mine")
+    ended = await servetel("pull", "may.ndjson", *MONTH, api=api)
+    assert (ended.code, api.requests) == (2, [])
+    assert (tmp_path / "may.ndjson").read_text() == "mine"
+    assert (await servetel("pull", "may.ndjson", *MONTH, "--overwrite", api=api)).code == 0
+    assert (tmp_path / "may.ndjson").read_text() != "mine"
+
+
+async def test_filters_are_flags(servetel, emulate, dataset):
+    """Each filter reaches the API; several agents are several values."""
+    api = await emulate(dataset)
+    agents = [agent.id for agent in dataset.centre.agents[:3]]
+    flags = [flag for agent in agents for flag in ("--agents", agent)]
+    ended = await servetel(
+        "pull", "-", *MONTH, *flags, "--direction", "inbound", "--call-type", "c", "--duration", ">=5", api=api
+    )
+    assert ended.code == 0, ended.err
+    want = api.truth(
+        {"agents[]": [f"agent|{each}" for each in agents]},
+        direction="inbound",
+        call_type="c",
+        duration=5,
+        operator=">=",
+    )
+    assert [json.loads(line)["id"] for line in ended.out.splitlines()] == want
+    assert want
+
+
+@pytest.mark.parametrize("way", [("--last", "2d"), ("--last", "30h"), ("--yesterday",), ("--from-date", "{day}")])
+async def test_other_ways_to_name_a_range(servetel, emulate, way):
+    """Days, hours, yesterday and an open end are read on the account's calendar."""
+    now = datetime.now(IST)
+    recent = Dataset.range(f"{now - timedelta(days=3):%Y-%m-%d}", f"{now:%Y-%m-%d %H:%M:%S}", calls=200)
+    day = f"{now - timedelta(days=1):%Y-%m-%d}"
+    ended = await servetel(
+        "pull", "-", "--rate", "0", *(part.format(day=day) for part in way), api=await emulate(recent)
+    )
+    assert ended.code == 0, ended.err
+    dates = {json.loads(line)["date"] for line in ended.out.splitlines()}
+    assert day in dates
+    if way == ("--yesterday",):
+        assert dates == {day}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--month", "2024-13"),
+        ("--month", "2024-05", "--yesterday"),
+        ("--to-date", "2024-05-01"),
+        ("--last", "soon"),
+        ("--from-date", "2024-05-09", "--to-date", "2024-05-01"),
+        ("--month", "2024-05", "--direction", "sideways"),
+        ("--month", "2024-05", "--page-size", "0"),
+        ("--month", "2024-05", "--token", "canary-token-123"),
+        ("--month", "2024-05", "--json"),
+        ("--month", "2024-05", "--base-url", "http://example.com"),
+        ("--month", "2024-05", "--token-file", "missing"),
+    ],
+)
+async def test_a_wrong_command_costs_no_request(servetel, emulate, dataset, arguments):
+    """Usage and configuration end with 2 and a message; a token on the command line is refused and not repeated."""
+    api = await emulate(dataset)
+    ended = await servetel("pull", "-", *arguments, api=api)
+    assert (ended.code, ended.out, api.requests) == (2, b"", [])
+    assert ended.err
+    assert b"canary" not in ended.err
+    assert b"Traceback" not in ended.err
+
+
+async def test_dry_run_counts_and_writes_nothing(servetel, emulate, dataset, tmp_path):
+    """It tells calls, requests and time, and sends the counting request only."""
+    api = await emulate(dataset)
+    ended = await servetel("pull", "may.ndjson", "--month", "2024-05", "--dry-run", api=api)
+    assert (ended.code, len(api.requests)) == (0, 1)
+    assert ended.out.decode() == "250 calls, about 4 requests, about 2.0 s; nothing was written\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_json_events(servetel, emulate, dataset):
+    """Each line of standard output is an object, the last one is the receipt."""
+    ended = await servetel("pull", "may.db", *MONTH, "--json", api=await emulate(dataset))
+    events = [json.loads(line) for line in ended.out.splitlines()]
+    assert [event["event"] for event in events] == ["start", "progress", "receipt"]
+    assert (events[-1]["complete"], events[-1]["records"], events[-1]["counted"]) == (True, 250, 250)
+    assert ended.err == b""
+
+
+async def test_json_tells_an_error_too(servetel, emulate, dataset):
+    """A program that reads events learns how it ended."""
+    api = await emulate(dataset)
+    ended = await servetel("pull", "may.db", *MONTH, "--json", api=api, SERVETEL_TOKEN="canary-token-123")
+    last = json.loads(ended.out.splitlines()[-1])
+    assert (ended.code, last["event"], last["error"], last["exit_code"]) == (4, "error", "AuthenticationError", 4)
+
+
+async def test_a_token_file(servetel, emulate, dataset, tmp_path):
+    """It is used before the environment's token, and must be the owner's alone."""
+    api = await emulate(dataset)
+    file = tmp_path / "token"
+    file.write_text(api.token + "\n")
+    file.chmod(0o600)
+    environment = {"api": api, "SERVETEL_TOKEN": "canary-token-123"}
+    assert (await servetel("pull", "a.db", *MONTH, "--token-file", "token", **environment)).code == 0
+    file.chmod(0o644)
+    assert (await servetel("pull", "b.db", *MONTH, "--token-file", "token", **environment)).code == 2
+
+
+async def test_quiet_still_shows_the_receipt(servetel, emulate, dataset):
+    """--quiet takes the progress away and nothing else."""
+    ended = await servetel("pull", "may.db", *MONTH, "--quiet", api=await emulate(dataset))
+    assert len(ended.lines) == 2
+
+
+async def test_names_reach_the_database_as_they_are(servetel, emulate, tmp_path):
+    """Escapes and markup in a name are data: kept in the output, and nowhere on the terminal."""
+    day = Dataset.range("2024-05-06", "2024-05-06", calls=5)
+    api = await emulate(day)
+    name = "\x1b[31mEve[bold]\u202e\x07"
+    api.insert("2024-05-06 12:00:00", agent_name=name)
+    ended = await servetel("pull", "may.db", *MONTH, api=api)
+    assert ended.code == 0
+    assert b"Eve" not in ended.out + ended.err
+    with closing(sqlite3.connect(tmp_path / "may.db")) as database:
+        assert database.execute("SELECT count(*) FROM call_records WHERE agent_name = ?", (name,)).fetchone() == (1,)

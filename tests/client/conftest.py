@@ -1,0 +1,5 @@
+"""The fixtures of the transport's tests serve the client's as well."""
+
+from tests.transport.conftest import _clean_environment, connect, emulate, loop_log, month, serve, small, stack
+
+__all__ = ["_clean_environment", "connect", "emulate", "loop_log", "month", "serve", "small", "stack"]

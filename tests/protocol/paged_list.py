@@ -1,0 +1,141 @@
+"""A list of calls behind a page number, as a server may serve it, and a reader of it without a network.
+
+The server answers in the moment it is asked, from the list as it stands then; the reader takes the answers later, in order or not, with a
+window of pages outstanding, exactly as ``servetel_async.reading`` does. So concurrency is a matter of interleaving, and every run repeats.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, NamedTuple
+
+from servetel_async.protocol.decoding import SLICE
+from servetel_async.protocol.pages import PageWalk, Step
+from servetel_async.protocol.sieve import Sieve
+from servetel_async.protocol.windows import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from random import Random
+
+MAY = "2024-05-10"
+
+
+class Call(NamedTuple):
+    """What a sieve looks at."""
+
+    id: str
+    date: str = MAY
+    time: str = "10:00:00"
+
+
+class Page(NamedTuple):
+    """What a walk looks at."""
+
+    calls: list[Call]
+    count: int | None
+    echo: int | None
+
+    @property
+    def edges(self) -> tuple[str, str, int]:
+        return (self.calls[0].id, self.calls[-1].id, len(self.calls)) if self.calls else ("", "", 0)
+
+
+class EndlessError(AssertionError):
+    """More requests than any reading may send."""
+
+
+def some(number: int) -> list[Call]:
+    """So many calls, newest first."""
+    return [Call(f"c{index:05}") for index in range(number, 0, -1)]
+
+
+COUNTS: dict[str, Callable[[int, int], int | None]] = {
+    "total": lambda total, rows: total,
+    "page-only": lambda total, rows: rows,
+    "missing": lambda total, rows: None,
+    "half": lambda total, rows: total // 2,
+    "one less": lambda total, rows: max(0, total - 1),
+    "one": lambda total, rows: min(1, total),
+    "one more": lambda total, rows: total + 1,
+    "double": lambda total, rows: 2 * total + 1,
+}
+"""What a server may send as ``count``."""
+
+
+@dataclasses.dataclass
+class PagedList:
+    """A server: its calls, and its habits.
+
+    Attributes:
+        count: name of an entry of ``COUNTS``.
+        cap: rows on a page at most, whatever is asked for.
+        end: what stands past the last page: ``"empty"`` or ``"clamp"`` (the last page again).
+        echo: whether a page says its number.
+        before: called before each answer; may change ``calls``.
+        damage: called with page number, how often it was asked for, and the page; gives the page that is sent.
+    """
+
+    calls: list[Call]
+    count: str = "total"
+    cap: int | None = None
+    end: str = "empty"
+    echo: bool = True
+    before: Callable[[PagedList], object] = lambda server: None
+    damage: Callable[[int, int, Page], Page] = lambda number, times, page: page
+    asked: list[int] = dataclasses.field(default_factory=list)
+    most: int = 0
+
+    def page(self, number: int, size: int) -> Page:
+        """Answer for one page."""
+        self.before(self)
+        self.asked.append(number)
+        size = min(size, self.cap or size)
+        pages = -(-len(self.calls) // size)
+        self.most = max(self.most, 3 * (pages + pages // 20 + 12) + 30)
+        if len(self.asked) > self.most:
+            raise EndlessError(f"{len(self.asked)} requests for {pages} pages")
+        shown = max(1, min(number, pages)) if self.end == "clamp" else number
+        rows = self.calls[(shown - 1) * size : shown * size]
+        page = Page(rows, COUNTS[self.count](len(self.calls), len(rows)), shown if self.echo else None)
+        return self.damage(number, self.asked.count(number), page)
+
+
+def read(
+    server: PagedList,
+    size: int = 20,
+    *,
+    window: int = 8,
+    dice: Random | None = None,
+    walk: PageWalk | None = None,
+    sieve: Sieve | None = None,
+    may_reread: bool = True,
+) -> list[Call]:
+    """Read the whole list; with ``dice``, take the pages in any order."""
+    walk = walk if walk is not None else PageWalk(size)
+    sieve = sieve if sieve is not None else Sieve(Window(None, None))
+    pending: dict[int, Page] = {}
+    got: list[Call] = []
+
+    def ask_ahead() -> None:
+        while len(pending) < window and (number := walk.next_page(len(pending))) is not None:
+            pending[number] = server.page(number, size)
+
+    while True:
+        ask_ahead()
+        if not pending:
+            if walk.conclude(may_reread=may_reread):
+                return got
+            sieve.begin_pass()
+            continue
+        number = min(pending) if dice is None else dice.choice(sorted(pending))
+        page = pending.pop(number)
+        step = walk.accept(number, rows=len(page.calls), count=page.count, echo=page.echo, edges=page.edges)
+        if step is Step.AGAIN:
+            pending[number] = server.page(number, size)
+        elif step is Step.DELIVER:
+            ask_ahead()
+            for start in range(0, len(page.calls), SLICE):
+                fresh, new_in_pass = sieve.sift(page.calls[start : start + SLICE])
+                walk.sifted(new=len(fresh), new_in_pass=new_in_pass, number=number)
+                got += fresh
