@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from datetime import tzinfo
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack, cast
 
 import anyio
 
-from servetel_async.counting import count_calls
-from servetel_async.errors import ConfigurationError, OutOfWindowError, PagingError
-from servetel_async.protocol.clock import IST
+from servetel_async.counting import check_alone, count_calls
+from servetel_async.errors import ConfigurationError, OutOfWindowError
+from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.decoding import PageBody, read_page
 from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, build_query
 from servetel_async.protocol.records import CallPage, CallRecord
 from servetel_async.protocol.sieve import Sieve
-from servetel_async.settings import Brand, RateLimit, Retry, Timeouts, check_base_url, read_sources
+from servetel_async.protocol.tokens import hide
+from servetel_async.settings import Brand, RateLimit, Retry, Sources, Timeouts, check_base_url, read_sources
 from servetel_async.stream import CallStream, check_whole
 from servetel_async.transport.auth import LoginToken, ProvidedToken, StaticToken
 from servetel_async.transport.tasks import end
@@ -106,14 +107,12 @@ class ServetelClient:
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
         on_event: Callable[[Event], object] | None = None,
     ) -> None:
+        token, email, password, base_url = hide(token), hide(email), hide(password), hide(base_url)
         check_whole("max_concurrency", max_concurrency)
         check_whole("page_size", page_size)
         if array_style not in ARRAY_STYLES:
             raise ConfigurationError("there is no such array_style", fix=f"use one of {', '.join(ARRAY_STYLES)}")
-        if not isinstance(zone, tzinfo):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ConfigurationError(
-                "zone is not a time zone", fix='for example IST, or zoneinfo.ZoneInfo("Europe/London")'
-            )
+        name_zone(zone)
         _check_kinds(retry=(retry, Retry), timeouts=(timeouts, Timeouts))
         if on_event is not None and not callable(on_event):  # pyright: ignore[reportUnnecessaryComparison]
             raise ConfigurationError("on_event cannot be called", fix="give a function of one event")
@@ -123,7 +122,8 @@ class ServetelClient:
         self.count_is_total = False
         self._array_style: ArrayStyle = array_style
         self._tasks: set[asyncio.Task[Any]] = set()
-        sources = read_sources()
+        told = (token is not None or email is not None) and (base_url is not None or brand is not None)
+        sources = Sources() if told else read_sources()
         self._tokens = self._token_source(token, email, password, sources.token)
         self._transport = Transport(
             _where(base_url, brand, sources.base_url, sources.brand),
@@ -169,7 +169,7 @@ class ServetelClient:
             ConfigurationError: here, before anything is sent, for whatever the API would misread.
             ResumeMismatchError: ``start`` belongs to another query.
         """
-        asked = build_query(query, from_date, to_date, dict(filters))
+        asked = build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
         page_size = self._page_size(page_size)
         if max_records is not None:
             check_whole("max_records", max_records)
@@ -199,7 +199,7 @@ class ServetelClient:
         Raises:
             ServetelError: see ``errors``.
         """
-        asked = build_query(query, from_date, to_date, dict(filters))
+        asked = build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
         deadline_at = _deadline_at(deadline)
         total = 0
         for window in asked.window(self.zone).split():
@@ -235,6 +235,7 @@ class ServetelClient:
         asked = build_query(None, from_date, to_date, {"call_id": call_id})
         window = asked.window(self.zone)
         page = (await self._fetch(asked, window, 1, self.page_size, _deadline_at(deadline))).value
+        check_alone(page, 1)
         calls = _decode(page, self.zone)
         for call in calls:
             if call.call_id == asked.call_id:
@@ -271,10 +272,7 @@ class ServetelClient:
         asked = build_query(query, None, None, {})
         window = asked.window(self.zone)
         body = (await self._fetch(asked, window, page, self._page_size(page_size), _deadline_at(deadline))).value
-        if body.page is not None and body.page != page and body.open()[2]:
-            raise PagingError(
-                f"page {body.page} came instead", page=page, why="the server does not heed the page number"
-            )
+        check_alone(body, page)
         records = _decode(body, self.zone)
         Sieve(window).sift(records)
         return CallPage(records=tuple(records), number=page, count=body.count, limit=body.limit, raw=body.body)
@@ -312,7 +310,7 @@ class ServetelClient:
         """
         from servetel_async.bulk.pull import pull  # noqa: PLC0415 - whoever only streams needs no sinks
 
-        asked = build_query(query, from_date, to_date, dict(filters))
+        asked = build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
         return await pull(self, dest, asked, overwrite=overwrite, on_progress=on_progress, strict=strict)
 
     # What it owns
@@ -396,8 +394,11 @@ class ServetelClient:
         return ProvidedToken(token, self._spawn) if callable(token) else StaticToken(token)
 
     def __repr__(self) -> str:
-        state = "closed" if self._transport.closed else f"{self._transport.in_flight} in flight"
-        return f"<ServetelClient {self._transport.base_url}, {state}>"
+        transport: Transport | None = getattr(self, "_transport", None)
+        if transport is None:  # a traceback out of __init__ asks too
+            return "<ServetelClient, not made>"
+        state = "closed" if transport.closed else f"{transport.in_flight} in flight"
+        return f"<ServetelClient {transport.base_url}, {state}>"
 
     def __reduce__(self) -> Any:
         """Refuse: a pickled client would carry the token into a queue or a file."""

@@ -6,6 +6,7 @@ around must not decide whose calls are pulled.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import ipaddress
 import os
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from servetel_async.errors import ConfigurationError
+from servetel_async.protocol.tokens import Secret
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,8 +82,9 @@ class Retry:
     budget: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("attempts", "budget"):
-            _check_positive(f"Retry({name}=)", getattr(self, name), whole=True)
+        _check_positive("Retry(attempts=)", self.attempts, whole=True)
+        if self.budget != 0:
+            _check_positive("Retry(budget=)", self.budget, whole=True)
         for name in ("base", "cap", "throttled_base", "throttled_cap", "longest_wait"):
             _check_positive(f"Retry({name}=)", getattr(self, name))
 
@@ -213,16 +216,22 @@ def _read_profile(environment: Mapping[str, str]) -> dict[str, str]:
     name = environment.get("SERVETEL_PROFILE", "")
     given = environment.get("SERVETEL_CONFIG")
     file = _expand(given or "~/.config/servetel/config.toml")
-    if not file.is_file():
+    try:
+        found = file.is_file()
+    except OSError:  # a home that this user may not look into
+        found = False
+    if not found:
         if name or given:
             raise ConfigurationError(
                 "the profile's file does not exist", fix=f"write {file}, or unset SERVETEL_PROFILE"
             )
         return {}
-    try:
-        profiles: Any = tomllib.loads(_read_private(file, "the profile's file")).get("profiles", {})
-    except tomllib.TOMLDecodeError:  # its message may quote a secret
-        raise ConfigurationError(f"{file} is not TOML", fix="see the how-to about logging in") from None
+    text = Secret(_read_private(file, "the profile's file"))
+    profiles: Any = None
+    with contextlib.suppress(tomllib.TOMLDecodeError):  # raised on, it would carry the file and its secrets along
+        profiles = tomllib.loads(text).get("profiles", {})
+    if profiles is None:
+        raise ConfigurationError(f"{file} is not TOML", fix="see the how-to about logging in")
     profile = profiles.get(name or "default") if isinstance(profiles, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
     if profile is None and name:
         raise ConfigurationError(f"{file} has no profile of that name", fix="check SERVETEL_PROFILE")

@@ -80,9 +80,9 @@ def stamp(moment: datetime) -> str:
     return moment.isoformat(sep=" ", timespec="seconds")
 
 
-def read_stamp(text: str | None, zone: tzinfo) -> datetime | None:
+def read_stamp(text: str | None, zone: tzinfo | None) -> datetime | None:
     """Read a stamp of a record as an aware moment; None for whatever is not one (``24:00:00``, ``00/00/0000``)."""
-    if text is None:
+    if text is None or zone is None:
         return None
     try:
         moment = datetime.fromisoformat(text)
@@ -110,27 +110,40 @@ def from_epoch(seconds: float, zone: tzinfo) -> datetime | None:
         return None
 
 
-_zones: dict[str, tzinfo] = {}
+_zones: dict[str, tzinfo | None] = {}
 
 
 def name_zone(zone: tzinfo) -> str | None:
-    """Give a zone's name, for records to carry: a text can be written as JSON and sent to another process."""
+    """Name a zone for records to carry: a text can be written as JSON and means the same in another process.
+
+    Raises:
+        ConfigurationError: neither a fixed offset nor a zone of the time-zone database.
+    """
     if zone is IST:
         return None
-    name = str(zone)
-    _zones[name] = zone
-    return name
+    if isinstance(zone, timezone):
+        return _offset_name(zone)
+    key = getattr(zone, "key", None)
+    if isinstance(key, str):
+        return key
+    raise ConfigurationError(
+        "zone has no name", fix='give IST, a datetime.timezone, or for example zoneinfo.ZoneInfo("Europe/London")'
+    )
 
 
-def zone_named(name: str | None) -> tzinfo:
-    """Find a zone by the name that ``name_zone`` gave it, also in another process; IST where there is no such zone."""
+def _offset_name(zone: timezone) -> str:
+    """``UTC+05:30``, whatever name the caller gave that offset."""
+    return str(timezone(zone.utcoffset(None)))
+
+
+def zone_named(name: str | None) -> tzinfo | None:
+    """Find the zone that ``name_zone`` named, IST for None; None for a name that is none."""
     if name is None:
         return IST
-    zone = _zones.get(name)
-    if zone is None:
+    if name not in _zones:
         try:
-            zone = datetime.strptime(name, "UTC%z").tzinfo if name.startswith("UTC") else ZoneInfo(name)
-        except (ValueError, OSError):  # ZoneInfo: no such zone, or a name that is a path
-            zone = None
-        zone = _zones[name] = IST if zone is None else zone
-    return zone
+            fixed = name.startswith("UTC")
+            _zones[name] = datetime.strptime(f"{name}+00:00"[:9], "UTC%z").tzinfo if fixed else ZoneInfo(name)
+        except (ValueError, OSError, KeyError, UnicodeError):
+            _zones[name] = None
+    return _zones[name]

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any, cast
@@ -116,7 +117,10 @@ def _id_of(row: msgspec.Raw) -> str:
         raw = _split_object(row).get("id")
     except (*_FAILURES, RecursionError):
         raw = None
-    return bytes(raw).decode("ascii", "backslashreplace").strip('"') if raw is not None else repr(hash(bytes(row)))
+    written = b"" if raw is None else bytes(raw)
+    if written in (b"", b"null", b'""'):
+        return hashlib.sha256(row).hexdigest()
+    return written.decode("ascii", "backslashreplace").strip('"')
 
 
 def _in_zone(records: Any, zone: tzinfo) -> Any:
@@ -130,18 +134,16 @@ def _in_zone(records: Any, zone: tzinfo) -> Any:
 def _decode_each(rows: list[msgspec.Raw], start: int) -> list[CallRecord]:
     records: list[CallRecord] = []
     for index, row in enumerate(rows, start):
-        try:
-            records.append(_record_or_rescue(row, index))
-        except RecursionError:
-            raise _unreadable(row, index, "it is nested too deeply") from None
+        record = _strict(row)
+        records.append(record if record is not None else rescue(row, index))
     return records
 
 
-def _record_or_rescue(row: msgspec.Raw, index: int) -> CallRecord:
+def _strict(row: msgspec.Raw) -> CallRecord | None:
     try:
         return _record(row)
-    except _FAILURES:
-        return rescue(row, index)
+    except (*_FAILURES, RecursionError):
+        return None
 
 
 def read_page(reply: Reply, now: float) -> PageBody:
@@ -318,15 +320,22 @@ def rescue(raw: msgspec.Raw | bytes, index: int = 0) -> CallRecord:
     Raises:
         MalformedResponseError: it is not an object, or holds no key of a call.
     """
-    try:
-        pairs = _split_object(raw)
-    except UnicodeDecodeError:  # in a key
-        pairs = _split_object(bytes(raw).decode("utf-8", "replace").encode())
-    except msgspec.DecodeError:
-        raise _unreadable(raw, index, "it is not a JSON object") from None
+    pairs: dict[str, msgspec.Raw] | None = None
+    with contextlib.suppress(msgspec.DecodeError):
+        try:
+            pairs = _split_object(raw)
+        except UnicodeDecodeError:  # in a key
+            pairs = _split_object(bytes(raw).decode("utf-8", "replace").encode())
+    if pairs is None:
+        raise _unreadable(raw, index, "it is not a JSON object")
     if not pairs.keys() & _RECORD_FIELDS.keys():
         raise _unreadable(raw, index, "it holds no key of a call")
-    fields, extra = _rescue_fields(pairs, _RECORD_FIELDS)
+    fields: dict[str, Any] | None = None
+    extra: dict[str, Any] = {}
+    with contextlib.suppress(RecursionError):
+        fields, extra = _rescue_fields(pairs, _RECORD_FIELDS)
+    if fields is None:
+        raise _unreadable(raw, index, "it is nested too deeply")
     if not fields.get("id"):
         # Without a key a call could be neither told from another nor counted once: its content is the key.
         fields["id"] = "sha256-" + hashlib.sha256(raw).hexdigest()[:24]
@@ -344,7 +353,9 @@ def _rescue_fields(pairs: dict[str, msgspec.Raw], readers: dict[str, Reader]) ->
             continue
         name, decode, special = reader
         try:
-            fields[name] = decode(raw)
+            value = decode(raw)
+            if value is not None or fields.get(name) is None:
+                fields[name] = value
         except UnicodeDecodeError:
             fields[name], extra[key] = _lossy(raw, decode), bytes(raw).decode("ascii", "backslashreplace")
         except msgspec.DecodeError:

@@ -7,7 +7,7 @@ Pages are offsets over a live list that the server may reorder, lengthen, shorte
    number of rows on the page, and only an empty page ends the list.
 3. A believed count ends the list when as many different calls were seen *and* the last page was short. Else one page
    past the end is asked for. One short page alone never ends anything.
-4. With no believed count the end is unknown: pages are asked ahead only in proportion to what was read (1 in 32), and
+4. With no believed count the end is unknown: pages are asked ahead only in proportion to what was read (1 in 40), and
    the empty page that ends the list is asked for twice.
 5. An empty page where the count says more is asked for twice more, then passed over; two in a row end the pass.
 6. A page with another number than asked, or the same rows again under the same count, is asked for once more, then
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PASSES = 3
 EMPTY_RETRIES = 2
-LOOK_AHEAD_SHARE = 32
+LOOK_AHEAD_SHARE = 40
 FRONT_PASSES = 8
 BARREN_PAGES = 8
 
@@ -64,16 +64,18 @@ class PageWalk:
         self.distinct = before
         self.passes = 0
         self._before = before
-        self._only_grew = True
+        self._grew_before = True  # up to this pass
+        self._count_before: int | None = None
         self._front_passes = 0
         self._previous_pass: tuple[int, int | None] | None = None
         self._begin(first)
 
     def _begin(self, first: int, *, front: bool = False) -> None:
+        if self.passes:
+            self._grew_before, self._count_before = self._only_grew, self.count
         self.passes += 1
         self._front = front
-        self._holed = False
-        self._lowest_gap: int | None = None  # the first page that was empty or short, where no count explains it
+        self._pages: dict[int, tuple[int, int | None]] = {}  # rows and count of each accepted page
         self.pass_distinct = self._before
         self._distinct_before = self.distinct
         self._next = first
@@ -82,6 +84,7 @@ class PageWalk:
         self._highest = 0  # the highest page that held rows, and how many
         self._highest_rows = 0
         self._empties = 0
+        self._lowest_empty: int | None = None
         self._barren = 0
         self._ended = False
         self._moved = False
@@ -116,9 +119,7 @@ class PageWalk:
         return 0 if self._at_end() else self._highest + ahead
 
     def _at_end(self) -> bool:
-        """Whether the end of the list is proved in this pass."""
-        if self._ended:
-            return True
+        """Whether the end of the list is proved in this pass, by the count."""
         if not self.believed or self.count is None or self.pass_distinct < self.count or self._moved:
             return False
         full = self.asked if self._accepted == 1 else self.size
@@ -150,7 +151,11 @@ class PageWalk:
             return Step.AGAIN
         self._accepted += 1
         self._learn(number, rows, count)
-        self._note_gap(number, rows)
+        self._pages[number] = (rows, count)
+        if not rows:
+            self._lowest_empty = number if self._lowest_empty is None else min(number, self._lowest_empty)
+        elif self._lowest_empty is not None and number > self._lowest_empty:
+            self._ended = False  # whatever seemed to be the end was none
         if not rows:
             self._empties += 1
             self._ended = self._ended or self._empties > 1 or not self._should_hold_rows(number, count)
@@ -175,17 +180,23 @@ class PageWalk:
             raise _contradiction(number, None)
         self._ended = self._ended or (self._barren >= BARREN_PAGES and number > self.last_page)
 
-    def _note_gap(self, number: int, rows: int) -> None:
+    def _is_holed(self) -> bool:
         """Without a count, rows behind a page that was not full are the only sign that rows are missing there."""
-        if rows and self._lowest_gap is not None and number > self._lowest_gap:
-            self._holed = True
-        if rows < self.size and (self._lowest_gap is None or number < self._lowest_gap):
-            self._lowest_gap = number
+        return any(rows < self.size for page, (rows, _) in self._pages.items() if page < self._highest)
+
+    @property
+    def _only_grew(self) -> bool:
+        """Whether no count was below an earlier one, in the order in which pages were asked for."""
+        last = self._count_before or 0
+        for _, (_, count) in sorted(self._pages.items()):
+            if count is not None and count < last:
+                return False
+            last = last if count is None else count
+        return self._grew_before
 
     def _learn(self, number: int, rows: int, count: int | None) -> None:
         if self.count is not None and count is not None and count != self.count:
             self._moved = self._moved or self._accepted > 1
-            self._only_grew = self._only_grew and count > self.count
         self.size = max(self.size, rows)
         self._rows += rows
         if rows and number > self._highest:
@@ -218,7 +229,9 @@ class PageWalk:
         """How often an empty page is asked for again before it is believed."""
         if self._should_hold_rows(number, count):
             return EMPTY_RETRIES
-        return 1 if self.believed is False and self._lowest_gap is None else 0
+        if self.believed or count or (number == 1 and count == 0) or self._empties:
+            return 0  # a count that exceeds no rows is a total; a first page that says 0 and holds 0 agrees with itself
+        return 1
 
     def _past_end(self, number: int) -> bool:
         """Whether a page that contradicts only shows a server that clamps: it was a probe, the count is reached."""
@@ -247,21 +260,27 @@ class PageWalk:
         this_pass = (self.pass_distinct, self.count)
         hopeless = this_pass == self._previous_pass and not self._moved
         if not may_reread or self.passes - self._front_passes >= PASSES or hopeless:
-            raise CountDriftError(
-                f"{self.pass_distinct} calls were found where the API counts {self.count}",
-                why="calls were added or removed while the list was read, or the count is wrong"
-                if not hopeless
-                else f"the list was read {self.passes} times with the same outcome, so the count is wrong",
-                fix="what was delivered is sound; ask for the range again, or for a range that ends in the past",
-            )
+            raise self._drift(hopeless=hopeless)
         self._previous_pass = None if self._front else this_pass
         self._begin(1)
         return False
 
+    def _drift(self, *, hopeless: bool) -> CountDriftError:
+        counted = "and pages in the middle were not full" if not self.believed else f"where the API counts {self.count}"
+        if hopeless:
+            why = f"the list was read {self.passes} times with the same outcome, so the count or the pages are wrong"
+        else:
+            why = "calls were added or removed while the list was read, or the count is wrong"
+        return CountDriftError(
+            f"{self.distinct} calls were found {counted}",
+            why=why,
+            fix="ask for the range again, or for one that ends in the past",
+        )
+
     def _is_complete(self) -> bool:
         if self.count is None or not self.believed:
             # Only an empty page could end this pass. Rows met twice show that the list moved: read until it is still.
-            return (self._rows == self.pass_distinct and not self._holed) or self._nothing_new()
+            return not self._is_holed() and (self._rows == self.pass_distinct or self._nothing_new())
         if self._only_grew and self.distinct >= self.count:
             return True
         return not self._front and not self._moved and self.pass_distinct == self.count

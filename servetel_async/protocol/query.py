@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any, Literal, Self, cast
@@ -119,7 +120,7 @@ class CallQuery:
         end = now if now is not None else datetime.now(UTC)
         try:
             start = end - timedelta(days=days, hours=hours)
-        except (TypeError, OverflowError):
+        except (TypeError, ValueError, OverflowError):
             start = end
         if not start < end:
             raise ConfigurationError("last() needs a length of time", fix="for example CallQuery.last(days=7)")
@@ -148,10 +149,10 @@ class CallQuery:
 
     def params(
         self, zone: tzinfo = IST, *, array_style: ArrayStyle = "brackets", window: Window | None = None
-    ) -> list[tuple[str, str]]:
+    ) -> Params:
         """Encode as pairs, in a fixed order; ``window`` stands in for the query's own range."""
         window = window if window is not None else self.window(zone)
-        pairs: list[tuple[str, str]] = []
+        pairs = Params()
         if window.start is not None:
             pairs.append(("from_date", stamp(window.start)))
         if window.end is not None:
@@ -182,6 +183,13 @@ class CallQuery:
         return f"CallQuery({', '.join(asked)})"
 
 
+class Params(list[tuple[str, str]]):
+    """Pairs that do not print: they hold phone numbers, and tracebacks print what lies around."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} parameters>"
+
+
 NAMES = frozenset(field.name for field in dataclasses.fields(CallQuery))
 
 
@@ -189,16 +197,18 @@ def build_query(
     query: CallQuery | None, from_date: Moment | None, to_date: Moment | None, filters: dict[str, Any]
 ) -> CallQuery:
     """Make one query of what a client's method was given: a query, keywords, or a query and changes to it."""
-    _known(filters)
+    given = dict(filters)
+    filters.clear()  # the caller's frame lives on while it waits, and should hold no phone number
+    _known(given)
     if from_date is not None:
-        filters["from_date"] = from_date
+        given["from_date"] = from_date
     if to_date is not None:
-        filters["to_date"] = to_date
+        given["to_date"] = to_date
     if query is None:
-        return CallQuery(**filters)
+        return CallQuery(**given)
     if not isinstance(query, CallQuery):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise ConfigurationError(f"query is a {type(query).__name__}", fix="give a CallQuery, or the filters by name")
-    return query.replace(**filters) if filters else query
+    return query.replace(**given) if given else query
 
 
 def _known(names: Iterable[str]) -> None:
@@ -215,7 +225,9 @@ def _one_of(name: str, value: object, known: dict[str, str]) -> str | None:
     if value is None:
         return None
     if not isinstance(value, str) or value.lower() not in known:
-        raise ConfigurationError(f"{name} has a value that the API does not know", fix=f"use one of {', '.join(known)}")
+        raise ConfigurationError(
+            f"{name}= has a value that the API does not know", fix=f"use one of {', '.join(known)}"
+        )
     return known[value.lower()]
 
 
@@ -224,7 +236,7 @@ def _text(name: str, value: object) -> str | None:
         return None
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise ConfigurationError(
-            f"{name} must be a text that is not empty and holds no control character",
+            f"{name}= must be a text that is not empty and holds no control character",
             why="the API ignores a filter that it cannot read",
             fix=f"write numbers as text: {name}='...'",
         )
@@ -239,12 +251,14 @@ def _several(name: str, value: object, *, lower: bool = True) -> tuple[str, ...]
         items: list[object] = [value]
     elif isinstance(value, Iterable) and not isinstance(value, bytes):
         items = list(cast("Iterable[object]", value))
+        if isinstance(value, AbstractSet):  # a set has another order in each process, a query has one
+            items.sort(key=str)
     else:
-        raise ConfigurationError(f"{name} must be a text or several texts")
+        raise ConfigurationError(f"{name}= must be a text or several texts", fix=f"for example {name}=[...] of ids")
     texts = tuple(text for text in (_text(name, item) for item in items) if text is not None)
     if len(texts) < max(1, len(items)):
         raise ConfigurationError(
-            f"{name} holds nothing",
+            f"{name}= holds nothing",
             why="the API would take that for no filter at all",
             fix=f"leave {name} out to ask for all",
         )
@@ -255,9 +269,9 @@ def _agent(agent: str) -> str:
     """``agent|ID``, also from a bare id and from the old page's ``agent||ID``."""
     kind, bar, identifier = agent.rpartition("|")
     if bar and kind.rstrip("|") != "agent":
-        raise ConfigurationError("agents holds a value of another kind", fix="write an agent as its id, or 'agent|ID'")
+        raise ConfigurationError("agents= holds a value of another kind", fix="write an agent as its id, or 'agent|ID'")
     if not identifier:
-        raise ConfigurationError("agents holds an agent without an id", fix="write an agent as its id, or 'agent|ID'")
+        raise ConfigurationError("agents= holds an agent without an id", fix="write an agent as its id, or 'agent|ID'")
     return f"agent|{identifier}"
 
 
@@ -266,11 +280,11 @@ def _duration(value: object) -> tuple[str, int] | None:
         return None
     if isinstance(value, tuple):
         parts = cast("tuple[Any, ...]", value)
-        value = "".join(str(part) for part in parts)
+        value = "".join(str(part) for part in parts) if len(parts) == 2 else None  # noqa: PLR2004 - operator, seconds
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ConfigurationError(
-            "duration needs an operator and whole seconds",
+            "duration= needs an operator and whole seconds",
             why="the API compares with >, <, >=, <= or !=, never for equality",
             fix="for example duration='>=60' or duration=('>=', 60)",
         )

@@ -23,8 +23,8 @@ Float = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
 #: A key must be something.
 Id = Annotated[str, msgspec.Meta(min_length=1)]
 
-#: Wire names of the two fields that are ours: no API of this family sends a key that starts with a tilde.
-EXTRA, ZONE = "~extra", "~zone"
+#: Wire names of the two fields that are ours: no API of this family would send these.
+EXTRA, ZONE = "servetel_async:extra", "servetel_async:zone"
 
 
 class Circle(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 import re
+from typing import Any
 
 from servetel_async.errors import ConfigurationError
 
@@ -26,6 +27,11 @@ class Secret(str):
         return Secret, ("***",)
 
 
+def hide(value: Any) -> Any:
+    """Make a text a ``Secret``; leave anything else as it is."""
+    return Secret(value) if isinstance(value, str) else value
+
+
 def normalise_token(text: object) -> Secret:
     """Accept ``Bearer x`` and ``Bearer=x``; refuse what cannot be a token, without echoing it.
 
@@ -34,7 +40,8 @@ def normalise_token(text: object) -> Secret:
     """
     if not isinstance(text, str):
         raise ConfigurationError(f"the token is a {type(text).__name__}", fix="give it as a text")
-    token = _PREFIX.sub("", text, count=1)
+    text = Secret(text)  # so that no traceback of what follows prints it
+    token = Secret(_PREFIX.sub("", text, count=1))
     if "*" in token or "•" in token:
         raise ConfigurationError(
             "the token is masked",
@@ -49,7 +56,7 @@ def normalise_token(text: object) -> Secret:
         )
     if len(token) < _SHORTEST:
         raise ConfigurationError("the token is too short to be one", fix="copy it again from the portal")
-    return Secret(token)
+    return token
 
 
 def expires_at(token: str) -> float | None:

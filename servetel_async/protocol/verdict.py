@@ -102,8 +102,8 @@ def judge(reply: Reply, now: float) -> Verdict:
         return OK
     payload = reply.payload()
     verdict = _by_status(status, payload, reply, now)
-    if verdict.error is not None:
-        verdict.error.status = status
+    assert verdict.error is not None  # noqa: S101 - for the type checker: only a 200 has none
+    verdict.error.status = status
     return verdict
 
 

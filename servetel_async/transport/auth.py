@@ -7,6 +7,7 @@ refused once are not sent again by this client.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import dataclasses
 import hashlib
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from servetel_async.errors import AuthenticationError, ConfigurationError, RateLimitError, ServetelError
 from servetel_async.protocol.reply import Reply, says_no, server_message
-from servetel_async.protocol.tokens import Secret, expires_at, normalise_token
+from servetel_async.protocol.tokens import Secret, expires_at, hide, normalise_token
 from servetel_async.protocol.verdict import Unacceptable, judge, malformed
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class LoginToken:
     """A token from e-mail and password, refreshed before it ends."""
 
     def __init__(self, email: object, password: object, post: Post, spawn: Spawn) -> None:
+        email, password = hide(email), hide(password)
         if not isinstance(email, str) or "@" not in email or not isinstance(password, str) or not password:
             raise ConfigurationError("a login needs an e-mail address and a password", fix="give email= and password=")
         self._credentials = {"email": Secret(email), "password": Secret(password)}
@@ -149,12 +151,13 @@ class LoginToken:
         """Trade a token that still lives for a fresh one; where that fails, log in."""
         reply = await self._post("/v1/auth/refresh", {}, self._token)
         if reply.status == 200 and not says_no(reply.payload()):  # noqa: PLR2004
-            return self._keep(reply)
+            with contextlib.suppress(Unacceptable):
+                return self._keep(reply)
         return await self._login()
 
     async def _login(self) -> Secret:
         if self._refused is not None:
-            raise self._refused
+            raise copy.copy(self._refused)
         wait = self._closed_until - time.monotonic()
         if wait > 0:
             raise self._throttled(wait)
@@ -176,7 +179,7 @@ class LoginToken:
                 fix="check the e-mail address and the password, then make a new client",
                 status=reply.status,
             )
-            raise self._refused
+            raise copy.copy(self._refused)
         raise Unacceptable(dataclasses.replace(verdict, retries=1))
 
     def _keep(self, reply: Reply) -> Secret:

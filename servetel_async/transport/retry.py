@@ -162,8 +162,8 @@ class Attempts(Generic[T]):
         """Whether trying ends here; takes note of the reason."""
         if self._verdict.action is not Action.RETRY:
             return False
-        if self._verdict.throttled:
-            self._pace.pause(time.monotonic(), min(wait, self._policy.longest_wait))
+        if self._verdict.throttled and wait <= self._policy.longest_wait:
+            self._pace.pause(time.monotonic(), wait)
         cost = THROTTLED_COST if self._verdict.throttled else TRANSIENT_COST
         reason: StoppedBy | None = None
         if self._counted >= self._policy.attempts:

@@ -8,6 +8,7 @@ nothing of aiohttp hangs on them as a context.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import time
 from collections import deque
@@ -161,8 +162,8 @@ class Transport:
         Raises:
             ServetelError: see ``errors``; carries page, attempts and what stopped them.
         """
-        url = URL(f"{self.base_url}{path}?{urlencode(params, quote_via=quote, safe='')}", encoded=True)
-        call = _Call(self, url, read, page, deadline_at)
+        # The URL lies in no frame: its query holds phone numbers, and tracebacks print what lies around.
+        call = _Call(self, self._url(path, params), read, page, deadline_at)
         attempts = Attempts(
             call.send,
             call.renew,
@@ -182,13 +183,20 @@ class Transport:
             error.page = page
         raise error
 
+    def _url(self, path: str, params: list[tuple[str, str]]) -> URL:
+        return URL(f"{self.base_url}{path}?{urlencode(params, quote_via=quote, safe='')}", encoded=True)
+
     async def post(self, path: str, payload: dict[str, str], token: Secret | None) -> Reply:
-        """POST once, for logins: these are never repeated here.
+        """POST once, for logins.
 
         Raises:
             Unacceptable: no whole reply came.
         """
-        return await self.exchange("POST", URL(self.base_url + path, encoded=True), token, payload=payload)
+        try:
+            return await self.exchange("POST", URL(self.base_url + path, encoded=True), token, payload=payload)
+        except Unacceptable as refusal:
+            verdict = dataclasses.replace(refusal.verdict, retries=1)  # the server may have counted it
+        raise Unacceptable(verdict)
 
     async def exchange(
         self,

@@ -1,5 +1,25 @@
 """The fixtures of the transport's tests serve the client's as well."""
 
-from tests.transport.conftest import _clean_environment, connect, emulate, loop_log, month, serve, small, stack
+from tests.transport.conftest import (
+    _clean_environment,
+    _modules_out_of_sight,
+    connect,
+    emulate,
+    loop_log,
+    month,
+    serve,
+    small,
+    stack,
+)
 
-__all__ = ["_clean_environment", "connect", "emulate", "loop_log", "month", "serve", "small", "stack"]
+__all__ = [
+    "_clean_environment",
+    "_modules_out_of_sight",
+    "connect",
+    "emulate",
+    "loop_log",
+    "month",
+    "serve",
+    "small",
+    "stack",
+]

@@ -117,8 +117,8 @@ def read(
     pending: dict[int, Page] = {}
     got: list[Call] = []
 
-    def ask_ahead() -> None:
-        while len(pending) < window and (number := walk.next_page(len(pending))) is not None:
+    def ask_ahead(in_hand: int = 0) -> None:
+        while len(pending) < window and (number := walk.next_page(len(pending) + in_hand)) is not None:
             pending[number] = server.page(number, size)
 
     while True:
@@ -134,7 +134,7 @@ def read(
         if step is Step.AGAIN:
             pending[number] = server.page(number, size)
         elif step is Step.DELIVER:
-            ask_ahead()
+            ask_ahead(in_hand=1)
             for start in range(0, len(page.calls), SLICE):
                 fresh, new_in_pass = sieve.sift(page.calls[start : start + SLICE])
                 walk.sifted(new=len(fresh), new_in_pass=new_in_pass, number=number)

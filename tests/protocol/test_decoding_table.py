@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servetel_async.errors import MalformedResponseError
+from servetel_async.protocol import clock
 from servetel_async.protocol.clock import IST, from_epoch, is_wall_stamp, read_stamp
 from servetel_async.protocol.decoding import SLICE, SMALL_BODY, read_page, rescue
 from servetel_async.protocol.records import CallPage, CallRecord, Circle, FlowStep
@@ -31,7 +32,14 @@ from servetel_async.protocol.windows import Window
 
 BODY = (Path(__file__).parent / "data" / "page.json").read_bytes()
 SAMPLE = json.loads(BODY)["results"][0]
-SECRETS = [SAMPLE["agent_number"], SAMPLE["client_number"], SAMPLE["agent_name"], SAMPLE["recording_url"], "Ravi", "token="]
+SECRETS = [
+    SAMPLE["agent_number"],
+    SAMPLE["client_number"],
+    SAMPLE["agent_name"],
+    SAMPLE["recording_url"],
+    "Ravi",
+    "token=",
+]
 
 
 def read(body, headers=None):
@@ -206,8 +214,16 @@ QUIRKS = [
     ("circle", 5, None, 5),
     ("circle", {"operator": "Jio", "state": "x"}, Circle("Jio"), {"operator": "Jio", "state": "x"}),
     ("circle", {"operator": 5, "circle": "Delhi"}, Circle(None, "Delhi"), {"operator": 5, "circle": "Delhi"}),
-    *((key, value, value, NOTHING) for key in ("notes", "contact_details", "dialer_call_details") for value in ({"a": 1}, [1], "x", None)),
-    *((key, value, value, NOTHING) for key in ("agent_hangup_data", "custom_status", "sip_agent_ids") for value in (None, ["x"], {}, "x")),
+    *(
+        (key, value, value, NOTHING)
+        for key in ("notes", "contact_details", "dialer_call_details")
+        for value in ({"a": 1}, [1], "x", None)
+    ),
+    *(
+        (key, value, value, NOTHING)
+        for key in ("agent_hangup_data", "custom_status", "sip_agent_ids")
+        for value in (None, ["x"], {}, "x")
+    ),
     ("missed_agents", [{"name": "x", "number": 1}], ({"name": "x", "number": 1},), NOTHING),
     ("missed_agents", None, None, NOTHING),
     ("missed_agents", {}, (), NOTHING),
@@ -235,8 +251,18 @@ QUIRKS = [
     ("call_flow", [None], None, [None]),
     ("call_flow", {"1": {"type": "b"}, "0": {"type": "a"}}, (FlowStep(type="a"), FlowStep(type="b")), NOTHING),
     ("call_flow", [{"anstime": 1, "time": 2}], (FlowStep(anstime=1, time=2),), NOTHING),
-    ("call_flow", [{"time": "1"}, {"time": 1}, {"time": 1.5}], (FlowStep(time="1"), FlowStep(time=1), FlowStep(time=1.5)), NOTHING),
-    ("call_flow", [{"id": "0501"}, {"id": 501}, {"id": None}], (FlowStep(id="0501"), FlowStep(id=501), FlowStep()), NOTHING),
+    (
+        "call_flow",
+        [{"time": "1"}, {"time": 1}, {"time": 1.5}],
+        (FlowStep(time="1"), FlowStep(time=1), FlowStep(time=1.5)),
+        NOTHING,
+    ),
+    (
+        "call_flow",
+        [{"id": "0501"}, {"id": 501}, {"id": None}],
+        (FlowStep(id="0501"), FlowStep(id=501), FlowStep()),
+        NOTHING,
+    ),
     ("call_flow", [{"num": 91000}], (FlowStep(num="91000"),), NOTHING),
     ("call_flow", [{"type": "a", "new": [1]}], (FlowStep(type="a", extra={"new": [1]}),), NOTHING),
     ("call_flow", [{"dtmf": 1}, {"dtmf": "#"}], (FlowStep(dtmf=1), FlowStep(dtmf="#")), NOTHING),
@@ -270,7 +296,10 @@ def test_the_other_name_of_the_account():
     assert (record.accountid, record.extra) == ("Demo", {})
 
 
-@pytest.mark.parametrize("raw", ['"accountid":"A","account_id":null', '"account_id":null,"accountid":"A"', '"account_id":"A","accountid":null'])
+@pytest.mark.parametrize(
+    "raw",
+    ['"accountid":"A","account_id":null', '"account_id":null,"accountid":"A"', '"account_id":"A","accountid":null'],
+)
 def test_a_null_does_not_wipe_out_the_account(raw):
     """Row 79: where both names come and one says nothing, the other counts."""
     assert one(raw).accountid == "A"
@@ -305,7 +334,13 @@ def test_the_names_that_are_ours_are_not_the_servers():
 
 @pytest.mark.parametrize(
     "row",
-    ['{"id":null,"time":"10:00:00"}', '{"time":"10:00:00"}', '{"id":"","time":"10:00:00"}', '{"id":true,"time":"1"}', '{"id":[],"time":"1"}'],
+    [
+        '{"id":null,"time":"10:00:00"}',
+        '{"time":"10:00:00"}',
+        '{"id":"","time":"10:00:00"}',
+        '{"id":true,"time":"1"}',
+        '{"id":[],"time":"1"}',
+    ],
     ids=["null", "missing", "empty", "true", "list"],
 )
 def test_a_record_without_an_id_has_its_content_for_one(row):
@@ -320,7 +355,14 @@ def test_a_record_without_an_id_has_its_content_for_one(row):
 
 @pytest.mark.parametrize(
     ("status", "seconds", "answered"),
-    [("answered", 0, True), ("Answered", None, True), ("missed", 0, False), (None, None, False), ("missed", 3, True), ("", -1, False)],
+    [
+        ("answered", 0, True),
+        ("Answered", None, True),
+        ("missed", 0, False),
+        (None, None, False),
+        ("missed", 3, True),
+        ("", -1, False),
+    ],
 )
 def test_whether_it_was_answered(status, seconds, answered):
     """The status says so, or seconds were counted."""
@@ -357,15 +399,63 @@ def test_a_moment_that_is_none(date, time):
     assert (record.started_at, record.ended_at) == (None, None)
 
 
-@pytest.mark.parametrize("zone", [IST, UTC, ZoneInfo("Europe/London"), ZoneInfo("America/New_York"), timezone(timedelta(hours=-9, minutes=-30))], ids=str)
+@pytest.mark.parametrize(
+    "zone",
+    [IST, UTC, ZoneInfo("Europe/London"), ZoneInfo("America/New_York"), timezone(timedelta(hours=-9, minutes=-30))],
+    ids=str,
+)
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_another_zone(zone, large):
     """Row 101: the same wall clock in the account's own zone is another moment, on every path through the decoder."""
-    rows = [{**SAMPLE, "id": str(index), "odd": 1} if index % 2 else {**SAMPLE, "id": str(index)} for index in range(300 if large else 3)]
+    rows = [
+        {**SAMPLE, "id": str(index), "odd": 1} if index % 2 else {**SAMPLE, "id": str(index)}
+        for index in range(300 if large else 3)
+    ]
     records = decode(json.dumps({"results": rows}).encode(), zone)
     assert {record.started_at for record in records} == {datetime(2024, 5, 2, 19, 19, 59, tzinfo=zone)}
-    assert {record.started_at.utcoffset() for record in records} == {datetime(2024, 5, 2, 19, 19, 59, tzinfo=zone).utcoffset()}
+    assert {record.started_at.utcoffset() for record in records} == {
+        datetime(2024, 5, 2, 19, 19, 59, tzinfo=zone).utcoffset()
+    }
     assert pickle.loads(pickle.dumps(records)) == records
+
+
+ZONES = [
+    IST,
+    UTC,
+    ZoneInfo("UTC"),
+    ZoneInfo("Europe/London"),
+    timezone(timedelta(hours=-9, minutes=-30)),
+    timezone(timedelta(hours=5, minutes=30)),
+    timezone(timedelta(hours=2), "Home"),
+    timezone(timedelta(hours=1), "CET"),
+]
+
+
+@pytest.mark.parametrize("zone", ZONES, ids=[f"{index}-{zone}" for index, zone in enumerate(ZONES)])
+def test_a_zone_crosses_processes(zone, monkeypatch):
+    """Row 101: a record that was pickled in one process is the same moment in the next, which has seen no zone before."""
+    record = decode(BODY, zone)[0]
+    moments = (record.started_at, record.ended_at)
+    data = pickle.dumps(record)
+    monkeypatch.setattr(clock, "_zones", {})
+    again = pickle.loads(data)
+    assert (again.started_at, again.ended_at) == moments
+
+
+def test_two_zones_of_one_name():
+    """Row 101: the calls of one client keep their moments when another client's zone happens to bear the same name."""
+    early, late = (decode(BODY, timezone(timedelta(hours=hours), "Office"))[0] for hours in (1, 2))
+    assert early.started_at - late.started_at == timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "../../etc/passwd", "/etc/passwd", "UTC+99:99", "UTC!", "Nowhere/Land", "a\0b", "x" * 9999, "\ud800"],
+    ids=ascii,
+)
+def test_a_zone_that_is_none(name):
+    """Row 84: a record that claims to stand in a zone that nobody knows breaks nothing."""
+    assert clock.zone_named(name).utcoffset(datetime(2024, 5, 2)) is not None  # noqa: DTZ001
 
 
 def test_a_stamp_that_names_its_zone():
@@ -394,7 +484,11 @@ def test_what_is_a_wall_stamp(text, is_one):
     assert is_wall_stamp(text) is is_one
 
 
-@pytest.mark.parametrize("time", ["", "soon", "nan", "inf", "-inf", "1e400", 10**18, -(10**18), "9" * 400, 1e308, None, "0x1"], ids=lambda time: repr(time)[:12])
+@pytest.mark.parametrize(
+    "time",
+    ["", "soon", "nan", "inf", "-inf", "1e400", 10**18, -(10**18), "9" * 400, 1e308, None, "0x1"],
+    ids=lambda time: repr(time)[:12],
+)
 def test_a_step_without_a_moment(time):
     """Row 84: what is no time of a step gives None."""
     assert FlowStep(time=time).at() is None
@@ -463,7 +557,11 @@ STRANGE = [
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_a_strange_value_costs_only_its_field(raw, key, given, large):
     """Rows 70 to 72, 82, 83: the value is replaced or None with a trace in ``extra``; the page, the record and its other fields stay."""
-    rows = ['{"id":"1","call_duration":54,"answered_seconds":40}'.replace('"call_duration":54,' if key == "call_duration" else "\0", "")]
+    rows = [
+        '{"id":"1","call_duration":54,"answered_seconds":40}'.replace(
+            '"call_duration":54,' if key == "call_duration" else "\0", ""
+        )
+    ]
     odd = '{"id":"2",' + raw + ',"answered_seconds":"40","lead_id":"x"}'
     body = '{"count":9,"results":[' + ",".join([*rows, odd, *(rows * (9000 if large else 1))]) + "]}"
     assert (len(body) > SMALL_BODY) == large
@@ -479,14 +577,20 @@ def test_a_strange_value_costs_only_its_field(raw, key, given, large):
 @pytest.mark.parametrize("strange", ["NaN", '"a\\ud800"', '"a\nb"'], ids=["nan", "surrogate", "control"])
 def test_a_strange_value_does_not_cost_the_digits_of_others(strange):
     """Row 70: on the lenient path too a number that is an id keeps its digits, and one that is a fraction its value."""
-    record = one(f'"notes": {strange}, "call_id": 1714657799.11930963, "uuid": 12345678901234567890123, "charges": 0.1, "call_duration": 5')
+    record = one(
+        f'"notes": {strange}, "call_id": 1714657799.11930963, "uuid": 12345678901234567890123, "charges": 0.1, "call_duration": 5'
+    )
     assert (record.call_id, record.uuid) == ("1714657799.11930963", "12345678901234567890123")
     assert (record.charges, record.call_duration) == (0.1, 5)
 
 
-def test_a_large_number_is_kept_as_text():
-    """Row 72: what 64 bits do not hold is kept as text, as ``records`` says: files and databases take it."""
-    assert one(f'"call_duration": {2**63}').extra == {"call_duration": str(2**63)}
+def test_a_large_number_is_kept_aside():
+    """Row 72: what 64 bits do not hold is in ``extra``, digit for digit; what no number holds is there as its text."""
+    assert one(f'"call_duration": {2**63}').extra == {"call_duration": 2**63}
+    assert one(f'"call_duration": {"9" * 5000}, "charges": 1e400').extra == {
+        "call_duration": "9" * 5000,
+        "charges": "1e400",
+    }
 
 
 BAD_UTF8 = [
@@ -520,7 +624,16 @@ def test_bad_utf_8_in_the_envelope():
     assert len(decode(b'{"count":1,"note":"\xff","results":[{"id":"1"}]}')) == 1
 
 
-@pytest.mark.parametrize("body", [b'{"results":{"\xff":{"id":"1"}}}', b'{"results":{"\\ud800":{"id":"1"}}}', b'{"results":{"\\q":{"id":"1"}}}', b'{"\xff":1,"results":[]}', b'{"results":{"0":}}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"results":{"\xff":{"id":"1"}}}',
+        b'{"results":{"\\ud800":{"id":"1"}}}',
+        b'{"results":{"\\q":{"id":"1"}}}',
+        b'{"\xff":1,"results":[]}',
+        b'{"results":{"0":}}',
+    ],
+)
 def test_a_strange_key_of_the_envelope_is_ours_to_judge(body):
     """Row 65: whatever keys the results are listed under, nothing but a page or our own verdict comes out."""
     try:
@@ -541,7 +654,20 @@ def test_no_results_and_no_count(count, size):
     assert read(body).open() == ("", "", 0)
 
 
-@pytest.mark.parametrize("envelope", [{"count": 5}, {}, {"count": 0, "size": 20}, {"count": None}, {"count": "many"}, {"count": 2**63}, {"count": 10**30}, {"count": -1}], ids=repr)
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        {"count": 5},
+        {},
+        {"count": 0, "size": 20},
+        {"count": None},
+        {"count": "many"},
+        {"count": 2**63},
+        {"count": 10**30},
+        {"count": -1},
+    ],
+    ids=repr,
+)
 def test_no_results_under_a_count(envelope):
     """Row 73: null for a list is never "no calls" unless the count is zero."""
     assert unacceptable(json.dumps({**envelope, "results": None}).encode()).retries == 3
@@ -567,7 +693,11 @@ def test_results_as_an_object(results, ids, large):
     assert read(body).open() == ((ids[0], ids[-1], len(ids)) if ids else ("", "", 0))
 
 
-@pytest.mark.parametrize("results", [{"message": "x"}, {"0": []}, [1], [None], ["x"], [[]], [{}], [{"foo": 1}], [{"id": "1"}, 5], [True]], ids=repr)
+@pytest.mark.parametrize(
+    "results",
+    [{"message": "x"}, {"0": []}, [1], [None], ["x"], [[]], [{}], [{"foo": 1}], [{"id": "1"}, 5], [True]],
+    ids=repr,
+)
 def test_what_is_no_record_is_named(results):
     """Row 85: what nobody can read as a call raises, with its place, its length and its digest, and nothing of its content."""
     page = read(json.dumps({"results": results}).encode())
@@ -626,21 +756,43 @@ def test_an_envelope_without_numbers():
 
 def test_duplicate_keys():
     """Row 80: the last one counts, on the fast path, in the rescue and in the envelope."""
-    assert [record.id for record in decode(b'{"count":1,"count":2,"results":[],"results":[{"id":"1","id":"2"},{"id":1,"id":3}]}')] == ["2", "3"]
+    assert [
+        record.id
+        for record in decode(b'{"count":1,"count":2,"results":[],"results":[{"id":"1","id":"2"},{"id":1,"id":3}]}')
+    ] == ["2", "3"]
     assert read(b'{"count":1,"count":2,"results":[]}').count == 2
 
 
 # Nesting ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", ['{"results":[{"id":"1","notes":%s}]}', '{"results":[{"id":"1","new":%s}]}', '{"note":%s,"results":[]}', '{"results":[%s]}', "%s"])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        '{"results":[{"id":"1","notes":%s}]}',
+        '{"results":[{"id":"1","new":%s}]}',
+        '{"note":%s,"results":[]}',
+        '{"results":[%s]}',
+        "%s",
+    ],
+)
 def test_endless_nesting_is_final(shape):
     """Row 81: 100,000 levels, also in what nobody reads, are malformed at once: another try brings the same."""
     verdict = unacceptable((shape % ("[" * 100_000 + "]" * 100_000)).encode())
     assert (verdict.action, verdict.retries) == (Action.FAIL, 0)
 
 
-@pytest.mark.parametrize("shape", ['{"id":"1","notes":%s}', '{"id":"1","new":%s}', '{"id":1,"call_flow":[{"new":%s}]}', '{"new":%s,"notes":NaN,"id":"1"}', "%s", '{"id":%s,"time":"1"}'])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        '{"id":"1","notes":%s}',
+        '{"id":"1","new":%s}',
+        '{"id":1,"call_flow":[{"new":%s}]}',
+        '{"new":%s,"notes":NaN,"id":"1"}',
+        "%s",
+        '{"id":%s,"time":"1"}',
+    ],
+)
 def test_nesting_at_the_limit(shape):
     """Row 81: at every depth around the interpreter's limit there is a record or our own error, from whatever depth it is called."""
 
@@ -705,7 +857,9 @@ def test_large_pages_come_in_slices():
 
 
 @pytest.mark.parametrize("opened", [False, True])
-@pytest.mark.parametrize("body", [BODY, b'{"results":[{"id":1}]}', b'{"results":[]}'], ids=["plain", "rescued", "empty"])
+@pytest.mark.parametrize(
+    "body", [BODY, b'{"results":[{"id":1}]}', b'{"results":[]}'], ids=["plain", "rescued", "empty"]
+)
 def test_slices_may_be_taken_again(body, opened):
     """Decoding a page twice, opened or not, gives the same calls twice."""
     page = read(body)
@@ -759,7 +913,12 @@ def test_a_record_is_a_value():
         record = decode(json.dumps({"results": [{**SAMPLE, "new": {"a": [1]}}]}).encode(), zone)[0]
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
             again = pickle.loads(pickle.dumps(record, protocol))
-            assert (again, hash(again), again.started_at, again.extra) == (record, hash(record), record.started_at, {"new": {"a": [1]}})
+            assert (again, hash(again), again.started_at, again.extra) == (
+                record,
+                hash(record),
+                record.started_at,
+                {"new": {"a": [1]}},
+            )
         assert copy.copy(record) == copy.deepcopy(record) == record
         assert hash(record) == hash(record.id)
         assert len({record, copy.copy(record)}) == 1
@@ -782,14 +941,30 @@ def test_the_rescue_alone():
 # Anything at all --------------------------------------------------------------------------------------------------------
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=8) | st.sampled_from(["1", "0", "", "nan", "null", "1.5"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4) | st.sampled_from(["0", "1", "type", "time", "id", "num"]), inner, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.sampled_from(["1", "0", "", "nan", "null", "1.5"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.text(max_size=4) | st.sampled_from(["0", "1", "type", "time", "id", "num"]), inner, max_size=4
+        )
+    ),
     max_leaves=8,
 )
 KEYS = st.sampled_from([*SAMPLE, "account_id", "sid", "~zone", "~extra", "extra", "zone"]) | st.text(max_size=4)
 RECORD = st.dictionaries(KEYS, JSON, max_size=8)
-ENVELOPE = st.dictionaries(st.sampled_from(["count", "limit", "size", "page", "success", "message", "error", "results"]) | st.text(max_size=3), JSON, max_size=5)
-QUICK = settings(deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck), max_examples=500)
+ENVELOPE = st.dictionaries(
+    st.sampled_from(["count", "limit", "size", "page", "success", "message", "error", "results"]) | st.text(max_size=3),
+    JSON,
+    max_size=5,
+)
+QUICK = settings(
+    deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck), max_examples=500
+)
 
 
 def decode_or_ours(body, headers=None):
@@ -815,7 +990,7 @@ def test_any_object_is_records_or_our_error(envelope, rows):
     decode_or_ours(json.dumps(envelope).encode())
 
 
-@QUICK
+@settings(QUICK, max_examples=300)
 @given(rows=st.lists(RECORD, max_size=6), seed=st.integers(0, 9), as_object=st.booleans(), large=st.booleans())
 def test_every_id_is_kept(rows, seed, as_object, large):
     """Row 85: whatever else the records hold, each comes out, in order, under its id, and every unknown key is kept."""
@@ -831,7 +1006,10 @@ def test_every_id_is_kept(rows, seed, as_object, large):
 
 
 @QUICK
-@given(body=st.binary(max_size=60), charset=st.none() | st.sampled_from(["utf-8", "utf-16", "latin-1", "utf-7", "x", "cp037"]))
+@given(
+    body=st.binary(max_size=60),
+    charset=st.none() | st.sampled_from(["utf-8", "utf-16", "latin-1", "utf-7", "x", "cp037"]),
+)
 def test_any_bytes_are_ours_to_judge(body, charset):
     """Rows 64, 69: random bytes, in any charset, are malformed and nothing worse."""
     decode_or_ours(body, {} if charset is None else {"content-type": f"a/b; charset={charset}"})
@@ -841,8 +1019,34 @@ def test_any_bytes_are_ours_to_judge(body, charset):
 def test_a_mutated_page_is_records_or_our_error(seed):
     """Rows 65, 69 to 85: a thousand mutations a seed of a page's bytes: flipped, cut, doubled, spliced with what hurts."""
     dice = Random(seed)
-    hurts = [b"NaN", b"null", b'"', b"\\", b"\\ud800", b"\xff", b"{", b"}", b"[", b"]", b",", b":", b"\0", b"1e400", b"9" * 30, b"{}", b"[]", b'""', b"-", b"\n", b"~zone", b"~extra", b"\xed\xa0\x80"]
-    body = json.dumps({"count": 3, "page": 1, "results": [SAMPLE, {"id": 7, "new": "x"}, {**SAMPLE, "id": "z"}]}).encode()
+    hurts = [
+        b"NaN",
+        b"null",
+        b'"',
+        b"\\",
+        b"\\ud800",
+        b"\xff",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b"\0",
+        b"1e400",
+        b"9" * 30,
+        b"{}",
+        b"[]",
+        b'""',
+        b"-",
+        b"\n",
+        b"~zone",
+        b"~extra",
+        b"\xed\xa0\x80",
+    ]
+    body = json.dumps(
+        {"count": 3, "page": 1, "results": [SAMPLE, {"id": 7, "new": "x"}, {**SAMPLE, "id": "z"}]}
+    ).encode()
     outcomes = set()
     for _ in range(1000):
         mutant = bytearray(body)
@@ -866,7 +1070,7 @@ ROWS = {
     69: "test_a_cut_body, test_a_cut_large_body, test_trailing_bytes",
     70: "test_a_strange_value_costs_only_its_field, test_a_strange_value_does_not_cost_the_digits_of_others",
     71: "test_a_strange_value_costs_only_its_field",
-    72: "test_a_strange_value_costs_only_its_field, test_a_large_number_is_kept_as_text",
+    72: "test_a_strange_value_costs_only_its_field, test_a_large_number_is_kept_aside",
     73: "test_no_results_and_no_count, test_no_results_under_a_count",
     74: "test_results_as_an_object",
     75: "test_an_envelope_without_numbers",

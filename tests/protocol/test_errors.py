@@ -18,7 +18,8 @@ from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.verdict import Fault, Unacceptable, judge, judge_fault
 
 TREE = sorted(
-    (kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, ServetelError)), key=lambda kind: kind.__name__
+    (kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, ServetelError)),
+    key=lambda kind: kind.__name__,
 )
 STATE = {
     "why": "the reason",
@@ -52,7 +53,9 @@ def test_an_error_pickles(kind, protocol):
     again = pickle.loads(pickle.dumps(error, protocol))
     assert type(again) is kind
     assert (vars(again), again.args, str(again)) == (vars(error), error.args, str(error))
-    assert vars(again) == STATE | {"what": "it happened", "attempts": 9, "__notes__": ["a note"]} | ({"retry_after": 4.5} if kind is RateLimitError else {})
+    assert vars(again) == STATE | {"what": "it happened", "attempts": 9, "__notes__": ["a note"]} | (
+        {"retry_after": 4.5} if kind is RateLimitError else {}
+    )
 
 
 @each
@@ -115,7 +118,11 @@ def test_the_callers_mistake_is_a_value_error():
 
 def test_the_branches():
     """What can be caught together: TLS with connections, body size with malformed replies, drift and filters with paging."""
-    parents = {kind.__name__: kind.__base__.__name__ for kind in TREE if kind.__base__ is not ServetelError and kind is not ServetelError}
+    parents = {
+        kind.__name__: kind.__base__.__name__
+        for kind in TREE
+        if kind.__base__ is not ServetelError and kind is not ServetelError
+    }
     assert parents == {
         "TLSError": "ConnectionFailedError",
         "BodyTooLargeError": "MalformedResponseError",
@@ -180,7 +187,17 @@ def errors_of_the_pure_part():
     for fault in Fault:
         yield judge_fault(fault).error
     deep = b"[" * 100_000
-    for body in (b"", b"<html>", b"{}", b'{"results":', b"\xff", b'{"results":5}', b'{"success":false}', b'{"results":[NaN', deep):
+    for body in (
+        b"",
+        b"<html>",
+        b"{}",
+        b'{"results":',
+        b"\xff",
+        b'{"results":5}',
+        b'{"success":false}',
+        b'{"results":[NaN',
+        deep,
+    ):
         try:
             read_page(Reply(200, body), 0.0)
         except Unacceptable as refusal:

@@ -1,7 +1,10 @@
 """Queries: every parameter and encoding, every kind of date, everything that is refused, and how a range is cut into windows."""
 
+# ruff: noqa: DTZ001 - the wall clock of an account has no zone by definition
+
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -61,7 +64,9 @@ PARAMETERS = [
 ]
 
 
-@pytest.mark.parametrize(("asked", "pairs"), PARAMETERS, ids=[f"{index}-{'-'.join(asked)}" for index, (asked, _) in enumerate(PARAMETERS)])
+@pytest.mark.parametrize(
+    ("asked", "pairs"), PARAMETERS, ids=[f"{index}-{'-'.join(asked)}" for index, (asked, _) in enumerate(PARAMETERS)]
+)
 def test_a_parameter(asked, pairs):
     """Each parameter becomes exactly the pairs that the API knows."""
     assert CallQuery(**asked).params() == pairs
@@ -89,10 +94,11 @@ def test_every_style_is_tested():
 
 def test_the_order_of_the_pairs_is_fixed():
     """The same query is the same text, whatever order its values were given in."""
-    values = dict(
-        call_id="x", duration=">1", services="s", broadcast=True, did_number="3", destination="2", callerid="1", ivr="i", department="d",
-        agents="a", call_type="m", direction="inbound", to_date="2024-05-02", from_date="2024-05-01",
-    )  # fmt: skip
+    values = {
+        "call_id": "x", "duration": ">1", "services": "s", "broadcast": True, "did_number": "3", "destination": "2", "callerid": "1",
+        "ivr": "i", "department": "d", "agents": "a", "call_type": "m", "direction": "inbound", "to_date": "2024-05-02",
+        "from_date": "2024-05-01",
+    }  # fmt: skip
     expected = "from_date to_date agents[] department[] ivr[] call_type direction callerid destination did_number broadcast call_id services duration operator"
     assert [name for name, _ in CallQuery(**values).params()] == expected.split()
     assert CallQuery(**dict(reversed(values.items()))).params() == CallQuery(**values).params()
@@ -112,11 +118,27 @@ MOMENTS = [
     pytest.param(NOON, "2024-05-02 17:30:00", "2024-05-02 17:30:00", id="utc"),
     pytest.param(NOON.astimezone(IST), "2024-05-02 17:30:00", "2024-05-02 17:30:00", id="ist"),
     pytest.param(NOON.astimezone(NEW_YORK), "2024-05-02 17:30:00", "2024-05-02 17:30:00", id="new-york"),
-    pytest.param(NOON.astimezone(timezone(timedelta(hours=14))), "2024-05-02 17:30:00", "2024-05-02 17:30:00", id="plus-14"),
-    pytest.param(NOON.replace(microsecond=999_999), "2024-05-02 17:30:00", "2024-05-02 17:30:00", id="microseconds-are-cut"),
-    pytest.param(datetime(2024, 5, 1, 18, 30, tzinfo=UTC), "2024-05-02 00:00:00", "2024-05-02 00:00:00", id="midnight-in-india"),
-    pytest.param(datetime(2024, 11, 3, 1, 30, fold=0, tzinfo=NEW_YORK), "2024-11-03 11:00:00", "2024-11-03 11:00:00", id="row-101-first-of-two"),
-    pytest.param(datetime(2024, 11, 3, 1, 30, fold=1, tzinfo=NEW_YORK), "2024-11-03 12:00:00", "2024-11-03 12:00:00", id="row-101-second-of-two"),
+    pytest.param(
+        NOON.astimezone(timezone(timedelta(hours=14))), "2024-05-02 17:30:00", "2024-05-02 17:30:00", id="plus-14"
+    ),
+    pytest.param(
+        NOON.replace(microsecond=999_999), "2024-05-02 17:30:00", "2024-05-02 17:30:00", id="microseconds-are-cut"
+    ),
+    pytest.param(
+        datetime(2024, 5, 1, 18, 30, tzinfo=UTC), "2024-05-02 00:00:00", "2024-05-02 00:00:00", id="midnight-in-india"
+    ),
+    pytest.param(
+        datetime(2024, 11, 3, 1, 30, fold=0, tzinfo=NEW_YORK),
+        "2024-11-03 11:00:00",
+        "2024-11-03 11:00:00",
+        id="row-101-first-of-two",
+    ),
+    pytest.param(
+        datetime(2024, 11, 3, 1, 30, fold=1, tzinfo=NEW_YORK),
+        "2024-11-03 12:00:00",
+        "2024-11-03 12:00:00",
+        id="row-101-second-of-two",
+    ),
     pytest.param(date(2024, 5, 2), "2024-05-02 00:00:00", "2024-05-02 23:59:59", id="date"),
     pytest.param(date(2024, 2, 29), "2024-02-29 00:00:00", "2024-02-29 23:59:59", id="leap-date"),
     pytest.param("2024-05-02", "2024-05-02 00:00:00", "2024-05-02 23:59:59", id="text-day"),
@@ -135,11 +157,22 @@ def test_a_moment(moment, first, last):
     assert CallQuery(to_date=moment).params() == [("to_date", last)]
 
 
-@pytest.mark.parametrize(("zone", "text"), [(IST, "2024-05-02 17:30:00"), (UTC, "2024-05-02 12:00:00"), (LONDON, "2024-05-02 13:00:00"), (NEW_YORK, "2024-05-02 08:00:00")], ids=str)
+@pytest.mark.parametrize(
+    ("zone", "text"),
+    [
+        (IST, "2024-05-02 17:30:00"),
+        (UTC, "2024-05-02 12:00:00"),
+        (LONDON, "2024-05-02 13:00:00"),
+        (NEW_YORK, "2024-05-02 08:00:00"),
+    ],
+    ids=str,
+)
 def test_the_accounts_zone(zone, text):
     """A ``datetime`` is told in the account's zone; a day or a text is already on its wall clock."""
     assert CallQuery(from_date=NOON).params(zone) == [("from_date", text)]
-    assert CallQuery(from_date="2024-05-02", to_date=date(2024, 5, 2)).params(zone) == CallQuery.day("2024-05-02").params()
+    assert (
+        CallQuery(from_date="2024-05-02", to_date=date(2024, 5, 2)).params(zone) == CallQuery.day("2024-05-02").params()
+    )
 
 
 BAD_MOMENTS = [
@@ -184,13 +217,19 @@ REVERSED = [
     (NOON, NOON - SECOND),
     (NOON.astimezone(NEW_YORK), NOON.astimezone(IST) - SECOND),
 ]
-MIXED = [(NOON, "2024-05-01"), (NOON, date(2024, 5, 1)), ("2024-05-03", NOON), (date(2024, 5, 3), NOON), ("2024-05-02 17:30:01", NOON)]
+MIXED = [
+    (NOON, "2024-05-01"),
+    (NOON, date(2024, 5, 1)),
+    ("2024-05-03", NOON),
+    (date(2024, 5, 3), NOON),
+    ("2024-05-02 17:30:01", NOON),
+]
 
 
 @pytest.mark.parametrize(("start", "end"), REVERSED, ids=range(len(REVERSED)))
 def test_a_reversed_range(start, end):
     """A range that ends before it begins is refused at once: the API would answer with an empty list."""
-    with pytest.raises(ConfigurationError, match="lies after to_date.*Swap the two"):
+    with pytest.raises(ConfigurationError, match=r"lies after to_date.*Swap the two"):
         CallQuery(from_date=start, to_date=end)
 
 
@@ -203,7 +242,11 @@ def test_a_reversed_range_of_two_kinds(start, end):
             ask(IST)
 
 
-@pytest.mark.parametrize(("start", "end"), [("2024-05-02", "2024-05-02"), (NOON, NOON), ("2024-05-02", NOON), (NOON, "2024-05-02")], ids=range(4))
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [("2024-05-02", "2024-05-02"), (NOON, NOON), ("2024-05-02", NOON), (NOON, "2024-05-02")],
+    ids=range(4),
+)
 def test_a_range_of_one_day_or_second(start, end):
     """Both bounds belong to the range: one second is a range."""
     window = CallQuery(from_date=start, to_date=end).window(IST)
@@ -213,20 +256,68 @@ def test_a_range_of_one_day_or_second(start, end):
 # Refusals ---------------------------------------------------------------------------------------------------------------
 
 REFUSED = [
-    *(pytest.param({name: value}, name, id=f"{name}-{index}") for name in ("callerid", "destination", "did_number", "call_id") for index, value in enumerate([919800000001, 1.5, "", "  ", b"x", ["1"], f"{PHONE}\n", f"{PHONE}\x00", "\ud800", True])),
-    *(pytest.param({"broadcast": value}, "broadcast", id=f"broadcast-{index}") for index, value in enumerate([1, "", "\n", ["true"]])),
-    *(pytest.param({name: value}, name, id=f"{name}-{index}") for name in ("agents", "department", "ivr", "services") for index, value in enumerate(["", [], [""], ["1", None], [1], 5, b"1", True, "\n", ["1", "\x1b"], [["1"]]])),
-    *(pytest.param({"agents": value}, "agents", id=f"agents-kind-{index}") for index, value in enumerate(["dept|1", "|1", "agent|", "agent||", ["1", "group|2"], "agent| "])),
-    *(pytest.param({"direction": value}, "direction", id=f"direction-{index}") for index, value in enumerate(["in", "", "both", 1, ["inbound"]])),
-    *(pytest.param({"call_type": value}, "call_type", id=f"call_type-{index}") for index, value in enumerate(["x", "", "a", 1, True])),
-    *(pytest.param({"duration": value}, "duration", id=f"duration-{index}") for index, value in enumerate(["60", "=60", "==60", "> -1", ">1.5", ">", "", ">6_0", "=>60", 60, (">",), (">", 60, 1), (">", 6, 0), (">", -1), (">", 1.5), (">", None), (">", True), ("", 60), [">", 60], ">" + "9" * 10])),
+    *(
+        pytest.param({name: value}, name, id=f"{name}-{index}")
+        for name in ("callerid", "destination", "did_number", "call_id")
+        for index, value in enumerate(
+            [919800000001, 1.5, "", "  ", b"x", ["1"], f"{PHONE}\n", f"{PHONE}\x00", "\ud800", True]
+        )
+    ),
+    *(
+        pytest.param({"broadcast": value}, "broadcast", id=f"broadcast-{index}")
+        for index, value in enumerate([1, "", "\n", ["true"]])
+    ),
+    *(
+        pytest.param({name: value}, name, id=f"{name}-{index}")
+        for name in ("agents", "department", "ivr", "services")
+        for index, value in enumerate(["", [], [""], ["1", None], [1], 5, b"1", True, "\n", ["1", "\x1b"], [["1"]]])
+    ),
+    *(
+        pytest.param({"agents": value}, "agents", id=f"agents-kind-{index}")
+        for index, value in enumerate(["dept|1", "|1", "agent|", "agent||", ["1", "group|2"], "agent| "])
+    ),
+    *(
+        pytest.param({"direction": value}, "direction", id=f"direction-{index}")
+        for index, value in enumerate(["in", "", "both", 1, ["inbound"]])
+    ),
+    *(
+        pytest.param({"call_type": value}, "call_type", id=f"call_type-{index}")
+        for index, value in enumerate(["x", "", "a", 1, True])
+    ),
+    *(
+        pytest.param({"duration": value}, "duration", id=f"duration-{index}")
+        for index, value in enumerate(
+            [
+                "60",
+                "=60",
+                "==60",
+                "> -1",
+                ">1.5",
+                ">",
+                "",
+                ">6_0",
+                "=>60",
+                60,
+                (">",),
+                (">", 60, 1),
+                (">", 6, 0),
+                (">", -1),
+                (">", 1.5),
+                (">", None),
+                (">", True),
+                ("", 60),
+                [">", 60],
+                ">" + "9" * 10,
+            ]
+        )
+    ),
 ]
 
 
 @pytest.mark.parametrize(("values", "name"), REFUSED)
 def test_a_refused_value(values, name):
     """What the API would misread or ignore is refused by name; the value itself, perhaps somebody's number, is not repeated."""
-    with pytest.raises(ConfigurationError, match=name) as caught:
+    with pytest.raises(ConfigurationError, match=f"(?i){name}") as caught:
         CallQuery(**values)
     text = str(caught.value)
     assert "98000" not in text
@@ -258,8 +349,11 @@ def test_an_unknown_parameter_is_refused():
     """The API ignores what it does not know and sends everything: so a misspelt name never gets there."""
     with pytest.raises(TypeError):
         CallQuery(start_date="2024-05-01")
-    for refuse in (lambda: CallQuery().replace(client_number=PHONE), lambda: build_query(None, None, None, {"client_number": PHONE})):
-        with pytest.raises(ConfigurationError, match="'client_number'.*whole history.*did_number") as caught:
+    for refuse in (
+        lambda: CallQuery().replace(client_number=PHONE),
+        lambda: build_query(None, None, None, {"client_number": PHONE}),
+    ):
+        with pytest.raises(ConfigurationError, match=r"'client_number'.*whole history.*did_number") as caught:
             refuse()
         assert PHONE not in str(caught.value)
 
@@ -268,14 +362,45 @@ def test_an_unknown_parameter_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("month", "last"), [("2024-05", "2024-05-31"), ("2024-02", "2024-02-29"), ("2023-02", "2023-02-28"), ("2000-02", "2000-02-29"), ("2100-02", "2100-02-28"), ("2024-12", "2024-12-31"), ("0001-01", "0001-01-31"), ("9999-12", "9999-12-31")]
+    ("month", "last"),
+    [
+        ("2024-05", "2024-05-31"),
+        ("2024-02", "2024-02-29"),
+        ("2023-02", "2023-02-28"),
+        ("2000-02", "2000-02-29"),
+        ("2100-02", "2100-02-28"),
+        ("2024-12", "2024-12-31"),
+        ("0001-01", "0001-01-31"),
+        ("9999-12", "9999-12-31"),
+    ],
 )
 def test_a_month(month, last):
     """A month is its first to its last second, leap years included, with filters as given."""
-    assert CallQuery.month(month, direction="inbound").params() == [("from_date", f"{month}-01 00:00:00"), ("to_date", f"{last} 23:59:59"), ("direction", "inbound")]
+    assert CallQuery.month(month, direction="inbound").params() == [
+        ("from_date", f"{month}-01 00:00:00"),
+        ("to_date", f"{last} 23:59:59"),
+        ("direction", "inbound"),
+    ]
 
 
-@pytest.mark.parametrize("month", ["2024-13", "2024-00", "0000-01", "2024-5", "05-2024", "2024-05-01", "May", "", None, 202405, date(2024, 5, 1), "2024-05 "], ids=repr)
+@pytest.mark.parametrize(
+    "month",
+    [
+        "2024-13",
+        "2024-00",
+        "0000-01",
+        "2024-5",
+        "05-2024",
+        "2024-05-01",
+        "May",
+        "",
+        None,
+        202405,
+        date(2024, 5, 1),
+        "2024-05 ",
+    ],
+    ids=repr,
+)
 def test_what_is_no_month(month):
     """Anything else is refused, with the way to write it."""
     with pytest.raises(ConfigurationError, match="YYYY-MM"):
@@ -288,7 +413,9 @@ def test_a_day():
         assert CallQuery.day(day).params() == [("from_date", "2024-02-29 00:00:00"), ("to_date", "2024-02-29 23:59:59")]
 
 
-@pytest.mark.parametrize("day", [NOON, datetime(2024, 5, 2), "2024-05-02 10:00:00", "today", "", "2023-02-29", 5, None], ids=repr)
+@pytest.mark.parametrize(
+    "day", [NOON, datetime(2024, 5, 2), "2024-05-02 10:00:00", "today", "", "2023-02-29", 5, None], ids=repr
+)
 def test_what_is_no_day(day):
     """A moment is no day, and neither is anything else."""
     with pytest.raises(ConfigurationError):
@@ -299,7 +426,10 @@ def test_what_is_no_day(day):
 
 def test_the_time_just_passed():
     """Days and hours back from now, to the second."""
-    assert CallQuery.last(days=1, hours=2, now=NOON).params() == [("from_date", "2024-05-01 15:30:00"), ("to_date", "2024-05-02 17:30:00")]
+    assert CallQuery.last(days=1, hours=2, now=NOON).params() == [
+        ("from_date", "2024-05-01 15:30:00"),
+        ("to_date", "2024-05-02 17:30:00"),
+    ]
     assert CallQuery.last(hours=0.5, now=NOON).params()[0] == ("from_date", "2024-05-02 17:00:00")
     before = datetime.now(UTC)
     query = CallQuery.last(days=7)
@@ -309,7 +439,18 @@ def test_the_time_just_passed():
 
 @pytest.mark.parametrize(
     "values",
-    [{}, {"days": 0}, {"days": -1}, {"days": float("nan")}, {"days": float("inf")}, {"days": 10**6}, {"days": "7"}, {"hours": None}, {"days": 1, "now": datetime(2024, 5, 2)}, {"days": 36_000, "now": datetime(5, 1, 1, tzinfo=UTC)}],
+    [
+        {},
+        {"days": 0},
+        {"days": -1},
+        {"days": float("nan")},
+        {"days": float("inf")},
+        {"days": 10**6},
+        {"days": "7"},
+        {"hours": None},
+        {"days": 1, "now": datetime(2024, 5, 2)},
+        {"days": 36_000, "now": datetime(5, 1, 1, tzinfo=UTC)},
+    ],
     ids=repr,
 )
 def test_what_is_no_time_just_passed(values):
@@ -320,13 +461,30 @@ def test_what_is_no_time_just_passed(values):
 
 # Values -----------------------------------------------------------------------------------------------------------------
 
-FULL = CallQuery(from_date="2024-05-01", to_date=date(2024, 5, 2), direction="inbound", call_type="m", agents=["1", "2"], department="d", ivr="i", callerid=PHONE, destination="2", did_number="3", duration=">=60", services=["a"], broadcast=True, call_id="x")
+FULL = CallQuery(
+    from_date="2024-05-01",
+    to_date=date(2024, 5, 2),
+    direction="inbound",
+    call_type="m",
+    agents=["1", "2"],
+    department="d",
+    ivr="i",
+    callerid=PHONE,
+    destination="2",
+    did_number="3",
+    duration=">=60",
+    services=["a"],
+    broadcast=True,
+    call_id="x",
+)
 
 
 def test_replacing_a_value():
     """A copy with some values changed and all others kept, checked anew; the original stays."""
     assert FULL.replace() == FULL
-    assert FULL.replace(direction="outbound").params() == [pair if pair[0] != "direction" else ("direction", "outbound") for pair in FULL.params()]
+    assert FULL.replace(direction="outbound").params() == [
+        pair if pair[0] != "direction" else ("direction", "outbound") for pair in FULL.params()
+    ]
     assert FULL.replace(agents=None, duration=None).replace(agents=["1", "2"], duration=(">=", 60)) == FULL
     with pytest.raises(ConfigurationError):
         FULL.replace(to_date="2024-04-30")
@@ -334,7 +492,22 @@ def test_replacing_a_value():
 
 def test_equal_questions_are_equal_queries():
     """However the values are written: one value, one hash, one fingerprint."""
-    same = CallQuery(from_date="2024-05-01", to_date=date(2024, 5, 2), direction="INBOUND", call_type="missed", agents=("agent|1", "agent||2"), department=["D"], ivr=["I"], callerid=f" {PHONE}", destination="2 ", did_number="3", duration=(">=", 60), services="a", broadcast="true", call_id="x")
+    same = CallQuery(
+        from_date="2024-05-01",
+        to_date=date(2024, 5, 2),
+        direction="INBOUND",
+        call_type="missed",
+        agents=("agent|1", "agent||2"),
+        department=["D"],
+        ivr=["I"],
+        callerid=f" {PHONE}",
+        destination="2 ",
+        did_number="3",
+        duration=(">=", 60),
+        services="a",
+        broadcast="true",
+        call_id="x",
+    )
     assert (same, hash(same), same.fingerprint()) == (FULL, hash(FULL), FULL.fingerprint())
     assert len({same, FULL}) == 1
     assert CallQuery(from_date=NOON) == CallQuery(from_date=NOON.astimezone(NEW_YORK))
@@ -358,11 +531,24 @@ def test_fingerprints():
     assert CallQuery(from_date=NOON).fingerprint(IST) == CallQuery(from_date="2024-05-02 17:30:00").fingerprint(UTC)
 
 
+def test_a_set_is_put_in_order():
+    """A set and a frozen set of the same values are one query, whatever order they are walked in."""
+    query = CallQuery(agents={str(number) for number in range(20)}, services={"b", "a"})
+    assert query == CallQuery(agents=frozenset(str(number) for number in reversed(range(20))), services=["a", "b"])
+    assert query.agents == tuple(sorted(query.agents))
+
+
 def test_a_set_has_the_same_fingerprint_in_every_process():
     """A set has no order; a checkpoint of one process must fit the same query in the next."""
     code = "from servetel_async.protocol.query import CallQuery; print(CallQuery(agents={str(n) for n in range(20)}).fingerprint())"
     seen = {
-        subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         for seed in ("1", "2")
     }
     assert len(seen) == 1
@@ -373,13 +559,17 @@ def test_repr_shows_dates_and_names_only():
     assert repr(CallQuery()) == "CallQuery()"
     assert repr(CallQuery(callerid=PHONE, from_date="2024-05-01")) == "CallQuery(from_date='2024-05-01', callerid=...)"
     assert PHONE not in repr(FULL)
-    assert [part.partition("=")[0] for part in repr(FULL.replace(from_date=None, to_date=None))[10:-1].split(", ")] == [name for name in CallQuery.__slots__ if name not in ("from_date", "to_date")]
+    assert [part.partition("=")[0] for part in repr(FULL.replace(from_date=None, to_date=None))[10:-1].split(", ")] == [
+        name for name in CallQuery.__slots__ if name not in ("from_date", "to_date")
+    ]
 
 
 def test_building_a_query_from_what_a_method_was_given():
     """Nothing; keywords; a query; a query with changes: dates and filters win over the query's own."""
     assert build_query(None, None, None, {}) == CallQuery()
-    assert build_query(None, "2024-05-01", "2024-05-02", {"call_type": "m"}) == CallQuery(from_date="2024-05-01", to_date="2024-05-02", call_type="m")
+    assert build_query(None, "2024-05-01", "2024-05-02", {"call_type": "m"}) == CallQuery(
+        from_date="2024-05-01", to_date="2024-05-02", call_type="m"
+    )
     assert build_query(FULL, None, None, {}) is FULL
     assert build_query(FULL, "2024-05-02", None, {"ivr": "j"}) == FULL.replace(from_date="2024-05-02", ivr="j")
     for query in ({"direction": "inbound"}, "2024-05", 5):
@@ -393,7 +583,11 @@ def test_building_a_query_from_what_a_method_was_given():
 def test_a_window_stands_in_for_the_range():
     """Each window of a long range is asked for with the same filters."""
     window = Window(datetime(2024, 1, 1), datetime(2024, 1, 2))
-    assert FULL.params(window=window)[:3] == [("from_date", "2024-01-01 00:00:00"), ("to_date", "2024-01-02 00:00:00"), ("agents[]", "agent|1")]
+    assert FULL.params(window=window)[:3] == [
+        ("from_date", "2024-01-01 00:00:00"),
+        ("to_date", "2024-01-02 00:00:00"),
+        ("agents[]", "agent|1"),
+    ]
 
 
 MOMENT = st.datetimes(datetime(2000, 1, 1), datetime(2030, 1, 1)).map(lambda moment: moment.replace(microsecond=0))
@@ -401,13 +595,18 @@ PROPERTY = settings(deadline=None, database=None, derandomize=True, max_examples
 
 
 @PROPERTY
-@given(start=MOMENT, seconds=st.integers(0, 200 * 86_400) | st.integers(-2, 2).map(lambda off: 31 * 86_400 + off) | st.integers(-2, 2).map(lambda off: 62 * 86_400 + off))
+@given(
+    start=MOMENT,
+    seconds=st.integers(0, 200 * 86_400)
+    | st.integers(-2, 2).map(lambda off: 31 * 86_400 + off)
+    | st.integers(-2, 2).map(lambda off: 62 * 86_400 + off),
+)
 def test_no_second_is_lost_or_doubled(start, seconds):
     """Row 101: windows of at most 31 days, newest first, that together are the range: adjacent to the second."""
     whole = Window(start, start + timedelta(seconds=seconds))
     windows = list(whole.split())
     assert (windows[0].end, windows[-1].start) == (whole.end, whole.start)
-    for newer, older in zip(windows, windows[1:], strict=False):
+    for newer, older in itertools.pairwise(windows):
         assert newer.start - older.end == SECOND
     assert all(timedelta(0) <= window.end - window.start < LONGEST for window in windows)
     assert len(windows) == -(-(seconds + 1) // (31 * 86_400))
@@ -418,11 +617,17 @@ def test_no_second_is_lost_or_doubled(start, seconds):
 def test_every_second_is_in_exactly_one_window(start, seconds, longest):
     """Row 101: counted second by second, also for windows of one."""
     windows = Window(start, start + timedelta(seconds=seconds)).split(timedelta(seconds=longest))
-    covered = [window.start + timedelta(seconds=index) for window in windows for index in range(int((window.end - window.start).total_seconds()) + 1)]
+    covered = [
+        window.start + timedelta(seconds=index)
+        for window in windows
+        for index in range(int((window.end - window.start).total_seconds()) + 1)
+    ]
     assert sorted(covered) == [start + timedelta(seconds=index) for index in range(seconds + 1)]
 
 
-@pytest.mark.parametrize("window", [Window(None, None), Window(datetime(2020, 1, 1), None), Window(None, datetime(2024, 1, 1))], ids=str)
+@pytest.mark.parametrize(
+    "window", [Window(None, None), Window(datetime(2020, 1, 1), None), Window(None, datetime(2024, 1, 1))], ids=str
+)
 def test_an_open_range_is_not_cut(window):
     """Without both bounds nobody knows where to cut."""
     assert list(window.split()) == [window]
@@ -437,7 +642,12 @@ def test_the_whole_calendar_can_be_cut():
 @pytest.mark.parametrize(
     ("window", "first", "last", "text"),
     [
-        (Window(datetime(2024, 5, 1), datetime(2024, 5, 2)), "2024-05-01 00:00:00", "2024-05-02 00:00:00", "2024-05-01 00:00:00 to 2024-05-02 00:00:00"),
+        (
+            Window(datetime(2024, 5, 1), datetime(2024, 5, 2)),
+            "2024-05-01 00:00:00",
+            "2024-05-02 00:00:00",
+            "2024-05-01 00:00:00 to 2024-05-02 00:00:00",
+        ),
         (Window(None, None), "", "~", "the beginning to now"),
         (Window(datetime(987, 5, 1), None), "0987-05-01 00:00:00", "~", "0987-05-01 00:00:00 to now"),
     ],

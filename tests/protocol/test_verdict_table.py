@@ -52,9 +52,13 @@ def refusal(body, headers=None):
 
 NO = b'{"success":false,"message":"no"}'
 STATUSES = [
-    pytest.param(429, b'{"success":"false","message":"Too many requests."}', Action.RETRY, RateLimitError, id="row-44-429"),
+    pytest.param(
+        429, b'{"success":"false","message":"Too many requests."}', Action.RETRY, RateLimitError, id="row-44-429"
+    ),
     pytest.param(429, b"", Action.RETRY, RateLimitError, id="row-44-429-empty"),
-    pytest.param(401, b'{"success":false,"message":"Token has expired"}', Action.RENEW, AuthenticationError, id="row-46-401"),
+    pytest.param(
+        401, b'{"success":false,"message":"Token has expired"}', Action.RENEW, AuthenticationError, id="row-46-401"
+    ),
     pytest.param(401, b"", Action.RENEW, AuthenticationError, id="row-46-401-empty"),
     pytest.param(401, b"<html>", Action.RENEW, AuthenticationError, id="row-46-401-html"),
     pytest.param(403, NO, Action.FAIL, PermissionDeniedError, id="row-48-403-success-false"),
@@ -80,7 +84,10 @@ STATUSES = [
         pytest.param(status, b"", Action.FAIL, MalformedResponseError, id=f"row-57-{status}")
         for status in (100, 201, 202, 204, 206, 304)
     ),
-    *(pytest.param(status, b"", Action.FAIL, WrongAddressError, id=f"row-58-61-{status}") for status in (300, 301, 302, 303, 307, 308)),
+    *(
+        pytest.param(status, b"", Action.FAIL, WrongAddressError, id=f"row-58-61-{status}")
+        for status in (300, 301, 302, 303, 307, 308)
+    ),
 ]
 
 
@@ -257,15 +264,35 @@ def test_a_503_may_ask_for_time_without_slowing_the_account():
 # A 200 that is an error -------------------------------------------------------------------------------------------------
 
 REFUSALS = [
-    pytest.param({"success": False, "message": "Token has expired"}, Action.RENEW, AuthenticationError, None, id="row-56-token"),
-    pytest.param({"success": "false", "message": "Unauthenticated."}, Action.RENEW, AuthenticationError, None, id="row-56-unauthenticated"),
-    pytest.param({"success": 0, "message": "Unauthorized"}, Action.RENEW, AuthenticationError, None, id="row-56-unauthorized"),
-    pytest.param({"success": "0", "message": "unauthorised"}, Action.RENEW, AuthenticationError, None, id="row-56-unauthorised"),
-    pytest.param({"success": False, "message": "Too many requests."}, Action.RETRY, RateLimitError, None, id="row-56-rate"),
-    pytest.param({"success": False, "message": "Rate limit exceeded"}, Action.RETRY, RateLimitError, None, id="row-56-rate-limit"),
-    pytest.param({"success": " False ", "message": "bad date"}, Action.RETRY, RequestRejectedError, 1, id="row-56-other"),
+    pytest.param(
+        {"success": False, "message": "Token has expired"}, Action.RENEW, AuthenticationError, None, id="row-56-token"
+    ),
+    pytest.param(
+        {"success": "false", "message": "Unauthenticated."},
+        Action.RENEW,
+        AuthenticationError,
+        None,
+        id="row-56-unauthenticated",
+    ),
+    pytest.param(
+        {"success": 0, "message": "Unauthorized"}, Action.RENEW, AuthenticationError, None, id="row-56-unauthorized"
+    ),
+    pytest.param(
+        {"success": "0", "message": "unauthorised"}, Action.RENEW, AuthenticationError, None, id="row-56-unauthorised"
+    ),
+    pytest.param(
+        {"success": False, "message": "Too many requests."}, Action.RETRY, RateLimitError, None, id="row-56-rate"
+    ),
+    pytest.param(
+        {"success": False, "message": "Rate limit exceeded"}, Action.RETRY, RateLimitError, None, id="row-56-rate-limit"
+    ),
+    pytest.param(
+        {"success": " False ", "message": "bad date"}, Action.RETRY, RequestRejectedError, 1, id="row-56-other"
+    ),
     pytest.param({"success": False}, Action.RETRY, RequestRejectedError, 1, id="row-56-silent"),
-    pytest.param({"success": False, "results": [], "count": 0}, Action.RETRY, RequestRejectedError, 1, id="row-56-with-results"),
+    pytest.param(
+        {"success": False, "results": [], "count": 0}, Action.RETRY, RequestRejectedError, 1, id="row-56-with-results"
+    ),
     pytest.param({"error": "Token has expired"}, Action.RENEW, AuthenticationError, None, id="row-56-error-token"),
     pytest.param({"error": "something"}, Action.RETRY, RequestRejectedError, 1, id="row-56-error-other"),
     pytest.param({"message": "Too many requests."}, Action.RETRY, RateLimitError, None, id="row-56-message-rate"),
@@ -283,7 +310,11 @@ def test_a_200_that_says_no(body, action, error, retries):
 
 def test_a_large_200_that_says_no():
     """Row 56: the shape test holds for large bodies too."""
-    body = {"success": False, "message": "Token has expired", "results": [{"id": str(index), "notes": "x" * 300} for index in range(1000)]}
+    body = {
+        "success": False,
+        "message": "Token has expired",
+        "results": [{"id": str(index), "notes": "x" * 300} for index in range(1000)],
+    }
     assert type(refusal(body).error) is AuthenticationError
 
 
@@ -292,11 +323,20 @@ def test_a_200_that_says_no_and_when_to_come_back():
     assert refusal({"success": False, "message": "Too many requests.", "retry_after": 9}).wait == 9.0
 
 
+@pytest.mark.parametrize("odd", ["NaN", '"a\\ud800"', '"a\nb"'])
+def test_a_strange_200_that_says_no(odd):
+    """Row 56 and 70: a refusal is heard also through JSON that is not quite JSON."""
+    verdict = refusal(('{"success":false,"message":"Token has expired","x":' + odd + "}").encode())
+    assert (verdict.action, type(verdict.error)) == (Action.RENEW, AuthenticationError)
+
+
 @pytest.mark.parametrize("success", [True, "true", 1, "1", "yes", None, [], {}, "", 2], ids=repr)
 def test_what_is_no_refusal(success):
     """Row 56: only PHP's spellings of false are a failure."""
     assert not says_no({"success": success})
-    assert len(read_page(Reply(200, json.dumps({"success": success, "results": [{"id": "1"}]}).encode()), NOW).rows()) == 1
+    assert (
+        len(read_page(Reply(200, json.dumps({"success": success, "results": [{"id": "1"}]}).encode()), NOW).rows()) == 1
+    )
 
 
 @pytest.mark.parametrize("success", [False, "false", "False", " FALSE ", 0, "0", 0.0], ids=repr)
@@ -377,7 +417,8 @@ def test_other_encodings(body, content_type):
 
 
 @pytest.mark.parametrize(
-    "charset", ["nonsense", "hex", "base64", "rot13", "undefined", "utf-16", "u\0x", "\udcff", "utf-32", "x" * 5000],
+    "charset",
+    ["nonsense", "hex", "base64", "rot13", "undefined", "utf-16", "u\0x", "\udcff", "utf-32", "x" * 5000],
     ids=ascii,
 )
 def test_an_unknown_charset_is_malformed(charset):
@@ -422,7 +463,11 @@ def test_what_the_server_said(payload, said):
     assert server_message(payload) == said
 
 
-@pytest.mark.parametrize("text", ["word " * 400_000, "x" * 2_000_000, "9 " * 1_000_000, "a@" * 1_000_000], ids=["words", "letters", "digits", "mail"])
+@pytest.mark.parametrize(
+    "text",
+    ["word " * 400_000, "x" * 2_000_000, "9 " * 1_000_000, "a@" * 1_000_000],
+    ids=["words", "letters", "digits", "mail"],
+)
 def test_a_long_message_is_cut_and_costs_nothing(text):
     """Rows 50, 54: at most 200 characters are kept, in time that does not grow with the message."""
     begun = time.perf_counter()

@@ -454,8 +454,9 @@ async def test_a_failure_that_is_raised_again_does_not_grow(serve, connect):
     assert max(depths) <= 15
 
 
-async def test_a_prefetched_page_fails_while_the_consumer_is_elsewhere(serve, connect, loop_log):
-    """A failure nobody has reached yet disturbs nobody: not the consumer's other work, and not the log when the stream is dropped."""
+@pytest.mark.parametrize("ending", ["dropped", "closed", "client closed"])
+async def test_a_prefetched_page_fails_while_the_consumer_is_elsewhere(serve, connect, loop_log, ending):
+    """A failure nobody has reached yet disturbs nobody: not the consumer's other work, and not the log when it is never reached."""
     server = await serve(200, failing={3: 400})
     client = connect(server)
     stream = client.calls(*MAY)
@@ -463,6 +464,10 @@ async def test_a_prefetched_page_fails_while_the_consumer_is_elsewhere(serve, co
     await settled(client)
     assert 3 in server.pages
     assert asyncio.current_task().cancelling() == 0
+    if ending == "closed":
+        await stream.aclose()
+    elif ending == "client closed":
+        await client.aclose()
     del stream
     gc.collect()
     await asyncio.sleep(0)

@@ -109,7 +109,9 @@ async def test_twenty_calls_at_once_log_in_once(emulate, connect, small):
 @pytest.mark.parametrize("expiry", ["401", "200"])
 @pytest.mark.parametrize("concurrency", [4, 16])
 @pytest.mark.parametrize("seed", range(3))
-async def test_a_token_that_dies_every_twenty_requests_is_not_noticed(seed, concurrency, expiry, emulate, connect, month):
+async def test_a_token_that_dies_every_twenty_requests_is_not_noticed(
+    seed, concurrency, expiry, emulate, connect, month
+):
     """A stream of 300 pages over tokens of 20 requests each is complete, and logs in about once per token."""
     api = await emulate(month, seed=seed, token=None, **KNOWN, token_requests=20, expiry=expiry, jitter=0.001)
     client = connect(api, **KNOWN, max_concurrency=concurrency, page_size=10)
@@ -407,13 +409,17 @@ async def test_a_provider_is_asked_once_for_many_calls(style, serve, connect):
 
 
 @pytest.mark.parametrize("style", ["sync", "async", "object"])
-@pytest.mark.parametrize("refusal", [EXPIRED, reply(b'{"success": false, "message": "Token has expired"}')], ids=["401", "200"])
+@pytest.mark.parametrize(
+    "refusal", [EXPIRED, reply(b'{"success": false, "message": "Token has expired"}')], ids=["401", "200"]
+)
 async def test_a_provider_is_asked_once_per_expiry(refusal, style, serve, connect):
     """When a token dies under many calls at once, one question brings the next one, and every call succeeds with it."""
     live = {"token": "first-token-1"}
     server = await serve(lambda request: OK if bearer(request) == live["token"] else refusal)
     asked: list[int] = []
-    client = connect(server, provider_of(iter(["first-token-1", "second-token-2", "third-token-3"]), style, asked), max_concurrency=8)
+    client = connect(
+        server, provider_of(iter(["first-token-1", "second-token-2", "third-token-3"]), style, asked), max_concurrency=8
+    )
     await client.fetch_page()
 
     for number, token in enumerate(("second-token-2", "third-token-3"), 2):
@@ -469,7 +475,9 @@ class VaultError(Exception):
         self.code = code
 
 
-@pytest.mark.parametrize("error", [VaultError(7, "x"), OSError(5, "vault"), KeyError("k")], ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "error", [VaultError(7, "x"), OSError(5, "vault"), KeyError("k")], ids=lambda error: type(error).__name__
+)
 async def test_a_provider_that_raises_is_heard(error, serve, connect):
     """The caller's own exception reaches the caller, for every call that waited, and the next call asks again."""
     server = await serve()
@@ -517,7 +525,9 @@ async def test_no_secret_is_in_what_a_client_shows(serve, connect):
     """Neither the client nor where its token comes from prints a secret, and neither can be pickled."""
     server = await serve()
     for client in (connect(server), connect(server, **KNOWN), connect(server, lambda: TOKEN)):
-        seen = repr(client) + str(client) + repr(vars(client)) + repr(vars(client._tokens)) + repr(vars(client._transport))
+        seen = (
+            repr(client) + str(client) + repr(vars(client)) + repr(vars(client._tokens)) + repr(vars(client._transport))
+        )
         for canary in (TOKEN, EMAIL, PASSWORD):
             assert canary not in seen
         with pytest.raises(TypeError, match="pickle"):
@@ -537,6 +547,7 @@ async def test_a_login_behind_a_full_house_is_not_locked_out(emulate, connect, s
 
 async def test_a_login_that_resets_on_a_stale_connection_is_made_again(serve, connect):
     """A kept-alive connection that was closed meanwhile costs a login nothing."""
+
     def script(request):
         if request.on_connection > 1:
             return ACTS["fin before head"]

@@ -128,7 +128,9 @@ def free_slots(admission: Admission) -> int:
     return admission._slots._value
 
 
-async def enter(admission: Admission, log: list[int], name: int, leave: asyncio.Event, give_up: float | None = None) -> None:
+async def enter(
+    admission: Admission, log: list[int], name: int, leave: asyncio.Event, give_up: float | None = None
+) -> None:
     async with admission.slot(give_up):
         log.append(name)
         await leave.wait()

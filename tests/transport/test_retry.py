@@ -15,8 +15,8 @@ from servetel_async import (
     DeadlineExceededError,
     MalformedResponseError,
     OverloadedError,
-    RateLimitError,
     RateLimit,
+    RateLimitError,
     Retry,
     ServerError,
     ServetelError,
@@ -44,7 +44,9 @@ def throttled(after: str | None = None, **options) -> Act:
 class Played:
     """Attempts over scripted verdicts, whose waits are written down instead of waited."""
 
-    def __init__(self, *verdicts: Verdict | str, policy: Retry, pace: AccountPace | None = None, deadline: float | None = None) -> None:
+    def __init__(
+        self, *verdicts: Verdict | str, policy: Retry, pace: AccountPace | None = None, deadline: float | None = None
+    ) -> None:
         self.verdicts = list(verdicts)
         self.sent = self.renewals = 0
         self.waits: list[float] = []
@@ -313,15 +315,13 @@ async def test_a_retry_after_beyond_the_longest_wait_is_raised_at_once(serve, co
 
 
 async def test_a_server_that_asks_for_a_thousand_years_does_not_stop_the_account(serve, connect):
-    """An absurd wait is raised to every caller, not slept by some of them."""
+    """An absurd wait is waited for by nobody: not by the call that met it, and not by the next one either."""
     server = await serve([throttled("999999999"), OK])
     client = connect(server)
     await failure_of(client.fetch_page())
 
-    error = await failure_of(client.fetch_page(deadline=0.5))
-
-    assert isinstance(error, RateLimitError | OverloadedError)
-    assert server.asked == 1
+    async with asyncio.timeout(5):
+        assert len((await client.fetch_page()).records) == 1
 
 
 @pytest.mark.parametrize("value", ["-1", "NaN", "1e309", "soon", "", "1, 2", "Wed, 99 Foo 2024 99:99:99 GMT"])
@@ -424,7 +424,9 @@ async def test_retries_stop_at_the_deadline(serve, connect):
 
     assert type(error) is ServerError or type(error) is DeadlineExceededError
     assert error.stopped_by == "deadline"
-    assert error.attempts == server.asked > 3
+    assert (
+        3 < server.asked <= error.attempts <= server.asked + 1
+    )  # the last one may have been ended before its first byte
     assert_clean(error)
 
 
@@ -453,7 +455,9 @@ async def test_a_deadline_covers_waiting_for_a_new_token(serve, connect):
 CALLS = 1_000
 
 
-@pytest.mark.parametrize("act", [reply(b"", 503), ACTS["reset before head"], ACTS["fin before head"]], ids=lambda act: act.name)
+@pytest.mark.parametrize(
+    "act", [reply(b"", 503), ACTS["reset before head"], ACTS["fin before head"]], ids=lambda act: act.name
+)
 async def test_an_outage_is_not_made_worse(act, serve, connect):
     """A thousand calls with a deadline into a total outage cost at most a tenth more requests."""
     server = await serve(act)

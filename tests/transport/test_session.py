@@ -52,7 +52,7 @@ async def test_a_given_session_sends_the_same_headers(serve, connect):
     async with aiohttp.ClientSession() as session:
         await connect(server, session=session).fetch_page()
 
-    own, given = ({name: value for name, value in request.headers} for request in server.requests)
+    own, given = (dict(request.headers) for request in server.requests)
     assert given == own
 
 
@@ -81,18 +81,18 @@ QUERY = {
 async def test_the_query_is_encoded_so_that_php_reads_it_back(serve, connect):
     """Plus signs, brackets, bars, blanks and everything else travel percent-encoded, and only so."""
     server = await serve()
-    query = CallQuery(from_date="2024-05-01", to_date="2024-05-02 09:30:00", **QUERY)
+    query = CallQuery(from_date="2024-05-01", to_date="2024-05-03 09:30:00", **QUERY)
     await connect(server).fetch_page(query, page_size=50)
 
     (request,) = server.requests
     raw = request.target.partition("?")[2]
     assert "callerid=%2B910000012345" in raw
     assert "agents%5B%5D=agent%7C0501000000001&agents%5B%5D=agent%7C502" in raw
-    assert "from_date=2024-05-01%2000%3A00%3A00&to_date=2024-05-02%2009%3A30%3A00" in raw
+    assert "from_date=2024-05-01%2000%3A00%3A00&to_date=2024-05-03%2009%3A30%3A00" in raw
     assert not set(raw) & set("+[]|<>#;? '\"")
     assert request.query == [
         ("from_date", "2024-05-01 00:00:00"),
-        ("to_date", "2024-05-02 09:30:00"),
+        ("to_date", "2024-05-03 09:30:00"),
         ("agents[]", "agent|0501000000001"),
         ("agents[]", "agent|502"),
         ("department[]", "sales & support/100%"),
@@ -133,7 +133,9 @@ async def test_a_path_in_the_base_url_is_kept(serve, connect):
 
 async def test_cookies_are_not_kept(serve, connect):
     """A cookie that the server sets is not sent back: requests do not depend on each other."""
-    server = await serve(reply(OK.steps[0].data.partition(b"\r\n\r\n")[2], 200, ("Set-Cookie", "session=canary; Path=/")))
+    server = await serve(
+        reply(OK.steps[0].data.partition(b"\r\n\r\n")[2], 200, ("Set-Cookie", "session=canary; Path=/"))
+    )
     client = connect(server.url.replace("127.0.0.1", "localhost"))
     for _ in range(3):
         await client.fetch_page()
@@ -145,11 +147,15 @@ async def test_cookies_are_not_kept(serve, connect):
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("where", ["same", "other", "{other}", "https", "file:///etc/passwd", "//evil.example/", "", "http://["])
+@pytest.mark.parametrize(
+    "where", ["same", "other", "{other}", "https", "file:///etc/passwd", "//evil.example/", "", "http://["]
+)
 async def test_a_redirect_is_refused_and_the_token_stays_home(where, status, serve, connect):
     """No redirect is followed, wherever it leads: the other server sees nothing at all."""
     other = await serve()
-    location = {"same": "/elsewhere", "other": f"{other.url}{PATH}", "https": f"https://127.0.0.1:{other.port}/"}.get(where, where)
+    location = {"same": "/elsewhere", "other": f"{other.url}{PATH}", "https": f"https://127.0.0.1:{other.port}/"}.get(
+        where, where
+    )
     server = await serve(reply(b"", status, ("Location", location)))
 
     error = await failure_of(connect(server).fetch_page())
@@ -189,7 +195,7 @@ async def test_a_given_session_is_used_and_never_closed(serve):
     server = await serve()
     async with aiohttp.ClientSession() as session:
         for _ in range(2):
-            async with ServetelClient(TOKEN, base_url=server.url, session=session) as client:
+            async with ServetelClient(TOKEN, base_url=server.url, session=session, rate=None) as client:
                 await client.fetch_page()
             assert not session.closed
         assert server.connections == 1
@@ -223,7 +229,7 @@ async def test_a_given_session_that_raises_for_status_changes_no_verdict(serve, 
 
 
 async def test_a_given_sessions_hidden_resend_is_stopped_too(serve, connect):
-    """aiohttp's own second try of a GET is off in any session: wire requests are the counted attempts."""
+    """Aiohttp's own second try of a GET is off in any session: wire requests are the counted attempts."""
     server = await serve(ACTS["reset before head"])
     async with aiohttp.ClientSession() as session:
         error = await failure_of(connect(server, session=session).fetch_page())
@@ -278,7 +284,12 @@ async def test_a_closed_client_says_so(serve, connect):
     for options in ({}, {"email": "a@example.com", "password": "pw"}):
         client = connect(server, **options)
         await client.aclose()
-        for work in (client.fetch_page, client.count, client.calls().collect, lambda client=client: client.get_call("1.2")):
+        for work in (
+            client.fetch_page,
+            client.count,
+            client.calls().collect,
+            lambda client=client: client.get_call("1.2"),
+        ):
             error = await failure_of(work())
             assert type(error) is ConfigurationError
             assert "closed" in str(error)
@@ -394,7 +405,9 @@ async def one():
 
 def script(text: str, *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a script over the server above; a warning is an error, and development mode watches."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("SERVETEL_", "COV_", "COVERAGE"))}
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("SERVETEL_", "COV_", "COVERAGE"))
+    }
     return subprocess.run(
         [sys.executable, *(flags or ("-X", "dev", "-W", "error")), "-c", SERVER + textwrap.dedent(text)],
         capture_output=True,
@@ -489,7 +502,17 @@ def test_a_forked_child_opens_connections_of_its_own():
     loop.close()
     """
 
-    assert silent(script(text, "-W", "default")).split() == ["parent", "2", "parent", "1", "child", "2", "parent", "1", "True"]
+    assert silent(script(text, "-W", "default")).split() == [
+        "parent",
+        "2",
+        "parent",
+        "1",
+        "child",
+        "2",
+        "parent",
+        "1",
+        "True",
+    ]
 
 
 def test_a_forked_child_that_ends_in_the_usual_way_is_silent():
@@ -551,9 +574,17 @@ def test_a_client_made_in_one_loop_and_used_in_another():
     assert silent(script(text)).split() == ["1", "1"]
 
 
-def test_importing_makes_no_session_and_reads_no_environment():
-    """Importing the library opens nothing, and a client that is never used says nothing at its end."""
-    assert silent(script("print('end')", SERVETEL_TOKEN_FILE="/nonexistent")).strip() == "end"
+def test_a_client_that_is_never_used():
+    """It opened nothing, so it has nothing to say at its end."""
+    assert silent(script("print('end')")).strip() == "end"
+
+
+@pytest.mark.parametrize("name", ["SERVETEL_TOKEN_FILE", "SERVETEL_CONFIG", "SERVETEL_PROFILE"])
+def test_a_client_that_is_told_everything_asks_the_environment_nothing(name, monkeypatch):
+    """With a token and an address given, a setting of the environment that leads nowhere is nobody's error."""
+    monkeypatch.setenv(name, "/nonexistent/secret")
+
+    assert ServetelClient(TOKEN, base_url="https://api.example.invalid")
 
 
 @pytest.mark.parametrize("brand", list(Brand))

@@ -533,10 +533,13 @@ STATUSES: list[tuple[int, bytes, type[ServetelError], int]] = [
     (413, NO, RequestRejectedError, 1),
     (414, b"", RequestRejectedError, 1),
     (422, b'{"success": false, "errors": {"limit": ["too much"]}}', RequestRejectedError, 1),
-    *((status, b"<html>", ServerError, ATTEMPTS) for status in (408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 599)),
+    *(
+        (status, b"<html>", ServerError, ATTEMPTS)
+        for status in (408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524, 599)
+    ),
     *((status, b"", ServerError, 1) for status in (501, 505, 511)),
-    *((status, b"", MalformedResponseError, 1) for status in (201, 202, 204, 206)),
-    *((status, b"", WrongAddressError, 1) for status in (300, 301, 302, 303, 304, 307, 308)),
+    *((status, b"", MalformedResponseError, 1) for status in (201, 202, 204, 206, 304)),
+    *((status, b"", WrongAddressError, 1) for status in (300, 301, 302, 303, 307, 308)),
     (429, NO, RateLimitError, ATTEMPTS),
     (200, b"<!doctype html><title>Log in</title>", MalformedResponseError, 2),
     (200, b"", MalformedResponseError, ATTEMPTS),
@@ -545,7 +548,7 @@ STATUSES: list[tuple[int, bytes, type[ServetelError], int]] = [
     (200, NO, RequestRejectedError, 2),
     (200, b'{"success": "false", "message": "Too many requests."}', RateLimitError, ATTEMPTS),
     (200, b'{"success": false, "message": "Token has expired"}', AuthenticationError, 1),
-    (200, b'{"error": "oops"}', MalformedResponseError, ATTEMPTS),
+    (200, b'{"error": "oops"}', RequestRejectedError, 2),
     (200, b'{"results": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", MalformedResponseError, 1),
 ]
 

@@ -101,7 +101,7 @@ def http(
     status: int | str = 200,
     *headers: tuple[str, str],
     content_type: str | None = "application/json",
-    length: int | None | bool = True,
+    length: int | bool | None = True,
     version: str = "1.1",
 ) -> bytes:
     """A reply as HTTP/1.1 wants it; ``length`` may lie, or be left out with None."""
@@ -169,7 +169,9 @@ ACTS: dict[str, Act] = {
         Act("gzip truncated", (Send(http(GZIPPED[: len(GZIPPED) // 2], 200, *GZIP)),)),
         Act("unknown encoding", (Send(http(bytes(255 - byte for byte in PAGE), 200, ("Content-Encoding", "x-rot"))),)),
         Act("gzip bomb", (Send(http(BOMB, 200, *GZIP)),)),
-        Act("gzip bomb, chunked", (Send(chunked(BOMB).replace(b"json\r\n", b"json\r\nContent-Encoding: gzip\r\n", 1)),)),
+        Act(
+            "gzip bomb, chunked", (Send(chunked(BOMB).replace(b"json\r\n", b"json\r\nContent-Encoding: gzip\r\n", 1)),)
+        ),
         Act("giant, announced", (Send(http(b"{", length=300 << 20)), Hang())),
         Act("giant, no length", (Send(http(b"{", length=None)), Flood(MEGABYTE, 300), Fin())),
         Act("giant, chunked", (Send(chunked(end=False)), Flood(b"100000\r\n" + MEGABYTE + b"\r\n", 300), Fin())),
@@ -223,7 +225,12 @@ class WireServer:
     """
 
     def __init__(
-        self, script: Script = OK, *, tls: ssl.SSLContext | None = None, greeting: Act | None = None, name: str = "127.0.0.1"
+        self,
+        script: Script = OK,
+        *,
+        tls: ssl.SSLContext | None = None,
+        greeting: Act | None = None,
+        name: str = "127.0.0.1",
     ) -> None:
         self.script = script
         self.requests: list[Request] = []

@@ -1,0 +1,528 @@
+"""Tokens as people paste them, secrets that do not print, and settings: where they come from, and what they refuse."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import json
+import os
+import pickle
+import sys
+import traceback
+
+import pytest
+
+from servetel_async.errors import ConfigurationError
+from servetel_async.protocol.tokens import Secret, expires_at, normalise_token
+from servetel_async.settings import Brand, RateLimit, Retry, Sources, Timeouts, check_base_url, read_sources
+
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
+
+
+def library_locals(error):
+    """The local variables of the library's own frames, as Sentry or ``pytest -l`` would print them."""
+    story = traceback.TracebackException.from_exception(error, capture_locals=True)
+    told = []
+    while story is not None:
+        told += [
+            str(frame.locals)
+            for frame in story.stack
+            if "servetel_async" in frame.filename or "tomllib" in frame.filename
+        ]
+        story = story.__cause__ or story.__context__
+    return "\n".join(told)
+
+
+# Tokens -----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        JWT,
+        f"Bearer {JWT}",
+        f"bearer {JWT}",
+        f"BEARER  {JWT}",
+        f"Bearer={JWT}",
+        f"Bearer: {JWT}",
+        f"Authorization: Bearer {JWT}",
+        f"authorization=Bearer={JWT}",
+        Secret(JWT),
+    ],
+    ids=range(9),
+)
+def test_a_pasted_token(text):
+    """What people paste around a token goes; the token stays, to the letter, and does not print."""
+    token = normalise_token(text)
+    assert str.__eq__(token, JWT)
+    assert type(token) is Secret
+
+
+@pytest.mark.parametrize("token", ["a1b2c3d4", "bearerless-token", "Bearer-like-token", "a=b=c=d==", "x" * 5000])
+def test_an_unusual_token(token):
+    """Any text that a header may hold is a token; only a prefix that stands for one is taken off."""
+    assert str.__eq__(normalise_token(token), token)
+
+
+BAD_TOKENS = [
+    pytest.param("*" * 40, "masked", id="row-156-stars"),
+    pytest.param("eyJhbGci****************", "masked", id="row-156-half-masked"),
+    pytest.param("Bearer ••••••••••••", "masked", id="row-156-bullets"),
+    pytest.param(f"{JWT[:20]} {JWT[20:]}", "character", id="row-156-space"),
+    pytest.param(f" {JWT}", "character", id="row-156-leading-space"),
+    pytest.param(f"{JWT}\n", "character", id="row-156-line-end"),
+    pytest.param(f"{JWT}\r\nX-Evil: 1", "character", id="row-156-header-injection"),
+    pytest.param(f"{JWT}\t", "character", id="row-156-tab"),
+    pytest.param(f"{JWT}\x00", "character", id="row-156-nul"),
+    pytest.param(f"{JWT}\x7f", "character", id="row-156-delete"),
+    pytest.param(f"{JWT}é", "character", id="row-156-non-ascii"),
+    pytest.param(f"{JWT}\u200b", "character", id="row-156-zero-width"),
+    pytest.param(f"{JWT}\u2028", "character", id="row-156-line-separator"),
+    pytest.param(f"Bearer Bearer {JWT}", "character", id="row-156-twice"),
+    pytest.param("", "too short", id="row-156-empty"),
+    pytest.param("Bearer ", "too short", id="row-156-only-bearer"),
+    pytest.param("abc1234", "too short", id="row-156-seven"),
+    pytest.param(None, "NoneType", id="row-156-none"),
+    pytest.param(JWT.encode(), "bytes", id="row-156-bytes"),
+    pytest.param(12345678, "int", id="row-156-number"),
+]
+
+
+@pytest.mark.parametrize(("text", "why"), BAD_TOKENS)
+def test_what_is_no_token(text, why):
+    """It is refused with the reason and the fix, and never repeated, neither in the message nor in the error's state."""
+    with pytest.raises(ConfigurationError, match=why) as caught:
+        normalise_token(text)
+    assert caught.value.fix
+    shown = f"{caught.value} {caught.value!r} {vars(caught.value)}"
+    assert "eyJ" not in shown
+    assert "abc1234" not in shown
+
+
+def test_a_refused_token_is_not_in_the_librarys_frames():
+    """Row 127: a token that was nearly right does not stand in the locals of our frames, which error trackers collect."""
+    with pytest.raises(ConfigurationError) as caught:
+        normalise_token(f"{JWT}\n")
+    assert JWT not in library_locals(caught.value)
+
+
+def test_a_secret_does_not_print():
+    """Row 125: not in ``repr``, in containers, with ``!r``, in a field of a width, nor in a traceback with locals; but it reaches the wire."""
+    secret = Secret(JWT)
+    shown = f"{secret!r} {[secret]} { ({'token': secret}) } {secret!r:>5} {secret!a}"
+    try:
+        _local = secret
+        raise ValueError
+    except ValueError as error:
+        frames = traceback.TracebackException.from_exception(error, capture_locals=True).stack
+        shown += str(next(frame.locals for frame in frames if "_local" in (frame.locals or ()))["_local"])
+    assert JWT not in shown
+    assert shown.count("***") == 6
+    assert secret.encode() == JWT.encode()
+    assert f"Bearer {secret}" == f"Bearer {JWT}"
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_secret_does_not_travel(protocol):
+    """Row 128: a pickle holds stars in place of the value, and so does what comes out of it."""
+    data = pickle.dumps({"token": Secret(JWT)}, protocol)
+    assert JWT.encode() not in data
+    assert str.__eq__(pickle.loads(data)["token"], "***")
+    assert JWT not in str(copy.deepcopy([Secret(JWT)])[0])
+
+
+# When a token ends ------------------------------------------------------------------------------------------------------
+
+
+def jwt(payload):
+    body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+    return f"e30.{base64.urlsafe_b64encode(body).decode().rstrip('=')}.c2ln"
+
+
+@pytest.mark.parametrize(
+    ("token", "seconds"),
+    [
+        pytest.param(jwt({"exp": 1714657799}), 1714657799.0, id="whole"),
+        pytest.param(jwt({"exp": 1714657799.5, "sub": "x"}), 1714657799.5, id="fraction"),
+        pytest.param(jwt({"exp": 0}), None, id="zero"),
+        pytest.param(jwt({"a": "~~~???", "exp": 7}), 7.0, id="url-safe-alphabet"),
+        pytest.param(jwt({}), None, id="none"),
+        pytest.param(jwt({"exp": None}), None, id="null"),
+        pytest.param(jwt({"exp": "1714657799"}), None, id="text"),
+        pytest.param(jwt({"exp": True}), None, id="bool"),
+        pytest.param(jwt(b'{"exp": NaN}'), None, id="nan"),
+        pytest.param(jwt(b'{"exp": Infinity}'), None, id="infinity"),
+        pytest.param(jwt({"exp": 10**400}), None, id="400-digits"),
+        pytest.param(jwt(b'{"exp": ' + b"9" * 5000 + b"}"), None, id="5000-digits"),
+        pytest.param(jwt([1]), None, id="list"),
+        pytest.param(jwt(b"5"), None, id="number"),
+        pytest.param(jwt(b"\xff\xfe"), None, id="no-text"),
+        pytest.param(jwt(b"{"), None, id="cut"),
+        pytest.param(jwt(b"[" * 100_000), None, id="nested"),
+        pytest.param("a.b", None, id="two-parts"),
+        pytest.param("a.b.c.d", None, id="four-parts"),
+        pytest.param("a.b.c", None, id="no-base64"),
+        pytest.param("a.é.c", None, id="non-ascii"),
+        pytest.param("opaque-token", None, id="opaque"),
+        pytest.param("", None, id="empty"),
+        pytest.param("..", None, id="dots"),
+    ],
+)
+def test_when_a_token_ends(token, seconds):
+    """``exp`` is read where there is one; whatever else a token is, there is None and never an exception."""
+    assert expires_at(token) == seconds
+
+
+# Where the API stands ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "given"),
+    [
+        ("https://api.servetel.in", "https://api.servetel.in"),
+        ("https://api.servetel.in/", "https://api.servetel.in"),
+        ("https://proxy.example:8443/servetel//", "https://proxy.example:8443/servetel"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+        ("http://127.8.9.1", "http://127.8.9.1"),
+        ("http://localhost:1", "http://localhost:1"),
+        ("http://[::1]:80/", "http://[::1]:80"),
+        ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
+    ],
+)
+def test_a_base_url(url, given):
+    """Row 157: https anywhere, http on this computer; a slash at the end goes."""
+    assert check_base_url(url) == given
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("https://user:hunter22@api.example", "user info"),
+        ("https://hunter22@api.example", "user info"),
+        ("https://@api.example", "user info"),
+        ("https://api.example/#hunter22", "query or a fragment"),
+        ("https://api.example#", "query or a fragment"),
+        ("https://api.example/?key=hunter22", "query or a fragment"),
+        ("https://api.example?", "query or a fragment"),
+        ("ftp://api.example", "scheme"),
+        ("file:///etc/passwd", "scheme"),
+        ("api.servetel.in", "scheme"),
+        ("//api.servetel.in", "scheme"),
+        ("https:api.servetel.in", "scheme"),
+        ("https://", "host"),
+        ("https:///v1", "host"),
+        ("https://:443", "host"),
+        ("", "scheme"),
+        ("https://api.example:99999", "cannot be read"),
+        ("https://api.example:x", "cannot be read"),
+        ("https://[::1", "cannot be read"),
+        ("https://api example", "host"),
+        ("https://api.example\n", "host"),
+        ("https://api.exa\tmple", "host"),
+        ("https://api.ex\xe4mple", "host"),
+        ("https://good.example\\.evil.example", "host"),
+        ("http://api.servetel.in", "plain http"),
+        ("http://localhost.evil.example", "plain http"),
+        ("http://127.0.0.1.evil.example", "plain http"),
+        ("http://0.0.0.0", "plain http"),
+        ("http://10.0.0.1", "plain http"),
+        ("http://2130706433", "plain http"),
+        (None, "NoneType"),
+        (b"https://api.servetel.in", "bytes"),
+        (5, "int"),
+    ],
+    ids=repr,
+)
+def test_what_is_no_base_url(url, why):
+    """Row 157: where the token could go astray is refused, with the fix and without repeating what stands in it."""
+    with pytest.raises(ConfigurationError, match=why) as caught:
+        check_base_url(url)
+    assert caught.value.fix
+    assert "hunter22" not in f"{caught.value} {vars(caught.value)}"
+
+
+@pytest.mark.parametrize("brand", Brand, ids=lambda brand: brand.name.lower())
+def test_a_brand(brand):
+    """Each brand has an address that passes the check, and is found by its name in any spelling."""
+    assert check_base_url(brand.base_url) == brand.base_url
+    for name in (brand, brand.name, brand.name.lower(), brand.name.replace("_", "-").title()):
+        assert Brand.named(name) is brand
+
+
+@pytest.mark.parametrize("name", ["", "servtel", None, 5, "https://api.servetel.in"], ids=repr)
+def test_no_such_brand(name):
+    """An unknown brand is refused with the list of those that are."""
+    with pytest.raises(ConfigurationError, match="servetel, smartflo, acefone, acefone_uk"):
+        Brand.named(name)
+
+
+# Values -----------------------------------------------------------------------------------------------------------------
+
+NONSENSE = [0, -1, float("nan"), "5", [], True]
+NUMBERS = [
+    *((Retry, name) for name in ("attempts", "base", "cap", "throttled_base", "throttled_cap", "longest_wait")),
+    *((Timeouts, name) for name in ("connect", "read", "total", "acquire")),
+    *((RateLimit, name) for name in ("per_second", "burst")),
+]
+
+
+@pytest.mark.parametrize("value", NONSENSE, ids=repr)
+@pytest.mark.parametrize(("kind", "name"), NUMBERS, ids=[f"{kind.__name__}-{name}" for kind, name in NUMBERS])
+def test_a_setting_refuses_nonsense(kind, name, value):
+    """No setting takes zero, less, NaN or what is no number: it says which one and what to give."""
+    if (name, value) == ("per_second", 0):
+        assert RateLimit(0).interval == 0  # no limit
+        return
+    with pytest.raises(ConfigurationError, match=rf"{kind.__name__}\({name}="):
+        kind(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind, name in NUMBERS if kind is not Timeouts],
+    ids=lambda part: getattr(part, "__name__", part),
+)
+def test_a_setting_that_must_be_there(kind, name):
+    """None is no number of attempts, no backoff and no rate: it would fail in the middle of the first outage."""
+    with pytest.raises(ConfigurationError):
+        kind(**{name: None})
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (Retry, {"attempts": 1.5}),
+        (Retry, {"budget": -1}),
+        (Retry, {"budget": 1.5}),
+        (Retry, {"budget": "x"}),
+        (Retry, {"budget": None}),
+        (Retry, {"budget": float("nan")}),
+        (RateLimit, {"burst": 1.5}),
+    ],
+    ids=lambda part: getattr(part, "__name__", repr(part)),
+)
+def test_a_whole_number(kind, values):
+    """Attempts, tokens of a budget and bursts are counted in whole numbers."""
+    with pytest.raises(ConfigurationError):
+        kind(**values)
+
+
+def test_settings_that_are_allowed():
+    """The edges: one attempt, no budget, no timeout, a rate below one."""
+    assert Retry(attempts=1, budget=1, base=0.001, longest_wait=10**9).attempts == 1
+    assert Timeouts(connect=None, read=None, total=None).acquire is None
+    assert RateLimit(0.1, burst=3).interval == 10.0
+
+
+@pytest.mark.parametrize("value", [Retry(), Timeouts(), RateLimit(), Sources()], ids=lambda value: type(value).__name__)
+def test_settings_are_values(value):
+    """Frozen, equal, hashable, printable and picklable."""
+    assert pickle.loads(pickle.dumps(value)) == copy.copy(value) == type(value)() == value
+    assert hash(value) == hash(type(value)())
+    assert repr(value).startswith(type(value).__name__)
+    with pytest.raises(AttributeError):
+        setattr(value, next(iter(type(value).__slots__)), 1)
+
+
+# The environment and profiles -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A home without anything in it; nobody's real profile is read."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    return tmp_path
+
+
+def private(file, text, mode=0o600):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    file.chmod(mode)
+    return file
+
+
+PROFILES = """
+[profiles.default]
+brand = "smartflo"
+token = "token-of-default"
+[profiles.work]
+base_url = "https://work.example"
+token_file = "~/work-token"
+timeout = 5
+[profiles.bare]
+"""
+
+
+@pytest.fixture
+def profiles(home):
+    private(home / "work-token", "token-of-work\n")
+    return private(home / ".config" / "servetel" / "config.toml", PROFILES)
+
+
+def test_an_empty_environment_says_nothing(home):
+    """No variable, no file: nothing is known, and nothing of the working directory is read."""
+    assert read_sources({}) == Sources(None, None, None)
+
+
+def test_a_dotenv_is_not_read(home, monkeypatch):
+    """Row 130: a ``.env`` that lies around decides nothing."""
+    private(home / ".env", "SERVETEL_TOKEN=token-of-nobody")
+    monkeypatch.chdir(home)
+    assert read_sources({}) == Sources()
+
+
+RESOLVED = [
+    pytest.param({}, Sources("token-of-default", None, "smartflo"), id="default-profile"),
+    pytest.param(
+        {"SERVETEL_PROFILE": "work"}, Sources("token-of-work", "https://work.example", None), id="named-profile"
+    ),
+    pytest.param({"SERVETEL_PROFILE": "bare"}, Sources(), id="empty-profile"),
+    pytest.param({"SERVETEL_TOKEN": "t"}, Sources("t", None, "smartflo"), id="token-before-profile"),
+    pytest.param(
+        {"SERVETEL_TOKEN": "t", "SERVETEL_PROFILE": "work"},
+        Sources("t", "https://work.example", None),
+        id="token-before-its-file",
+    ),
+    pytest.param(
+        {"SERVETEL_TOKEN": "", "SERVETEL_PROFILE": ""},
+        Sources("token-of-default", None, "smartflo"),
+        id="empty-is-unset",
+    ),
+    pytest.param(
+        {"SERVETEL_TOKEN_FILE": "~/work-token"}, Sources("token-of-work", None, "smartflo"), id="file-before-profile"
+    ),
+    pytest.param(
+        {"SERVETEL_TOKEN": "t", "SERVETEL_TOKEN_FILE": "~/missing"},
+        Sources("t", None, "smartflo"),
+        id="token-before-file",
+    ),
+    pytest.param(
+        {"SERVETEL_BASE_URL": "https://u.example"},
+        Sources("token-of-default", "https://u.example", None),
+        id="url-before-brand",
+    ),
+    pytest.param(
+        {"SERVETEL_BASE_URL": "https://u.example", "SERVETEL_PROFILE": "work"},
+        Sources("token-of-work", "https://u.example", None),
+        id="url-before-url",
+    ),
+]
+
+
+@pytest.mark.parametrize(("environment", "sources"), RESOLVED)
+def test_what_counts_first(profiles, environment, sources):
+    """A variable before a file before the profile; a chosen address before a brand."""
+    assert read_sources(environment) == sources
+
+
+def test_another_file_of_profiles(home):
+    """``SERVETEL_CONFIG`` names another file."""
+    file = private(home / "other.toml", '[profiles.default]\ntoken = "other"\n')
+    assert read_sources({"SERVETEL_CONFIG": str(file)}).token == "other"
+    assert read_sources({"SERVETEL_CONFIG": "~/other.toml"}).token == "other"
+
+
+def test_the_real_environment_is_the_default(home, monkeypatch):
+    """Without a mapping, the process's environment is read, as it is now."""
+    monkeypatch.setenv("SERVETEL_TOKEN", "t")
+    assert read_sources().token == "t"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "profiles = 5",
+        "[profiles]\ndefault = 5",
+        "[other]\nx = 1",
+        "[profiles.default]\ntoken = 5",
+        "[profiles.default]\ntoken = ['x']",
+    ],
+)
+def test_a_profile_that_says_nothing(home, text):
+    """What is no text in a profile is not taken for one."""
+    private(home / ".config" / "servetel" / "config.toml", text)
+    assert read_sources({}) == Sources()
+
+
+MISSING = [
+    pytest.param({"SERVETEL_PROFILE": "work"}, "file does not exist", id="profile-without-file"),
+    pytest.param({"SERVETEL_CONFIG": "~/nowhere.toml"}, "file does not exist", id="config-missing"),
+    pytest.param({"SERVETEL_TOKEN_FILE": "~/nowhere"}, "cannot be read", id="token-file-missing"),
+    pytest.param({"SERVETEL_TOKEN_FILE": "~nobody-of-this-name/token"}, None, id="no-such-user"),
+    pytest.param({"SERVETEL_CONFIG": "~nobody-of-this-name/config.toml"}, None, id="config-of-no-user"),
+]
+
+
+@pytest.mark.parametrize(("environment", "why"), MISSING)
+def test_what_is_named_must_be_there(home, environment, why):
+    """A file or profile that somebody named and that is not there is an error, never ignored."""
+    with pytest.raises(ConfigurationError, match=why) as caught:
+        read_sources(environment)
+    assert os.devnull not in str(caught.value)
+
+
+def test_a_home_that_may_not_be_looked_into(home, monkeypatch):
+    """A profile that this user may not even look for is none, unless somebody named it."""
+
+    def refuse(self):
+        raise PermissionError(13, "denied")
+
+    monkeypatch.setattr("pathlib.Path.is_file", refuse)
+    assert read_sources({}) == Sources()
+    with pytest.raises(ConfigurationError, match="does not exist"):
+        read_sources({"SERVETEL_PROFILE": "work"})
+
+
+def test_a_profile_must_be_there(profiles):
+    """A profile that somebody named and that the file does not have is an error."""
+    with pytest.raises(ConfigurationError, match="no profile of that name"):
+        read_sources({"SERVETEL_PROFILE": "hunter22"})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o660, 0o601, 0o777], ids=oct)
+def test_a_secret_that_others_may_read_is_refused(home, mode):
+    """Row 129: a token file and a file of profiles must be the user's alone; the fix is the command to type."""
+    token = private(home / "token", "token-of-somebody", mode)
+    with pytest.raises(ConfigurationError, match=r"other users.*[Cc]hmod 600 "):
+        read_sources({"SERVETEL_TOKEN_FILE": str(token)})
+    config = private(home / "c.toml", PROFILES, mode)
+    with pytest.raises(ConfigurationError, match="other users"):
+        read_sources({"SERVETEL_CONFIG": str(config)})
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
+@pytest.mark.parametrize("mode", [0o600, 0o400, 0o700], ids=oct)
+def test_a_secret_that_is_the_users_alone(home, mode):
+    """Row 129: any mode that shuts the others out will do; white space around the token goes."""
+    token = private(home / "token", " token-of-somebody\r\n", mode)
+    assert read_sources({"SERVETEL_TOKEN_FILE": str(token)}).token == "token-of-somebody"
+
+
+@pytest.mark.parametrize("kind", ["directory", "no-text"])
+def test_a_token_file_that_is_none(home, kind):
+    """A directory, or bytes that are no text, cannot be read as a token."""
+    file = home / "token"
+    if kind == "directory":
+        file.mkdir(mode=0o700)
+    else:
+        private(file, b"\xff\xfe\xff")
+    with pytest.raises(ConfigurationError, match="cannot be read"):
+        read_sources({"SERVETEL_TOKEN_FILE": str(file)})
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['[profiles.default]\ntoken = "hunter22', "token hunter22", "[profiles.default]\ntoken = hunter22"],
+    ids=range(3),
+)
+def test_a_broken_file_of_profiles(home, text):
+    """It is named, and nothing of it is shown: not in the message, and not hanging on the error."""
+    private(home / ".config" / "servetel" / "config.toml", text)
+    with pytest.raises(ConfigurationError, match="is not TOML") as caught:
+        read_sources({})
+    assert caught.value.__cause__ is None
+    assert "hunter22" not in f"{caught.value} {vars(caught.value)}"
+    assert "hunter22" not in library_locals(caught.value)
