@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import tzinfo
 from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack, cast
 
 import anyio
@@ -25,6 +24,7 @@ from servetel_async.transport.transport import Transport, check_seconds
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from datetime import tzinfo
     from types import TracebackType
 
     import aiohttp

@@ -6,7 +6,6 @@ around must not decide whose calls are pulled.
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import ipaddress
 import os
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from servetel_async.errors import ConfigurationError
-from servetel_async.protocol.tokens import Secret
+from servetel_async.protocol.tokens import Secret, hide, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -144,17 +143,11 @@ def check_base_url(url: object) -> str:
     Raises:
         ConfigurationError: no scheme or host, user info, query or fragment, or plain HTTP beyond this computer.
     """
+    url = hide(url)
     if not isinstance(url, str):
-        raise ConfigurationError(f"base_url is a {type(url).__name__}", fix='for example "https://api.servetel.in"')
+        raise ConfigurationError(f"base_url is of type {kind_of(url)}", fix='for example "https://api.servetel.in"')
     example = 'write it like "https://api.servetel.in"'
-    try:
-        parts = urlsplit(url)
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        raise ConfigurationError("base_url cannot be read as a URL", fix=example) from None
-    if parts.scheme not in ("http", "https") or not host or not re.fullmatch(r"[!-\[\]-~]+", url):
-        raise ConfigurationError("base_url needs a scheme, http or https, and a host", fix=example)
-    if "@" in parts.netloc:
+    if "@" in url:
         raise ConfigurationError(
             "base_url holds user info",
             why="what stands before the @ would be logged by proxies",
@@ -162,13 +155,20 @@ def check_base_url(url: object) -> str:
         )
     if "?" in url or "#" in url:
         raise ConfigurationError("base_url holds a query or a fragment", fix=example)
+    try:
+        parts = urlsplit(url)
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        raise ConfigurationError("base_url cannot be read as a URL", fix=example) from None
+    if parts.scheme not in ("http", "https") or not host or not re.fullmatch(r"[!-\[\]-~]+", url):
+        raise ConfigurationError("base_url needs a scheme, http or https, and a host", fix=example)
     if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(
             "base_url is plain http to another computer",
             why="the token would travel readable for everybody on the way",
             fix="use https",
         )
-    return url.rstrip("/")
+    return str(url).rstrip("/")
 
 
 def _is_loopback(host: str) -> bool:
@@ -182,14 +182,17 @@ def _is_loopback(host: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the environment and the chosen profile say; each may say nothing."""
+    """What the environment and the chosen profile say; each may say nothing. All are hidden from tracebacks."""
 
     token: str | None = None
     base_url: str | None = None
     brand: str | None = None
 
 
-def read_sources(environment: Mapping[str, str] = os.environ) -> Sources:
+_VARIABLES = ("TOKEN", "TOKEN_FILE", "BASE_URL", "PROFILE", "CONFIG")
+
+
+def read_sources(environment: Mapping[str, str] | None = None) -> Sources:
     """Read ``SERVETEL_TOKEN``, ``SERVETEL_TOKEN_FILE``, ``SERVETEL_BASE_URL``, then the profile ``SERVETEL_PROFILE``.
 
     Profiles stand in ``~/.config/servetel/config.toml`` (``SERVETEL_CONFIG`` names another file)::
@@ -201,42 +204,52 @@ def read_sources(environment: Mapping[str, str] = os.environ) -> Sources:
     Raises:
         ConfigurationError: a file that is named but missing, unreadable, or readable for others.
     """
-    profile = _read_profile(environment)
-    token = environment.get("SERVETEL_TOKEN") or None
-    file = environment.get("SERVETEL_TOKEN_FILE") or (profile.get("token_file") if not token else None)
-    if token is None and file:
-        token = _read_private(_expand(file), "the token file").strip()
-    elif token is None:
-        token = profile.get("token")
-    url = environment.get("SERVETEL_BASE_URL") or None
+    given = os.environ if environment is None else environment
+    told = {name: hide(given.get(f"SERVETEL_{name}") or None) for name in _VARIABLES}
+    del given, environment  # a traceback of what follows would print every variable there is
+    profile = _read_profile(told)
+    token = told["TOKEN"]
+    file = told["TOKEN_FILE"] or (None if token else profile.get("token_file"))
+    if token is None:
+        token = Secret(_read_private(_expand(file), "the token file").strip()) if file else profile.get("token")
+    url = told["BASE_URL"]
     return Sources(token, url or profile.get("base_url"), None if url else profile.get("brand"))
 
 
-def _read_profile(environment: Mapping[str, str]) -> dict[str, str]:
-    name = environment.get("SERVETEL_PROFILE", "")
-    given = environment.get("SERVETEL_CONFIG")
-    file = _expand(given or "~/.config/servetel/config.toml")
+def _read_profile(told: Mapping[str, str | None]) -> Mapping[str, str]:
+    file = _expand(told["CONFIG"] or "~/.config/servetel/config.toml")
     try:
         found = file.is_file()
     except OSError:  # a home that this user may not look into
         found = False
     if not found:
-        if name or given:
+        if told["PROFILE"] or told["CONFIG"]:
             raise ConfigurationError(
                 "the profile's file does not exist", fix=f"write {file}, or unset SERVETEL_PROFILE"
             )
         return {}
-    text = Secret(_read_private(file, "the profile's file"))
-    profiles: Any = None
-    with contextlib.suppress(tomllib.TOMLDecodeError):  # raised on, it would carry the file and its secrets along
-        profiles = tomllib.loads(text).get("profiles", {})
+    profiles = _parse_profiles(_read_private(file, "the profile's file"))
     if profiles is None:
         raise ConfigurationError(f"{file} is not TOML", fix="see the how-to about logging in")
-    profile = profiles.get(name or "default") if isinstance(profiles, dict) else None  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-    if profile is None and name:
+    profile = profiles.get(told["PROFILE"] or "default")
+    if profile is None and told["PROFILE"]:
         raise ConfigurationError(f"{file} has no profile of that name", fix="check SERVETEL_PROFILE")
-    texts = cast("dict[str, Any]", profile) if isinstance(profile, dict) else {}
-    return {key: value for key, value in texts.items() if isinstance(value, str)}
+    return profile or {}
+
+
+def _parse_profiles(text: str) -> dict[str, dict[str, str]] | None:
+    """Read all profiles, their values hidden; None if it is not TOML: its error would carry the text along."""
+    try:
+        content: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        return None
+    profiles = content.get("profiles")
+    tables = cast("dict[str, Any]", profiles) if isinstance(profiles, dict) else {}
+    return {
+        name: {key: hide(value) for key, value in cast("dict[str, Any]", table).items() if isinstance(value, str)}
+        for name, table in tables.items()
+        if isinstance(table, dict)
+    }
 
 
 def _expand(file: str) -> Path:

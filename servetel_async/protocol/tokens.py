@@ -22,14 +22,32 @@ class Secret(str):
     def __repr__(self) -> str:
         return "***"
 
+    def __deepcopy__(self, _memo: object) -> Secret:
+        """A copy beside the original is no less hidden."""
+        return self
+
     def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
         """Pickle without the value: a secret must not travel inside a task queue's payload."""
         return Secret, ("***",)
 
 
+class SecretBytes(bytes):
+    """Bytes whose ``repr`` is ``***``: of no use as a token, but no less secret for that."""
+
+    def __repr__(self) -> str:
+        return "***"
+
+
 def hide(value: Any) -> Any:
-    """Make a text a ``Secret``; leave anything else as it is."""
+    """Make a text a ``Secret``, so that no traceback prints it; leave what is neither text nor bytes as it is."""
+    if isinstance(value, bytes):
+        return SecretBytes(value)
     return Secret(value) if isinstance(value, str) else value
+
+
+def kind_of(value: object) -> str:
+    """Name a value's type, for an error; one that was hidden under its own name."""
+    return type(value).__name__.removeprefix("Secret").lower()
 
 
 def normalise_token(text: object) -> Secret:
@@ -38,9 +56,9 @@ def normalise_token(text: object) -> Secret:
     Raises:
         ConfigurationError: not a text, masked, or with characters that no token and no header may hold.
     """
+    text = hide(text)
     if not isinstance(text, str):
-        raise ConfigurationError(f"the token is a {type(text).__name__}", fix="give it as a text")
-    text = Secret(text)  # so that no traceback of what follows prints it
+        raise ConfigurationError(f"the token is of type {kind_of(text)}", fix="give it as a text")
     token = Secret(_PREFIX.sub("", text, count=1))
     if "*" in token or "•" in token:
         raise ConfigurationError(

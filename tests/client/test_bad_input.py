@@ -286,7 +286,9 @@ async def test_a_limit_that_is_none_is_refused(limit, serve, connect):
 @pytest.mark.parametrize("case", CLIENTS)
 def test_a_client_is_refused_where_it_is_made(case):
     """Settings are checked by the constructor: nobody finds out in the middle of a night's pull."""
-    with pytest.raises(ConfigurationError) as caught:  # no variable here holds what is given: its frame is looked at as well
+    with pytest.raises(
+        ConfigurationError
+    ) as caught:  # no variable here holds what is given: its frame is looked at as well
         ServetelClient(**{"token": TOKEN, "base_url": "https://api.example.invalid", **CLIENTS[case][0]})
 
     refused(caught.value, CLIENTS[case][1])

@@ -118,6 +118,17 @@ async def test_a_stream_that_was_promised_calls_does_not_end_without(serve, conn
     assert server.asked < 60
 
 
+async def test_a_count_without_calls_is_not_none(serve, connect):
+    """Five are counted and none come: that is five, or an error, and never none."""
+    server = await serve(reply(EMPTY))
+    try:
+        counted = await connect(server).count(*MAY)
+    except PagingError as error:
+        assert_clean(error)
+    else:
+        assert counted == 5
+
+
 async def test_a_page_with_calls_and_a_count_of_none_is_not_no_calls(serve, connect):
     """A page that holds calls and counts none contradicts itself: it must not count as none."""
     server = await serve(lambda request: reply(page(call(1), count=0, number=int(dict(request.query)["page"]))))
@@ -130,9 +141,9 @@ async def test_a_page_with_calls_and_a_count_of_none_is_not_no_calls(serve, conn
         assert counted != 0
 
 
-@pytest.mark.parametrize("method", ["count", "get_call", "get_call, narrowed", "fetch_page"])
+@pytest.mark.parametrize("method", ["get_call", "get_call, narrowed", "fetch_page"])
 async def test_a_page_that_was_promised_calls_is_not_none(method, serve, connect):
-    """Five are counted and none come on the first page: a count, a call or a page of it is an error, never 0, None or empty."""
+    """Five are counted and none come on the first page: a call or a page of it is an error, never None or empty."""
     server = await serve(reply(EMPTY))
 
     error = await failure_of(METHODS[method](connect(server)))

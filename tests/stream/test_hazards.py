@@ -317,7 +317,7 @@ def test_dropped_after_its_loop_is_gone(recwarn):
     assert [str(warning.message) for warning in recwarn] == []
 
 
-@pytest.mark.parametrize("form", ["plain", "managed", "managed in a scope"])
+@pytest.mark.parametrize("form", ["plain", "managed", "aclosing"])
 async def test_a_users_generator_is_dropped(serve, connect, form):
     """A web framework drops the user's generator when the browser goes away; the caller feels nothing of it."""
     server = await serve(200)
