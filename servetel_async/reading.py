@@ -133,7 +133,8 @@ class _WindowReading:
         self._stats.count = None if total is None or counted is None else counted + total
 
     def read_again(self) -> None:
-        self._sieve.begin_pass()
+        if not self.walk.front:
+            self._sieve.begin_pass()
         self._stats.rereadings += 1
 
 

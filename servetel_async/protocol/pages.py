@@ -15,7 +15,8 @@ Pages are offsets over a live list that the server may reorder, lengthen, shorte
 7. A count that moved or that does not agree with what was seen, and without a count rows met twice or rows behind a
    page that was not full, mean another pass over the list, three at most. Else: ``CountDriftError``.
 8. A list that only grew is complete as soon as as many calls were seen as it counts now. New calls come in front, so
-   such a list is first read again from its front, only down to what is known.
+   after each pass such a list is read again from its front, only down to what is known, twice at most.
+9. Later passes read one page after the other: read in order, a list that grows in front repeats calls and loses none.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 PASSES = 3
 EMPTY_RETRIES = 2
 LOOK_AHEAD_SHARE = 40
-FRONT_PASSES = 8
+FRONT_PASSES = 2
 BARREN_PAGES = 8
 
 Edges = tuple[str, str, int]
@@ -47,6 +48,9 @@ class Step(enum.Enum):
 
 class PageWalk:
     """The walk over one window's pages; knows numbers only, neither requests nor records.
+
+    A pass reads the list from its front: a whole pass to its end, a ``front`` pass down to what is known. What was seen
+    is counted twice: ``distinct`` from the beginning, ``pass_distinct`` since the last whole pass began.
 
     Args:
         asked: the page size that is asked for.
@@ -64,19 +68,25 @@ class PageWalk:
         self.distinct = before
         self.passes = 0
         self._before = before
-        self._grew_before = True  # up to this pass
-        self._count_before: int | None = None
+        self.pass_distinct = before
+        self._never_shrank = True  # in the passes before this one
+        self._first_count = 0
         self._front_passes = 0
+        self._in_a_row = 0  # front passes since the last whole one
         self._previous_pass: tuple[int, int | None] | None = None
         self._begin(first)
 
     def _begin(self, first: int, *, front: bool = False) -> None:
         if self.passes:
+            self._never_shrank = self._never_shrank and self._only_grew and (self.count or 0) >= self._first_count
+        if front:
             self._grew_before, self._count_before = self._only_grew, self.count
+        else:
+            self._grew_before, self._count_before = True, None
+            self.pass_distinct = self._before
         self.passes += 1
-        self._front = front
+        self.front = front
         self._pages: dict[int, tuple[int, int | None]] = {}  # rows and count of each accepted page
-        self.pass_distinct = self._before
         self._distinct_before = self.distinct
         self._next = first
         self._accepted = 0
@@ -102,7 +112,7 @@ class PageWalk:
 
     def next_page(self, outstanding: int) -> int | None:
         """Take the number of the next page to ask for; None if nothing more is to be asked for now."""
-        if self._ended or self._next > self._reach(outstanding):
+        if self._ended or (outstanding and self.passes > 1) or self._next > self._reach(outstanding):
             return None
         self._next += 1
         return self._next - 1
@@ -168,9 +178,9 @@ class PageWalk:
         """Count records of an accepted page: those never seen before, and those not yet seen in this pass."""
         self.distinct += new
         self.pass_distinct += new_in_pass
-        if self.passes > 1 and self._only_grew and self.believed and self.distinct >= (self.count or 0):
+        if self.passes > 1 and self.believed and self._has_all():
             self._ended = True
-        if self._front and not new:
+        if self.front and not new:
             self._ended = True  # known ground
         if new_in_pass:
             self._barren = 0
@@ -186,7 +196,7 @@ class PageWalk:
 
     @property
     def _only_grew(self) -> bool:
-        """Whether no count was below an earlier one, in the order in which pages were asked for."""
+        """Whether no count was below an earlier one since this whole pass began, by the order of asking."""
         last = self._count_before or 0
         for _, (_, count) in sorted(self._pages.items()):
             if count is not None and count < last:
@@ -195,6 +205,8 @@ class PageWalk:
         return self._grew_before
 
     def _learn(self, number: int, rows: int, count: int | None) -> None:
+        if self._accepted == 1 and self.passes == 1:
+            self._first_count = count or 0
         if self.count is not None and count is not None and count != self.count:
             self._moved = self._moved or self._accepted > 1
         self.size = max(self.size, rows)
@@ -255,13 +267,15 @@ class PageWalk:
             return True
         if may_reread and self._may_read_front():
             self._front_passes += 1
+            self._in_a_row += 1
             self._begin(1, front=True)
             return False
         this_pass = (self.pass_distinct, self.count)
         hopeless = this_pass == self._previous_pass and not self._moved
         if not may_reread or self.passes - self._front_passes >= PASSES or hopeless:
             raise self._drift(hopeless=hopeless)
-        self._previous_pass = None if self._front else this_pass
+        self._previous_pass = None if self.front else this_pass
+        self._in_a_row = 0
         self._begin(1)
         return False
 
@@ -280,16 +294,22 @@ class PageWalk:
     def _is_complete(self) -> bool:
         if self.count is None or not self.believed:
             # Only an empty page could end this pass. Rows met twice show that the list moved: read until it is still.
-            return not self._is_holed() and (self._rows == self.pass_distinct or self._nothing_new())
-        if self._only_grew and self.distinct >= self.count:
-            return True
-        return not self._front and not self._moved and self.pass_distinct == self.count
+            if self._is_holed() or self.pass_distinct < self.distinct:
+                return False
+            return self._rows == self.pass_distinct or self._nothing_new()
+        return self._has_all() or (not self.front and not self._moved and self.pass_distinct == self.count)
+
+    def _has_all(self) -> bool:
+        """Whether a list that only grew holds no call that was not seen, since the walk or this whole pass began."""
+        if not self._only_grew:
+            return False
+        return self.pass_distinct >= (self.count or 0) or (self._never_shrank and self.distinct >= (self.count or 0))
 
     def _may_read_front(self) -> bool:
         """Whether the front is worth another look: the list grew since it was read, and did nothing else."""
-        if not (self.believed and self._only_grew and self._front_passes < FRONT_PASSES):
+        if not self.believed or not self._only_grew or self._in_a_row >= FRONT_PASSES:
             return False
-        return self._moved or (self._front and self.distinct > self._distinct_before)
+        return self._moved or (self.front and self.distinct > self._distinct_before)
 
     def _nothing_new(self) -> bool:
         return self.passes > 1 and self.distinct == self._distinct_before

@@ -37,7 +37,7 @@ class Sieve:
         self.undated = 0
 
     def begin_pass(self) -> None:
-        """Begin to read the window again: what was let through stays known."""
+        """Begin to read the window again, whole: what was let through stays known."""
         self._this_pass = set()
 
     def sift(self, records: Iterable[CallRecord]) -> tuple[list[CallRecord], int]:

@@ -23,7 +23,7 @@ class Secret(str):
         return "***"
 
     def __deepcopy__(self, _memo: object) -> Secret:
-        """A copy beside the original is no less hidden."""
+        """A copy of a request's headers must still work, and is no less hidden."""
         return self
 
     def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
@@ -47,7 +47,7 @@ def hide(value: Any) -> Any:
 
 def kind_of(value: object) -> str:
     """Name a value's type, for an error; one that was hidden under its own name."""
-    return type(value).__name__.removeprefix("Secret").lower()
+    return "bytes" if isinstance(value, SecretBytes) else type(value).__name__
 
 
 def normalise_token(text: object) -> Secret:

@@ -73,7 +73,7 @@ class Attempts(Generic[T]):
         self._counted = 0
         self._renewed = 0
         self._freed = False
-        self._met: Counter[type[ServetelError]] = Counter()
+        self._met: Counter[tuple[object, int | None]] = Counter()
         self._paid = 0
         self._stopped_by: StoppedBy = "final"
         self._primed = False
@@ -134,12 +134,11 @@ class Attempts(Generic[T]):
             self._renewed += 1
         elif verdict.action is Action.RETRY:
             self._counted += 1
-            kind = type(verdict.error) if verdict.error is not None else None
-            if kind is not None:
-                self._met[kind] += 1
-                if verdict.retries is not None and self._met[kind] > verdict.retries:
-                    self._stopped_by = "attempts"
-                    verdict = dataclasses.replace(verdict, action=Action.FAIL)
+            kind = (type(verdict.error), verdict.retries)
+            self._met[kind] += 1
+            if verdict.retries is not None and self._met[kind] > verdict.retries:
+                self._stopped_by = "attempts"
+                verdict = dataclasses.replace(verdict, action=Action.FAIL)
         self._verdict = verdict
 
     def _may_retry(self) -> bool:

@@ -126,7 +126,8 @@ def read(
         if not pending:
             if walk.conclude(may_reread=may_reread):
                 return got
-            sieve.begin_pass()
+            if not walk.front:
+                sieve.begin_pass()
             continue
         number = min(pending) if dice is None else dice.choice(sorted(pending))
         page = pending.pop(number)
