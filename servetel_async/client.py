@@ -15,9 +15,20 @@ from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, b
 from servetel_async.protocol.records import CallPage, CallRecord
 from servetel_async.protocol.sieve import Sieve
 from servetel_async.protocol.tokens import hide
-from servetel_async.settings import Brand, RateLimit, Retry, Sources, Timeouts, check_base_url, read_sources
+from servetel_async.settings import (
+    Brand,
+    RateLimit,
+    Retry,
+    Sources,
+    Timeouts,
+    check_kind,
+    choose_base_url,
+    choose_rate,
+    read_sources,
+)
 from servetel_async.stream import CallStream, check_whole
-from servetel_async.transport.auth import LoginToken, ProvidedToken, StaticToken
+from servetel_async.transport.auth import choose_tokens
+from servetel_async.transport.session import check_given
 from servetel_async.transport.tasks import end
 from servetel_async.transport.transport import Transport, check_seconds
 
@@ -36,7 +47,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.reply import Reply
     from servetel_async.protocol.tokens import Secret
     from servetel_async.protocol.windows import Window
-    from servetel_async.transport.auth import TokenProvider, TokenSource
+    from servetel_async.transport.auth import TokenProvider
     from servetel_async.transport.transport import Event, Fetched
 
 T = TypeVar("T")
@@ -113,7 +124,8 @@ class ServetelClient:
         if array_style not in ARRAY_STYLES:
             raise ConfigurationError("there is no such array_style", fix=f"use one of {', '.join(ARRAY_STYLES)}")
         name_zone(zone)
-        _check_kinds(retry=(retry, Retry), timeouts=(timeouts, Timeouts))
+        check_kind("retry", retry, Retry)
+        check_kind("timeouts", timeouts, Timeouts)
         if on_event is not None and not callable(on_event):  # pyright: ignore[reportUnnecessaryComparison]
             raise ConfigurationError("on_event cannot be called", fix="give a function of one event")
         self.zone = zone
@@ -124,15 +136,15 @@ class ServetelClient:
         self._tasks: set[asyncio.Task[Any]] = set()
         told = (token is not None or email is not None) and (base_url is not None or brand is not None)
         sources = Sources() if told else read_sources()
-        self._tokens = self._token_source(token, email, password, sources.token)
+        tokens = self._tokens = choose_tokens(token, email, password, sources.token, self._post, self._spawn)
         self._transport = Transport(
-            _where(base_url, brand, sources.base_url, sources.brand),
-            self._tokens,
+            choose_base_url(base_url, brand, sources),
+            tokens,
             slots=max_concurrency,
-            rate=_rate(rate),
+            rate=choose_rate(rate),
             retry=retry,
             timeouts=timeouts,
-            session=_check_session(session),
+            session=check_given(session),
             trace_configs=tuple(trace_configs or ()),
             on_event=on_event,
         )
@@ -374,25 +386,6 @@ class ServetelClient:
         check_whole("page_size", given)
         return given
 
-    def _token_source(
-        self, token: str | TokenProvider | None, email: str | None, password: str | None, found: str | None
-    ) -> TokenSource:
-        if email is not None or password is not None:
-            if token is not None:
-                raise ConfigurationError(
-                    "both a token and a login are given", fix="give token=, or email= and password="
-                )
-            return LoginToken(email, password, self._post, self._spawn)
-        if token is None:
-            token = found
-        if token is None:
-            raise ConfigurationError(
-                "there is no token",
-                why="none was given, and SERVETEL_TOKEN, SERVETEL_TOKEN_FILE and the profile hold none",
-                fix="give token=, or email= and password=, or set SERVETEL_TOKEN",
-            )
-        return ProvidedToken(token, self._spawn) if callable(token) else StaticToken(token)
-
     def __repr__(self) -> str:
         transport: Transport | None = getattr(self, "_transport", None)
         if transport is None:  # a traceback out of __init__ asks too
@@ -403,45 +396,6 @@ class ServetelClient:
     def __reduce__(self) -> Any:
         """Refuse: a pickled client would carry the token into a queue or a file."""
         raise TypeError("a ServetelClient does not pickle; make one in each process")
-
-
-def _where(base_url: str | None, brand: Brand | str | None, found_url: str | None, found_brand: str | None) -> str:
-    if base_url is not None and brand is not None:
-        raise ConfigurationError("both base_url and brand are given", fix="give one of them")
-    if base_url is not None:
-        return check_base_url(base_url)
-    if brand is not None:
-        return Brand.named(brand).base_url
-    if found_url is not None:
-        return check_base_url(found_url)
-    return (Brand.SERVETEL if found_brand is None else Brand.named(found_brand)).base_url
-
-
-def _check_kinds(**given: tuple[object, type]) -> None:
-    for name, (value, kind) in given.items():
-        if not isinstance(value, kind):
-            raise ConfigurationError(f"{name} is a {type(value).__name__}", fix=f"give {name}={kind.__name__}(...)")
-
-
-def _check_session(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
-    """Refuse a session that could not carry our token, or would carry another."""
-    if session is None:
-        return None
-    if not hasattr(session, "request") or not hasattr(session, "connector"):
-        raise ConfigurationError(f"session is a {type(session).__name__}", fix="give an aiohttp.ClientSession")
-    if session.auth is not None:
-        raise ConfigurationError(
-            "the given session has credentials of its own",
-            why="aiohttp sends no token beside them",
-            fix="make the session without auth=",
-        )
-    return session
-
-
-def _rate(rate: RateLimit | float | None) -> RateLimit | None:
-    """A plain number is requests per second; None and 0 are no limit."""
-    limit = rate if rate is None or isinstance(rate, RateLimit) else RateLimit(per_second=rate)
-    return limit if limit is not None and limit.per_second else None
 
 
 def _deadline_at(seconds: float | None) -> float | None:

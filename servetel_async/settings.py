@@ -133,6 +133,18 @@ class RateLimit:
         return 1.0 / self.per_second if self.per_second else 0.0
 
 
+def choose_rate(rate: RateLimit | float | None) -> RateLimit | None:
+    """Read a plain number as requests per second; None and 0 are no limit."""
+    limit = rate if rate is None or isinstance(rate, RateLimit) else RateLimit(per_second=rate)
+    return limit if limit is not None and limit.per_second else None
+
+
+def check_kind(name: str, value: object, kind: type) -> None:
+    """Refuse a plain number where a value object is due."""
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{name} is of type {kind_of(value)}", fix=f"give {name}={kind.__name__}(...)")
+
+
 #: Bytes of one page at most; 1,000 calls with long flows are about 3 MB.
 LARGEST_PAGE = 16 * 1024 * 1024
 
@@ -265,8 +277,23 @@ def _read_private(file: Path, what: str) -> str:
         found = file.stat()
         if sys.platform != "win32" and stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
             raise ConfigurationError(
-                f"{what} may be read by other users", why="it holds a secret", fix=f"chmod 600 {file}"
+                f"{what} may be read by other users", why="it holds a secret", fix=f"run: chmod 600 {file}"
             )
         return file.read_text("utf-8")
     except (OSError, UnicodeError):
         raise ConfigurationError(f"{what} cannot be read", fix=f"check that {file} exists and is yours") from None
+
+
+def choose_base_url(base_url: str | None, brand: Brand | str | None, sources: Sources) -> str:
+    """Choose where the API stands: what was given, then the environment, then the profile, then Servetel.
+
+    Raises:
+        ConfigurationError: the address cannot be one, or two were given.
+    """
+    if base_url is not None and brand is not None:
+        raise ConfigurationError("both base_url and brand are given", fix="give one of them")
+    if brand is None and base_url is None:
+        base_url, brand = sources.base_url, sources.brand
+    if base_url is not None:
+        return check_base_url(base_url)
+    return (Brand.SERVETEL if brand is None else Brand.named(brand)).base_url

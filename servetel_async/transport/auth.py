@@ -203,3 +203,30 @@ class LoginToken:
             fix=f"wait {seconds:.0f} seconds, or use a token from the portal",
             stopped_by="retry_after",
         )
+
+
+def choose_tokens(  # noqa: PLR0917 - all that a token may come from
+    token: str | TokenProvider | None,
+    email: str | None,
+    password: str | None,
+    found: str | None,
+    post: Post,
+    spawn: Spawn,
+) -> TokenSource:
+    """Choose where the token comes from: a login, what was given, or what the environment and the profile hold.
+
+    Raises:
+        ConfigurationError: there is none, there are two, or it cannot be one.
+    """
+    if email is not None or password is not None:
+        if token is not None:
+            raise ConfigurationError("both a token and a login are given", fix="give token=, or email= and password=")
+        return LoginToken(email, password, post, spawn)
+    token = token if token is not None else found
+    if token is None:
+        raise ConfigurationError(
+            "there is no token",
+            why="none was given, and SERVETEL_TOKEN, SERVETEL_TOKEN_FILE and the profile hold none",
+            fix="give token=, or email= and password=, or set SERVETEL_TOKEN",
+        )
+    return ProvidedToken(token, spawn) if callable(token) else StaticToken(token)

@@ -25,6 +25,25 @@ if TYPE_CHECKING:
 _inherited: list[BoundSession] = []
 
 
+def check_given(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
+    """Refuse a session of the caller's that could not carry our token, or would carry another.
+
+    Raises:
+        ConfigurationError: it is no session, or has credentials of its own.
+    """
+    if session is None:
+        return None
+    if not isinstance(session, aiohttp.ClientSession):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ConfigurationError(f"session is of type {type(session).__name__}", fix="give an aiohttp.ClientSession")
+    if session.auth is not None:
+        raise ConfigurationError(
+            "the given session has credentials of its own",
+            why="aiohttp sends no token beside them",
+            fix="make the session without auth=",
+        )
+    return session
+
+
 class BoundSession:
     """A session, bound to the loop and the process it was made in."""
 

@@ -105,7 +105,6 @@ CLIENTS = {
     "timeouts None": ({"timeouts": None}, "Timeouts"),
     "session text": ({"session": "https://api.servetel.in"}, "ClientSession"),
     "on_event text": ({"on_event": "print"}, "on_event"),
-    "trace_configs None": ({"trace_configs": None}, "trace_configs"),
     "brand": ({"base_url": None, "brand": "airtel"}, "smartflo"),
     "brand and base_url": ({"brand": "smartflo"}, "one of them"),
     "token and login": ({"email": "a@example.com", "password": "canary-password"}, "token="),
@@ -216,8 +215,12 @@ async def test_a_stream_is_refused_where_it_is_made(case, serve, connect):
 
 @pytest.mark.parametrize(
     "start",
-    [f"servetel-2|{MARK}|2024-05-31 23:59:59|9|9|9|x", "servetel-1|000000000000|2024-05-31 23:59:59|9|9|9|x"],
-    ids=["another version", "another query"],
+    [
+        f"servetel-2|{MARK}|2024-05-31 23:59:59|9|9|9|x",
+        "servetel-1|000000000000|2024-05-31 23:59:59|9|9|9|x",
+        f"servetel-1|{MARK}|2024-01-31 23:59:59|9|9|9|x",
+    ],
+    ids=["another version", "another query", "another window"],
 )
 async def test_a_checkpoint_of_something_else_is_a_mismatch(start, serve, connect):
     """A checkpoint of another query or version is told from garbage."""

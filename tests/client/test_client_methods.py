@@ -23,7 +23,7 @@ from servetel_async import (
 from servetel_async.emulator import Dataset, Fault
 from tests.transport.conftest import settled
 from tests.transport.leaks import assert_clean, failure_of
-from tests.transport.wire_server import call, page, reply
+from tests.transport.wire_server import ACTS, call, page, reply
 
 MAY = ("2024-05-01", "2024-05-31")
 QUARTER = ("2024-04-01", "2024-06-30")
@@ -586,3 +586,59 @@ async def test_a_client_without_a_gate_and_many_streams(emulate, connect, small)
 
     assert all(ids(calls) == small.ids for calls in results)
     assert api.peak_in_flight <= 4
+
+
+async def test_pages_close_like_their_stream(emulate, connect, small):
+    """``async with stream.pages()`` ends the stream with the block."""
+    api = await emulate(small)
+    stream = connect(api, page_size=20).calls(*MAY)
+
+    async with stream.pages() as pages:
+        first = await anext(pages)
+
+    assert ids(first.records) == small.ids[:20]
+    assert stream.closed
+    assert isinstance(await failure_of(anext(pages)), StreamClosedError)
+
+
+async def test_a_stream_takes_no_values(emulate, connect, small):
+    """It is a generator by interface, and one that gives only."""
+    api = await emulate(small)
+    stream = connect(api).calls(*MAY)
+
+    with pytest.raises(TypeError):
+        await stream.asend("x")
+    assert (await stream.asend(None)).id == small.ids[0]
+    with pytest.raises(KeyError):
+        await stream.athrow(KeyError("x"))
+    assert stream.closed
+
+
+async def test_a_stream_that_is_closed_while_it_is_awaited_says_so(serve, connect):
+    """Whoever waits for the next call learns that somebody else closed the stream."""
+    server = await serve(ACTS["head hangs"])
+    stream = connect(server).calls(*MAY)
+    waiting = asyncio.ensure_future(failure_of(anext(stream)))
+    await server.until(lambda: server.asked == 1)
+
+    await stream.aclose()
+
+    assert isinstance(await waiting, StreamClosedError)
+
+
+@pytest.mark.parametrize("mode", ["total", "page"])
+async def test_a_list_that_moves_is_read_until_it_is_still(mode, emulate, connect):
+    """Calls that are removed and added while the list is read: a second pass, within ``max_records`` or without, never a doubled call."""
+    data = Dataset.month("2024-05", calls=120)
+    for most in (None, 60):
+        api = await emulate(data, delete_every=7, insert_every=11, count_mode=mode)
+        stream = connect(api, page_size=10, max_concurrency=2).calls(*MAY, max_records=most)
+        got = []
+        try:
+            async for found in stream:
+                got.append(found.id)
+        except PagingError as error:
+            assert_clean(error)
+        assert len(got) == len(set(got))
+        assert len(got) <= (most or 999)
+        assert stream.stats.records == len(got)

@@ -159,6 +159,19 @@ async def test_a_page_past_the_end_is_empty_and_no_error(serve, connect):
     assert len(await connect(server).fetch_page(page=3)) == 0
 
 
+@pytest.mark.parametrize("rows", [1, 2, 100])
+async def test_a_count_on_a_server_that_does_not_heed_pages_ends(rows, serve, connect):
+    """The same calls whatever the page, and no count that tells: an error after a few requests, not a search without end."""
+    sent = json.dumps({"results": [call(number) for number in range(rows)]}).encode()
+    server = await serve(reply(sent))
+
+    error = await failure_of(connect(server).count(*MAY))
+
+    assert type(error) is PagingError
+    assert server.asked < 20
+    assert_clean(error)
+
+
 async def test_no_calls_are_no_calls(serve, connect):
     """The twin of all the above: an honest empty page is empty in every method."""
     server = await serve(lambda request: reply(page(number=int(dict(request.query)["page"]))))

@@ -502,6 +502,24 @@ def test_a_list_that_never_settles_ends_after_three_passes():
     assert walk.passes <= PASSES
 
 
+def test_a_list_that_settles_in_the_third_pass_is_whole():
+    """Row 97: two passes that were disturbed do not spoil a third that was not."""
+    walk = PageWalk(SIZE)
+    changes = [("delete", 0.0) if index in (4, 15) else None for index in range(30)]
+    server = PagedList(some(200), before=Mutations(changes))
+    got = read(server, window=1, walk=walk)
+    assert set(server.calls) <= set(got)
+    assert walk.passes == PASSES == 3
+
+
+def test_a_short_first_page_does_not_set_the_page_size():
+    """Row 87: the real page size is that of the fullest page, so a short first page does not multiply the requests."""
+    server = spoiled("short", 1, False, "total", 127)
+    assert outcome(server) == "all"
+    assert max(server.asked) <= 10
+    assert len(server.asked) <= 2 * 8 + 2
+
+
 def test_no_second_pass_where_none_is_possible():
     """Row 96: a resumed reading cannot read its first part again, so a drift is an error at once."""
     walk = PageWalk(SIZE, believed=True)

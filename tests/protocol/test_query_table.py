@@ -253,6 +253,12 @@ def test_a_range_of_one_day_or_second(start, end):
     assert window.start <= window.end
 
 
+def test_a_part_of_a_second_is_no_order():
+    """The API counts in whole seconds: two moments of one second are a range, whichever comes first."""
+    query = CallQuery(from_date=NOON.replace(microsecond=900_000), to_date=NOON.replace(microsecond=100_000))
+    assert query.window(IST) == Window(datetime(2024, 5, 2, 17, 30), datetime(2024, 5, 2, 17, 30))
+
+
 # Refusals ---------------------------------------------------------------------------------------------------------------
 
 REFUSED = [

@@ -498,6 +498,18 @@ async def test_a_provider_that_raises_is_heard(error, serve, connect):
     assert len((await client.fetch_page()).records) == 1
 
 
+async def test_a_providers_own_timeout_is_not_the_deadline(serve, connect):
+    """A ``TimeoutError`` of the vault is the vault's, also for a call that has a deadline."""
+    server = await serve()
+
+    async def provider() -> str:
+        raise TimeoutError("the vault")
+
+    with pytest.raises(TimeoutError, match="the vault"):
+        await connect(server, provider).fetch_page(deadline=60)
+    assert server.asked == 0
+
+
 async def test_a_provider_outlives_its_first_asker(serve, connect):
     """A call that is cancelled while the provider works takes nothing from the others."""
     server = await serve()

@@ -241,6 +241,27 @@ async def test_who_cannot_be_let_through_in_time_is_told_at_once():
     assert not admission._turn.locked()
 
 
+async def test_who_waits_behind_somebody_patient_is_told_in_time():
+    """Whoever stands behind another in the gate's queue gives up at his own deadline, and the other one goes on."""
+    pace = AccountPace()
+    admission = Admission(4, pace, RateLimit(per_second=1), Timeouts())
+    loop = asyncio.get_running_loop()
+    leave = asyncio.Event()
+    leave.set()
+    log: list[int] = []
+    pace.pause(loop.time(), 3600.0)
+    patient = asyncio.ensure_future(enter(admission, log, 1, leave))
+    await ticks()
+
+    error = await failure_of(enter(admission, log, 2, leave, loop.time() + 0.02))
+
+    assert type(error) is OverloadedError
+    assert not patient.done()
+    patient.cancel()
+    await asyncio.gather(patient, return_exceptions=True)
+    assert (log, free_slots(admission)) == ([], 4)
+
+
 async def test_the_earlier_of_deadline_and_acquire_counts():
     """``Timeouts(acquire=)`` bounds the wait for a slot even where the deadline is far."""
     admission = Admission(1, AccountPace(), None, Timeouts(acquire=0.02))

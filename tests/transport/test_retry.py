@@ -553,6 +553,18 @@ async def test_events_tell_every_attempt_and_every_wait(serve, connect):
     assert seen[-1].size == len(PAGE)
 
 
+async def test_an_onlooker_that_raises_breaks_nothing(serve, connect, caplog):
+    """What ``on_event`` raises is logged by the name of its class, and the request goes on."""
+    server = await serve([reply(b"", 503), OK])
+
+    def broken(event: object) -> None:
+        raise KeyError("canary")
+
+    assert len((await connect(server, on_event=broken).fetch_page()).records) == 1
+    assert "KeyError" in caplog.text
+    assert "canary" not in caplog.text
+
+
 async def test_a_page_that_stays_malformed_is_tried_three_times_more(serve, connect):
     """A cut body looks like a malformed one, so it is tried again, but not as patiently as an outage."""
     server = await serve(Act("cut", (Send(http(PAGE[:-9])),)))

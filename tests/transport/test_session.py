@@ -228,6 +228,16 @@ async def test_a_given_session_that_raises_for_status_changes_no_verdict(serve, 
     assert_clean(error)
 
 
+async def test_a_given_session_with_credentials_of_its_own_is_refused(serve, connect):
+    """Its owner's login would be sent and not the token: said when the client is made."""
+    server = await serve()
+    with pytest.warns(DeprecationWarning):
+        session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("a", "b"))
+    async with session:
+        with pytest.raises(ConfigurationError, match="credentials"):
+            connect(server, session=session)
+
+
 async def test_a_given_sessions_hidden_resend_is_stopped_too(serve, connect):
     """Aiohttp's own second try of a GET is off in any session: wire requests are the counted attempts."""
     server = await serve(ACTS["reset before head"])

@@ -1,0 +1,14 @@
+"""What holds for every test: nothing of this computer's own configuration is read."""
+
+import os
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch, tmp_path):
+    """No token, address or profile of whoever runs the tests reaches them."""
+    for name in [name for name in os.environ if name.startswith("SERVETEL_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SERVETEL_CONFIG", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
