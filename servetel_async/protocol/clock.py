@@ -143,7 +143,8 @@ def zone_named(name: str | None) -> tzinfo | None:
     if name not in _zones:
         try:
             fixed = name.startswith("UTC")
-            _zones[name] = datetime.strptime(f"{name}+00:00"[:9], "UTC%z").tzinfo if fixed else ZoneInfo(name)
+            written = "UTC+00:00" if name == "UTC" else name
+            _zones[name] = datetime.strptime(written, "UTC%z").tzinfo if fixed else ZoneInfo(name)
         except (ValueError, OSError, KeyError, UnicodeError):
             _zones[name] = None
     return _zones[name]

@@ -56,7 +56,7 @@ class FlowStep(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     s_id: Int | str | None = None
     subtype: str | None = None
     extension: Int | str | None = None
-    extra: dict[str, Any] = msgspec.field(default_factory=dict[str, Any], name=EXTRA)
+    extra: dict[str, Any] = msgspec.field(default_factory=dict, name=EXTRA)  # pyright: ignore[reportUnknownVariableType]
 
     @property
     def phone(self) -> str | None:
@@ -131,7 +131,7 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     voicemail_recording: bool | None = None
     aws_call_recording_identifier: str | None = None
     #: Every key that this library does not know, and the raw value of each that could not be typed.
-    extra: dict[str, Any] = msgspec.field(default_factory=dict[str, Any], name=EXTRA)
+    extra: dict[str, Any] = msgspec.field(default_factory=dict, name=EXTRA)  # pyright: ignore[reportUnknownVariableType]
     #: Name of the account's zone, in which ``date``, ``time`` and ``end_stamp`` are written; None for IST.
     zone: str | None = msgspec.field(default=None, name=ZONE)
 

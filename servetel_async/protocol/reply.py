@@ -109,10 +109,7 @@ def _until(text: str, clock: float) -> float | None:
             return None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=IST)
-    try:
-        return max(0.0, moment.timestamp() - clock)
-    except (ValueError, OverflowError, OSError):
-        return None
+    return max(0.0, moment.timestamp() - clock)
 
 
 def server_message(payload: Any) -> str:

@@ -36,7 +36,7 @@ def write(file, text: str, mode: int = 0o600):
 def made(**options) -> tuple[str, str]:
     """Where the client would ask, and with which token."""
     client = ServetelClient(**options)
-    return client._transport.base_url, str.__str__(client._tokens._token)
+    return client._transport.base_url, str.__str__(client._transport.tokens._token)
 
 
 def test_the_token_of_the_environment(monkeypatch):

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import io
 import json
 import pickle
-from datetime import UTC, datetime, timedelta, timezone
+import struct
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from pathlib import Path
 from random import Random
 from zoneinfo import ZoneInfo
@@ -20,12 +22,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from servetel_async.errors import MalformedResponseError
+from servetel_async.errors import ConfigurationError, MalformedResponseError
 from servetel_async.protocol import clock
 from servetel_async.protocol.clock import IST, from_epoch, is_wall_stamp, read_stamp
-from servetel_async.protocol.decoding import SLICE, SMALL_BODY, read_page, rescue
+from servetel_async.protocol.decoding import SLICE, SMALL_BODY, read_page
 from servetel_async.protocol.records import CallPage, CallRecord, Circle, FlowStep
 from servetel_async.protocol.reply import Reply
+from servetel_async.protocol.rescue import rescue
 from servetel_async.protocol.sieve import Sieve
 from servetel_async.protocol.verdict import Action, Unacceptable
 from servetel_async.protocol.windows import Window
@@ -426,6 +429,7 @@ ZONES = [
     ZoneInfo("Europe/London"),
     timezone(timedelta(hours=-9, minutes=-30)),
     timezone(timedelta(hours=5, minutes=30)),
+    timezone(timedelta(hours=5, minutes=53, seconds=28)),
     timezone(timedelta(hours=2), "Home"),
     timezone(timedelta(hours=1), "CET"),
 ]
@@ -435,11 +439,30 @@ ZONES = [
 def test_a_zone_crosses_processes(zone, monkeypatch):
     """Row 101: a record that was pickled in one process is the same moment in the next, which has seen no zone before."""
     record = decode(BODY, zone)[0]
-    moments = (record.started_at, record.ended_at)
+    moments = (datetime(2024, 5, 2, 19, 19, 59, tzinfo=zone), datetime(2024, 5, 2, 19, 20, 57, tzinfo=zone))
+    assert (record.started_at, record.ended_at) == moments
     data = pickle.dumps(record)
     monkeypatch.setattr(clock, "_zones", {})
     again = pickle.loads(data)
     assert (again.started_at, again.ended_at) == moments
+
+
+def test_a_zone_without_a_name():
+    """Row 101: a zone that no record could carry to another process is refused with what to give instead."""
+
+    class Odd(tzinfo):
+        def utcoffset(self, moment):
+            return timedelta(hours=3)
+
+    assert clock.name_zone(IST) is None
+    for zone in (Odd(), ZoneInfo.from_file(io.BytesIO(zone_file()))):
+        with pytest.raises(ConfigurationError, match=r"(?i)zone has no name.*ZoneInfo"):
+            clock.name_zone(zone)
+
+
+def zone_file():
+    """A time-zone file of version 1: one type, one hour east, no transition."""
+    return b"TZif" + b"\0" * 16 + struct.pack(">6l", 0, 0, 0, 0, 1, 4) + struct.pack(">lbb", 3600, 0, 0) + b"ONE\0"
 
 
 def test_two_zones_of_one_name():
@@ -450,7 +473,18 @@ def test_two_zones_of_one_name():
 
 @pytest.mark.parametrize(
     "name",
-    ["", "../../etc/passwd", "/etc/passwd", "UTC+99:99", "UTC!", "Nowhere/Land", "a\0b", "x" * 9999, "\ud800"],
+    [
+        "",
+        "../../etc/passwd",
+        "/etc/passwd",
+        "UTC+99:99",
+        "UTC+05:30x",
+        "UTC!",
+        "Nowhere/Land",
+        "a\0b",
+        "x" * 9999,
+        "\ud800",
+    ],
     ids=ascii,
 )
 def test_a_zone_that_is_none(name):

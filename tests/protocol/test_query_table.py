@@ -570,6 +570,13 @@ def test_repr_shows_dates_and_names_only():
     ]
 
 
+def test_pairs_do_not_print():
+    """Row 131: the encoded query is a list of pairs that a traceback may print: it shows how many, and no number."""
+    pairs = CallQuery(callerid=PHONE).params()
+    assert isinstance(pairs, list)
+    assert (repr(pairs), str([pairs])) == ("<1 parameters>", "[<1 parameters>]")
+
+
 def test_building_a_query_from_what_a_method_was_given():
     """Nothing; keywords; a query; a query with changes: dates and filters win over the query's own."""
     assert build_query(None, None, None, {}) == CallQuery()

@@ -13,8 +13,19 @@ import traceback
 import pytest
 
 from servetel_async.errors import ConfigurationError
-from servetel_async.protocol.tokens import Secret, expires_at, normalise_token
-from servetel_async.settings import Brand, RateLimit, Retry, Sources, Timeouts, check_base_url, read_sources
+from servetel_async.protocol.tokens import Secret, SecretBytes, expires_at, hide, kind_of, normalise_token
+from servetel_async.settings import (
+    Brand,
+    RateLimit,
+    Retry,
+    Sources,
+    Timeouts,
+    check_base_url,
+    check_kind,
+    choose_base_url,
+    choose_rate,
+    read_sources,
+)
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
 
@@ -106,6 +117,15 @@ def test_a_refused_token_is_not_in_the_librarys_frames():
     assert JWT not in library_locals(caught.value)
 
 
+@pytest.mark.parametrize("value", [JWT, JWT.encode()], ids=["text", "bytes"])
+def test_what_was_hidden_does_not_print(value):
+    """Row 127: a value that is no token yet is hidden too while it is looked at; it stays what it was, of its own kind."""
+    hidden = hide(value)
+    assert (repr(hidden), hidden == value, isinstance(hidden, type(value))) == ("***", True, True)
+    assert kind_of(SecretBytes(b"x")) == "bytes"
+    assert (hide(None), hide(5), kind_of(None)) == (None, 5, "NoneType")
+
+
 def test_a_secret_does_not_print():
     """Row 125: not in ``repr``, in containers, with ``!r``, in a field of a width, nor in a traceback with locals; but it reaches the wire."""
     secret = Secret(JWT)
@@ -128,7 +148,8 @@ def test_a_secret_does_not_travel(protocol):
     data = pickle.dumps({"token": Secret(JWT)}, protocol)
     assert JWT.encode() not in data
     assert str.__eq__(pickle.loads(data)["token"], "***")
-    assert repr(copy.deepcopy([Secret(JWT)])) == "[***]"
+    (again,) = copy.deepcopy([Secret(JWT)])
+    assert (repr(again), again == JWT) == ("***", True)  # within the process a copy still works
 
 
 # When a token ends ------------------------------------------------------------------------------------------------------
@@ -309,9 +330,77 @@ def test_a_whole_number(kind, values):
 
 def test_settings_that_are_allowed():
     """The edges: one attempt, no budget, no timeout, a rate below one."""
-    assert Retry(attempts=1, budget=1, base=0.001, longest_wait=10**9).attempts == 1
+    assert Retry(attempts=1, budget=0, base=0.001, longest_wait=10**9).attempts == 1
     assert Timeouts(connect=None, read=None, total=None).acquire is None
     assert RateLimit(0.1, burst=3).interval == 10.0
+
+
+@pytest.mark.parametrize(
+    ("rate", "limit"),
+    [
+        (None, None),
+        (0, None),
+        (0.0, None),
+        (RateLimit(0), None),
+        (2.5, RateLimit(2.5)),
+        (RateLimit(1, 3), RateLimit(1, 3)),
+    ],
+    ids=repr,
+)
+def test_a_rate_may_be_a_plain_number(rate, limit):
+    """A number is requests a second; None and 0 are no limit."""
+    assert choose_rate(rate) == limit
+
+
+@pytest.mark.parametrize("rate", [-1, float("nan"), "2", True, [2]], ids=repr)
+def test_what_is_no_rate(rate):
+    """Anything else is refused, never taken for no limit."""
+    with pytest.raises(ConfigurationError, match="per_second"):
+        choose_rate(rate)
+
+
+def test_a_number_in_place_of_a_value():
+    """``timeouts=30`` is refused with what to write."""
+    check_kind("timeouts", Timeouts(), Timeouts)
+    with pytest.raises(ConfigurationError, match=r"(?i)^timeouts is of type int\. Give timeouts=Timeouts\(\.\.\.\)"):
+        check_kind("timeouts", 30, Timeouts)
+
+
+FOUND = Sources(None, "https://found.example/", None)
+CHOICES = [
+    pytest.param(None, None, Sources(), "https://api.servetel.in", id="nothing"),
+    pytest.param("https://given.example/", None, FOUND, "https://given.example", id="given-before-found"),
+    pytest.param(None, "smartflo", FOUND, Brand.SMARTFLO.base_url, id="brand-before-found"),
+    pytest.param(None, Brand.ACEFONE_UK, FOUND, Brand.ACEFONE_UK.base_url, id="brand-as-a-value"),
+    pytest.param(None, None, FOUND, "https://found.example", id="found-address"),
+    pytest.param(None, None, Sources(None, None, "acefone"), Brand.ACEFONE.base_url, id="found-brand"),
+    pytest.param(
+        "https://given.example", None, Sources(None, None, "nonsense"), "https://given.example", id="given-before-brand"
+    ),
+]
+
+
+@pytest.mark.parametrize(("base_url", "brand", "sources", "chosen"), CHOICES)
+def test_where_the_api_stands(base_url, brand, sources, chosen):
+    """What was given, then the environment's address, then the profile's brand, then Servetel."""
+    assert choose_base_url(base_url, brand, sources) == chosen
+
+
+@pytest.mark.parametrize(
+    ("base_url", "brand", "sources"),
+    [
+        ("https://given.example", "acefone", Sources()),
+        ("http://given.example", None, Sources()),
+        (None, "nonsense", FOUND),
+        (None, None, Sources(None, "found.example", None)),
+        (None, None, Sources(None, None, "nonsense")),
+    ],
+    ids=["both", "plain-http", "no-brand", "found-nonsense", "found-no-brand"],
+)
+def test_where_no_api_stands(base_url, brand, sources):
+    """Two addresses, or one that is none, wherever it comes from, are refused before anything is sent."""
+    with pytest.raises(ConfigurationError):
+        choose_base_url(base_url, brand, sources)
 
 
 @pytest.mark.parametrize("value", [Retry(), Timeouts(), RateLimit(), Sources()], ids=lambda value: type(value).__name__)

@@ -74,8 +74,6 @@ async def test_a_static_token_that_dies_ends_the_stream_at_an_exact_place(expiry
 
     assert type(error) is AuthenticationError
     assert got == api.truth()[: len(got)]
-    api.expire_tokens()
-    await connect(api, email=EMAIL, password=PASSWORD).aclose()
     twin = await emulate(small)
     rest = await connect(twin, page_size=10).calls(*MAY, start=error.checkpoint).collect()
     assert got + [call.id for call in rest] == twin.truth()
@@ -145,7 +143,7 @@ async def test_a_refused_login_does_not_grow_with_each_call(emulate, connect, sm
     lengths = []
     for _ in range(30):
         await failure_of(client.count())
-        lengths.append(len(list(traceback.walk_tb(client._tokens._refused.__traceback__))))
+        lengths.append(len(list(traceback.walk_tb(client._transport.tokens._refused.__traceback__))))
 
     assert lengths[-1] == lengths[1]
 
@@ -538,7 +536,11 @@ async def test_no_secret_is_in_what_a_client_shows(serve, connect):
     server = await serve()
     for client in (connect(server), connect(server, **KNOWN), connect(server, lambda: TOKEN)):
         seen = (
-            repr(client) + str(client) + repr(vars(client)) + repr(vars(client._tokens)) + repr(vars(client._transport))
+            repr(client)
+            + str(client)
+            + repr(vars(client))
+            + repr(vars(client._transport.tokens))
+            + repr(vars(client._transport))
         )
         for canary in (TOKEN, EMAIL, PASSWORD):
             assert canary not in seen

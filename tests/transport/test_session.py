@@ -239,7 +239,7 @@ async def test_a_given_session_with_credentials_of_its_own_is_refused(serve, con
 
 
 async def test_a_given_sessions_hidden_resend_is_stopped_too(serve, connect):
-    """Aiohttp's own second try of a GET is off in any session: wire requests are the counted attempts."""
+    """The second try of a GET that aiohttp makes by itself is off in any session: wire requests are the counted attempts."""
     server = await serve(ACTS["reset before head"])
     async with aiohttp.ClientSession() as session:
         error = await failure_of(connect(server, session=session).fetch_page())

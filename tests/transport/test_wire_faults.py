@@ -309,16 +309,15 @@ async def test_a_connection_that_is_always_stale_is_an_error_at_last(serve, conn
     assert error.attempts == server.asked - 1
 
 
-async def test_a_reset_after_the_first_bytes_is_not_a_stale_connection(serve, connect):
-    """A kept-alive connection that is cut in the middle of a head was alive: the retry is counted."""
+async def test_a_reset_in_a_head_cannot_be_told_from_a_stale_connection(serve, connect):
+    """aiohttp does not tell whether bytes came before a reset, so a kept-alive connection gets its one free retry."""
     server = await serve(lambda request: ACTS["reset mid head"] if request.on_connection == 2 else OK)
     client = connect(server, retry=Retry(attempts=1))
     await client.fetch_page()
 
-    error = await failure_of(client.fetch_page())
+    await client.fetch_page()
 
-    assert type(error) is ConnectionFailedError
-    assert server.asked == 2
+    assert [request.connection for request in server.requests] == [1, 1, 2]
 
 
 async def test_a_dead_connection_is_replaced(serve, connect):

@@ -1,0 +1,182 @@
+"""The rescue of one record, field by field, where the strict decoder fails. Rare, so it may be slow; it loses nothing.
+
+Unknown keys go to ``extra``. A field that cannot be typed becomes None and its raw value goes to ``extra``. A number
+where a text is due is taken as it is written; PHP's ``[]`` for an empty object and its objects for lists are read as
+they were meant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from servetel_async.errors import MalformedResponseError
+from servetel_async.protocol.records import EXTRA, ZONE, CallRecord, Circle, FlowStep, Id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+split_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_any = msgspec.json.Decoder().decode
+
+
+def in_numeric_order(items: dict[str, Any]) -> list[Any]:
+    """Read an object as the list that PHP meant: by number where its keys are numbers, else as it stands."""
+    if all(key.isascii() and key.isdigit() for key in items):
+        return [items[key] for key in sorted(items, key=lambda key: (len(key.lstrip("0")), key.lstrip("0")))]
+    return list(items.values())
+
+
+def _text(raw: msgspec.Raw) -> str:
+    """Take a number as it is written: ``1714657799.11930963`` would lose digits as a float."""
+    written = bytes(raw).decode()
+    if written[:1] in "-0123456789":
+        return written
+    raise msgspec.ValidationError
+
+
+def _circle(raw: msgspec.Raw) -> Circle | None:
+    """Read PHP's empty object, ``[]``, as no circle."""
+    if _any(raw) == []:
+        return None
+    raise msgspec.ValidationError
+
+
+def _list(raw: msgspec.Raw) -> tuple[Any, ...]:
+    """Read a list that PHP wrote as an object with numbers for keys."""
+    items = split_object(raw)
+    if not all(key.isdigit() for key in items):
+        raise msgspec.ValidationError
+    return tuple(_any(item) for item in in_numeric_order(items))
+
+
+def _flow(raw: msgspec.Raw) -> tuple[FlowStep, ...]:
+    steps = in_numeric_order(split_object(raw)) if bytes(raw)[:1] == b"{" else split(raw)
+    return tuple(_rescue_step(step) for step in steps)
+
+
+def _rescue_step(raw: msgspec.Raw) -> FlowStep:
+    fields, extra = _rescue_fields(split_object(raw), _STEP_FIELDS)
+    return FlowStep(**fields, extra=extra)
+
+
+Reader = tuple["str", "Callable[[Any], Any]", "Callable[[Any], Any] | None"]
+
+
+def _readers(struct: type[msgspec.Struct], special: dict[str, Callable[[Any], Any]]) -> dict[str, Reader]:
+    """For each wire key: the attribute, its own lax decoder, and what to try where that fails."""
+    readers: dict[str, Reader] = {}
+    for field in msgspec.structs.fields(struct):
+        if field.encode_name in (EXTRA, ZONE):
+            continue
+        decode = msgspec.json.Decoder(field.type, strict=False).decode
+        is_text = field.type in (str, Id, str | None)
+        readers[field.encode_name] = (field.name, decode, special.get(field.name, _text if is_text else None))
+    return readers
+
+
+_STEP_FIELDS = _readers(FlowStep, {})
+_RECORD_FIELDS = _readers(
+    CallRecord, {"circle": _circle, "missed_agents": _list, "transfer_missed_agent": _list, "call_flow": _flow}
+)
+#: The reference's table has the one name, its sample the other. Where both come, the one of the sample counts.
+_ALIASES = {"account_id": "accountid"}
+_RECORD_FIELDS["account_id"] = _RECORD_FIELDS["accountid"]
+
+
+def rescue(raw: msgspec.Raw | bytes, index: int = 0) -> CallRecord:
+    """Read one record field by field.
+
+    Raises:
+        MalformedResponseError: it is not an object, or holds no key of a call.
+    """
+    pairs: dict[str, msgspec.Raw] | None = None
+    with contextlib.suppress(msgspec.DecodeError):
+        try:
+            pairs = split_object(raw)
+        except UnicodeDecodeError:  # in a key
+            pairs = split_object(bytes(raw).decode("utf-8", "replace").encode())
+    if pairs is None:
+        raise unreadable(raw, index, "it is not a JSON object")
+    if not pairs.keys() & _RECORD_FIELDS.keys():
+        raise unreadable(raw, index, "it holds no key of a call")
+    fields: dict[str, Any] | None = None
+    extra: dict[str, Any] = {}
+    with contextlib.suppress(RecursionError):
+        fields, extra = _rescue_fields(pairs, _RECORD_FIELDS)
+    if fields is None:
+        raise unreadable(raw, index, "it is nested too deeply")
+    if not fields.get("id"):
+        # Without a key a call could be neither told from another nor counted once: its content is the key.
+        fields["id"] = "sha256-" + hashlib.sha256(raw).hexdigest()[:24]
+        extra.setdefault("id", None)
+    return CallRecord(**fields, extra=extra)
+
+
+def _rescue_fields(pairs: dict[str, msgspec.Raw], readers: dict[str, Reader]) -> tuple[dict[str, Any], dict[str, Any]]:
+    fields: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for key, raw in pairs.items():
+        reader = readers.get(key)
+        if reader is None or (key in _ALIASES and _says_something(pairs, _ALIASES[key])):
+            extra[key] = _whatever(raw)
+            continue
+        name, decode, special = reader
+        try:
+            value = decode(raw)
+            if value is not None or fields.get(name) is None:
+                fields[name] = value
+        except UnicodeDecodeError:
+            fields[name], extra[key] = _lossy(raw, decode), bytes(raw).decode("ascii", "backslashreplace")
+        except msgspec.DecodeError:
+            try:
+                fields[name] = _refuse(raw) if special is None else special(raw)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                fields[name] = _loose_circle(raw) if special is _circle else None
+                extra[key] = _whatever(raw)
+    return fields, extra
+
+
+def _refuse(_raw: msgspec.Raw) -> Any:
+    raise msgspec.ValidationError
+
+
+def _says_something(pairs: dict[str, msgspec.Raw], key: str) -> bool:
+    return key in pairs and bytes(pairs[key]) not in (b"null", b'""')
+
+
+def _loose_circle(raw: msgspec.Raw) -> Circle | None:
+    value = _whatever(raw)
+    if not isinstance(value, dict):
+        return None
+    known = cast("dict[str, Any]", value)
+    texts = {name: known[name] for name in ("operator", "circle") if isinstance(known.get(name), str)}
+    return Circle(**texts)
+
+
+def _lossy(raw: msgspec.Raw, decode: Callable[[Any], Any]) -> Any:
+    try:
+        return decode(bytes(raw).decode("utf-8", "replace").encode())
+    except msgspec.DecodeError:
+        return None
+
+
+def _whatever(raw: msgspec.Raw) -> Any:
+    """Give any JSON value as Python's own; what even that cannot read (a number beyond all bounds) as its text."""
+    try:
+        return _any(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return bytes(raw).decode("ascii", "backslashreplace")
+
+
+def unreadable(raw: msgspec.Raw | bytes, index: int, why: str) -> MalformedResponseError:
+    digest = hashlib.sha256(raw).hexdigest()[:12]
+    return MalformedResponseError(
+        f"record {index + 1} of the page cannot be read",
+        why=f"{why} ({len(bytes(raw))} bytes, sha256 {digest})",
+        fix="report it; the page's other records are sound",
+    )
