@@ -87,15 +87,12 @@ class Place(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Calls that were never handed out before, the page they came with, and where the last of them stand.
-
-    ``place`` is None for calls that a second pass over the window brought: these have no place to go on from.
-    """
+    """Calls that were never handed out before, the page they came with, and where the last of them stand."""
 
     records: list[CallRecord]
     page: PageBody
     number: int
-    place: Place | None
+    place: Place
 
 
 class _Open(NamedTuple):
@@ -172,8 +169,7 @@ class Reading:
         self._open: _Open | None = None
         self._offset = 0  # of the next slice in its page
         self._planned = 0  # calls given out, and those of the page in hand
-        self._place: Place | None = None  # of the calls last given out in a first pass
-        self._settled: str | None = None  # the checkpoint at the end of a window's first pass
+        self._moved = False  # the window in hand is being read again
         self._dropped = False
 
     # For the stream
@@ -210,14 +206,16 @@ class Reading:
 
     def begun(self, left: list[CallRecord], place: Place | None) -> Piece | None:
         """Make a piece of what is left of the page in hand; None if nothing is."""
-        return Piece(left, self._open.page, self._open.number, place) if left and self._open is not None else None
+        if not left or place is None or self._open is None:
+            return None
+        return Piece(left, self._open.page, self._open.number, place)
 
     def checkpoint(self, last: CallRecord | None, place: Place | None) -> str | None:
         """Where to go on after ``last``, which stands at ``place``; None where nothing was given out."""
         if last is None or not self._ordered:
             return None if self._anchor is None else str(self._anchor)
-        if place is None:
-            return self._settled
+        if place is None or self._moved:
+            return None  # calls in front may still be missing, and nothing says which
         window, size, before, records = place
         index = next(index for index, record in enumerate(records) if record is last)
         fingerprint = self._query.fingerprint(self._source.zone)
@@ -247,17 +245,15 @@ class Reading:
             if self.max_records is not None:
                 del fresh[max(0, self.max_records - self._planned) :]
             self._planned += len(fresh)
-            if fresh and walk.passes > 1:
-                return Piece(fresh, page, number, None)
             if fresh:
-                self._place = Place(self._current.window, walk.size, before, records)
-                return Piece(fresh, page, number, self._place)
+                return Piece(fresh, page, number, Place(self._current.window, walk.size, before, records))
         return None
 
     def _begin_window(self) -> _WindowReading:
         if not self._windows:
             raise StopAsyncIteration
         walk = PageWalk(self._page_size, believed=self._source.count_is_total)
+        self._moved = False
         self._current = _WindowReading(self._windows.pop(0), walk, self._stats)
         return self._current
 
@@ -330,8 +326,7 @@ class Reading:
         if current.walk.conclude(may_reread=not current.resumed):
             self._current = None
             return
-        if self._place is not None:
-            self._settled = self.checkpoint(self._place.records[-1], self._place)
+        self._moved = True
         current.read_again()
 
     # Going on from a checkpoint

@@ -98,7 +98,8 @@ class CallStream(AsyncGenerator[CallRecord, None]):
     def checkpoint(self) -> str | None:
         """Where it stands, after the last call handed out; give it to ``calls(..., start=)`` of the same query.
 
-        None before the first call, and with ``ordered=False``, which has no prefix to go on from.
+        None before the first call; with ``ordered=False``, which has no prefix to go on from; and while a list that
+        moved is read again, since calls in front of any place may still be missing.
         """
         return self._reading.checkpoint(self._last, self._place)
 

@@ -69,10 +69,7 @@ def _knobs(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_knobs
 def emulate(calls: int, month: str | None, php_quirks: bool, faults: tuple[str, ...], **knobs: Any) -> int:
-    """Serve made-up calls on 127.0.0.1. Address and token are printed as lines that a shell can read:
-
-    eval "$(servetel emulate | head -2)"   or copy them into another terminal.
-    """
+    """Serve made-up calls on 127.0.0.1. Address and token are printed as lines to paste into another terminal."""
     from servetel_async.cli.running import run
     from servetel_async.emulator import Emulator
 

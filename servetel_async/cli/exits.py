@@ -100,7 +100,7 @@ def report_error(error: BaseException, *, started: bool = False) -> int:
 def report_stop(number: signal.Signals) -> int:
     """Say that it was stopped and how to begin again; gives the exit code."""
     word = "Interrupted" if number == signal.SIGINT else "Terminated"
-    say(f"{word}: nothing was written.")
+    say(f"{word}: what there is, if anything, is not complete.")
     say(f"Run it again: {again(sys.argv[1:])}")
     return 128 + number
 

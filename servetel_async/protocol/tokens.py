@@ -22,6 +22,9 @@ class Secret(str):
     def __repr__(self) -> str:
         return "***"
 
+    def __copy__(self) -> Secret:
+        return self
+
     def __deepcopy__(self, _memo: object) -> Secret:
         """A copy of a request's headers must still work, and is no less hidden."""
         return self
