@@ -310,7 +310,7 @@ async def test_a_connection_that_is_always_stale_is_an_error_at_last(serve, conn
 
 
 async def test_a_reset_in_a_head_cannot_be_told_from_a_stale_connection(serve, connect):
-    """aiohttp does not tell whether bytes came before a reset, so a kept-alive connection gets its one free retry."""
+    """Whether bytes came before a reset cannot be seen, so a kept-alive connection gets its one free retry."""
     server = await serve(lambda request: ACTS["reset mid head"] if request.on_connection == 2 else OK)
     client = connect(server, retry=Retry(attempts=1))
     await client.fetch_page()
