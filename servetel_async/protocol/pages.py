@@ -301,9 +301,9 @@ class PageWalk:
 
     def _has_all(self) -> bool:
         """Whether a list that only grew holds no call that was not seen, since the walk or this whole pass began."""
-        if not self._only_grew:
-            return False
-        return self.pass_distinct >= (self.count or 0) or (self._never_shrank and self.distinct >= (self.count or 0))
+        count = self.count or 0
+        enough = self.pass_distinct >= count or (self._never_shrank and self.distinct >= count)
+        return enough and self._only_grew
 
     def _may_read_front(self) -> bool:
         """Whether the front is worth another look: the list grew since it was read, and did nothing else."""

@@ -176,6 +176,8 @@ class Transport:
             return await attempts.run()
         except Unacceptable as refusal:
             error = final_error(refusal.verdict, attempts.stopped_by)
+        except OverloadedError as raised:  # nothing was sent by this attempt; by an earlier one, perhaps
+            error = _too_late(call) if call.sent and deadline_at is not None else raised
         except ServetelError as raised:
             error = raised
         error.attempts = call.sent
@@ -289,15 +291,7 @@ class _Call(Generic[T]):
         except TimeoutError:
             if not deadline.expired():
                 raise
-        if not self.sent:
-            raise OverloadedError(
-                "the deadline passed before a request could be sent; nothing was sent", stopped_by="deadline"
-            )
-        raise DeadlineExceededError(
-            "the deadline passed while the reply was awaited",
-            fix="allow more time, or ask for less",
-            stopped_by="deadline",
-        )
+        raise _too_late(self)
 
     async def _attempt(self) -> Fetched[T]:
         transport = self._transport
@@ -333,6 +327,20 @@ class _Call(Generic[T]):
     def _count(self) -> None:
         self.sent += 1
         self._sent_at = time.perf_counter()
+
+
+def _too_late(call: _Call[Any]) -> ServetelError:
+    if call.sent:
+        return DeadlineExceededError(
+            "the deadline passed before there was a good reply",
+            fix="allow more time, or ask for less",
+            stopped_by="deadline",
+        )
+    return OverloadedError(
+        "the deadline passed before a request could be sent; nothing was sent",
+        fix="allow more time, or send less at once",
+        stopped_by="deadline",
+    )
 
 
 def _headers(token: Secret | None) -> dict[str, str]:

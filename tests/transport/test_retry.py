@@ -586,3 +586,14 @@ async def test_the_emulators_faults_are_survived_by_a_stream(emulate, connect, s
 
     assert [call.id for call in calls] == api.truth()
     assert len(api.fired) == 6
+
+
+async def test_a_deadline_that_passes_before_a_retry_could_be_sent_is_no_overload(serve, connect):
+    """Something had been sent by then, so the error must not say that nothing was."""
+    server = await serve(reply(b"", 503))
+    client = connect(server, rate=RateLimit(per_second=0.5), retry=Retry(attempts=3, base=0.001, cap=0.002))
+
+    error = await failure_of(client.fetch_page(deadline=0.5))
+
+    assert type(error) is DeadlineExceededError
+    assert (error.attempts, server.asked) == (1, 1)
