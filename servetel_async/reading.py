@@ -11,7 +11,13 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from servetel_async.errors import ConfigurationError, DeadlineExceededError, ResumeMismatchError, StreamClosedError
+from servetel_async.errors import (
+    ConfigurationError,
+    DeadlineExceededError,
+    OverloadedError,
+    ResumeMismatchError,
+    StreamClosedError,
+)
 from servetel_async.protocol.checkpoint import Checkpoint
 from servetel_async.protocol.pages import PageWalk, Step
 from servetel_async.protocol.sieve import Sieve
@@ -285,28 +291,31 @@ class Reading:
         error = task.exception()
         if error is not None:
             self._stats.requests += getattr(error, "attempts", 0)
-            raise error
+            raise self._in_its_story(error, number)
         fetched = task.result()
         self._stats.requests += fetched.requests
         self._stats.size += fetched.size
         return number, fetched
 
+    def _in_its_story(self, error: BaseException, number: int) -> BaseException:
+        """A page that could not be sent before the deadline is no overload where other pages were read before it."""
+        if isinstance(error, OverloadedError) and self.deadline_at is not None and self._stats.pages:
+            return DeadlineExceededError(
+                "the deadline passed before the stream's end",
+                fix="allow more time, or go on from the checkpoint",
+                stopped_by="deadline",
+                page=number,
+            )
+        return error
+
     async def _wait_for(self, waiting: set[PageTask]) -> None:
         begun = time.perf_counter()
-        now = asyncio.get_running_loop().time()
-        left = None if self.deadline_at is None else max(0.0, self.deadline_at - now)
         try:
-            done, _ = await asyncio.wait(waiting, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)  # each ends at the deadline by itself
         finally:
             self._stats.waited_for_pages += time.perf_counter() - begun
         if self._dropped:
             raise StreamClosedError("the stream was closed while its next call was awaited")
-        if not done:
-            raise DeadlineExceededError(
-                "the deadline passed before the stream's end",
-                fix="allow more time, or go on from the checkpoint",
-                stopped_by="deadline",
-            )
 
     def _open_page(self, current: _WindowReading, number: int, fetched: Fetched[PageBody]) -> None:
         page, walk = fetched.value, current.walk

@@ -242,7 +242,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         if isinstance(failure, StopAsyncIteration):
             self._state = _State.FINISHED
             return
-        if isinstance(failure, ServetelError) and failure.checkpoint is None:
+        if isinstance(failure, ServetelError):
             failure.checkpoint = self.checkpoint
         self._state, self._failure, self._failure_traceback = _State.FAILED, failure, failure.__traceback__
 

@@ -42,9 +42,7 @@ class Trace:
 
 
 async def _note_reuse(_session: Any, context: SimpleNamespace, _params: Any) -> None:
-    trace = context.trace_request_ctx
-    if isinstance(trace, Trace):
-        trace.reused = True
+    context.trace_request_ctx.reused = True
 
 
 def reuse_trace() -> aiohttp.TraceConfig:

@@ -23,6 +23,7 @@ from servetel_async import (
     ServerError,
     ServetelClient,
 )
+from servetel_async.bulk.receipt import duration
 from servetel_async.emulator import Dataset, Fault
 
 
@@ -261,3 +262,44 @@ async def test_a_wrong_token_writes_nothing(connect, dataset, query, tmp_path):
         with pytest.raises(AuthenticationError):
             await client.pull(tmp_path / "a.db", query=query)
     assert names(tmp_path) == []
+
+
+async def test_standard_output_gets_the_lines_and_no_receipt_file(connect, dataset, query, tmp_path, capfdbinary):
+    """``-`` prints NDJSON; the receipt is returned and nothing is saved."""
+    _, client = await connect(dataset)
+    receipt = await client.pull("-", query=query)
+    assert [json.loads(line)["id"] for line in capfdbinary.readouterr().out.splitlines()] == dataset.ids
+    assert receipt.complete
+    assert names(tmp_path) == []
+
+
+async def test_a_receipt_that_cannot_be_saved_is_an_error_that_says_the_output_is_there(
+    connect, dataset, query, tmp_path
+):
+    """The calls need not be pulled again."""
+    _, client = await connect(dataset)
+    (tmp_path / "may.db.receipt.json").mkdir()
+    with pytest.raises(OutputError, match="written and complete"):
+        await client.pull(tmp_path / "may.db", query=query)
+    assert table(tmp_path / "may.db") == sorted(dataset.ids)
+
+
+async def test_calls_that_left_the_list_while_it_was_read_are_counted_in_the_receipt(connect, dataset, query, tmp_path):
+    """They were there when they were read; the receipt says that they have left since."""
+    api, client = await connect(dataset)
+    doomed = dataset.ids[0]
+
+    def on_progress(progress):
+        if progress.pages == 1:
+            api.delete(doomed)
+
+    receipt = await client.pull(tmp_path / "may.ndjson", query=query, on_progress=on_progress)
+    assert receipt.complete
+    assert (receipt.records, receipt.counted) == (250, 249)
+    assert "1 of these calls have left it since" in receipt.certified
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(4.24, "4.2 s"), (192, "3 min 12 s"), (7500, "2 h 5 min")])
+def test_a_length_of_time_is_told_for_people(seconds, said):
+    """Seconds below a minute, minutes below an hour, then hours."""
+    assert duration(seconds) == said
