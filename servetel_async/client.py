@@ -248,7 +248,7 @@ class ServetelClient:
         window = asked.window(self.zone)
         page = (await self._fetch(asked, window, 1, self.page_size, _deadline_at(deadline))).value
         check_alone(page, 1)
-        calls = _decode(page, self.zone)
+        calls = page.records(self.zone)
         for call in calls:
             if call.call_id == asked.call_id:
                 return call
@@ -285,7 +285,7 @@ class ServetelClient:
         window = asked.window(self.zone)
         body = (await self._fetch(asked, window, page, self._page_size(page_size), _deadline_at(deadline))).value
         check_alone(body, page)
-        records = _decode(body, self.zone)
+        records = body.records(self.zone)
         Sieve(window).sift(records)
         return CallPage(records=tuple(records), number=page, count=body.count, limit=body.limit, raw=body.body)
 
@@ -353,17 +353,33 @@ class ServetelClient:
         return 2 * self.max_concurrency
 
     def start_page(
-        self, query: CallQuery, window: Window, number: int, page_size: int, deadline_at: float | None
+        self,
+        query: CallQuery,
+        window: Window,
+        number: int,
+        page_size: int,
+        deadline_at: float | None,
+        *,
+        patient: bool,
     ) -> asyncio.Task[Fetched[PageBody]]:
         """Start a page's task for a stream; this client owns it."""
-        return self._spawn(self._fetch(query, window, number, page_size, deadline_at))
+        return self._spawn(self._fetch(query, window, number, page_size, deadline_at, patient=patient))
 
     async def _fetch(
-        self, query: CallQuery, window: Window, number: int, page_size: int, deadline_at: float | None
+        self,
+        query: CallQuery,
+        window: Window,
+        number: int,
+        page_size: int,
+        deadline_at: float | None,
+        *,
+        patient: bool = False,
     ) -> Fetched[PageBody]:
         params = query.params(self.zone, array_style=self._array_style, window=window)
         params += [("page", str(number)), ("limit", str(page_size))]
-        return await self._transport.get(RECORDS_PATH, params, read_page, page=number, deadline_at=deadline_at)
+        return await self._transport.get(
+            RECORDS_PATH, params, read_page, page=number, deadline_at=deadline_at, patient=patient
+        )
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
@@ -401,8 +417,3 @@ class ServetelClient:
 def _deadline_at(seconds: float | None) -> float | None:
     check_seconds("deadline", seconds)
     return None if seconds is None else asyncio.get_running_loop().time() + seconds
-
-
-def _decode(page: PageBody, zone: tzinfo) -> list[CallRecord]:
-    page.open()
-    return [record for piece in page.slices(zone) for record in piece]

@@ -51,9 +51,16 @@ class PageSource(Protocol):
         ...
 
     def start_page(
-        self, query: CallQuery, window: Window, number: int, page_size: int, deadline_at: float | None
+        self,
+        query: CallQuery,
+        window: Window,
+        number: int,
+        page_size: int,
+        deadline_at: float | None,
+        *,
+        patient: bool,
     ) -> PageTask:
-        """Start a page's task; the client owns it."""
+        """Start a page's task; the client owns it. A patient one waits for its slot as long as the deadline allows."""
         ...
 
 
@@ -93,12 +100,15 @@ class Place(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Calls that were never handed out before, the page they came with, and where the last of them stand."""
+    """Calls that were never handed out before, the page they came with, and where the last of them stand.
+
+    ``place`` is None once the list is known to have moved: from then on calls in front of any place may be missing.
+    """
 
     records: list[CallRecord]
     page: PageBody
     number: int
-    place: Place
+    place: Place | None
 
 
 class _Open(NamedTuple):
@@ -175,7 +185,6 @@ class Reading:
         self._open: _Open | None = None
         self._offset = 0  # of the next slice in its page
         self._planned = 0  # calls given out, and those of the page in hand
-        self._moved = False  # the window in hand is being read again
         self._dropped = False
 
     # For the stream
@@ -212,16 +221,14 @@ class Reading:
 
     def begun(self, left: list[CallRecord], place: Place | None) -> Piece | None:
         """Make a piece of what is left of the page in hand; None if nothing is."""
-        if not left or place is None or self._open is None:
-            return None
-        return Piece(left, self._open.page, self._open.number, place)
+        return Piece(left, self._open.page, self._open.number, place) if left and self._open is not None else None
 
     def checkpoint(self, last: CallRecord | None, place: Place | None) -> str | None:
         """Where to go on after ``last``, which stands at ``place``; None where nothing was given out."""
         if last is None or not self._ordered:
             return None if self._anchor is None else str(self._anchor)
-        if place is None or self._moved:
-            return None  # calls in front may still be missing, and nothing says which
+        if place is None:
+            return None
         window, size, before, records = place
         index = next(index for index, record in enumerate(records) if record is last)
         fingerprint = self._query.fingerprint(self._source.zone)
@@ -252,14 +259,14 @@ class Reading:
                 del fresh[max(0, self.max_records - self._planned) :]
             self._planned += len(fresh)
             if fresh:
-                return Piece(fresh, page, number, Place(self._current.window, walk.size, before, records))
+                place = None if walk.has_moved else Place(self._current.window, walk.size, before, records)
+                return Piece(fresh, page, number, place)
         return None
 
     def _begin_window(self) -> _WindowReading:
         if not self._windows:
             raise StopAsyncIteration
         walk = PageWalk(self._page_size, believed=self._source.count_is_total)
-        self._moved = False
         self._current = _WindowReading(self._windows.pop(0), walk, self._stats)
         return self._current
 
@@ -275,8 +282,10 @@ class Reading:
             self._ask(current, number)
 
     def _ask(self, current: _WindowReading, number: int) -> None:
+        # What a stream asks ahead waits for its own stream's slots: that is no overload. Its first page may meet one.
+        patient = bool(self._stats.pages or self.pending)
         self.pending[number] = self._source.start_page(
-            self._query, current.window, number, self._page_size, self.deadline_at
+            self._query, current.window, number, self._page_size, self.deadline_at, patient=patient
         )
 
     async def _take_page(self) -> tuple[int, Fetched[PageBody]]:
@@ -335,7 +344,6 @@ class Reading:
         if current.walk.conclude(may_reread=not current.resumed):
             self._current = None
             return
-        self._moved = True
         current.read_again()
 
     # Going on from a checkpoint
@@ -365,7 +373,7 @@ class Reading:
         number, fetched = await self._take_page()
         page = fetched.value
         edges = page.open()
-        records = [record for piece in page.slices(self._source.zone) for record in piece]
+        records = page.records(self._source.zone)
         index = next((index for index, record in enumerate(records) if record.id == anchor.id), None)
         if index is not None:
             self._search = None

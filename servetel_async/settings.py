@@ -52,7 +52,7 @@ class Brand(enum.Enum):
 
 def _check_positive(name: str, value: object, *, whole: bool = False) -> None:
     kind = int if whole else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kind) or not value > 0:
+    if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < float("inf"):
         what = "whole number" if whole else "number"
         raise ConfigurationError(f"{name} must be a {what} greater than 0", fix="correct it, or leave it out")
 
@@ -96,7 +96,8 @@ class Timeouts:
         connect: for a connection, TLS included. 10: a working one takes less than 1.
         read: between two pieces of a reply. 30: slow pages of this API have taken 12.
         total: for a whole attempt. 60: a page that drips is no page.
-        acquire: for a slot; None waits as long as the call's deadline allows.
+        acquire: for a slot; None waits as long as the call's deadline allows. Pages that a stream asks ahead wait for
+            their own stream's slots, which is no overload: only its first page is bound by this.
     """
 
     connect: float | None = 10.0
@@ -123,8 +124,9 @@ class RateLimit:
     burst: int = 1
 
     def __post_init__(self) -> None:
-        if self.per_second != 0:
+        if self.per_second not in (0, float("inf")):
             _check_positive("RateLimit(per_second=)", self.per_second)
+            _check_positive("the time between two requests, 1 / per_second,", self.interval)
         _check_positive("RateLimit(burst=)", self.burst, whole=True)
 
     @property

@@ -82,6 +82,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         self._ready: Iterator[CallRecord] = iter(())
         self._last: CallRecord | None = None
         self._place: Place | None = None
+        self._settled: str | None = None  # the last checkpoint before the list moved
         self._ending: set[PageTask] = set()
         self._handed_out_at: float | None = None
         self._reading = Reading(
@@ -98,10 +99,14 @@ class CallStream(AsyncGenerator[CallRecord, None]):
     def checkpoint(self) -> str | None:
         """Where it stands, after the last call handed out; give it to ``calls(..., start=)`` of the same query.
 
-        None before the first call; with ``ordered=False``, which has no prefix to go on from; and while a list that
-        moved is read again, since calls in front of any place may still be missing.
+        None before the first call, and with ``ordered=False``, which has no prefix to go on from. In a list that moves
+        it stays where it was before: calls in front of any later place may still be missing.
         """
-        return self._reading.checkpoint(self._last, self._place)
+        return (
+            self._settled
+            if self._place is None and self._settled
+            else self._reading.checkpoint(self._last, self._place)
+        )
 
     @property
     def closed(self) -> bool:
@@ -152,11 +157,13 @@ class CallStream(AsyncGenerator[CallRecord, None]):
                 self.stats.records += 1
                 return call
             piece = await self._next_piece()
-            self._ready, self._place = iter(piece.records), piece.place
+            self._set_place(piece.place)
+            self._ready = iter(piece.records)
 
     async def next_page(self) -> CallPage:
         """Give what is left of the page in hand, or the next page. ``pages()`` is its iterator."""
-        records, page, number, self._place = await self._next_piece(whole_page=True)
+        records, page, number, place = await self._next_piece(whole_page=True)
+        self._set_place(place)
         self.stats.records += len(records)
         self._last = records[-1]
         return CallPage(records=tuple(records), number=number, count=page.count, limit=page.limit, raw=page.body)
@@ -211,6 +218,14 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         self._fail(failure)
         await self._wind_up()
         raise failure
+
+    def _set_place(self, place: Place | None) -> None:
+        """Note where the calls to be handed out stand; where they stand nowhere, hold on to the place before them."""
+        if place is None and self._place is not None:
+            self._settled = self.checkpoint
+        elif place is not None:
+            self._settled = None
+        self._place = place
 
     async def _read_page(self) -> Piece:
         left, self._ready = list(self._ready), iter(())

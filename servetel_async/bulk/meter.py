@@ -38,11 +38,18 @@ class Meter:
         return self._source.window_of_pages
 
     def start_page(
-        self, query: CallQuery, window: Window, number: int, page_size: int, deadline_at: float | None
+        self,
+        query: CallQuery,
+        window: Window,
+        number: int,
+        page_size: int,
+        deadline_at: float | None,
+        *,
+        patient: bool,
     ) -> PageTask:
         """Start a page's task; the client owns it."""
         self._source.count_is_total |= self.count_is_total
-        task = self._source.start_page(query, window, number, page_size, deadline_at)
+        task = self._source.start_page(query, window, number, page_size, deadline_at, patient=patient)
         task.add_done_callback(self._note)
         return task
 

@@ -218,13 +218,13 @@ class PageWalk:
             self.believed = False
         elif count is not None and count > rows:
             self.believed = self.believed is not False
-        if self.count is not None and self._rows > self.count and not (self.believed and self._has_moved):
+        if self.count is not None and self._rows > self.count and not self.has_moved:
             self.believed = False
 
     @property
-    def _has_moved(self) -> bool:
-        """Whether the count is known to move: then more rows than it says do not make it a liar."""
-        return self._moved or self.passes > 1
+    def has_moved(self) -> bool:
+        """Whether the list is known to have moved since the walk began."""
+        return bool(self.believed) and (self._moved or self.passes > 1)
 
     def _contradicts(self, number: int, count: int | None, echo: int | None, edges: Edges) -> bool:
         if echo is not None and echo != number:

@@ -87,14 +87,14 @@ class Admission:
         self._timeouts = timeouts
 
     @contextlib.asynccontextmanager
-    async def slot(self, deadline_at: float | None) -> AsyncGenerator[None]:
+    async def slot(self, deadline_at: float | None, *, patient: bool = False) -> AsyncGenerator[None]:
         """Hold one slot, entered when the gate lets a request through.
 
         Raises:
             OverloadedError: not in time, by ``Timeouts(acquire=)`` or the deadline. Nothing was sent.
         """
         give_up = deadline_at
-        if self._timeouts.acquire is not None:
+        if self._timeouts.acquire is not None and not patient:
             acquired_by = asyncio.get_running_loop().time() + self._timeouts.acquire
             give_up = acquired_by if give_up is None else min(give_up, acquired_by)
         if give_up is None:

@@ -149,6 +149,7 @@ class Transport:
         *,
         page: int | None = None,
         deadline_at: float | None = None,
+        patient: bool = False,
     ) -> Fetched[T]:
         """GET until a reply is good, and read it.
 
@@ -158,12 +159,13 @@ class Transport:
             read: makes the value of a good reply; raises ``Unacceptable`` where it cannot.
             page: page number, for errors and events.
             deadline_at: loop time at which everything ends.
+            patient: wait for a slot beyond ``Timeouts(acquire=)``.
 
         Raises:
             ServetelError: see ``errors``; carries page, attempts and what stopped them.
         """
         # The URL lies in no frame: its query holds phone numbers, and tracebacks print what lies around.
-        call = _Call(self, self._url(path, params), read, page, deadline_at)
+        call = _Call(self, self._url(path, params), read, page, deadline_at, patient=patient)
         attempts = Attempts(
             call.send,
             call.renew,
@@ -208,6 +210,7 @@ class Transport:
         *,
         page: int | None = None,
         deadline_at: float | None = None,
+        patient: bool = False,
         payload: dict[str, str] | None = None,
         sent: Callable[[], None] | None = None,
     ) -> Reply:
@@ -219,7 +222,7 @@ class Transport:
         """
         bound = self.bind()
         fault = None
-        async with bound.admission.slot(deadline_at):
+        async with bound.admission.slot(deadline_at, patient=patient):
             if sent is not None:
                 sent()
             self.in_flight += 1
@@ -268,6 +271,8 @@ class _Call(Generic[T]):
         read: Callable[[Reply, float], T],
         page: int | None,
         deadline_at: float | None,
+        *,
+        patient: bool,
     ) -> None:
         self.sent = 0
         self._sent_at = 0.0
@@ -276,6 +281,7 @@ class _Call(Generic[T]):
         self._read = read
         self._page = page
         self._deadline_at = deadline_at
+        self._patient = patient
         self._token: Secret | None = None
         self._renewals = 0
 
@@ -302,6 +308,7 @@ class _Call(Generic[T]):
             token,
             page=self._page,
             deadline_at=self._deadline_at,
+            patient=self._patient,
             sent=self._count,
         )
         seconds = time.perf_counter() - self._sent_at
