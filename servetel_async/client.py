@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
+from urllib.parse import quote, urlencode
 
 import anyio
 
 from servetel_async.counting import check_alone, count_calls
-from servetel_async.errors import ConfigurationError, OutOfWindowError
+from servetel_async.errors import ConfigurationError, OutOfWindowError, StreamClosedError
 from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.decoding import PageBody, read_page
 from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, build_query
 from servetel_async.protocol.records import CallPage, CallRecord
 from servetel_async.protocol.sieve import Sieve
-from servetel_async.protocol.tokens import hide
+from servetel_async.protocol.tokens import Secret, hide
 from servetel_async.settings import (
     Brand,
     RateLimit,
@@ -34,7 +35,7 @@ from servetel_async.transport.transport import Transport, check_seconds
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
     from datetime import tzinfo
     from types import TracebackType
 
@@ -43,32 +44,14 @@ if TYPE_CHECKING:
     from servetel_async.bulk.progress import PullProgress
     from servetel_async.bulk.receipt import PullReceipt
     from servetel_async.protocol.clock import Moment
-    from servetel_async.protocol.query import CallType, Direction
+    from servetel_async.protocol.query import Filters
     from servetel_async.protocol.reply import Reply
-    from servetel_async.protocol.tokens import Secret
     from servetel_async.protocol.windows import Window
     from servetel_async.transport.auth import TokenProvider
     from servetel_async.transport.transport import Event, Fetched
 
 T = TypeVar("T")
 RECORDS_PATH = "/v1/call/records"
-
-
-class Filters(TypedDict, total=False):
-    """The filters of ``CallQuery``, by name."""
-
-    direction: Direction
-    call_type: CallType
-    agents: str | Iterable[str]
-    department: str | Iterable[str]
-    ivr: str | Iterable[str]
-    callerid: str
-    destination: str
-    did_number: str
-    duration: str | tuple[str, int]
-    services: str | Iterable[str]
-    broadcast: bool | str
-    call_id: str
 
 
 class ServetelClient:
@@ -134,6 +117,7 @@ class ServetelClient:
         self.count_is_total = False
         self._array_style: ArrayStyle = array_style
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._encoded: tuple[CallQuery, Window, Secret] | None = None
         told = (token is not None or email is not None) and (base_url is not None or brand is not None)
         sources = Sources() if told else read_sources()
         tokens = self._tokens = choose_tokens(token, email, password, sources.token, self._post, self._spawn)
@@ -217,7 +201,7 @@ class ServetelClient:
         for window in asked.window(self.zone).split():
 
             async def fetch(number: int, size: int, window: Window = window) -> PageBody:
-                return (await self._fetch(asked, window, number, size, deadline_at)).value
+                return await self._get(asked, window, number, size, deadline_at)
 
             total += await count_calls(fetch, self, self.page_size)
         return total
@@ -246,7 +230,7 @@ class ServetelClient:
             raise ConfigurationError("call_id must be a text", fix='for example get_call("1714657799.11930963")')
         asked = build_query(None, from_date, to_date, {"call_id": call_id})
         window = asked.window(self.zone)
-        page = (await self._fetch(asked, window, 1, self.page_size, _deadline_at(deadline))).value
+        page = await self._get(asked, window, 1, self.page_size, _deadline_at(deadline))
         check_alone(page, 1)
         calls = page.records(self.zone)
         for call in calls:
@@ -283,7 +267,7 @@ class ServetelClient:
         check_whole("page", page)
         asked = build_query(query, None, None, {})
         window = asked.window(self.zone)
-        body = (await self._fetch(asked, window, page, self._page_size(page_size), _deadline_at(deadline))).value
+        body = await self._get(asked, window, page, self._page_size(page_size), _deadline_at(deadline))
         check_alone(body, page)
         records = body.records(self.zone)
         Sieve(window).sift(records)
@@ -375,11 +359,27 @@ class ServetelClient:
         *,
         patient: bool = False,
     ) -> Fetched[PageBody]:
-        params = query.params(self.zone, array_style=self._array_style, window=window)
-        params += [("page", str(number)), ("limit", str(page_size))]
-        return await self._transport.get(
-            RECORDS_PATH, params, read_page, page=number, deadline_at=deadline_at, patient=patient
-        )
+        path = Secret(f"{self._path(query, window)}page={number}&limit={page_size}")
+        return await self._transport.get(path, read_page, page=number, deadline_at=deadline_at, patient=patient)
+
+    async def _get(self, *page: *tuple[CallQuery, Window, int, int, float | None]) -> PageBody:
+        """Get one page in a task that this client owns, so that no request outlives it."""
+        task = self._spawn(self._fetch(*page))
+        try:
+            await asyncio.wait({task})
+        finally:
+            await end({task})
+        if task.cancelled():
+            raise StreamClosedError("the client was closed under the call", fix="keep it open until the call has ended")
+        return task.result().value
+
+    def _path(self, query: CallQuery, window: Window) -> Secret:
+        """Encode a query once for all its pages. A ``Secret``: it holds phone numbers, and tracebacks print locals."""
+        if self._encoded is None or self._encoded[0] is not query or self._encoded[1] is not window:
+            params = query.params(self.zone, array_style=self._array_style, window=window)
+            encoded = urlencode(params, quote_via=quote, safe="")
+            self._encoded = query, window, Secret(f"{RECORDS_PATH}?{encoded}{'&' if encoded else ''}")
+        return self._encoded[2]
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)

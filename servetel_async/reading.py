@@ -391,12 +391,16 @@ class Reading:
         edges: tuple[str, str, int],
         records: list[CallRecord],
     ) -> None:
+        rows = len(records)
+        # A page of another length is the last one, or the server gives other pages now than it did then.
+        same = rows == anchor.size or (number - 1) * anchor.size + rows == page.count
+        size = anchor.size if same else rows
         walk = current.walk = PageWalk(
             self._page_size,
             believed=self._source.count_is_total,
-            before=(number - 1) * anchor.size + index + 1,
+            before=(number - 1) * size + index + 1,
             first=number,
-            size=anchor.size,
+            size=size,
         )
         current.resumed = True
         walk.next_page(0)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import operator
 import time
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any, Self
@@ -55,9 +56,6 @@ class CallStream(AsyncGenerator[CallRecord, None]):
     Iterating raises the ``ServetelError`` of the page that failed, after all calls before it were handed out
     (``error.checkpoint`` says where to go on); ``StreamClosedError`` after an early close; ``RuntimeError`` where two
     tasks read it at once.
-
-    Attributes:
-        stats: what it has done so far, a ``StreamStats``.
     """
 
     def __init__(
@@ -71,7 +69,8 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         deadline: float | None = None,
         start: str | None = None,
     ) -> None:
-        self.stats = StreamStats()
+        self._stats = StreamStats()
+        self._taken = 0  # calls that were read; those in _ready are not handed out yet
         self._query = query
         self._deadline = deadline
         self._state = _State.NEW
@@ -92,7 +91,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
             max_records=max_records,
             ordered=ordered,
             start=start,
-            stats=self.stats,
+            stats=self._stats,
         )
 
     @property
@@ -107,6 +106,12 @@ class CallStream(AsyncGenerator[CallRecord, None]):
             if self._place is None and self._settled
             else self._reading.checkpoint(self._last, self._place)
         )
+
+    @property
+    def stats(self) -> StreamStats:
+        """What it has done so far."""
+        self._stats.records = self._taken - operator.length_hint(self._ready)
+        return self._stats
 
     @property
     def closed(self) -> bool:
@@ -151,20 +156,21 @@ class CallStream(AsyncGenerator[CallRecord, None]):
 
     async def __anext__(self) -> CallRecord:
         """Give the next call."""
-        while True:
-            for call in self._ready:
-                self._last = call
-                self.stats.records += 1
-                return call
-            piece = await self._next_piece()
-            self._set_place(piece.place)
-            self._ready = iter(piece.records)
+        for call in self._ready:
+            self._last = call
+            return call
+        piece = await self._next_piece()
+        self._set_place(piece.place)
+        self._ready = iter(piece.records)
+        self._taken += len(piece.records)
+        self._last = next(self._ready)
+        return self._last
 
     async def next_page(self) -> CallPage:
         """Give what is left of the page in hand, or the next page. ``pages()`` is its iterator."""
         records, page, number, place = await self._next_piece(whole_page=True)
         self._set_place(place)
-        self.stats.records += len(records)
+        self._taken += len(records)
         self._last = records[-1]
         return CallPage(records=tuple(records), number=number, count=page.count, limit=page.limit, raw=page.body)
 
@@ -205,7 +211,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         self._check_open()
         self._busy = True
         if self._handed_out_at is not None:
-            self.stats.waited_for_consumer += time.perf_counter() - self._handed_out_at
+            self._stats.waited_for_consumer += time.perf_counter() - self._handed_out_at
         try:
             piece = await self._read_page() if whole_page else await self._reading.next_piece()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is final and must be raised again
@@ -229,6 +235,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
 
     async def _read_page(self) -> Piece:
         left, self._ready = list(self._ready), iter(())
+        self._taken -= len(left)
         piece = self._reading.begun(left, self._place)
         return self._reading.rest_of_page(piece if piece is not None else await self._reading.next_piece())
 
@@ -263,6 +270,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
 
     async def _wind_up(self) -> None:
         """Let go of everything and wait until it is over; whoever comes meanwhile waits along."""
+        self._taken -= operator.length_hint(self._ready)
         self._ready = iter(())
         self._ending |= {task for task in self._reading.drop() if not task.done()}
         await end(self._ending)

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self, TypedDict, cast
 
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.clock import IST, Moment, stamp, wall_clock
@@ -181,6 +181,23 @@ class CallQuery:
         ]
         asked += [f"{field.name}=..." for field in dataclasses.fields(self)[2:] if getattr(self, field.name)]
         return f"CallQuery({', '.join(asked)})"
+
+
+class Filters(TypedDict, total=False):
+    """The filters of ``CallQuery``, by name."""
+
+    direction: Direction
+    call_type: CallType
+    agents: str | Iterable[str]
+    department: str | Iterable[str]
+    ivr: str | Iterable[str]
+    callerid: str
+    destination: str
+    did_number: str
+    duration: str | tuple[str, int]
+    services: str | Iterable[str]
+    broadcast: bool | str
+    call_id: str
 
 
 class Params(list[tuple[str, str]]):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from servetel_async.errors import OutOfWindowError
 from servetel_async.protocol.clock import is_wall_stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable
+    from collections.abc import Hashable, Sequence
 
     from servetel_async.protocol.records import CallRecord
     from servetel_async.protocol.windows import Window
@@ -40,36 +40,48 @@ class Sieve:
         """Begin to read the window again, whole: what was let through stays known."""
         self._this_pass = set()
 
-    def sift(self, records: Iterable[CallRecord]) -> tuple[list[CallRecord], int]:
+    def sift(self, records: Sequence[CallRecord]) -> tuple[list[CallRecord], int]:
         """Give the calls that were never let through, and how many were not yet met in this pass.
 
         Raises:
             OutOfWindowError: a call lies outside of the window.
         """
+        ids = [record.id for record in records]
+        dates = [record.date for record in records]
+        starts = [hash(start) for start in zip(dates, [record.time for record in records], strict=True)]
+        if self._this_pass is None and self._are_new(ids) and self._are_inside(dates):
+            self._seen.update(zip(ids, starts, strict=True))
+            return list(records), len(ids)
+        return self._sift_each(records, starts)
+
+    def _are_new(self, ids: list[str]) -> bool:
+        return len(set(ids)) == len(ids) and self._seen.keys().isdisjoint(ids)
+
+    def _are_inside(self, dates: list[str | None]) -> bool:
+        """Whether every day lies between the first and the last: these two need the time as well."""
+        if not dates or None in dates:
+            return not dates
+        days = cast("list[str]", dates)
+        return self._first_day < min(days) and max(days) < self._last_day
+
+    def _sift_each(self, records: Sequence[CallRecord], starts: list[int]) -> tuple[list[CallRecord], int]:
         seen = self._seen
         fresh: list[CallRecord] = []
-        first_day, last_day = self._first_day, self._last_day
-        for record in records:
-            date = record.date
-            if date is None or not first_day < date < last_day:
-                self._check(record)
-            key = record.id
-            if key not in seen:
-                seen[key] = hash(date) ^ hash(record.time)
-                fresh.append(record)
-            elif seen[key] != hash(date) ^ hash(record.time) and (key, date, record.time) not in seen:
-                self.reused_ids += 1
-                seen[key, date, record.time] = 0
-                fresh.append(record)
-            else:
+        before = len(self._this_pass) if self._this_pass is not None else 0
+        for record, start in zip(records, starts, strict=True):
+            self._check(record)
+            key: Hashable = record.id
+            if seen.get(key, start) != start:
+                key = (record.id, record.date, record.time)  # a twin: its id was given to another call before
+                self.reused_ids += key not in seen
+            if key in seen:
                 self.duplicates += 1
-        if self._this_pass is None:
-            return fresh, len(fresh)
-        before = len(self._this_pass)
-        for record in records:
-            twin = (record.id, record.date, record.time)
-            self._this_pass.add(twin if twin in seen else record.id)
-        return fresh, len(self._this_pass) - before
+            else:
+                seen[key] = start
+                fresh.append(record)
+            if self._this_pass is not None:
+                self._this_pass.add(key)
+        return fresh, len(fresh) if self._this_pass is None else len(self._this_pass) - before
 
     def _check(self, record: CallRecord) -> None:
         stamp = f"{record.date} {record.time}"

@@ -14,7 +14,6 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from urllib.parse import quote, urlencode
 
 import aiohttp
 from yarl import URL
@@ -144,7 +143,6 @@ class Transport:
     async def get(
         self,
         path: str,
-        params: list[tuple[str, str]],
         read: Callable[[Reply, float], T],
         *,
         page: int | None = None,
@@ -154,8 +152,7 @@ class Transport:
         """GET until a reply is good, and read it.
 
         Args:
-            path: below the base URL.
-            params: query parameters, sent in this order, percent-encoded.
+            path: below the base URL, with its query, percent-encoded.
             read: makes the value of a good reply; raises ``Unacceptable`` where it cannot.
             page: page number, for errors and events.
             deadline_at: loop time at which everything ends.
@@ -165,7 +162,7 @@ class Transport:
             ServetelError: see ``errors``; carries page, attempts and what stopped them.
         """
         # The URL lies in no frame: its query holds phone numbers, and tracebacks print what lies around.
-        call = _Call(self, self._url(path, params), read, page, deadline_at, patient=patient)
+        call = _Call(self, URL(self.base_url + path, encoded=True), read, page, deadline_at, patient=patient)
         attempts = Attempts(
             call.send,
             call.renew,
@@ -186,9 +183,6 @@ class Transport:
         if call.sent and error.page is None:  # a login that failed is no matter of this page
             error.page = page
         raise error
-
-    def _url(self, path: str, params: list[tuple[str, str]]) -> URL:
-        return URL(f"{self.base_url}{path}?{urlencode(params, quote_via=quote, safe='')}", encoded=True)
 
     async def post(self, path: str, payload: dict[str, str], token: Secret | None) -> Reply:
         """POST once, for logins.

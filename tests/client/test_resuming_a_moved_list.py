@@ -1,8 +1,10 @@
 """What a checkpoint is worth in a list that moves: nothing that was there is lost by going on from it."""
 
+import asyncio
+
 import pytest
 
-from servetel_async import CallQuery, Retry, ServerError, ServetelClient, Timeouts
+from servetel_async import CallQuery, Retry, ServerError, ServetelClient, StreamClosedError, Timeouts
 from servetel_async.emulator import Dataset, Emulator, Fault
 
 MAY = CallQuery.month("2024-05")
@@ -62,3 +64,30 @@ async def test_a_stream_does_not_overload_itself(api):
     """Pages asked ahead wait for the stream's own slots and turns, however short ``acquire`` is."""
     async with client_of(api, max_concurrency=1, rate=50, page_size=25, timeouts=Timeouts(acquire=0.01)) as client:
         assert len(await client.calls(query=MAY).collect()) == 250
+
+
+@pytest.mark.parametrize("cap", [20, 35])
+@pytest.mark.parametrize("stop", [1, 60, 149, 215])
+async def test_a_server_that_gives_smaller_pages_than_before_costs_no_call(cap, stop):
+    """The place is found again, and counted anew in the pages of today."""
+    data = Dataset.month("2024-05", calls=250)
+    async with Emulator(data, token="a-token-for-both") as api, client_of(api) as client:
+        stream = client.calls(query=MAY)
+        got = [(await anext(stream)).id for _ in range(stop)]
+        checkpoint = stream.checkpoint
+        await stream.aclose()
+    async with Emulator(data, token="a-token-for-both", limit_cap=cap) as api, client_of(api) as client:
+        rest = [call.id async for call in client.calls(query=MAY, start=checkpoint)]
+    assert got + rest == data.ids
+
+
+async def test_closing_the_client_ends_a_count():
+    """No request outlives its client, also where no stream made it; whoever waits for it is told."""
+    async with Emulator(Dataset.month("2024-05", calls=5), latency=30) as api:
+        client = client_of(api)
+        waiting = asyncio.ensure_future(client.count(query=MAY))
+        while not api.connections_open:
+            await asyncio.sleep(0.001)
+        await client.aclose()
+        with pytest.raises(StreamClosedError):
+            await waiting
