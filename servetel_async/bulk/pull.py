@@ -20,7 +20,7 @@ from servetel_async.bulk.writer import Writer
 from servetel_async.errors import OutputError, PagingError
 from servetel_async.protocol.clock import stamp
 from servetel_async.sinks.destination import receipt_path, sink_for
-from servetel_async.sinks.files import save_private
+from servetel_async.sinks.files import check_place, reason_of, save_private
 from servetel_async.stream import CallStream
 from servetel_async.version import __version__
 
@@ -66,9 +66,11 @@ async def pull(
     job = _Job(client, query, sink, on_progress)
     writer = Writer()
     try:
+        receipt_file = receipt_path(destination)
         await writer.run(sink.open)
+        await writer.run(job.check, receipt_file)
         await job.read(writer)
-        return await writer.run(job.finish, receipt_path(destination), strict=strict)
+        return await writer.run(job.finish, receipt_file, strict=strict)
     finally:
         # Also after a cancelled open: it had run to its end before the cancellation arrived.
         try:
@@ -89,6 +91,18 @@ class _Job:
         self._stream = CallStream(self._meter, query, page_size=client.page_size)
         self._begun = time.monotonic()
 
+    def check(self, receipt_file: Path | None) -> None:
+        """See that the receipt has a place, before anything is asked for."""
+        try:
+            if receipt_file is not None:
+                check_place(receipt_file)
+        except OSError as error:
+            raise OutputError(
+                f"the receipt of {self._sink.name} could not be saved",
+                why=reason_of(error),
+                fix="clear its place beside the output, or give the output another name",
+            ) from error
+
     async def read(self, writer: Writer) -> None:
         """Read to the proved end, page by page."""
         async with self._stream.pages() as pages:
@@ -107,11 +121,13 @@ class _Job:
         if receipt_file is not None:
             try:
                 save_private(receipt_file, msgspec.json.format(msgspec.json.encode(receipt)) + b"\n")
-            except OSError as error:
+            except Exception as error:
+                reason = reason_of(error) if isinstance(error, OSError) else type(error).__name__
+                there = "written and complete" if receipt.complete else "written"
                 raise OutputError(
                     f"the receipt of {self._sink.name} cannot be saved",
-                    why="the output itself is written and complete" if receipt.complete else "the output is written",
-                    fix="make space beside it; the calls need not be pulled again",
+                    why=f"{reason}; the output itself is {there}",
+                    fix="use the output: the calls need not be pulled again",
                 ) from error
         return receipt
 

@@ -12,7 +12,8 @@ def main() -> int:
     """Run ``servetel`` with this process's arguments; gives the exit code."""
     missing = [name for name in ("click", "rich") if find_spec(name) is None]
     if missing:
-        sys.stderr.write(f'The command line needs {" and ".join(missing)}: pip install "servetel-async[cli]"\n')
+        if sys.stderr is not None:
+            sys.stderr.write(f'The command line needs {" and ".join(missing)}: pip install "servetel-async[cli]"\n')
         return 2
     from servetel_async.cli.app import run  # noqa: PLC0415 - without the extra there is nothing to import
 

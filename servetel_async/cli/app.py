@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -12,7 +13,8 @@ from servetel_async.cli import exits
 from servetel_async.cli.demo import demo
 from servetel_async.cli.emulate import emulate
 from servetel_async.cli.pull import pull
-from servetel_async.cli.terminal import say
+from servetel_async.cli.terminal import say, standard_output
+from servetel_async.errors import OutputError
 from servetel_async.version import __version__
 
 if TYPE_CHECKING:
@@ -34,27 +36,55 @@ for command in (demo, emulate, pull):
 
 def run() -> int:  # noqa: PLR0911 - a table of endings
     """Run the command line; gives the exit code and lets no exception out."""
+    _hold_descriptors()
     # Before a command's own event loop takes the signals over, SIGTERM ends like Ctrl-C does, through the finallys.
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = servetel.main(prog_name="servetel", standalone_mode=False)
     except click.UsageError as error:
-        error.show(sys.stderr)
+        _show(error)
         if isinstance(error, click.NoSuchOption) and error.option_name == "--token":
             say("A command line can be read by others: set SERVETEL_TOKEN, or give --token-file.")
         return exits.USAGE
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        error.show(sys.stderr)
+        _show(error)
         return exits.USAGE
     except exits.Stopped as stopped:
         return exits.report_stop(stopped.signal)
     except (KeyboardInterrupt, click.Abort):
         return exits.report_stop(signal.SIGINT)
+    except SystemExit:  # click's answer to a reader that has gone
+        return exits.COMPLETE
     except Exception as error:  # noqa: BLE001 - the last line of defence: an exit code must come of anything
-        return exits.report_error(error)
+        return _report(error)
     return code if isinstance(code, int) else exits.COMPLETE
+
+
+def _hold_descriptors() -> None:
+    """Fill the places of closed standard streams: else the next file or socket gets one, and what is printed."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
+
+
+def _show(error: click.ClickException) -> None:
+    if sys.stderr is not None:
+        error.show(sys.stderr)
+
+
+def _report(error: Exception) -> int:
+    """Report it; a text of click's own, like the help, that standard output did not take is no bug."""
+    if isinstance(error, OSError) and sys.stdout is not None:
+        try:
+            with standard_output():
+                sys.stdout.flush()  # what was not taken is still there, and is refused again
+        except OutputError as refused:
+            return exits.report_error(refused, started=True)
+    return exits.report_error(error, started=isinstance(error, OutputError))
 
 
 def _terminate(number: int, _frame: FrameType | None) -> None:

@@ -85,8 +85,12 @@ def _check_is_ours(db: Path, dataset: Dataset) -> None:
             others = database.execute(
                 "SELECT 1 FROM call_records WHERE accountid IS NOT ? LIMIT 1", (dataset.centre.account,)
             ).fetchone()
-    except sqlite3.Error:
-        return  # not ours to judge: the sink says what is wrong with it
+    except sqlite3.Error as error:
+        if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
+            raise click.UsageError(
+                f"{db.name} cannot be looked into now, so nobody knows whose calls it holds"
+            ) from None
+        return  # no calls, or no database at all: the sink says what is wrong with it
     if others is not None:
         raise click.UsageError(f"{db.name} holds calls of a real account; give the demo another --db")
 
@@ -95,8 +99,8 @@ def _report(db: Path, dataset: Dataset, receipt: PullReceipt) -> None:
     with closing(sqlite3.connect(db)) as database:
         with database:  # a demo with fewer calls than the last one
             database.execute(
-                "DELETE FROM call_records WHERE id NOT IN (SELECT value FROM json_each(?))",
-                (json.dumps(dataset.ids),),
+                "DELETE FROM call_records WHERE accountid IS ? AND id NOT IN (SELECT value FROM json_each(?))",
+                (dataset.centre.account, json.dumps(dataset.ids)),
             )
         total, answered = database.execute(
             "SELECT count(*), count(*) FILTER (WHERE status = 'answered') FROM call_records"

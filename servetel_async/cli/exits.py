@@ -19,7 +19,7 @@ import signal
 import sys
 import traceback
 
-from servetel_async.cli.terminal import escape, say
+from servetel_async.cli.terminal import say
 from servetel_async.errors import (
     AuthenticationError,
     BodyTooLargeError,
@@ -80,17 +80,19 @@ def code_of(error: BaseException, *, started: bool = False) -> int:
 
 
 def report_error(error: BaseException, *, started: bool = False) -> int:
-    """Say what happened, why, and what to do: one line each. Gives the exit code."""
+    """Say what happened, why where that is known, and what to do: one line each. Gives the exit code."""
     if isinstance(error, ServetelError):
         page = "" if error.page is None else f" (page {error.page})"
         tries = "" if error.attempts <= 1 else f" after {error.attempts} attempts"
         say(f"Error: {error.what}{page}{tries}")
-        say(f"  Why: {error.why or 'nothing more is known'}")
+        if error.why:
+            say(f"  Why: {error.why}")
         say(f"  Fix: {error.fix or 'run it again later'}")
         return code_of(error, started=started)
     # The message of a foreign exception may hold anything, also a number or a token: its kind and place are enough.
     for line in traceback.format_tb(error.__traceback__):
-        sys.stderr.write(escape(line, keep="\n"))
+        for each in line.splitlines():
+            say(each)
     say(f"Error: {type(error).__name__}, which nobody expected")
     say("  Why: this is a bug in servetel_async")
     say("  Fix: report it, with the lines above; they hold no data")

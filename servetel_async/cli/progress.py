@@ -43,7 +43,7 @@ def display(*, quiet: bool) -> Display:
     """Choose by where standard error goes."""
     if quiet:
         return Silent()
-    return Bar() if sys.stderr.isatty() else Log()
+    return Bar() if sys.stderr is not None and sys.stderr.isatty() else Log()
 
 
 class Silent:

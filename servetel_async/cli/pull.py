@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from servetel_async.cli import exits
-from servetel_async.cli.terminal import put, say
+from servetel_async.cli.terminal import put, say, standard_output
+from servetel_async.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -168,20 +169,29 @@ def _query(
 
 
 class _Json:
-    """Events as JSON lines on standard output."""
+    """Events as JSON lines on standard output. Nobody may be listening: that must not end a pull."""
 
     #: Seconds between two progress events.
     EVERY = 1.0
 
     def __init__(self) -> None:
         self._next = 0.0
+        self.failed = False
 
     def put(self, event: str, **fields: Any) -> None:
         import msgspec
 
+        if sys.stdout is None:
+            return
         # JSON escapes control characters itself, and the line goes out as bytes, whatever the terminal's encoding.
-        sys.stdout.buffer.write(msgspec.json.encode({"event": event, **fields}) + b"\n")
-        sys.stdout.buffer.flush()
+        line = msgspec.json.encode({"event": event, **fields}) + b"\n"
+        try:
+            with standard_output():
+                sys.stdout.buffer.write(line)
+                sys.stdout.buffer.flush()
+        except OutputError as error:
+            self.failed = True
+            say(f"No more events: {error.what} ({error.why})")
 
     def progress(self, progress: PullProgress) -> None:
         from dataclasses import asdict
@@ -261,7 +271,7 @@ class _Job:
         seconds = requests / orders.rate if orders.rate else None
         if self._json is not None:
             self._json.put("estimate", calls=calls, requests=requests, seconds=seconds)
-            return exits.COMPLETE
+            return exits.TEMPORARY if self._json.failed else exits.COMPLETE
         time_needed = "as fast as the API answers" if seconds is None else f"about {duration(seconds)}"
         put(f"{calls:,} calls, about {requests:,} requests, {time_needed}; nothing was written")
         return exits.COMPLETE

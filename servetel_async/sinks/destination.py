@@ -62,4 +62,10 @@ def _text(destination: object) -> str:
     text: object = os.fspath(destination)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     if not isinstance(text, str) or "\0" in text:
         raise ConfigurationError("the destination is not a path", fix='give a text, for example "calls.db"')
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            "the destination is not a path", why="the file system cannot hold its letters", fix="give another name"
+        ) from None
     return text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -15,14 +17,23 @@ if TYPE_CHECKING:
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-def output_error(name: str, error: OSError) -> OutputError:
-    """Say what the system said, of the output of that name."""
+_CHECK = "check the directory, its permissions and the free space, or give another destination"
+
+
+def name_of(path: Path) -> str:
+    """Give a file's name as text for messages and receipts: bytes that are no UTF-8 are spelt out."""
+    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
+
+
+def reason_of(error: OSError) -> str:
+    """Give the system's reason, without a path of this machine."""
     reason = os.strerror(error.errno) if error.errno else "the system refused"
-    return OutputError(
-        f"{name} cannot be written",
-        why=reason[:1].lower() + reason[1:],
-        fix="check the directory, its permissions and the free space, or give another destination",
-    )
+    return reason[:1].lower() + reason[1:]
+
+
+def output_error(name: str, error: OSError, *, fix: str = _CHECK) -> OutputError:
+    """Say what the system said, of the output of that name."""
+    return OutputError(f"{name} cannot be written", why=reason_of(error), fix=fix)
 
 
 def create_private(path: Path) -> int:
@@ -80,13 +91,29 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def check_place(path: Path) -> None:
+    """See whether ``save_private`` would find its place taken, or the name too long.
+
+    Raises:
+        OSError: as the system says.
+    """
+    for each in (path, _part_of(path)):
+        with suppress(FileNotFoundError):
+            if stat.S_ISDIR(each.lstat().st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
+
+
 def save_private(path: Path, data: bytes) -> None:
     """Write a small file, or replace it: mode 0600, whole or not at all.
 
     Raises:
         OSError: as the system says; the file is as it was before.
     """
-    part = path.with_name(path.name + ".part")
+    part = _part_of(path)
     with suppress(FileNotFoundError):
         part.unlink()
     descriptor = create_private(part)

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from servetel_async.errors import OutputLockedError
-from servetel_async.sinks.files import output_error
+from servetel_async.sinks.files import name_of, output_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,7 +33,7 @@ class OutputLock:
     """
 
     def __init__(self, target: Path) -> None:
-        self._target = target
+        self._name = name_of(target)
         self._file = target.with_name(target.name + ".lock")
         self._descriptor: int | None = None
 
@@ -53,13 +53,13 @@ class OutputLock:
             try:
                 descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
             except OSError as error:
-                raise output_error(self._target.name, error) from error
+                raise output_error(self._name, error) from error
             try:
                 _claim(descriptor)
             except OSError:
                 os.close(descriptor)
                 raise OutputLockedError(
-                    f"another run is writing {self._target.name}",
+                    f"another run is writing {self._name}",
                     why="its lock is held by a process that is alive",
                     fix="wait until it has ended, or give another destination",
                 ) from None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,14 @@ import msgspec
 from servetel_async.errors import OutputError
 from servetel_async.protocol.decoding import read_page
 from servetel_async.protocol.reply import Reply
-from servetel_async.sinks.files import create_private, output_error, put_in_place, write_all
+from servetel_async.sinks.files import create_private, name_of, output_error, put_in_place, write_all
 from servetel_async.sinks.lock import OutputLock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from servetel_async.protocol.records import CallPage
+    from servetel_async.protocol.records import CallPage, CallRecord
 
 _HTTP_OK = 200
 _STDOUT = 1
@@ -59,9 +60,14 @@ def _rows_of(page: CallPage) -> Iterator[bytes]:
     call = next(wanted, None)
     for row, candidate in zip(rows, calls, strict=True):
         # The records are a subsequence of the page, and a dropped duplicate stands behind the one that was kept.
-        if call is not None and candidate.id == call.id and candidate.time == call.time:
+        if call is not None and _key(candidate) == _key(call):
             yield bytes(row)
             call = next(wanted, None)
+
+
+def _key(call: CallRecord) -> tuple[str, str | None, str | None]:
+    """What the stream tells calls by: an id, and its start where a server gives one id to several."""
+    return call.id, call.date, call.time
 
 
 class NdjsonSink:
@@ -70,7 +76,7 @@ class NdjsonSink:
     keyed_by_id = False
 
     def __init__(self, target: Path, *, overwrite: bool = False) -> None:
-        self.name = target.name
+        self.name = name_of(target)
         self.size = 0
         self.sha256: str | None = None
         self._target = target
@@ -158,7 +164,9 @@ class StdoutSink:
         self._digest = hashlib.sha256()
 
     def open(self) -> None:
-        """Nothing to claim."""
+        """Refuse a stream that was closed: its number belongs to some other file by now."""
+        if sys.stdout is None:
+            raise OutputError("standard output is closed", fix="let it go somewhere, or pull into a file")
 
     def write(self, page: CallPage) -> None:
         """Write a page's calls, at once: a reader behind a pipe sees them as they come."""
@@ -168,7 +176,7 @@ class StdoutSink:
         except BrokenPipeError as error:
             raise OutputError("the reader of standard output has gone", fix="let it read to the end") from error
         except OSError as error:
-            raise output_error(self.name, error) from error
+            raise output_error(self.name, error, fix="look where it goes to, or pull into a file") from error
         self._digest.update(lines)
         self.size += len(lines)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from servetel_async.errors import OutputError, OutputLockedError
 from servetel_async.sinks.columns import COLUMNS, rows_of
-from servetel_async.sinks.files import create_private, output_error
+from servetel_async.sinks.files import create_private, name_of, output_error
 from servetel_async.sinks.lock import OutputLock
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class SqliteSink:
     sha256: str | None = None
 
     def __init__(self, target: Path) -> None:
-        self.name = target.name
+        self.name = name_of(target)
         self.size = 0
         self._target = target
         self._lock = OutputLock(target)
@@ -102,17 +102,26 @@ class SqliteSink:
 
     def commit(self) -> None:
         """Commit, and bring the log into the database file so that a copy of that file is whole."""
+        unfolded: OutputError | None = None
         database, self._database = self._database, None
         assert database is not None  # noqa: S101 - for the type checker: it is open
         try:
             with closing(database):
                 database.execute("COMMIT")
                 self._committed = True
-                # It fails where another program reads; then that program's last close does it.
-                with suppress(sqlite3.Error):
+                # Where another program reads it does nothing, and fails not; then that program's last close does it.
+                try:
                     database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                except sqlite3.Error as error:
+                    unfolded = self._failed(error)
         except sqlite3.Error as error:
             raise self._failed(error) from error
+        if unfolded is not None and self._beside("-wal").exists():  # closing it had been a second try
+            raise OutputError(
+                f"{self.name} is written and complete, but only together with {self.name}-wal",
+                why=f"the one could not be brought into the other: {unfolded.why}",
+                fix="keep the two side by side, make space, then open it once with any SQLite program",
+            )
         with suppress(OSError):
             self.size = self._target.stat().st_size
 
@@ -123,10 +132,13 @@ class SqliteSink:
             with suppress(sqlite3.Error), closing(database):
                 database.rollback()
         if self._is_new and not self._committed and self._lock.held:
-            for name in (self.name, f"{self.name}-wal", f"{self.name}-shm"):
+            for ending in ("", "-wal", "-shm"):
                 with suppress(OSError):
-                    self._target.with_name(name).unlink()
+                    self._beside(ending).unlink()
         self._lock.release()
+
+    def _beside(self, ending: str) -> Path:
+        return self._target.with_name(self._target.name + ending)
 
     def _failed(self, error: sqlite3.Error) -> OutputError:
         code = getattr(error, "sqlite_errorname", "") or ""

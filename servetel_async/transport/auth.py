@@ -73,14 +73,10 @@ class _SingleFlight:
 
     async def fly(self, work: Callable[[], Coroutine[Any, Any, Secret]]) -> Secret:
         task = self._task
-        if task is None or task.done():
+        if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
             task = self._task = self._spawn(work())
         await asyncio.wait({task})
-        if task.cancelled():
-            raise ConfigurationError(
-                "the client was closed while it was logging in", fix="open it again with async with"
-            )
-        error = task.exception()
+        error = task.exception()  # where it was cancelled, so is this task: the client ends all of its own at once
         if isinstance(error, ServetelError):
             raise copy.copy(error)  # one each: an error tells the story of one call
         if isinstance(error, Unacceptable):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import pickle
 import sqlite3
 import stat
@@ -23,6 +24,7 @@ from servetel_async import (
     ServerError,
     ServetelClient,
 )
+from servetel_async.bulk import pull as bulk
 from servetel_async.bulk.receipt import duration
 from servetel_async.emulator import Dataset, Fault
 
@@ -278,10 +280,44 @@ async def test_a_receipt_that_cannot_be_saved_is_an_error_that_says_the_output_i
 ):
     """The calls need not be pulled again."""
     _, client = await connect(dataset)
-    (tmp_path / "may.db.receipt.json").mkdir()
-    with pytest.raises(OutputError, match="written and complete"):
-        await client.pull(tmp_path / "may.db", query=query)
+
+    def take_its_place(progress):
+        if progress.pages == 1:
+            (tmp_path / "may.db.receipt.json").mkdir()
+
+    with pytest.raises(OutputError, match="Is a directory; the output itself is written and complete"):
+        await client.pull(tmp_path / "may.db", query=query, on_progress=take_its_place)
     assert table(tmp_path / "may.db") == sorted(dataset.ids)
+
+
+async def test_a_receipt_that_fails_in_any_way_is_told_as_an_output_error(
+    connect, dataset, query, tmp_path, monkeypatch
+):
+    """Also what nobody thought of never hides that the output is complete."""
+    _, client = await connect(dataset)
+    monkeypatch.setattr(bulk, "save_private", lambda *_: 1 / 0)
+    with pytest.raises(OutputError, match="ZeroDivisionError; the output itself is written and complete"):
+        await client.pull(tmp_path / "may.db", query=query)
+
+
+@pytest.mark.parametrize("taken", ["may.db.receipt.json", "may.db.receipt.json.part"])
+async def test_a_receipt_without_a_place_is_found_out_before_any_request(connect, dataset, query, tmp_path, taken):
+    """A directory stands there: nothing is asked for, and nothing is left."""
+    api, client = await connect(dataset)
+    (tmp_path / taken).mkdir()
+    with pytest.raises(OutputError, match="Is a directory"):
+        await client.pull(tmp_path / "may.db", query=query)
+    assert api.requests == []
+    assert names(tmp_path) == [taken]
+
+
+async def test_a_name_that_is_no_text_is_spelt_out_in_the_receipt(connect, dataset, query, tmp_path):
+    """The file keeps its bytes; the receipt can be saved and read."""
+    _, client = await connect(dataset)
+    odd = os.fsdecode(b"b\xff.ndjson")
+    receipt = await client.pull(tmp_path / odd, query=query)
+    assert receipt.destination == "b\\xff.ndjson"
+    assert names(tmp_path) == [odd, f"{odd}.receipt.json"]
 
 
 async def test_calls_that_left_the_list_while_it_was_read_are_counted_in_the_receipt(connect, dataset, query, tmp_path):

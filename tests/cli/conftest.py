@@ -72,16 +72,23 @@ async def launch(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Runnin
     """Start ``servetel`` in the test's directory with a clean environment, and with every warning an error."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def start(*arguments: str, api: Emulator | None = None, **environment: str) -> Running:
+        async def start(
+            *arguments: str,
+            api: Emulator | None = None,
+            redirect: str = "",
+            stdout: int = asyncio.subprocess.PIPE,
+            **environment: str,
+        ) -> Running:
+            shell = ("sh", "-c", f'exec "$@" {redirect}', "sh") if redirect else ()
             kept = {name: value for name, value in os.environ.items() if not name.startswith(("SERVETEL", "PYTHON"))}
             if api is not None:
                 kept |= {"SERVETEL_BASE_URL": api.base_url, "SERVETEL_TOKEN": api.token}
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-W", "error", "-m", "servetel_async", *arguments),
+                *(*shell, sys.executable, "-W", "error", "-m", "servetel_async", *arguments),
                 cwd=tmp_path,
                 env={**kept, "HOME": str(tmp_path), "PYTHONUTF8": "1", **environment},
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
+                stdout=stdout,
                 stderr=asyncio.subprocess.PIPE,
             )
 

@@ -52,3 +52,16 @@ async def test_the_demo_needs_no_settings(servetel):
     )
     assert ended.code == 0, ended.err
     assert b"canary" not in ended.out + ended.err
+
+
+async def test_the_demo_refuses_what_it_cannot_look_into(servetel, tmp_path):
+    """A database that another process holds may be anybody's: nothing of it is touched."""
+    with closing(sqlite3.connect(tmp_path / "calls.db", isolation_level=None)) as database:
+        database.execute("CREATE TABLE call_records (id TEXT, accountid TEXT)")
+        database.execute("INSERT INTO call_records VALUES ('1', 'AC-real')")
+        database.execute("BEGIN EXCLUSIVE")
+        ended = await servetel("demo", "--calls", "10")
+        assert ended.code == 2
+        assert b"cannot be looked into" in ended.err
+        database.execute("ROLLBACK")
+        assert database.execute("SELECT count(*) FROM call_records").fetchone() == (1,)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,7 @@ from servetel_async import (
     ServerError,
     WrongAddressError,
 )
-from servetel_async.cli.exits import again, code_of
+from servetel_async.cli.exits import again, code_of, report_error
 from servetel_async.emulator import Fault
 from tests.cli.conftest import MONTH, struck
 
@@ -89,7 +91,7 @@ async def test_5_the_network(servetel, unused_tcp_port_factory):
     url = f"http://127.0.0.1:{unused_tcp_port_factory()}"
     ended = await servetel("pull", "a.db", *MONTH, SERVETEL_TOKEN="canary-token-123", SERVETEL_BASE_URL=url)
     assert ended.code == 5
-    three_lines(ended)
+    assert ended.lines[0].startswith("Error: the connection was refused")
 
 
 async def test_5_a_server_of_garbage(servetel, emulate, dataset, tmp_path):
@@ -189,7 +191,9 @@ async def test_a_full_disk(emulate, dataset, tmp_path, launch, monkeypatch):
         monkeypatch.setattr(asyncio, "create_subprocess_exec", lambda *a, **k: create(*a, **{**k, "stdout": full}))
         ended = await (await launch("pull", "-", *MONTH, api=api)).end()
     assert ended.code == 5
-    assert "No space left" in three_lines(ended)[1] or "no space left" in three_lines(ended)[1]
+    _, why, fix = three_lines(ended)
+    assert "no space left" in why
+    assert "directory" not in fix
 
 
 def test_the_command_to_run_again_is_quoted_and_masked():
@@ -197,3 +201,38 @@ def test_the_command_to_run_again_is_quoted_and_masked():
     assert again(["pull", "a b.db", "--callerid=+91", "--did-number", "+92", "--agents", "1", "--last", "7d"]) == (
         "servetel pull 'a b.db' --callerid=... --did-number ... --agents ... --last 7d"
     )
+
+
+STORM = """
+import asyncio, signal, sys
+from servetel_async.cli import running
+from servetel_async.cli.exits import Stopped
+
+async def work():
+    signal.raise_signal(signal.SIGINT)
+    try:
+        await asyncio.sleep(30)
+    finally:
+        signal.raise_signal(signal.SIGTERM)
+        await asyncio.sleep(0)
+        print("put away")
+
+running.ECHO = float(sys.argv[1])
+try:
+    running.run(work())
+except Stopped as stopped:
+    print(stopped.signal.name)
+"""
+
+
+@pytest.mark.parametrize(("echo", "code", "said"), [("60", 0, "put away\nSIGINT\n"), ("0", -signal.SIGTERM, "")])
+def test_only_a_later_signal_is_a_second_one(echo, code, said):
+    """What a wrapper passes on at once is the first signal again; a later one ends the process."""
+    done = subprocess.run([sys.executable, "-c", STORM, echo], capture_output=True, text=True, check=False, timeout=30)
+    assert (done.returncode, done.stdout) == (code, said), done.stderr
+
+
+def test_a_reason_that_is_not_known_is_left_out(capsys):
+    """An error without a reason is told in two lines."""
+    assert report_error(ConfigurationError("that is not a month", fix="write it as YYYY-MM")) == 2
+    assert capsys.readouterr().err == "Error: that is not a month\n  Fix: write it as YYYY-MM\n"

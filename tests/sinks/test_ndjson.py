@@ -172,3 +172,10 @@ def test_a_full_disk_is_an_output_error(page_of, tmp_path):
         sink.write(page_of(b'{"id":"1"}'))
     sink.abandon()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reused_id_on_another_day_is_told_from_a_duplicate(page_of):
+    """A dropped duplicate in front of another call with its id and time of day does not take that call's line."""
+    dropped = b'{"id":"7","date":"2024-05-20","time":"10:00:00"}'
+    kept = b'{"id":"7","date":"2024-05-19","time":"10:00:00"}'
+    assert lines_of(page_of(dropped, kept, keep=(1,))) == kept + b"\n"

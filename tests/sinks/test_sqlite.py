@@ -196,3 +196,26 @@ def test_a_full_disk_is_an_output_error(page_of, tmp_path):
         sink.write(page_of(*(b'{"id":"x%d","notes":"%s"}' % (index, b"n" * 9_000) for index in range(50))))
     sink.abandon()
     assert len(rows(tmp_path / "a.db")) == 1
+
+
+def test_a_log_that_cannot_be_folded_in_is_told(page_of, tmp_path):
+    """The disk takes no more after COMMIT: the error says that the output is complete, with its -wal beside it."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    sink = SqliteSink(tmp_path / "a.db")
+    sink.open()
+    sink.write(page_of(CALL))
+
+    def fill(statement):
+        if "wal_checkpoint" in statement:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+
+    sink._database.set_trace_callback(fill)
+    try:
+        with pytest.raises(OutputError, match="written and complete, but only together"):
+            sink.commit()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    sink.abandon()
+    assert {path.name for path in tmp_path.iterdir()} >= {"a.db", "a.db-wal"}
+    assert len(rows(tmp_path / "a.db")) == 1

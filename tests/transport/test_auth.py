@@ -19,6 +19,7 @@ from servetel_async import (
     RateLimitError,
     ServerError,
     ServetelError,
+    StreamClosedError,
     Timeouts,
 )
 from tests.transport.leaks import TOKEN, assert_clean, failure_of
@@ -278,7 +279,7 @@ async def test_closing_ends_a_login_that_is_under_way(serve, connect):
         await client.aclose()
         results = await asyncio.gather(*calls, return_exceptions=True)
 
-    assert {type(result) for result in results} == {ConfigurationError}
+    assert {type(result) for result in results} == {StreamClosedError}
     await server.until(lambda: not server.open)
 
 
