@@ -10,6 +10,7 @@ import anyio
 
 from servetel_async.counting import check_alone, count_calls
 from servetel_async.errors import ConfigurationError, OutOfWindowError, StreamClosedError
+from servetel_async.page_source import PageRequest
 from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.decoding import PageBody, read_page
 from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, build_query
@@ -201,7 +202,7 @@ class ServetelClient:
         for window in asked.window(self.zone).split():
 
             async def fetch(number: int, size: int, window: Window = window) -> PageBody:
-                return await self._get(asked, window, number, size, deadline_at)
+                return await self._get(PageRequest(asked, window, number, size, deadline_at))
 
             total += await count_calls(fetch, self, self.page_size)
         return total
@@ -230,7 +231,7 @@ class ServetelClient:
             raise ConfigurationError("call_id must be a text", fix='for example get_call("1714657799.11930963")')
         asked = build_query(None, from_date, to_date, {"call_id": call_id})
         window = asked.window(self.zone)
-        page = await self._get(asked, window, 1, self.page_size, _deadline_at(deadline))
+        page = await self._get(PageRequest(asked, window, 1, self.page_size, _deadline_at(deadline)))
         check_alone(page, 1)
         calls = page.records(self.zone)
         for call in calls:
@@ -267,7 +268,8 @@ class ServetelClient:
         check_whole("page", page)
         asked = build_query(query, None, None, {})
         window = asked.window(self.zone)
-        body = await self._get(asked, window, page, self._page_size(page_size), _deadline_at(deadline))
+        size = self._page_size(page_size)
+        body = await self._get(PageRequest(asked, window, page, size, _deadline_at(deadline)))
         check_alone(body, page)
         records = body.records(self.zone)
         Sieve(window).sift(records)
@@ -336,35 +338,19 @@ class ServetelClient:
         """How many pages a stream asks ahead: twice the concurrency, which takes head-of-line blocking away."""
         return 2 * self.max_concurrency
 
-    def start_page(
-        self,
-        query: CallQuery,
-        window: Window,
-        number: int,
-        page_size: int,
-        deadline_at: float | None,
-        *,
-        patient: bool,
-    ) -> asyncio.Task[Fetched[PageBody]]:
-        """Start a page's task for a stream; this client owns it."""
-        return self._spawn(self._fetch(query, window, number, page_size, deadline_at, patient=patient))
+    def start_page(self, page: PageRequest) -> asyncio.Task[Fetched[PageBody]]:
+        """Start a page's task; this client owns it."""
+        return self._spawn(self._fetch(page))
 
-    async def _fetch(
-        self,
-        query: CallQuery,
-        window: Window,
-        number: int,
-        page_size: int,
-        deadline_at: float | None,
-        *,
-        patient: bool = False,
-    ) -> Fetched[PageBody]:
-        path = Secret(f"{self._path(query, window)}page={number}&limit={page_size}")
-        return await self._transport.get(path, read_page, page=number, deadline_at=deadline_at, patient=patient)
+    async def _fetch(self, page: PageRequest) -> Fetched[PageBody]:
+        path = Secret(f"{self._path(page.query, page.window)}page={page.number}&limit={page.page_size}")
+        return await self._transport.get(
+            path, read_page, page=page.number, deadline_at=page.deadline_at, patient=page.patient
+        )
 
-    async def _get(self, *page: *tuple[CallQuery, Window, int, int, float | None]) -> PageBody:
+    async def _get(self, page: PageRequest) -> PageBody:
         """Get one page in a task that this client owns, so that no request outlives it."""
-        task = self._spawn(self._fetch(*page))
+        task = self.start_page(page)
         try:
             await asyncio.wait({task})
         finally:

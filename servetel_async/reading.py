@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from servetel_async.errors import (
     ConfigurationError,
@@ -18,50 +18,20 @@ from servetel_async.errors import (
     ResumeMismatchError,
     StreamClosedError,
 )
+from servetel_async.page_source import PageRequest
 from servetel_async.protocol.checkpoint import Checkpoint
 from servetel_async.protocol.pages import PageWalk, Step
 from servetel_async.protocol.sieve import Sieve
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from datetime import tzinfo
 
+    from servetel_async.page_source import PageSource, PageTask
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
     from servetel_async.protocol.records import CallRecord
     from servetel_async.protocol.windows import Window
     from servetel_async.transport.transport import Fetched
-
-PageTask = asyncio.Task["Fetched[PageBody]"]
-
-
-class PageSource(Protocol):
-    """What is needed of the client."""
-
-    count_is_total: bool
-
-    @property
-    def zone(self) -> tzinfo:
-        """The account's wall clock."""
-        ...
-
-    @property
-    def window_of_pages(self) -> int:
-        """How many unread pages there may be."""
-        ...
-
-    def start_page(
-        self,
-        query: CallQuery,
-        window: Window,
-        number: int,
-        page_size: int,
-        deadline_at: float | None,
-        *,
-        patient: bool,
-    ) -> PageTask:
-        """Start a page's task; the client owns it. A patient one waits for its slot as long as the deadline allows."""
-        ...
 
 
 @dataclass(slots=True)
@@ -285,7 +255,7 @@ class Reading:
         # What a stream asks ahead waits for its own stream's slots: that is no overload. Its first page may meet one.
         patient = bool(self._stats.pages or self.pending)
         self.pending[number] = self._source.start_page(
-            self._query, current.window, number, self._page_size, self.deadline_at, patient=patient
+            PageRequest(self._query, current.window, number, self._page_size, self.deadline_at, patient)
         )
 
     async def _take_page(self) -> tuple[int, Fetched[PageBody]]:

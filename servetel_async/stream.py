@@ -28,15 +28,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 from servetel_async.errors import ConfigurationError, ServetelError, StreamClosedError
 from servetel_async.protocol.records import CallPage, CallRecord
-from servetel_async.reading import PageSource, Piece, Reading, StreamStats
+from servetel_async.reading import Piece, Reading, StreamStats
 from servetel_async.transport.tasks import cancel, end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from servetel_async.page_source import PageSource, PageTask
     from servetel_async.protocol.query import CallQuery
-    from servetel_async.reading import PageTask, Place
+    from servetel_async.reading import Place
 
 
 class _State(enum.Enum):

@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import tzinfo
 
-    from servetel_async.protocol.query import CallQuery
-    from servetel_async.protocol.windows import Window
-    from servetel_async.reading import PageSource, PageTask
+    from servetel_async.page_source import PageRequest, PageSource, PageTask
 
 
 class Meter:
@@ -37,19 +35,10 @@ class Meter:
         """How many unread pages there may be."""
         return self._source.window_of_pages
 
-    def start_page(
-        self,
-        query: CallQuery,
-        window: Window,
-        number: int,
-        page_size: int,
-        deadline_at: float | None,
-        *,
-        patient: bool,
-    ) -> PageTask:
+    def start_page(self, page: PageRequest) -> PageTask:
         """Start a page's task; the client owns it."""
         self._source.count_is_total |= self.count_is_total
-        task = self._source.start_page(query, window, number, page_size, deadline_at, patient=patient)
+        task = self._source.start_page(page)
         task.add_done_callback(self._note)
         return task
 

@@ -17,6 +17,7 @@ STOREYS = [
     {"protocol"},
     {"settings"},
     {"transport", "sinks", "emulator"},
+    {"page_source"},
     {"reading", "counting"},
     {"stream"},
     {"client"},
