@@ -195,10 +195,8 @@ class Reading:
 
     def checkpoint(self, last: CallRecord | None, place: Place | None) -> str | None:
         """Where to go on after ``last``, which stands at ``place``; None where nothing was given out."""
-        if last is None or not self._ordered:
+        if last is None or place is None or not self._ordered:
             return None if self._anchor is None else str(self._anchor)
-        if place is None:
-            return None
         window, size, before, records = place
         index = next(index for index, record in enumerate(records) if record is last)
         fingerprint = self._query.fingerprint(self._source.zone)

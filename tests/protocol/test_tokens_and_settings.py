@@ -150,6 +150,7 @@ def test_a_secret_does_not_travel(protocol):
     assert str.__eq__(pickle.loads(data)["token"], "***")
     (again,) = copy.deepcopy([Secret(JWT)])
     assert (repr(again), again == JWT) == ("***", True)  # within the process a copy still works
+    assert copy.copy(again) == JWT
 
 
 # When a token ends ------------------------------------------------------------------------------------------------------
