@@ -1,7 +1,6 @@
 """The fixtures of the transport's tests serve the client's as well."""
 
 from tests.transport.conftest import (
-    _clean_environment,
     _modules_out_of_sight,
     connect,
     emulate,
@@ -13,7 +12,6 @@ from tests.transport.conftest import (
 )
 
 __all__ = [
-    "_clean_environment",
     "_modules_out_of_sight",
     "connect",
     "emulate",

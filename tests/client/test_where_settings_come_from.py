@@ -22,7 +22,7 @@ token_file = "~/secret"
 
 @pytest.fixture
 def home(tmp_path):
-    """A home of our own, which ``_clean_environment`` made the tests' home."""
+    """A home of our own, which ``clean_environment`` made the tests' home."""
     (tmp_path / ".config" / "servetel").mkdir(parents=True)
     return tmp_path
 

@@ -45,13 +45,6 @@ def _modules_out_of_sight():
     gc.freeze()
 
 
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch, tmp_path):
-    for name in ("TOKEN", "TOKEN_FILE", "BASE_URL", "PROFILE", "CONFIG"):
-        monkeypatch.delenv(f"SERVETEL_{name}", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-
-
 @pytest.fixture
 async def loop_log() -> AsyncIterator[list[str]]:
     """What the loop has logged; the test fails when that is not empty at its end, or when a task is left."""
