@@ -9,10 +9,11 @@ from urllib.parse import quote, urlencode
 import anyio
 
 from servetel_async.counting import check_alone, count_calls
-from servetel_async.errors import ConfigurationError, OutOfWindowError, StreamClosedError
+from servetel_async.errors import ConfigurationError, StreamClosedError
 from servetel_async.page_source import PageRequest
 from servetel_async.protocol.clock import IST, name_zone
-from servetel_async.protocol.decoding import PageBody, read_page
+from servetel_async.protocol.decoding import PageBody, read_page, split_page
+from servetel_async.protocol.lookup import pick_call
 from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, build_query
 from servetel_async.protocol.records import CallPage, CallRecord
 from servetel_async.protocol.sieve import Sieve
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from servetel_async.bulk.progress import PullProgress
     from servetel_async.bulk.receipt import PullReceipt
+    from servetel_async.page_source import Bounds
     from servetel_async.protocol.clock import Moment
     from servetel_async.protocol.query import Filters
     from servetel_async.protocol.reply import Reply
@@ -115,7 +117,10 @@ class ServetelClient:
         self.zone = zone
         self.max_concurrency = max_concurrency
         self.page_size = page_size
+        self.retry = retry
         self.count_is_total = False
+        self.page_cap: int | None = None
+        self.bounds: Bounds | None = None
         self._array_style: ArrayStyle = array_style
         self._tasks: set[asyncio.Task[Any]] = set()
         self._encoded: tuple[CallQuery, Window, Secret] | None = None
@@ -191,11 +196,7 @@ class ServetelClient:
         deadline: float | None = None,
         **filters: Unpack[Filters],
     ) -> int:
-        """Count the calls of a range, without reading them: one request for each 31 days.
-
-        Raises:
-            ServetelError: see ``errors``.
-        """
+        """Count the calls of a range, without reading them: one request for each 31 days."""
         asked = build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
         deadline_at = _deadline_at(deadline)
         total = 0
@@ -234,17 +235,9 @@ class ServetelClient:
         page = await self._get(PageRequest(asked, window, 1, self.page_size, _deadline_at(deadline)))
         check_alone(page, 1)
         calls = page.records(self.zone)
-        for call in calls:
-            if call.call_id == asked.call_id:
-                return call
-        if not calls:
-            return None
-        if window.start is None or window.end is None:
-            raise OutOfWindowError(
-                "other calls came than the one that was asked for",
-                why="this server does not know the parameter call_id and sends the newest calls instead",
-                fix="narrow it down: get_call(call_id, from_date=..., to_date=...) reads that range",
-            )
+        found = pick_call(calls, asked.call_id, window)
+        if found is not None or not calls:
+            return found
         async with self.calls(query=asked.replace(call_id=None), deadline=deadline) as stream:
             async for call in stream:
                 if call.call_id == asked.call_id:
@@ -262,8 +255,7 @@ class ServetelClient:
         """Fetch one page as it is: no walk, no proof of completeness. A page past the end holds no records.
 
         Raises:
-            PagingError: the server sent another page than was asked for.
-            OutOfWindowError: it ignored the dates.
+            PagingError: the server sent another page, or (``OutOfWindowError``) ignored the dates.
         """
         check_whole("page", page)
         asked = build_query(query, None, None, {})
@@ -283,33 +275,51 @@ class ServetelClient:
         *,
         query: CallQuery | None = None,
         overwrite: bool = False,
-        resume: bool = True,  # noqa: ARG002 - nothing is kept of an interrupted pull yet
+        resume: bool = True,
         on_progress: Callable[[PullProgress], object] | None = None,
         strict: bool = False,
+        fast: bool = False,
+        columns: Sequence[str] | None = None,
+        mask: bool = False,
         **filters: Unpack[Filters],
     ) -> PullReceipt:
-        """Pull every call of a range into a file or a database: whole, or not at all.
+        """Pull every call of a range into a file or a database, and prove it. After an interruption, call it again.
 
         Args:
-            dest: ``.ndjson``, ``.jsonl``, ``.db`` or ``.sqlite``; ``"-"`` is NDJSON on standard output.
+            dest: ``.ndjson .jsonl .csv`` (each also ``.gz``, ``.zst``), ``.parquet``, a directory that ends in ``/``,
+                ``.db .sqlite``, ``.duckdb``, ``postgresql://...``; ``"-"`` is NDJSON on standard output.
             from_date: see ``calls``.
             to_date: see ``calls``.
-            query: a ``CallQuery`` in place of, or refined by, dates and filters.
+            query: see ``calls``.
             overwrite: replace a file that exists; databases are always kept current, by ``id``.
-            resume: go on from saved state. None is saved yet, so an interrupted pull begins anew.
-            on_progress: called with a ``PullProgress`` after each page.
-            strict: raise where the receipt would not be complete; then nothing is written.
-            filters: see ``CallQuery``.
+            resume: go on from what an interrupted pull of the same query left; False drops it and begins anew.
+            on_progress: called with a ``PullProgress`` after each page and each window.
+            strict: raise where the receipt would not be complete; then the output is not made.
+            fast: fewer requests: the seconds that page edges cut are not read again as long as the counts agree.
+            columns: of a CSV or Parquet file; all of them unless given.
+            mask: hide numbers and names before anything is written.
 
         Raises:
             ConfigurationError: the query or the destination's kind, before anything is sent.
             OutputError: the destination exists, is locked or cannot be written.
-            ServetelError: see ``errors``; then nothing was written.
+            ResumeMismatchError: it holds the state of another pull.
+            ServetelError: see ``errors``; what was read is kept for the same call to go on from.
         """
         from servetel_async.bulk.pull import pull  # noqa: PLC0415 - whoever only streams needs no sinks
 
         asked = build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
-        return await pull(self, dest, asked, overwrite=overwrite, on_progress=on_progress, strict=strict)
+        return await pull(
+            self,
+            dest,
+            asked,
+            overwrite=overwrite,
+            resume=resume,
+            on_progress=on_progress,
+            strict=strict,
+            fast=fast,
+            columns=columns,
+            mask=mask,
+        )
 
     # What it owns
 
@@ -345,7 +355,12 @@ class ServetelClient:
     async def _fetch(self, page: PageRequest) -> Fetched[PageBody]:
         path = Secret(f"{self._path(page.query, page.window)}page={page.number}&limit={page.page_size}")
         return await self._transport.get(
-            path, read_page, page=page.number, deadline_at=page.deadline_at, patient=page.patient
+            path,
+            read_page if page.typed else split_page,
+            page=page.number,
+            deadline_at=page.deadline_at,
+            patient=page.patient,
+            attempts=page.attempts,
         )
 
     async def _get(self, page: PageRequest) -> PageBody:

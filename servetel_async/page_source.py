@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
     from servetel_async.protocol.windows import Window
+    from servetel_async.settings import Retry
     from servetel_async.transport.transport import Fetched
 
 PageTask: TypeAlias = "asyncio.Task[Fetched[PageBody]]"
@@ -23,6 +24,8 @@ class PageRequest(NamedTuple):
         number: from 1; page_size: calls that are asked for.
         deadline_at: loop time at which everything ends.
         patient: wait for a slot as long as the deadline allows, beyond ``Timeouts(acquire=)``.
+        attempts: in place of ``Retry(attempts=)``, for whoever decides himself what is tried again.
+        typed: decode a small page at once; False only splits it into records.
     """
 
     query: CallQuery
@@ -31,16 +34,38 @@ class PageRequest(NamedTuple):
     page_size: int
     deadline_at: float | None
     patient: bool = False
+    attempts: int | None = None
+    typed: bool = True
+
+
+class Bounds(NamedTuple):
+    """Seconds by which the dates must be widened for the server to count them in; both 0 where it does so itself."""
+
+    start: int = 0
+    end: int = 0
 
 
 class PageSource(Protocol):
-    """What is needed of the client."""
+    """What is needed of the client, and what it remembers of its server.
+
+    Attributes:
+        count_is_total: its ``count`` is known to be the total.
+        page_cap: the largest page it gives, where it gave less than was asked for.
+        bounds: how it reads the dates; None as long as nobody has looked.
+    """
 
     count_is_total: bool
+    page_cap: int | None
+    bounds: Bounds | None
 
     @property
     def zone(self) -> tzinfo:
         """The account's wall clock."""
+        ...
+
+    @property
+    def retry(self) -> Retry:
+        """How often and how patiently a request is tried again."""
         ...
 
     @property

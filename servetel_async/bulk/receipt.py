@@ -15,6 +15,28 @@ _PERSONAL = ("agents", "department", "ivr", "callerid", "destination", "did_numb
 _MINUTE = 60
 
 
+class WindowReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One window of a pull.
+
+    Attributes:
+        first, last: its seconds, on the account's wall clock, both of it.
+        counted: what the API counted in it; None where it sent no total.
+        records: calls of it that were written.
+        proof: how: "leaf" (one reply held it), "counted", "repaired" (seconds cut by page edges read alone),
+            "repeated", "walked"; several where it was read in parts; empty where it could not be proved.
+        flaws: what could not be proved, each with its reason.
+        final: False where calls may still arrive.
+    """
+
+    first: str
+    last: str
+    counted: int | None
+    records: int
+    proof: str
+    flaws: tuple[str, ...] = ()
+    final: bool = True
+
+
 class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """What a pull did. Frozen and picklable; holds no number, no name and no token.
 
@@ -24,40 +46,51 @@ class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         destination: name of the output, without its directory.
         query: the filters that were set; values that could be personal are left out.
-        fingerprint: twelve hex digits that tell queries apart.
-        from_date: first second of the range on the account's wall clock; None where it was open.
+        fingerprint: twelve hex digits that tell queries apart; scope: the same without their dates.
+        from_date: first second of the range on the account's wall clock.
         to_date: last second of it.
-        counted: calls that the API counted; None where it sent no usable count.
+        final_until: calls that started later may still arrive.
+        counted_before: calls that the API counted when it was asked first; None where that is not known.
+        counted: calls that the API counted in the end; None where it sent no usable count.
         records: different calls that were written.
-        duplicates: calls that were met again and dropped.
-        reused_ids: calls that bear an id another call had before.
+        duplicates: records that came again and were dropped.
+        reused_ids: calls that bear an id another call has.
         undated: calls without a readable date, so that it was not checked to lie in the range.
+        quarantined: records that nobody can read; they stand in ``DEST.quarantine.ndjson``.
+        windows: how each window was certified, newest first.
         pages: pages read.
         requests: requests sent, retries included.
         retries: requests that repeated another.
-        seconds: from the first request to the last byte on the disk.
+        waited: seconds of backoffs, of all requests together.
+        seconds: from the first request to the last byte on the disk; of the last run, where it was resumed.
         bytes: size of the output; of a database, all of it.
         received: bytes of the replies.
         sha256: of the output, hex; None for a database.
         finished_at: UTC, ISO 8601.
         version: of this package.
         complete: whether the output holds every call that the API counted.
-        certified: how that is known, or why not.
+        certified: how completeness is known, or why not.
     """
 
     destination: str
     query: str
     fingerprint: str
+    scope: str
     from_date: str | None
     to_date: str | None
+    final_until: str
+    counted_before: int | None
     counted: int | None
     records: int
     duplicates: int
     reused_ids: int
     undated: int
+    quarantined: int
+    windows: tuple[WindowReceipt, ...]
     pages: int
     requests: int
     retries: int
+    waited: float
     seconds: float
     bytes: int
     received: int

@@ -66,9 +66,10 @@ class PageBody:
     Attributes:
         body: as the server sent it (UTF-8).
         count: total of the query, limit: echoed page size, size, page: echoed number; None where not a whole number.
+        date: the server's clock, as its ``Date`` header has it; None without one.
     """
 
-    __slots__ = ("_records", "_rows", "body", "count", "limit", "page", "size")
+    __slots__ = ("_records", "_rows", "body", "count", "date", "limit", "page", "size")
 
     def __init__(
         self,
@@ -84,6 +85,7 @@ class PageBody:
         self.limit = _whole(envelope.limit)
         self.size = _whole(envelope.size)
         self.page = _whole(envelope.page)
+        self.date: str | None = None
 
     def rows(self) -> list[msgspec.Raw]:
         """Each record's own bytes, as sent."""
@@ -157,19 +159,30 @@ def _strict(row: msgspec.Raw) -> CallRecord | None:
 
 
 def read_page(reply: Reply, now: float) -> PageBody:
-    """Prove that a 200 holds a whole page.
+    """Prove that a 200 holds a whole page; a small one is typed at once.
 
     Raises:
         Unacceptable: it does not; carries the verdict.
     """
-    wide = len(reply.body) > SMALL_BODY
-    if not wide:
-        page = _read_typed(reply)
-        if page is not None:
-            return page
+    page = _read_typed(reply) if len(reply.body) <= SMALL_BODY else None
+    return page if page is not None else split_page(reply, now)
+
+
+def split_page(reply: Reply, now: float) -> PageBody:
+    """Prove that a 200 holds a whole page, and split it into records.
+
+    Raises:
+        Unacceptable: it does not; carries the verdict.
+    """
+    page = _split_page(reply, now)
+    page.date = reply.headers.get("date")
+    return page
+
+
+def _split_page(reply: Reply, now: float) -> PageBody:
     try:
         body = reply.json_bytes()
-        envelope = _split_envelope(body) if wide else _skim(body)
+        envelope = _split_envelope(body) if len(body) > SMALL_BODY else _skim(body)
     except (msgspec.DecodeError, UnicodeError):
         return _read_strange(reply, now)
     except RecursionError:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from servetel_async.protocol.clock import SECOND, stamp
+from servetel_async.protocol.clock import SECOND, WALL_FORMAT, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +22,11 @@ class Window:
     start: datetime | None
     end: datetime | None
 
+    @classmethod
+    def of(cls, first: str, last: str) -> Window:
+        """The window between two stamps, both of it."""
+        return cls(datetime.strptime(first, WALL_FORMAT), datetime.strptime(last, WALL_FORMAT))  # noqa: DTZ007
+
     def split(self, longest: timedelta = LONGEST) -> Iterator[Window]:
         """Cut into windows no longer than that, newest first, as the API itself orders calls. No second is in two."""
         if self.start is None or self.end is None:
@@ -33,6 +38,50 @@ class Window:
             yield Window(start, end)
             end = start - SECOND
         yield Window(self.start, end)
+
+    def cut(self, pieces: int) -> list[Window]:
+        """Cut a closed window into about equal ones of whole seconds, newest first; never more than it has seconds."""
+        if self.start is None or self.end is None:
+            return [self]
+        seconds = self.seconds
+        pieces = max(1, min(pieces, seconds))
+        edges = [self.start + timedelta(seconds=seconds * piece // pieces) for piece in range(pieces)]
+        ends = [edge - SECOND for edge in edges[1:]] + [self.end]
+        return [Window(start, end) for start, end in zip(reversed(edges), reversed(ends), strict=True)]
+
+    def days(self) -> list[Window]:
+        """Cut a closed window at every midnight, newest first."""
+        if self.start is None or self.end is None:
+            return [self]
+        days, end = list[Window](), self.end
+        while end.date() > self.start.date():
+            midnight = end.replace(hour=0, minute=0, second=0)
+            days.append(Window(midnight, end))
+            end = midnight - SECOND
+        return [*days, Window(self.start, end)]
+
+    @property
+    def seconds(self) -> int:
+        """How many seconds belong to a closed window."""
+        if self.start is None or self.end is None:
+            return 0
+        return int((self.end - self.start).total_seconds()) + 1
+
+    def without(self, taken: list[Window]) -> list[Window]:
+        """What is left of a closed window when others are taken out of it, newest first."""
+        if self.start is None or self.end is None:
+            return [self]
+        left: list[Window] = []
+        end = self.end
+        for other in sorted(taken, key=lambda each: each.last, reverse=True):
+            if other.start is None or other.end is None or other.end < self.start or other.start > end:
+                continue
+            if other.end < end:
+                left.append(Window(other.end + SECOND, end))
+            end = other.start - SECOND
+        if end >= self.start:
+            left.append(Window(self.start, end))
+        return left
 
     @property
     def first(self) -> str:

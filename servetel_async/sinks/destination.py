@@ -2,58 +2,86 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from servetel_async.errors import ConfigurationError
-from servetel_async.sinks.ndjson import NdjsonSink, StdoutSink
-from servetel_async.sinks.sqlite import SqliteSink
+from servetel_async.sinks.columns import check_columns
+from servetel_async.sinks.libraries import missing as missing  # noqa: PLC0414 - given on to the sinks
+from servetel_async.sinks.ndjson import LinesEncoder, StdoutSink
+from servetel_async.sinks.part import FileSink
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from servetel_async.sinks.sink import Sink
 
 STDOUT = "-"
-_FILES = (".ndjson", ".jsonl")
-_DATABASES = (".db", ".sqlite")
-_LATER = (
-    *(f"{ending}{packed}" for ending in (".ndjson", ".jsonl", ".csv") for packed in ("", ".gz", ".zst")),
-    ".parquet",
-    ".duckdb",
+POSTGRES = ("postgresql://", "postgres://")
+_KNOWN = (
+    ".ndjson, .jsonl or .csv (each also .gz or .zst), .parquet, a directory that ends in /, .db, .sqlite, .duckdb, "
+    "postgresql://..., or - for standard output"
 )
-_KNOWN = ".ndjson, .jsonl, .db, .sqlite, or - for standard output"
 
 Destination = str | os.PathLike[str]
 
 
-def sink_for(destination: Destination, *, overwrite: bool = False) -> Sink:
+def sink_for(destination: Destination, *, overwrite: bool = False, columns: Sequence[str] | None = None) -> Sink:
     """Choose the sink; touches nothing.
 
+    Args:
+        destination: a path, an address, or ``-``.
+        overwrite: replace a file that exists.
+        columns: which columns a CSV or Parquet file has; all of them unless given.
+
     Raises:
-        ConfigurationError: no text and no path, or an ending that is not known, or not yet.
+        ConfigurationError: no text and no path, an ending that is not known, a library that is not installed, or a
+            column that does not exist.
     """
     text = _text(destination)
+    chosen = check_columns(columns)
+    sink, takes_columns = _choose(text, chosen, overwrite=overwrite)
+    if columns is not None and not takes_columns:
+        raise ConfigurationError(
+            "this destination takes no choice of columns",
+            why="NDJSON holds what the server sent, and a database keeps one table for all pulls",
+            fix="pull into .csv or .parquet, or leave the columns out",
+        )
+    return sink
+
+
+def _choose(text: str, columns: tuple[str, ...], *, overwrite: bool) -> tuple[Sink, bool]:  # noqa: PLR0911 - a table
     if text == STDOUT:
-        return StdoutSink()
+        return StdoutSink(), False
+    if text.lower().startswith(POSTGRES):
+        return _made("postgres", "PostgresSink", text), False
     path = Path(text)
-    ending = path.suffix.lower()
-    if ending in _FILES:
-        return NdjsonSink(path, overwrite=overwrite)
-    if ending in _DATABASES:
-        return SqliteSink(path)
+    if text.endswith(("/", os.sep)):
+        return FileSink(path, _made("parquet", "DaysEncoder", columns), overwrite=overwrite, directory=True), True
+    name = path.name.lower()
+    packing = next((ending for ending in (".gz", ".zst") if name.endswith(ending)), None)
+    ending = Path(name.removesuffix(packing or "")).suffix
+    if ending in (".ndjson", ".jsonl"):
+        return FileSink(path, None if packing is None else LinesEncoder(packing), overwrite=overwrite), False
+    if ending == ".csv":
+        return FileSink(path, _made("csv", "CsvEncoder", columns, packing), overwrite=overwrite), True
+    if ending == ".parquet" and packing is None:
+        return FileSink(path, _made("parquet", "ParquetEncoder", columns), overwrite=overwrite), True
+    if ending in (".db", ".sqlite") and packing is None:
+        return _made("sqlite", "SqliteSink", path), False
+    if ending == ".duckdb" and packing is None:
+        return _made("duckdb", "DuckdbSink", path), False
     # Neither the path nor an address is repeated in a message: it may hold a password.
-    if text.lower().endswith(_LATER) or text.lower().startswith(("postgresql:", "postgres:")):
-        raise ConfigurationError("this kind of destination comes with a later version", fix=f"what works now: {_KNOWN}")
     raise ConfigurationError(
         "the destination's ending is not known", why="the ending decides the format", fix=f"use {_KNOWN}"
     )
 
 
-def receipt_path(destination: Destination) -> Path | None:
-    """Where the receipt of a pull is saved: beside the output; nowhere for standard output."""
-    text = _text(destination)
-    path = Path(text)
-    return None if text == STDOUT else path.with_name(f"{path.name}.receipt.json")
+def _made(module: str, kind: str, *arguments: Any) -> Any:
+    """Import a room only when it is entered: what it needs may not be installed."""
+    return getattr(importlib.import_module(f"servetel_async.sinks.{module}"), kind)(*arguments)
 
 
 def _text(destination: object) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import shutil
 import stat
 import sys
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from servetel_async.errors import OutputError
 
@@ -42,7 +44,53 @@ def create_private(path: Path) -> int:
     Raises:
         OSError: it is there already, were it as a link; or the directory does not let us.
     """
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600)
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600)
+
+
+def open_private(path: Path) -> int:
+    """Open a file that is there, for reading and writing; never through a link.
+
+    Raises:
+        OSError: as the system says.
+    """
+    return os.open(path, os.O_RDWR | _NO_LINK)
+
+
+class Digest(NamedTuple):
+    """What tells an output from any other."""
+
+    size: int
+    sha256: str
+
+
+def digest_of(path: Path) -> Digest:
+    """Read a file, or all files of a directory, and say what is there.
+
+    Raises:
+        OSError: as the system says.
+    """
+    if not path.is_dir():
+        with path.open("rb") as file:
+            return Digest(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+    whole, size = hashlib.sha256(), 0
+    for each in sorted(each for each in path.rglob("*") if each.is_file()):
+        digest = digest_of(each)
+        size += digest.size
+        whole.update(f"{each.relative_to(path).as_posix()}\0{digest.sha256}\0".encode("utf-8", "surrogateescape"))
+    return Digest(size, whole.hexdigest())
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a directory of ours, if it is there; a link goes, never what it leads to.
+
+    Raises:
+        OSError: as the system says.
+    """
+    with suppress(FileNotFoundError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def write_all(descriptor: int, data: bytes) -> None:
@@ -59,11 +107,25 @@ def put_in_place(part: Path, target: Path, *, overwrite: bool) -> None:
         FileExistsError: the name was taken meanwhile, and must not be overwritten.
         OSError: as the system says.
     """
-    if overwrite:
+    if part.is_dir():
+        _put_directory(part, target, overwrite=overwrite)
+    elif overwrite:
         part.replace(target)
     else:
         _rename_to_new(part, target)
     sync_directory(target.parent)
+
+
+def _put_directory(part: Path, target: Path, *, overwrite: bool) -> None:
+    """No call replaces a directory at once: the old one steps aside, and goes when the new one is there."""
+    aside = target.with_name(f"{target.name}.part.old")
+    if os.path.lexists(target):
+        if not overwrite:
+            raise FileExistsError
+        remove(aside)
+        target.rename(aside)
+    part.rename(target)
+    remove(aside)
 
 
 def _rename_to_new(part: Path, target: Path) -> None:

@@ -165,10 +165,10 @@ class Attempts(Generic[T]):
             self._pace.pause(time.monotonic(), wait)
         cost = THROTTLED_COST if self._verdict.throttled else TRANSIENT_COST
         reason: StoppedBy | None = None
-        if self._counted >= self._policy.attempts:
-            reason = "attempts"
-        elif (self._verdict.wait or 0.0) > self._policy.longest_wait:
+        if (self._verdict.wait or 0.0) > self._policy.longest_wait:
             reason = "retry_after"
+        elif self._counted >= self._policy.attempts:
+            reason = "attempts"
         elif self._deadline_at is not None and asyncio.get_running_loop().time() + wait >= self._deadline_at:
             reason = "retry_after" if self._verdict.wait else "deadline"
         elif self._deadline_at is not None and not self._pace.spend(cost):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
+
+T = TypeVar("T")
 
 
 def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -35,3 +37,25 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
             running = {task for task in running if not task.done()}
     if cancelled is not None:
         raise cancelled
+
+
+async def run_together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run all of them at once; gives their results in order. The first error ends the others and is raised, bare.
+
+    Raises:
+        Exception: of the first that failed.
+    """
+    tasks = [asyncio.ensure_future(work) for work in works]
+    if not tasks:
+        return []
+    errors: list[BaseException] = []
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        try:
+            await end(tasks)
+        finally:  # every error is looked at, so that those that are not raised log nothing
+            errors += [error for task in tasks if not task.cancelled() and (error := task.exception())]
+    if errors:
+        raise errors[0]
+    return [task.result() for task in tasks]

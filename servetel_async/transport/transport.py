@@ -148,6 +148,7 @@ class Transport:
         page: int | None = None,
         deadline_at: float | None = None,
         patient: bool = False,
+        attempts: int | None = None,
     ) -> Fetched[T]:
         """GET until a reply is good, and read it.
 
@@ -157,24 +158,26 @@ class Transport:
             page: page number, for errors and events.
             deadline_at: loop time at which everything ends.
             patient: wait for a slot beyond ``Timeouts(acquire=)``.
+            attempts: in place of ``Retry(attempts=)``.
 
         Raises:
             ServetelError: see ``errors``; carries page, attempts and what stopped them.
         """
         # The URL lies in no frame: its query holds phone numbers, and tracebacks print what lies around.
         call = _Call(self, URL(self.base_url + path, encoded=True), read, page, deadline_at, patient=patient)
-        attempts = Attempts(
+        policy = self._retry if attempts is None else dataclasses.replace(self._retry, attempts=attempts)
+        trying = Attempts(
             call.send,
             call.renew,
-            self._retry,
+            policy,
             self._pace,
             deadline_at,
             lambda error, wait: self._tell_wait(page, error, wait),
         )
         try:
-            return await attempts.run()
+            return await trying.run()
         except Unacceptable as refusal:
-            error = final_error(refusal.verdict, attempts.stopped_by)
+            error = final_error(refusal.verdict, trying.stopped_by)
         except OverloadedError as raised:  # nothing was sent by this attempt; by an earlier one, perhaps
             error = _too_late(call) if call.sent and deadline_at is not None else raised
         except ServetelError as raised:

@@ -2,43 +2,50 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
 from servetel_async import ConfigurationError
-from servetel_async.sinks.destination import receipt_path, sink_for
-from servetel_async.sinks.ndjson import NdjsonSink, StdoutSink
-from servetel_async.sinks.sqlite import SqliteSink
+from servetel_async.sinks.columns import COLUMNS, check_columns
+from servetel_async.sinks.csv import CsvEncoder
+from servetel_async.sinks.destination import sink_for
+from servetel_async.sinks.ndjson import LinesEncoder, StdoutSink
+from servetel_async.sinks.parquet import DaysEncoder, ParquetEncoder
+from servetel_async.sinks.part import FileSink
 
 
 @pytest.mark.parametrize(
-    ("dest", "kind"),
+    ("dest", "encoder"),
     [
-        ("a.ndjson", NdjsonSink),
-        ("A.JSONL", NdjsonSink),
-        ("x/a.db", SqliteSink),
-        (Path("a.sqlite"), SqliteSink),
-        ("-", StdoutSink),
+        ("a.ndjson", type(None)),
+        ("A.JSONL", type(None)),
+        ("a.ndjson.gz", LinesEncoder),
+        ("a.jsonl.ZST", LinesEncoder),
+        ("a.csv", CsvEncoder),
+        (Path("a.csv.gz"), CsvEncoder),
+        ("a.b.csv.zst", CsvEncoder),
+        ("x/a.parquet", ParquetEncoder),
+        ("x/", DaysEncoder),
+        ("x.csv/", DaysEncoder),
     ],
 )
-def test_the_ending_chooses_the_sink(dest, kind):
-    """Letters may be large or small, and a path is as good as a text."""
-    assert type(sink_for(dest)) is kind
+def test_the_ending_chooses_the_format(dest, encoder):
+    """Letters may be large or small, a path is as good as a text, and a slash at the end makes a directory."""
+    sink = sink_for(dest)
+    assert type(sink) is FileSink
+    assert type(sink._encoder) is encoder
+
+
+def test_a_dash_is_standard_output():
+    """As everywhere."""
+    assert type(sink_for("-")) is StdoutSink
 
 
 @pytest.mark.parametrize(
-    "dest", ["a.csv", "a.ndjson.gz", "a.jsonl.zst", "a.parquet", "a.duckdb", "postgresql://u:hunter2@h/d"]
+    "dest", ["calls", "a.txt", "", "/dev/null", "a.db.bak", "a.parquet.gz", "a.db.gz", "a.gz", "a.csv.bz2", ".csv"]
 )
-def test_kinds_of_later_versions_say_so(dest):
-    """The message says what works now, and repeats no address: it may hold a password."""
-    with pytest.raises(ConfigurationError, match="later version") as caught:
-        sink_for(dest)
-    assert ".sqlite" in caught.value.fix
-    assert "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize("dest", ["calls", "a.txt", "", "/dev/null", "a.db.bak"])
 def test_an_unknown_ending_lists_the_known_ones(dest):
     """A typing error does not silently choose a format."""
     with pytest.raises(ConfigurationError, match="not known") as caught:
@@ -46,14 +53,47 @@ def test_an_unknown_ending_lists_the_known_ones(dest):
     assert ".ndjson" in caught.value.fix
 
 
-@pytest.mark.parametrize("dest", [None, 3, b"a.db", "a\0.db"])
+@pytest.mark.parametrize("dest", [None, 3, b"a.db", "a\0.db", "a\ud800.csv"])
 def test_what_is_no_path_is_refused(dest):
     """Only texts and paths name a destination."""
     with pytest.raises(ConfigurationError):
         sink_for(dest)
 
 
-def test_the_receipt_stands_beside_the_output():
-    """Standard output has no place beside it."""
-    assert receipt_path("x/a.db") == Path("x/a.db.receipt.json")
-    assert receipt_path("-") is None
+@pytest.mark.parametrize("dest", ["a.parquet", "a/"])
+def test_a_missing_pyarrow_is_told_at_once(dest, monkeypatch):
+    """Before anything is asked of the server, and with the way to install it."""
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ConfigurationError, match="pyarrow") as caught:
+        sink_for(dest)
+    assert caught.value.fix == "pip install 'servetel-async[parquet]'"
+
+
+def test_columns_are_chosen_in_the_callers_order(tmp_path):
+    """A list, a tuple or anything else that can be gone through once."""
+    assert check_columns(["started_at", "id"]) == ("started_at", "id")
+    assert check_columns(name for name in ("id",)) == ("id",)
+    assert check_columns(None) == tuple(column.name for column in COLUMNS)
+
+
+@pytest.mark.parametrize("columns", ["id", b"status", [], ["id", "nothing"], ["id", "id"], [None], [["id"]], 3])
+@pytest.mark.parametrize("dest", ["a.csv", "a.ndjson"])
+def test_columns_that_do_not_exist_are_refused(columns, dest):
+    """None, unknown, repeated, or the letters of a bare text; the message lists the names."""
+    with pytest.raises(ConfigurationError) as caught:
+        sink_for(dest, columns=columns)
+    assert "started_at" in caught.value.fix
+
+
+@pytest.mark.parametrize("dest", ["a.ndjson", "a.jsonl.gz", "-"])
+def test_a_choice_of_columns_needs_a_table(dest):
+    """NDJSON holds what the server sent, all of it."""
+    with pytest.raises(ConfigurationError, match="no choice of columns"):
+        sink_for(dest, columns=["id"])
+
+
+def test_choosing_touches_nothing(tmp_path):
+    """Neither a file nor a directory is made."""
+    for name in ("a.csv", "a.parquet", "a/", "a.ndjson.zst"):
+        sink_for(f"{tmp_path}/{name}")
+    assert list(tmp_path.iterdir()) == []

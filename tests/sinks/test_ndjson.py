@@ -1,17 +1,17 @@
-"""NDJSON: the server's own bytes, one record per line, whole or not at all."""
+"""NDJSON: the server's own bytes, one record per line; standard output takes them as they come."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
-import pathlib
-import stat
 
 import pytest
 
-from servetel_async import OutputError, OutputLockedError
-from servetel_async.sinks.ndjson import NdjsonSink, lines_of
+from servetel_async import OutputError
+from servetel_async.sinks.ndjson import LinesEncoder, StdoutSink
+from servetel_async.sinks.sink import Claim, Span
 
 SAMPLE = b"""{
   "id": "66339a440ac50d47500dbc9e",
@@ -20,17 +20,27 @@ SAMPLE = b"""{
   "agent_name": "\\u00e9\xc3\xa9 \xe2\x80\xa8 \\/",
   "missed_agents": [ ]
 }"""
+SPAN = Span("2024-05-01 00:00:00", "2024-05-01 23:59:59")
 
 
-def test_a_record_stays_byte_for_byte(page_of):
+def encode(path, *batches, packing=None):
+    encoder = LinesEncoder(packing)
+    encoder.open(path)
+    for batch in batches:
+        encoder.write(batch)
+    encoder.close()
+    return path.read_bytes()
+
+
+def test_a_record_stays_byte_for_byte(batch_of, tmp_path):
     """A record that stands on one line is written as it was sent: spaces, escapes, order and number text."""
     row = b'{"id":"1", "z": 1.10,"a":[ 1E5 ],"name":"\\u0041\\/"}'
-    assert lines_of(page_of(row)) == row + b"\n"
+    assert encode(tmp_path / "a", batch_of(row)) == row + b"\n"
 
 
-def test_pretty_printed_json_becomes_one_line(page_of):
+def test_pretty_printed_json_becomes_one_line(batch_of, tmp_path):
     """Line ends between tokens go; keys keep their order and numbers their digits."""
-    line = lines_of(page_of(SAMPLE))
+    line = encode(tmp_path / "a", batch_of(SAMPLE))
     assert line.count(b"\n") == 1
     assert json.loads(line) == json.loads(SAMPLE)
     for text in (b"1.50", b"123456789012345678901234567890", b"1e400", b"-0.0", b"\\u00e9\xc3\xa9", b"\\/"):
@@ -38,144 +48,55 @@ def test_pretty_printed_json_becomes_one_line(page_of):
     assert list(json.loads(line)) == list(json.loads(SAMPLE))
 
 
-def test_line_separators_inside_a_text_break_no_line(page_of):
+def test_line_separators_inside_a_text_break_no_line(batch_of, tmp_path):
     """U+2028 and an escaped line end belong to the text; the file still has one record per line."""
     rows = [b'{"id":"1","notes":"a\xe2\x80\xa8b\\nc"}', b'{"id":"2"}']
-    assert lines_of(page_of(*rows)).split(b"\n") == [*rows, b""]
+    assert encode(tmp_path / "a", batch_of(*rows)).split(b"\n") == [*rows, b""]
 
 
-def test_broken_utf8_does_not_spoil_the_file(page_of):
-    """Bytes that are no UTF-8 become U+FFFD, so that every strict reader can read the other records."""
-    lines = lines_of(page_of(b'{"id":"1","agent_name":"a\xffb"}', b'{"id":"2"}')).decode()
-    assert [json.loads(line)["id"] for line in lines.splitlines()] == ["1", "2"]
+def test_windows_follow_one_another(batch_of, tmp_path):
+    """A window without calls leaves no trace, an empty result is an empty file."""
+    assert encode(tmp_path / "a", batch_of(b'{"id":"1"}'), batch_of(), batch_of(b'{"id":"2"}')) == (
+        b'{"id":"1"}\n{"id":"2"}\n'
+    )
+    assert encode(tmp_path / "b") == b""
 
 
-def test_only_calls_that_passed_the_sieve_are_written(page_of):
-    """A duplicate that the stream dropped is not in the file either; the first one is the one that stays."""
-    first, twin, other = b'{"id":"1","time":"a","n":1}', b'{"id":"1","time":"a","n":2}', b'{"id":2}'
-    assert lines_of(page_of(first, twin, other, keep=(0, 2))) == first + b"\n" + other + b"\n"
-    assert lines_of(page_of(first, twin, other, keep=(2,))) == other + b"\n"
-    assert lines_of(page_of(first, keep=())) == b""
+def test_packed_lines_are_the_same_lines(hostile, tmp_path):
+    """What harms some reader passes as it is."""
+    plain, packed = encode(tmp_path / "a", hostile), encode(tmp_path / "b", hostile, packing=".gz")
+    assert gzip.decompress(packed) == plain
+    assert plain.splitlines() == hostile.lines
 
 
-def test_a_call_without_an_id_is_found_again(page_of):
-    """A record without an id is matched by its content, which is its key."""
-    rows = (b'{"status":"missed"}', b'{"id":"1"}', b'{"status":"answered"}')
-    assert lines_of(page_of(*rows, keep=(1, 2))) == rows[1] + b"\n" + rows[2] + b"\n"
+@pytest.fixture
+def pipe(monkeypatch):
+    """A pipe in place of standard output; gives the end to read from."""
+    reading, writing = os.pipe()
+    monkeypatch.setattr("servetel_async.sinks.ndjson._STDOUT", writing)
+    yield reading
+    for end in (reading, writing):
+        try:
+            os.close(end)
+        except OSError:
+            continue
 
 
-def test_the_file_appears_at_commit(page_of, tmp_path):
-    """Until commit there is only the part file; afterwards only the file, mode 0600, with the digest of its bytes."""
-    before = os.umask(0)
-    try:
-        sink = NdjsonSink(tmp_path / "a.ndjson")
-        sink.open()
-        sink.write(page_of(b'{"id":"1"}'))
-        assert {path.name for path in tmp_path.iterdir()} == {"a.ndjson.part", "a.ndjson.lock"}
-        assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in tmp_path.iterdir())
-        sink.commit()
-        sink.abandon()
-    finally:
-        os.umask(before)
-    (file,) = tmp_path.iterdir()
-    assert (file.name, stat.S_IMODE(file.stat().st_mode)) == ("a.ndjson", 0o600)
-    assert (sink.size, sink.sha256) == (11, hashlib.sha256(file.read_bytes()).hexdigest())
-
-
-def test_abandoning_leaves_nothing(page_of, tmp_path):
-    """What was written and not committed is gone, and so are part file and lock."""
-    sink = NdjsonSink(tmp_path / "a.ndjson")
-    sink.open()
-    sink.write(page_of(b'{"id":"1"}'))
+def test_standard_output_gets_each_window_at_once(batch_of, pipe):
+    """A reader behind a pipe sees calls as they come; size and digest are those of what it got."""
+    sink = StdoutSink()
+    assert sink.open(Claim("pull", "scope")) is None
+    sink.begin(b"{}")
+    sink.commit(batch_of(b'{"id":"1"}'), SPAN, b"{}")
+    assert os.read(pipe, 100) == b'{"id":"1"}\n'
+    sink.finish()
+    sink.save_receipt(b"{}")
     sink.abandon()
-    sink.abandon()
-    assert list(tmp_path.iterdir()) == []
+    assert (sink.size, sink.sha256) == (11, hashlib.sha256(b'{"id":"1"}\n').hexdigest())
 
 
-def test_an_existing_file_is_refused(tmp_path):
-    """A file, or a link that points nowhere, is never replaced unasked."""
-    (tmp_path / "a.ndjson").write_text("mine")
-    (tmp_path / "b.ndjson").symlink_to(tmp_path / "nowhere")
-    for name in ("a.ndjson", "b.ndjson"):
-        with pytest.raises(OutputError, match="exists"):
-            NdjsonSink(tmp_path / name).open()
-    assert (tmp_path / "a.ndjson").read_text() == "mine"
-
-
-def test_a_file_that_appears_meanwhile_is_not_replaced(page_of, tmp_path):
-    """The name is taken atomically at commit: whoever was faster keeps it."""
-    sink = NdjsonSink(tmp_path / "a.ndjson")
-    sink.open()
-    sink.write(page_of(b'{"id":"1"}'))
-    (tmp_path / "a.ndjson").write_text("mine")
-    with pytest.raises(OutputError, match="exists"):
-        sink.commit()
-    sink.abandon()
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.ndjson", "mine")]
-
-
-def test_overwrite_replaces_at_commit_only(page_of, tmp_path):
-    """The old file stays whole until the new one is."""
-    target = tmp_path / "a.ndjson"
-    target.write_text("old")
-    sink = NdjsonSink(target, overwrite=True)
-    sink.open()
-    sink.write(page_of(b'{"id":"1"}'))
-    assert target.read_text() == "old"
-    sink.commit()
-    sink.abandon()
-    assert target.read_text() == '{"id":"1"}\n'
-
-
-def test_a_second_writer_is_locked_out(tmp_path):
-    """The second sink on one output fails at once, and takes nothing away from the first."""
-    first, second = NdjsonSink(tmp_path / "a.ndjson"), NdjsonSink(tmp_path / "a.ndjson")
-    first.open()
-    with pytest.raises(OutputLockedError):
-        second.open()
-    second.abandon()
-    first.commit()
-    first.abandon()
-    assert [path.name for path in tmp_path.iterdir()] == ["a.ndjson"]
-
-
-def test_leftovers_of_a_killed_run_are_in_nobodys_way(page_of, tmp_path):
-    """A part file and a lock file without a living holder are taken over, also where they are planted links."""
-    (tmp_path / "a.ndjson.lock").write_text("")
-    (tmp_path / "precious").write_text("mine")
-    (tmp_path / "a.ndjson.part").symlink_to(tmp_path / "precious")
-    sink = NdjsonSink(tmp_path / "a.ndjson")
-    sink.open()
-    sink.write(page_of(b'{"id":"1"}'))
-    sink.commit()
-    sink.abandon()
-    assert {path.name for path in tmp_path.iterdir()} == {"a.ndjson", "precious"}
-    assert (tmp_path / "precious").read_text() == "mine"
-
-
-def test_a_missing_directory_is_an_output_error(tmp_path):
-    """The system's reason is given; no path of the machine is."""
-    with pytest.raises(OutputError, match=r"a\.ndjson cannot be written") as caught:
-        NdjsonSink(tmp_path / "none" / "a.ndjson").open()
-    assert str(tmp_path) not in str(caught.value)
-
-
-@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_an_output_error(page_of, tmp_path):
-    """A write that finds no space says so, and what was written goes."""
-    sink = NdjsonSink(tmp_path / "a.ndjson")
-    sink.open()
-    full = os.open("/dev/full", os.O_WRONLY)
-    os.dup2(full, sink._descriptor)
-    os.close(full)
-    with pytest.raises(OutputError, match="No space left"):
-        sink.write(page_of(b'{"id":"1"}'))
-    sink.abandon()
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_reused_id_on_another_day_is_told_from_a_duplicate(page_of):
-    """A dropped duplicate in front of another call with its id and time of day does not take that call's line."""
-    dropped = b'{"id":"7","date":"2024-05-20","time":"10:00:00"}'
-    kept = b'{"id":"7","date":"2024-05-19","time":"10:00:00"}'
-    assert lines_of(page_of(dropped, kept, keep=(1,))) == kept + b"\n"
+def test_a_reader_that_has_gone_is_told(batch_of, pipe):
+    """A closed pipe is an output error, not a traceback."""
+    os.close(pipe)
+    with pytest.raises(OutputError, match="has gone"):
+        StdoutSink().commit(batch_of(b'{"id":"1"}'), SPAN, b"{}")

@@ -1,0 +1,291 @@
+"""Certified windows: one window is read until it is proved that every call of it is there, or said that it is not.
+
+1. A window that one response holds whole is a *leaf*: one reply is one read, nothing can move inside of it.
+2. Else its pages are read, the last one after all others, so that its count is the count after. ``evidence.py`` of the
+   protocol judges: the count never moved, as many different calls, every second that a page edge cuts was read alone.
+3. What is not proved is read once more, then cut into pieces that should be leaves, down to a single second; a second
+   that holds more than a page is read until the union of the readings is what the server counts.
+4. What is not proved even then is reported with its window and the reason, never hidden.
+5. A server that sends no total is walked to an empty page, and again where calls were met twice or a page had a hole.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
+from servetel_async.errors import PagingError
+from servetel_async.protocol.evidence import Evidence, Key, ordered
+from servetel_async.protocol.rows import rows_of
+from servetel_async.protocol.windows import Window
+from servetel_async.transport.tasks import run_together
+
+if TYPE_CHECKING:
+    from servetel_async.bulk.fetcher import Fetcher, Tally
+    from servetel_async.errors import ServetelError
+    from servetel_async.protocol.decoding import PageBody
+    from servetel_async.protocol.rows import Row
+
+#: Readings of a window before it is cut, of a second that one page holds, and of one that needs several pages.
+READINGS, READINGS_OF_LEAF, READINGS_OF_SECOND = 2, 3, 30
+#: Requests for one page whose length disagrees with the count.
+PAGE_READINGS = 3
+PASSES = 3
+#: Pieces of a window are to be leaves although calls are not spread evenly.
+FILL = 0.75
+
+
+class Flaw(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What could not be proved.
+
+    Attributes:
+        first, last: seconds of it.
+        why: what the server said and gave.
+        lost: its pages did not come, so its calls are missing; else they are there, and only the proof is not.
+    """
+
+    first: str
+    last: str
+    why: str
+    lost: bool = False
+
+
+@dataclass(slots=True)
+class Certified:
+    """A window as it was read.
+
+    Attributes:
+        calls: every call once, newest first.
+        counted: what the server counts; None where it does not count the whole.
+        duplicates: records that came again.
+        kinds: how its parts were proved.
+        flaws: the parts that were not.
+    """
+
+    calls: list[Row]
+    counted: int | None
+    duplicates: int = 0
+    kinds: Counter[str] = field(default_factory=Counter[str])
+    flaws: list[Flaw] = field(default_factory=list[Flaw])
+
+
+class Certifier:
+    """See the module.
+
+    Args:
+        fetcher: where pages come from.
+        fast: leave the seconds that page edges cut as they came, as long as the counts agree.
+
+    Attributes:
+        walks: the server sends no total.
+        lost: what the page met that was given up last.
+    """
+
+    def __init__(self, fetcher: Fetcher, *, fast: bool) -> None:
+        self._fetcher = fetcher
+        self._fast = fast
+        self.walks = False
+        self.lost: ServetelError | None = None
+        self._leaves_only = False
+
+    async def read(self, window: Window, tally: Tally, first: PageBody | None = None) -> Certified:
+        """Read a closed window, whole or in parts.
+
+        Args:
+            window: which seconds.
+            tally: takes its cost.
+            first: its first page, where somebody has it already.
+
+        Raises:
+            ServetelError: what ends a pull.
+        """
+        seen: dict[Key, Row] = {}
+        flawed: Certified | None = None
+        readings = READINGS if window.seconds > 1 else READINGS_OF_LEAF
+        reading = 0
+        while reading < readings:
+            try:
+                flawed = await self._read_once(window, tally, first)
+            except PageTooSlowError:  # not its fault: the same again, with smaller pages
+                first = None
+                continue
+            except PageLostError as lost:
+                self.lost = lost.error
+                flawed = _lost(window, lost)
+                break  # it was tried often enough
+            first = None
+            if not flawed.flaws:
+                return flawed
+            if window.seconds == 1 and flawed.counted is not None:
+                if flawed.counted > self._fetcher.page_size:
+                    readings = READINGS_OF_SECOND
+                seen.update(((row.id, row.start), row) for row in flawed.calls)
+                if len(seen) == flawed.counted:
+                    return Certified(ordered(seen.values()), flawed.counted, flawed.duplicates, Counter(repeated=1))
+                if len(seen) > flawed.counted:
+                    seen.clear()
+            if self._leaves_only:
+                break
+            reading += 1
+        assert flawed is not None  # noqa: S101 - for the type checker: it was read at least once
+        return flawed if window.seconds == 1 else await self._read_parts(window, tally, flawed)
+
+    async def _read_parts(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
+        leaf = max(1, int(FILL * self._fetcher.page_size))
+        pieces = max(2, -(-(flawed.counted or 0) // leaf))
+        parts = await run_together([self.read(piece, tally) for piece in window.cut(pieces)])
+        return merged(parts)
+
+    async def _read_once(self, window: Window, tally: Tally, page: PageBody | None) -> Certified:
+        fetcher = self._fetcher
+        asked = fetcher.page_size
+        if self.walks:
+            return await self._walk(window, tally, asked)
+        if page is None:
+            page = await fetcher.page(window, 1, tally, size=asked)
+        evidence = Evidence(window)
+        rows = rows_of(page)
+        evidence.add(1, rows, page.count)
+        total = await self._total(window, tally, page, len(rows), asked)
+        if total is None:
+            self.walks = True
+            return await self._walk(window, tally, asked)
+        if total == len(rows):
+            calls = evidence.calls()
+            return _judged(window, evidence, calls, "leaf")
+        if self._leaves_only and window.seconds > 1:
+            return _flawed(window, evidence, total, "its pages are not in the order of time")
+        size = await self._real_size(window, tally, evidence, total, len(rows), asked)
+        if size is None:
+            return _flawed(window, evidence, total, f"the API counts {total:,} and gave a first page of {len(rows):,}")
+        return await self._read_pages(window, tally, evidence, total, size, asked)
+
+    async def _total(self, window: Window, tally: Tally, page: PageBody, rows: int, asked: int) -> int | None:
+        """What the count says of the whole window; None where it says nothing of it."""
+        source, count = self._fetcher.source, page.count
+        if count is not None and count > rows > 0:
+            source.count_is_total = True
+        if count is None or source.count_is_total or count == rows == 0:
+            return count
+        # It may be the number of rows on this page: the next one tells.
+        if count == rows and not rows_of(await self._fetcher.page(window, 2, tally, size=asked)):
+            return count
+        return count if source.count_is_total else None
+
+    async def _real_size(  # noqa: PLR0917 - what is known of the first page
+        self, window: Window, tally: Tally, evidence: Evidence, total: int, rows: int, asked: int
+    ) -> int | None:
+        """How many calls a full page has; None where the first page was not one."""
+        source = self._fetcher.source
+        if rows >= asked or rows == source.page_cap:
+            return rows
+        if rows == 0 or total < rows:
+            return None
+        second = await self._fetcher.page(window, 2, tally, size=asked)
+        more = rows_of(second)
+        if len(more) != min(rows, total - rows):
+            return None
+        evidence.add(2, more, second.count)
+        source.page_cap = rows
+        self._fetcher.page_size = min(self._fetcher.page_size, rows)
+        return rows
+
+    async def _read_pages(  # noqa: PLR0917 - as above
+        self, window: Window, tally: Tally, evidence: Evidence, total: int, size: int, asked: int
+    ) -> Certified:
+        last = -(-total // size)
+
+        async def read_page(number: int) -> None:
+            expected = size if number < last else total - (last - 1) * size
+            for _ in range(PAGE_READINGS):
+                page = await self._fetcher.page(window, number, tally, size=asked)
+                rows = rows_of(page)
+                evidence.add(number, rows, page.count)
+                if len(rows) == expected or page.count != total:
+                    break
+
+        await run_together([read_page(number) for number in range(2, last) if not evidence.has(number)])
+        if not evidence.has(last):
+            await read_page(last)  # after all others: its count is the count after
+        if not evidence.in_order():
+            self._leaves_only = True
+            return _flawed(window, evidence, total, "its pages are not in the order of time")
+        cut = [] if self._fast or window.seconds == 1 else evidence.cut_seconds()
+        flaws = await self._repair(evidence, cut, tally)
+        found = _judged(window, evidence, evidence.calls(), "repaired" if cut else "counted")
+        found.flaws += flaws
+        return found
+
+    async def _repair(self, evidence: Evidence, seconds: list[str], tally: Tally) -> list[Flaw]:
+        """Read each second that an edge cuts on its own; gives those that could not be proved."""
+        alone = [Window.of(second, second) for second in seconds]
+        parts = await run_together([self.read(window, tally) for window in alone])
+        for second, part in zip(seconds, parts, strict=True):
+            evidence.replace(second, part.calls)
+        return [flaw for part in parts for flaw in part.flaws]
+
+    async def _walk(self, window: Window, tally: Tally, asked: int) -> Certified:
+        evidence = Evidence(window)
+        for _ in range(PASSES):
+            evidence = Evidence(window)
+            await self._walk_pages(window, tally, evidence, asked)
+            flaws: list[Flaw] = []
+            if not self._fast and window.seconds > 1 and evidence.in_order():
+                flaws = await self._repair(evidence, evidence.cut_seconds(), tally)
+            calls = evidence.calls()
+            if not flaws and not evidence.has_hole() and not evidence.duplicates_left():
+                return Certified(calls, None, evidence.duplicates, Counter(walked=1))
+        why = "calls came twice or pages had holes, and the API sends no count to prove anything by"
+        return _flawed(window, evidence, None, why)
+
+    async def _walk_pages(self, window: Window, tally: Tally, evidence: Evidence, asked: int) -> None:
+        number, before = 1, None
+        while True:
+            page = await self._fetcher.page(window, number, tally, size=asked)
+            if not page.open()[2]:  # an empty page ends the list if it stays empty
+                page = await self._fetcher.page(window, number, tally, size=asked)
+                if not page.open()[2]:
+                    return
+            if page.open() == before:
+                raise PagingError(
+                    "the same calls came again", why="the server does not heed the page number", page=number
+                )
+            before = page.open()
+            evidence.add(number, rows_of(page), None)
+            number += 1
+
+
+def merged(parts: list[Certified]) -> Certified:
+    """Make one of the parts of a window."""
+    counts = [part.counted for part in parts]
+    whole = Certified(ordered(row for part in parts for row in part.calls), None)
+    if None not in counts:
+        whole.counted = sum(count for count in counts if count is not None)
+    for part in parts:
+        whole.duplicates += part.duplicates
+        whole.kinds += part.kinds
+        whole.flaws += part.flaws
+    return whole
+
+
+def _judged(window: Window, evidence: Evidence, calls: list[Row], kind: str) -> Certified:
+    why = evidence.flaw(len(calls))
+    counted = next(iter(evidence.counts)) if len(evidence.counts) == 1 else max(evidence.counts, key=lambda c: c or 0)
+    found = Certified(calls, counted, evidence.duplicates, Counter({kind: 1}))
+    if why is not None:
+        found.kinds.clear()
+        found.flaws.append(Flaw(window.first, window.last, why))
+    return found
+
+
+def _flawed(window: Window, evidence: Evidence, counted: int | None, why: str) -> Certified:
+    flaws = [Flaw(window.first, window.last, why)]
+    return Certified(evidence.calls(), counted, evidence.duplicates, flaws=flaws)
+
+
+def _lost(window: Window, lost: PageLostError) -> Certified:
+    return Certified([], None, flaws=[Flaw(window.first, window.last, lost.error.what, lost=True)])

@@ -1,0 +1,105 @@
+"""The probe of ``servetel doctor``: what this account's server really does, found out in about ten requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from servetel_async.bulk.calibrate import Calibration
+from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.protocol.query import CallQuery
+from servetel_async.protocol.rows import rows_of
+from servetel_async.protocol.windows import Window
+
+if TYPE_CHECKING:
+    from servetel_async.client import ServetelClient
+    from servetel_async.page_source import Bounds
+    from servetel_async.protocol.rows import Row
+
+#: What is asked for to see what is given.
+ASKED = 1000
+_LOOKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What was found out; None where the calls there are do not tell.
+
+    Attributes:
+        asked: calls per page that were asked for.
+        page_cap: the most that a page gave; None where it gave what was asked for, or there were no more.
+        count_is_total: whether ``count`` counts the whole and not the page.
+        bounds: seconds by which dates must be widened; both 0 where the server counts both bounds in.
+        newest_first: whether a page is ordered by start.
+        ties_stable: whether calls of one second came in the same order each time.
+        calls: what the server counts in all.
+    """
+
+    asked: int
+    page_cap: int | None
+    count_is_total: bool | None
+    bounds: Bounds | None
+    newest_first: bool | None
+    ties_stable: bool | None
+    calls: int | None
+
+    def __str__(self) -> str:
+        cap = f"at least {self.asked:,} calls" if self.page_cap is None else f"{self.page_cap:,} calls at most"
+        total = {True: "the total", False: "not the total", None: "not known: too few calls"}[self.count_is_total]
+        bounds = "not known: no calls"
+        if self.bounds is not None:
+            out = [name for name, seconds in zip(("from_date", "to_date"), self.bounds, strict=True) if seconds]
+            bounds = f"{' and '.join(out)} taken out; asked for wider" if out else "both counted in"
+        words = {True: "yes", False: "no", None: "not known: no such calls"}
+        return "\n".join(
+            [
+                f"page size   {cap}",
+                f"count       {total}" + ("" if self.calls is None else f": {self.calls:,} calls"),
+                f"dates       {bounds}",
+                f"newest first  {words[self.newest_first]}",
+                f"stable ties   {words[self.ties_stable]}",
+            ]
+        )
+
+
+async def probe(client: ServetelClient) -> Probe:
+    """Find out, and let the client remember it.
+
+    Raises:
+        ServetelError: whatever ended the requests.
+    """
+    fetcher = Fetcher(client, CallQuery(), page_size=ASKED, concurrency=client.max_concurrency, patience=0.0)
+    fetcher.page_size, tally = ASKED, Tally()
+    everything = Window(None, None)
+    first = await fetcher.sure_page(everything, 1, tally)
+    rows = rows_of(first)
+    one = await fetcher.sure_page(everything, 1, tally, size=1)
+    total = None if one.count is None or len(rows) < 2 else one.count > 1  # noqa: PLR2004 - one call tells nothing
+    if total:
+        client.count_is_total = True
+    cap = len(rows) if first.count is not None and total and len(rows) < min(ASKED, first.count) else None
+    client.page_cap = cap if cap is not None else client.page_cap
+    await Calibration(fetcher).check_bounds(rows, tally)
+    starts = [row.start for row in rows if row.start]
+    return Probe(
+        asked=ASKED,
+        page_cap=cap,
+        count_is_total=total if one.count is not None else False,
+        bounds=client.bounds,
+        newest_first=all(former >= latter for former, latter in pairwise(starts)) if len(starts) > 1 else None,
+        ties_stable=await _ties_are_stable(fetcher, rows, tally),
+        calls=one.count if total else None,
+    )
+
+
+async def _ties_are_stable(fetcher: Fetcher, rows: list[Row], tally: Tally) -> bool | None:
+    """Read the newest second that has several calls again, a few times."""
+    second = next((former.start for former, latter in pairwise(rows) if former.start == latter.start != ""), None)
+    if second is None:
+        return None
+    orders: set[tuple[str, ...]] = set()
+    for _ in range(_LOOKS):
+        page = await fetcher.sure_page(Window.of(second, second), 1, tally)
+        orders.add(tuple(row.id for row in rows_of(page)))
+    return len(orders) == 1

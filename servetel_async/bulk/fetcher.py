@@ -1,0 +1,264 @@
+"""Fetches the pages of a pull: as many at once as the server bears, as patiently as an outage needs.
+
+A page is retried as long as others come: then it is this page that is at fault, and its window is read another way.
+When nothing comes any more it is an outage (``outage.py``). Before the first good reply the client's own retries are
+all there is: a wrong address must not be waited for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from servetel_async.bulk.concurrency import Concurrency
+from servetel_async.bulk.outage import Outage
+from servetel_async.errors import (
+    BodyTooLargeError,
+    MalformedResponseError,
+    PagingError,
+    RateLimitError,
+    RequestTimeoutError,
+    ServetelError,
+    StreamClosedError,
+)
+from servetel_async.page_source import Bounds, PageRequest
+from servetel_async.protocol.clock import SECOND
+from servetel_async.protocol.windows import Window
+from servetel_async.transport.tasks import end
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from servetel_async.page_source import PageSource
+    from servetel_async.protocol.decoding import PageBody
+    from servetel_async.protocol.query import CallQuery
+
+#: Tries of one page while others come.
+TRIES = 8
+#: Timeouts of one page in a row after which pages are asked for in half the size.
+SLOW = 2
+SMALLEST_PAGE = 10
+_TOO_LARGE = 413
+_LONG_AGO = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock, as the windows are
+
+
+@dataclass(slots=True)
+class Tally:
+    """What it has cost; of a window, or of a pull."""
+
+    pages: int = 0
+    requests: int = 0
+    retries: int = 0
+    received: int = 0
+    rows: int = 0
+
+    def add(self, other: Tally) -> None:
+        """Take another one in."""
+        self.pages += other.pages
+        self.requests += other.requests
+        self.retries += other.retries
+        self.received += other.received
+        self.rows += other.rows
+
+
+class PageTooSlowError(Exception):
+    """The page size was halved; whoever counts pages must begin again. Never leaves the pull."""
+
+
+class PageLostError(Exception):
+    """One page does not come while others do. Never leaves the pull.
+
+    Attributes:
+        error: what it met last.
+    """
+
+    def __init__(self, error: ServetelError) -> None:
+        super().__init__()
+        self.error = error
+
+
+class Fetcher:
+    """See the module.
+
+    Args:
+        source: the client.
+        query: which calls.
+        page_size: calls per page.
+        concurrency: requests at the same time, at most.
+        patience: seconds without any good reply after which the pull gives up.
+
+    Attributes:
+        page_size: what is asked for now.
+        total: what all of it has cost.
+        on_page: called after each page.
+    """
+
+    def __init__(
+        self, source: PageSource, query: CallQuery, *, page_size: int, concurrency: int, patience: float
+    ) -> None:
+        self.source = source
+        self.page_size = min(page_size, source.page_cap or page_size)
+        self.total = Tally()
+        self._backoffs = 0.0
+        self.on_page: Callable[[], None] | None = None
+        self._query = query
+        self._retry = source.retry
+        self._concurrency = Concurrency(concurrency)
+        self._outage = Outage(source.retry, patience)
+        self._has_succeeded = False
+
+    @property
+    def waited(self) -> float:
+        """Seconds spent in backoffs and in the pauses of outages, of all requests together."""
+        return self._backoffs + self._outage.waited
+
+    async def page(self, window: Window, number: int, tally: Tally, *, size: int | None = None) -> PageBody:
+        """Fetch one page.
+
+        Raises:
+            PageTooSlowError: it timed out; from now on pages are smaller.
+            PageLostError: this page does not come, though others do.
+            ServetelError: nothing comes any more, or what comes is final.
+        """
+        asked = self.page_size if size is None else size
+        failures = slow = 0
+        while True:
+            # After many failures in an outage a page may be its own: then the smallest request looks if it is over.
+            looks = failures >= TRIES and self._outage.is_open()
+            try:
+                page = await self._try(window, 1 if looks else number, tally, 1 if looks else asked)
+            except ServetelError as error:
+                if not (
+                    error.retryable or isinstance(error, MalformedResponseError | PagingError) or _too_large(error)
+                ):
+                    raise
+                failures += not looks
+                slow = slow + 1 if isinstance(error, RequestTimeoutError) else 0
+                await self._give_up_or_wait(error, failures, slow, asked)
+                tally.retries += 1
+                self.total.retries += 1
+            else:
+                if not looks:
+                    return page
+                failures = TRIES - 1
+
+    async def sure_page(self, window: Window, number: int, tally: Tally, *, size: int | None = None) -> PageBody:
+        """Fetch a page that is looked at alone, so that it may be of any size.
+
+        Raises:
+            ServetelError: it does not come.
+        """
+        while True:
+            try:
+                return await self.page(window, number, tally, size=size)
+            except PageTooSlowError:
+                continue
+            except PageLostError as lost:
+                error = lost.error
+            raise error
+
+    async def count(self, window: Window, tally: Tally) -> int | None:
+        """Ask how many calls a window has; None where the server sends no count.
+
+        Raises:
+            ServetelError: it does not come.
+        """
+        return (await self.sure_page(window, 1, tally, size=1)).count
+
+    async def _try(self, window: Window, number: int, tally: Tally, size: int) -> PageBody:
+        """Send once, when it is its turn, and learn from how it went."""
+        async with self._concurrency.slot(-_last_second(window)), self._outage.turn():
+            sent_at = self._now()
+            try:
+                page = await self._send(window, number, size, tally)
+            except ServetelError as error:
+                if isinstance(error, RateLimitError | RequestTimeoutError):
+                    self._concurrency.shrink(sent_at, self._now())
+                if error.retryable or isinstance(error, MalformedResponseError):
+                    self._outage.failed()
+                raise
+            if self._outage.succeeded():
+                self._concurrency.restart()
+            self._concurrency.grow()
+            self._has_succeeded = True
+            return page
+
+    async def _give_up_or_wait(self, error: ServetelError, failures: int, slow: int, asked: int) -> None:
+        if not self._has_succeeded or self._outage.over_patience or error.stopped_by == "retry_after":
+            raise error
+        too_large = _too_large(error)
+        if (slow >= SLOW or too_large) and asked > SMALLEST_PAGE and not self._outage.is_open():
+            if asked == self.page_size:
+                self.page_size = max(SMALLEST_PAGE, asked // 2)
+            raise PageTooSlowError
+        if too_large:
+            raise error
+        if self._outage.is_open():
+            return  # its turn will make it wait
+        if failures >= TRIES:
+            raise PageLostError(error)
+        bound = min(self._retry.cap, self._retry.base * 2.0 ** min(failures - 1, 30))
+        seconds = random.uniform(0.0, bound)  # noqa: S311 - jitter, not a secret
+        self._backoffs += seconds
+        await asyncio.sleep(seconds)
+
+    async def _send(self, window: Window, number: int, size: int, tally: Tally) -> PageBody:
+        attempts = 1 if self._has_succeeded else None
+        asked = widened(window, self.source.bounds or Bounds())
+        task = self.source.start_page(
+            PageRequest(self._query, asked, number, size, None, patient=True, attempts=attempts, typed=False)
+        )
+        try:
+            await asyncio.wait({task})
+        finally:
+            await end({task})
+        if task.cancelled():
+            raise StreamClosedError("the client was closed under the pull", fix="keep it open until the pull's end")
+        error = task.exception()
+        if error is not None:
+            self._count(tally, requests=int(getattr(error, "attempts", 0)))
+            raise error
+        fetched = task.result()
+        self._count(tally, requests=fetched.requests, received=fetched.size)
+        if fetched.value.open()[2] and fetched.value.page not in (None, number):
+            raise PagingError(
+                f"page {fetched.value.page} came instead",
+                why="the server does not heed the page number",
+                page=number,
+            )
+        self._count(tally, pages=1, rows=fetched.value.open()[2])
+        if self.on_page is not None:
+            self.on_page()
+        return fetched.value
+
+    def _count(self, tally: Tally, *, pages: int = 0, requests: int = 0, received: int = 0, rows: int = 0) -> None:
+        cost = Tally(pages, requests, max(0, requests - 1), received, rows)
+        tally.add(cost)
+        self.total.add(cost)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+
+def _too_large(error: ServetelError) -> bool:
+    """Whether a smaller page may be given where this one was not."""
+    return isinstance(error, BodyTooLargeError) or error.status == _TOO_LARGE
+
+
+def _last_second(window: Window) -> float:
+    """Newer windows come first; an open one is the newest."""
+    return float("inf") if window.end is None else (window.end - _LONG_AGO).total_seconds()
+
+
+def widened(window: Window, bounds: Bounds) -> Window:
+    """The window to ask for so that the server counts both of its bounds in."""
+    if bounds == Bounds():
+        return window
+    return Window(
+        None if window.start is None else window.start - bounds.start * SECOND,
+        None if window.end is None else window.end + bounds.end * SECOND,
+    )

@@ -1,0 +1,308 @@
+"""One pull at work: the first contact, the windows, the audit.
+
+It reads what of the range is not committed yet; so a run that goes on from an interrupted one differs from a first run
+only in what is left to read.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from servetel_async.bulk.audit import find_changed
+from servetel_async.bulk.calibrate import Calibration
+from servetel_async.bulk.certify import Certifier
+from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.bulk.journal import Entry, Header, Unreadable
+from servetel_async.bulk.line import Line
+from servetel_async.bulk.plan import Frozen, freeze, windows_of
+from servetel_async.bulk.progress import PullProgress
+from servetel_async.bulk.receipt import describe
+from servetel_async.protocol.clock import SECOND, is_wall_stamp, stamp
+from servetel_async.protocol.mask import mask_line
+from servetel_async.protocol.pages import find_last_page
+from servetel_async.protocol.rows import rows_of
+from servetel_async.protocol.windows import Window
+from servetel_async.sinks.sink import Batch, Span
+from servetel_async.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import tzinfo
+
+    from servetel_async.bulk.certify import Certified
+    from servetel_async.bulk.writer import Writer
+    from servetel_async.errors import ServetelError
+    from servetel_async.page_source import PageSource
+    from servetel_async.protocol.decoding import PageBody
+    from servetel_async.protocol.query import CallQuery
+    from servetel_async.sinks.sink import Claim, Sink
+
+    OnProgress = Callable[[PullProgress], object]
+
+#: Rounds of counting again and reading again what has changed.
+AUDITS = 3
+#: Windows that are read at the same time beyond those that keep all slots busy.
+SPARE_WINDOWS = 2
+MOST_WINDOWS = 12
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How a pull is done.
+
+    Attributes:
+        page_size, concurrency: of the client.
+        fast: see ``Certifier``.
+        mask: hide numbers and names before anything is written.
+        settle: seconds after which nothing is expected to arrive late any more.
+        patience: seconds without any good reply after which the pull gives up.
+    """
+
+    page_size: int
+    concurrency: int
+    fast: bool = False
+    mask: bool = False
+    settle: float = 7200.0
+    patience: float = 1800.0
+
+
+class Job:
+    """See the module.
+
+    Attributes:
+        entries: windows that are committed, by their span.
+        before_start: calls that the API counts before the oldest one that it gave.
+        moved: windows that were still changing after the last audit.
+    """
+
+    def __init__(  # noqa: PLR0917 - what a pull is made of
+        self,
+        source: PageSource,
+        query: CallQuery,
+        sink: Sink,
+        writer: Writer,
+        settings: Settings,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.fetcher = Fetcher(
+            source,
+            query,
+            page_size=settings.page_size,
+            concurrency=settings.concurrency,
+            patience=settings.patience,
+        )
+        self.entries: dict[Span, Entry] = {}
+        self.before_start = 0
+        self.moved: list[Entry] = []
+        self.extra = Tally()  # of requests that belong to no window
+        self.begun = time.monotonic()
+        self._query = query
+        self._zone: tzinfo = source.zone
+        self._sink = sink
+        self._writer = writer
+        self._settings = settings
+        self._on_progress = on_progress
+        self._final_until = ""
+        self._certifier = Certifier(self.fetcher, fast=settings.fast)
+        self._calibration = Calibration(self.fetcher)
+        width = min(settings.concurrency + SPARE_WINDOWS, MOST_WINDOWS)
+        self._line = Line(self.fetcher, self._certifier, self._calibration, self._commit, width)
+        self._committed = 0
+        self._resumed = 0
+        self._before = Tally()
+        self._tops: list[Window] = []
+        self._open_start = False
+        self.fetcher.on_page = self._tell
+
+    async def freeze(self) -> Frozen:
+        """Ask for the newest calls: what clock the server has, how far back the calls go, how it reads dates.
+
+        Raises:
+            ServetelError: nothing can be pulled from there.
+        """
+        asked = self._query.window(self._zone)
+        newest = next(iter(asked.split()))
+        page = await self.fetcher.sure_page(newest, 1, self.extra)
+        frozen = freeze(asked, page.date, self._zone, self._settings.settle)
+        if asked.start is None:
+            return await self._find_start(asked, frozen, page)
+        self._line.known[newest] = page
+        return frozen
+
+    async def _find_start(self, asked: Window, frozen: Frozen, first: PageBody) -> Frozen:
+        """The beginning of the whole history: the day of the oldest call on its last page."""
+        self._open_start = True
+        size = self.fetcher.page_size
+        page, rows = first, first.open()[2]
+        search = find_last_page()
+        number = next(search)
+        while rows and not (first.count is not None and first.count == rows < size):
+            if first.count is not None and first.count > rows:
+                number = -(-first.count // rows)
+                page = await self.fetcher.sure_page(asked, number, self.extra, size=size)
+                break
+            found = await self.fetcher.sure_page(asked, number, self.extra, size=size)
+            page = found if found.open()[2] else page
+            try:
+                number = search.send(found.open()[2])
+            except StopIteration as end:
+                page = await self.fetcher.sure_page(asked, max(1, end.value[0]), self.extra, size=size)
+                break
+        oldest = min((row.start for row in rows_of(page) if is_wall_stamp(row.start)), default=frozen.window.first)
+        return Frozen(Window.of(f"{oldest[:10]} 00:00:00", frozen.window.last), frozen.final_until)
+
+    def header(self, claim: Claim, frozen: Frozen) -> Header:
+        """Describe the pull that begins."""
+        return Header(
+            pull=claim.pull,
+            what=f"{describe(self._query)}, {self._query.window(self._zone)}",
+            first=frozen.window.first,
+            last=frozen.window.last,
+            final_until=stamp(frozen.final_until),
+            began_at=_now(),
+            version=__version__,
+        )
+
+    async def read(self, header: Header, entries: list[Entry]) -> None:
+        """Read what is not committed yet, then audit all of it.
+
+        Raises:
+            ServetelError: what ends a pull; what was committed stays.
+        """
+        self.entries = {Span(entry.first, entry.last): entry for entry in entries}
+        self._committed = sum(entry.records for entry in self.entries.values())
+        self._resumed = self._committed
+        for entry in entries:
+            self._before.add(Tally(entry.pages, entry.requests, entry.retries, entry.received))
+        self._final_until = header.final_until
+        flawed = [Window.of(*span) for span, entry in self.entries.items() if entry.flaws]
+        await self.reread(flawed)
+        whole = Window.of(header.first, header.last)
+        left = whole.without([Window.of(*span) for span in self.entries])
+        until = Window.of(header.final_until, header.final_until).end
+        assert until is not None  # noqa: S101 - for the type checker: it was made of a stamp
+        self._tops = [window for part in left for window in windows_of(part, until)]
+        await self._line.run(self._tops)
+        await self._audit(whole)
+
+    async def sync(self, header: Header, known: list[Entry]) -> None:
+        """Read what of the range is not covered by windows that are known and unchanged.
+
+        Args:
+            header: of the range.
+            known: windows that need not be read again; they are journaled anew.
+        """
+        self._final_until = header.final_until
+        for entry in known:
+            span = Span(entry.first, entry.last)
+            await self._writer.run(self._sink.commit, Batch([], self._zone), span, msgspec.json.encode(entry))
+            self.entries[span] = entry
+        left = Window.of(header.first, header.last).without([Window.of(*span) for span in self.entries])
+        self._tops = [day for part in left for day in part.days()]  # so that the next run finds the same windows
+        await self._line.run(self._tops)
+
+    async def reread(self, windows: list[Window]) -> None:
+        """Read these windows again, each as a whole."""
+        await self._line.run(windows, whole=True)
+
+    async def _audit(self, whole: Window) -> None:
+        if self._certifier.walks or not self.fetcher.source.count_is_total:
+            return
+        if self._open_start and whole.start is not None:
+            self.before_start = await self.fetcher.count(Window(None, whole.start - SECOND), self.extra) or 0
+        for _ in range(AUDITS):
+            final = [entry for entry in self._in_order() if entry.final and entry.counted is not None]
+            if len(final) < 2:  # noqa: PLR2004 - a single window has counted itself
+                return
+            self.moved = await find_changed(self.fetcher, final, self.extra)
+            if not self.moved:
+                return
+            await self.reread([Window.of(entry.first, entry.last) for entry in self.moved])
+
+    def _in_order(self) -> list[Entry]:
+        return sorted(self.entries.values(), key=lambda entry: entry.last, reverse=True)
+
+    async def _commit(self, window: Window, found: Certified, tally: Tally) -> None:
+        span = Span(window.first, window.last)
+        entry = self._entry(span, found, tally)
+        lines = [row.line for row in found.calls if row.reason is None]
+        if self._settings.mask:
+            lines = [mask_line(line) for line in lines]
+        await self._writer.run(self._sink.commit, Batch(lines, self._zone), span, msgspec.json.encode(entry))
+        before = self.entries.get(span)
+        self.entries[span] = entry
+        self._committed += entry.records - (before.records if before is not None else 0)
+        self._tell()
+
+    def _entry(self, span: Span, found: Certified, tally: Tally) -> Entry:
+        sound = [row for row in found.calls if row.reason is None]
+        unreadable = tuple(
+            Unreadable(row.reason, row.line.decode("utf-8", "replace")) for row in found.calls if row.reason is not None
+        )
+        return Entry(
+            first=span.first,
+            last=span.last,
+            counted=found.counted,
+            records=len(sound),
+            duplicates=found.duplicates,
+            reused_ids=len(sound) - len({row.id for row in sound}),
+            undated=sum(not span.first <= row.start <= span.last for row in sound),
+            kinds=dict(found.kinds),
+            flaws=tuple(found.flaws),
+            quarantined=unreadable,
+            final=span.last <= self._final_until,
+            pages=tally.pages,
+            requests=tally.requests,
+            retries=tally.retries,
+            received=tally.received,
+            at=_now(),
+        )
+
+    @property
+    def counted_before(self) -> int | None:
+        """What the API counted in the range when it was asked first; None where nobody knows, or not yet."""
+        if self._certifier.walks or not self.fetcher.source.count_is_total:
+            return None
+        counts = [self._line.counts.get(window) for window in self._tops]
+        known = [count for count in counts if count is not None]
+        return self._resumed + sum(known) if self._tops and len(known) == len(counts) else None
+
+    @property
+    def cost(self) -> Tally:
+        """What this run has cost, and what the windows had that it found committed."""
+        cost = Tally()
+        cost.add(self._before)
+        cost.add(self.fetcher.total)
+        return cost
+
+    @property
+    def lost(self) -> ServetelError | None:
+        """What the page met that was given up last."""
+        return self._certifier.lost
+
+    def _tell(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(self.progress())
+
+    def progress(self) -> PullProgress:
+        """Say how far it is."""
+        total, fetcher = self.counted_before, self.fetcher
+        read = self._committed + self._line.read_ahead
+        return PullProgress(
+            records=read if total is None else min(read, max(total, self._committed)),
+            total=total,
+            windows=len(self.entries),
+            pages=fetcher.total.pages,
+            requests=fetcher.total.requests,
+            retries=fetcher.total.retries,
+            received=fetcher.total.received,
+            waited=fetcher.waited,
+            seconds=time.monotonic() - self.begun,
+        )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,162 @@
+"""The line of windows: several are read at once, each is cut where it is too large, and they are committed in order.
+
+Newest first, as the API gives them. A window that is done waits until all before it are committed, so a destination
+always holds the newest part of the range without a gap, and what a kill can cost is what is in the line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from servetel_async.bulk.certify import Certified
+from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError, Tally
+from servetel_async.bulk.plan import DAY, pieces_for
+from servetel_async.protocol.evidence import check_inside
+from servetel_async.protocol.rows import rows_of
+from servetel_async.transport.tasks import end
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+
+    from servetel_async.bulk.calibrate import Calibration
+    from servetel_async.bulk.certify import Certifier
+    from servetel_async.bulk.fetcher import Fetcher
+    from servetel_async.protocol.decoding import PageBody
+    from servetel_async.protocol.windows import Window
+
+    Commit = Callable[["Window", "Certified", "Tally"], Awaitable[None]]
+
+
+@dataclass(eq=False, slots=True)
+class Place:
+    """A window's place in the line."""
+
+    window: Window
+    whole: bool = False  # not to be cut: it takes the place of one that was committed before
+    tally: Tally = field(default_factory=Tally)
+    task: asyncio.Task[Certified | list[Window]] | None = None
+
+
+class Line:
+    """See the module.
+
+    Args:
+        fetcher: where pages come from.
+        certifier: reads a window.
+        calibration: looks at the first records.
+        commit: takes a window that was read, in order.
+        width: windows in the line at the same time.
+
+    Attributes:
+        known: first pages that somebody has already.
+        counts: what the first page of each window said it counts.
+    """
+
+    def __init__(
+        self, fetcher: Fetcher, certifier: Certifier, calibration: Calibration, commit: Commit, width: int
+    ) -> None:
+        self.known: dict[Window, PageBody] = {}
+        self.counts: dict[Window, int | None] = {}
+        self._fetcher = fetcher
+        self._certifier = certifier
+        self._calibration = calibration
+        self._commit = commit
+        self._width = width
+        self._places: list[Place] = []
+
+    @property
+    def read_ahead(self) -> int:
+        """Records of windows that are not committed yet."""
+        return sum(place.tally.rows for place in self._places)
+
+    async def run(self, windows: Iterable[Window], *, whole: bool = False) -> None:
+        """Read them all and commit them.
+
+        Args:
+            windows: newest first.
+            whole: do not cut them.
+
+        Raises:
+            ServetelError: what ends a pull. What was done before it is committed.
+        """
+        self._places = [Place(window, whole) for window in windows]
+        try:
+            while self._places:
+                self._start()
+                running = [place.task for place in self._places if place.task is not None and not place.task.done()]
+                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                await self._settle()
+        finally:
+            tasks = [place.task for place in self._places if place.task is not None]
+            await end(tasks)
+            for task in tasks:
+                if not task.cancelled():
+                    task.exception()  # looked at, so that nothing is logged: one error is the story
+
+    def _start(self) -> None:
+        for place in self._places[: self._width]:
+            if place.task is None:
+                place.task = asyncio.ensure_future(self._read(place))
+
+    async def _settle(self) -> None:
+        """Commit from the head on what is done; afterwards the head is not. Then raise what has failed."""
+        while self._places:
+            self._replace_cut()
+            head = self._places[0]
+            if head.task is None or not head.task.done() or head.task.exception() is not None:
+                break
+            result = head.task.result()
+            assert isinstance(result, Certified)  # noqa: S101 - for the type checker: cuts were replaced
+            await self._commit(head.window, result, head.tally)
+            del self._places[0]
+        for place in self._places:
+            if place.task is not None and place.task.done() and (error := place.task.exception()):
+                raise error
+
+    def _replace_cut(self) -> None:
+        """Put its pieces in the place of each window that was too large."""
+        line: list[Place] = []
+        for place in self._places:
+            done = place.task is not None and place.task.done() and place.task.exception() is None
+            result = place.task.result() if done and place.task is not None else None
+            if isinstance(result, list):
+                line += [Place(window) for window in result]
+            else:
+                line.append(place)
+        self._places = line
+
+    async def _read(self, place: Place) -> Certified | list[Window]:
+        """Read a window, or say into which ones it is to be cut."""
+        window, tally = place.window, place.tally
+        first: PageBody | None = None
+        if self._certifier.walks:
+            days = -(-window.seconds // int(DAY / timedelta(seconds=1)))
+            if days > 1 and not place.whole:
+                return window.cut(days)
+        else:
+            first = await self._look(window, tally)
+        if first is not None and not place.whole:
+            rows, asked = first.open()[2], self._fetcher.page_size
+            if first.count is not None and first.count > rows:
+                pieces = pieces_for(window, first.count, rows or asked)
+                if pieces > 1:
+                    return window.cut(pieces)
+        return await self._certifier.read(window, tally, first)
+
+    async def _look(self, window: Window, tally: Tally) -> PageBody | None:
+        """Fetch the first page; None where it does not come, or came before its bounds were known."""
+        page = self.known.pop(window, None)
+        try:
+            page = page if page is not None else await self._fetcher.page(window, 1, tally)
+        except (PageTooSlowError, PageLostError):
+            return None
+        self.counts[window] = page.count
+        if self._fetcher.source.bounds is None and page.open()[2]:
+            rows = rows_of(page)
+            check_inside(window, rows)
+            if await self._calibration.check_bounds(rows, tally):
+                return None
+        return page

@@ -1,0 +1,75 @@
+"""The plan of a pull: where its range ends, and how it is cut into windows.
+
+Deep pages cost the server more and drift more, so a window is about twenty pages: a range is cut by what it counts,
+never over 31 days at once. Nothing here asks anybody anything.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from servetel_async.protocol.clock import SECOND
+from servetel_async.protocol.windows import Window
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+#: Pages of a window: as it should be, and from where on it is cut.
+PAGES, MOST_PAGES = 20, 40
+#: Calls of a window, however large its pages are: they are held in memory.
+MOST_CALLS = 20_000
+DAY = timedelta(days=1)
+
+
+class Frozen(NamedTuple):
+    """A range that will not change any more.
+
+    Attributes:
+        window: both ends closed.
+        final_until: calls that started later may still arrive: they are pulled and not called final.
+    """
+
+    window: Window
+    final_until: datetime
+
+
+def freeze(asked: Window, date: str | None, zone: tzinfo, settle: float) -> Frozen:
+    """Close an open end at the server's clock, and say from when on calls may still arrive.
+
+    Args:
+        asked: with a start.
+        date: the server's ``Date``; this computer's clock stands in for one that is missing.
+        zone: the account's wall clock.
+        settle: seconds; a call is listed when it is over, and some come hours late.
+    """
+    now = server_clock(date).astimezone(zone).replace(tzinfo=None, microsecond=0)
+    start = asked.start if asked.start is not None else now
+    end = asked.end if asked.end is not None else max(start, now)
+    return Frozen(Window(start, end), now - timedelta(seconds=settle))
+
+
+def server_clock(date: str | None) -> datetime:
+    """Read the server's ``Date``; without a readable one, this computer's clock."""
+    try:
+        moment = parsedate_to_datetime(date or "")
+    except ValueError:
+        return datetime.now(UTC)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def windows_of(window: Window, final_until: datetime) -> list[Window]:
+    """Cut a closed range where finality ends and at 31 days, newest first."""
+    if window.start is None or window.end is None or not window.start <= final_until < window.end:
+        return list(window.split())
+    final, fresh = Window(window.start, final_until), Window(final_until + SECOND, window.end)
+    return [*fresh.split(), *final.split()]
+
+
+def pieces_for(window: Window, count: int, size: int) -> int:
+    """Into how many pieces a window is to be cut that has so many calls; 1 to read it as it is."""
+    pages = max(1, min(PAGES, MOST_CALLS // size))
+    if count <= pages * size * (MOST_PAGES // PAGES) or window.seconds <= 1:
+        return 1
+    return -(-count // (pages * size))

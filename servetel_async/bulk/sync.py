@@ -1,0 +1,145 @@
+"""Sync: keep a database current. What may have changed is looked at again, what has changed is read again.
+
+1. The range goes from the server's clock back over the look-back, to a midnight; and further, to where the last run of
+   the same query ended, so that a pause longer than the look-back leaves no gap.
+2. The last day is read in full: a call's notes, charges and recording come after the call.
+3. Of each older window the count is asked for again, window by window: one deleted and one late call of the same day
+   would cancel out in the day's count. Those that differ are read again, and so is what could not be proved last time.
+4. Everything is upserted by ``id``. What the account has deleted stays in the database.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+
+from servetel_async.bulk.conclusion import Conclusion
+from servetel_async.bulk.job import Job, Settings
+from servetel_async.bulk.journal import claim_of, read_entries, read_saved
+from servetel_async.bulk.plan import Frozen, freeze
+from servetel_async.bulk.pull import finish
+from servetel_async.bulk.writer import Writer
+from servetel_async.errors import ConfigurationError
+from servetel_async.protocol.clock import stamp
+from servetel_async.protocol.windows import Window
+from servetel_async.sinks.destination import sink_for
+from servetel_async.transport.tasks import run_together
+
+if TYPE_CHECKING:
+    from servetel_async.bulk.job import OnProgress
+    from servetel_async.bulk.journal import Entry
+    from servetel_async.bulk.receipt import PullReceipt
+    from servetel_async.client import ServetelClient
+    from servetel_async.protocol.query import CallQuery
+    from servetel_async.sinks.destination import Destination
+    from servetel_async.sinks.sink import Database
+
+#: How much of the newest is read in full each time.
+IN_FULL = timedelta(days=1)
+
+
+async def sync(
+    client: ServetelClient,
+    destination: Destination,
+    query: CallQuery,
+    *,
+    lookback: timedelta = timedelta(days=7),
+    on_progress: OnProgress | None = None,
+    fast: bool = False,
+    settle: float = 7200.0,
+    patience: float = 1800.0,
+) -> PullReceipt:
+    """Bring a database up to date.
+
+    Args:
+        client: it is used and not closed.
+        destination: a database.
+        query: filters, without dates.
+        lookback: how far back calls are expected to arrive or to change.
+        on_progress: called after each page and each window.
+        fast: see ``pull``.
+        settle: see ``pull``.
+        patience: see ``pull``.
+
+    Raises:
+        ConfigurationError: the destination is no database, or the query has dates.
+        OutputLockedError: another run is writing it.
+        ServetelError: whatever ended the requests. What was committed stays.
+    """
+    if query.from_date is not None or query.to_date is not None:
+        raise ConfigurationError("sync takes no dates", why="it looks back from now", fix="say how far: --lookback 7d")
+    if lookback <= timedelta(0):
+        raise ConfigurationError("the look-back must be longer than nothing", fix="for example --lookback 7d")
+    sink = sink_for(destination)
+    if not hasattr(sink, "windows"):
+        raise ConfigurationError(
+            "only a database can be kept current",
+            why="a file is written once, from end to end",
+            fix="give a .db, .sqlite or .duckdb file, or postgresql://...",
+        )
+    database = cast("Database", sink)
+    settings = Settings(
+        page_size=client.page_size, concurrency=client.max_concurrency, fast=fast, settle=settle, patience=patience
+    )
+    claim = claim_of(query, client.zone, shape=(), range_name="sync")
+    writer = Writer()
+    job = Job(client, query, database, writer, settings, on_progress)
+    try:
+        saved = await writer.run(database.open, claim)
+        entries = read_entries(await writer.run(database.windows, claim.scope))
+        frozen = await _range(job, client, lookback, settle)
+        # A window that was not final ended in the present of its run; a month that was pulled long after says nothing.
+        ends = [max(entry.last for entry in entries if not entry.final)] if not all(e.final for e in entries) else []
+        if saved is not None:  # the last run was killed: it may have been on its way to close a gap
+            ends.append(read_saved(saved, claim, database.name)[0].first)
+        frozen = _without_gap(frozen, min(ends, default=""))
+        header = job.header(claim, frozen)
+        unchanged = await _unchanged(job, _newest(entries, frozen))
+        await writer.run(database.begin, msgspec.json.encode(header), keep=True)
+        await job.sync(header, unchanged)
+        return await writer.run(finish, Conclusion(job, header, database), database, query, client, strict=False)
+    finally:
+        try:
+            await writer.run(database.abandon)
+        finally:
+            writer.close()
+
+
+async def _range(job: Job, client: ServetelClient, lookback: timedelta, settle: float) -> Frozen:
+    """From the server's clock back; this computer's clock only says where to look for it."""
+    here = datetime.now(UTC).astimezone(client.zone).replace(tzinfo=None, microsecond=0)
+    page = await job.fetcher.sure_page(Window(here - timedelta(hours=1), here), 1, job.extra)
+    now = freeze(Window(here, None), page.date, client.zone, settle)
+    end = now.final_until + timedelta(seconds=settle)
+    start = (end - lookback).replace(hour=0, minute=0, second=0)
+    return Frozen(Window(start, end), now.final_until)
+
+
+def _without_gap(frozen: Frozen, known_to: str) -> Frozen:
+    if not known_to or known_to >= frozen.window.first:
+        return frozen
+    begin = Window.of(known_to, known_to).start
+    return Frozen(Window(begin, frozen.window.end), frozen.final_until)
+
+
+def _newest(entries: list[Entry], frozen: Frozen) -> list[Entry]:
+    """Windows that lie in the range and not in its last day; of two that overlap, the one that was read later."""
+    end = frozen.window.end
+    assert end is not None  # noqa: S101 - for the type checker: it is closed
+    until = stamp(end - IN_FULL)
+    kept: list[Entry] = []
+    for entry in sorted(entries, key=lambda entry: entry.at, reverse=True):
+        if entry.last < frozen.window.first or entry.last > until:
+            continue
+        if all(entry.last < other.first or entry.first > other.last for other in kept):
+            kept.append(entry)
+    return kept
+
+
+async def _unchanged(job: Job, entries: list[Entry]) -> list[Entry]:
+    """Those whose count is still what was read. One that reaches beyond the range is looked at as a whole."""
+    sound = [entry for entry in entries if not entry.flaws and entry.counted is not None]
+    counts = await run_together([job.fetcher.count(Window.of(entry.first, entry.last), job.extra) for entry in sound])
+    return [entry for entry, count in zip(sound, counts, strict=True) if entry.counted == count]

@@ -1,0 +1,131 @@
+"""Evidence: the pages of one window, and whether they prove that every call of it was read.
+
+A window of several pages is proved when the count before, the count after, the rows and the different calls are one
+number, and when every second that a page edge cuts was read again, on its own: calls of one second have no order that
+a server must keep, so an edge inside of it may give one of them twice and another never, even on a still list.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from servetel_async.errors import OutOfWindowError
+from servetel_async.protocol.clock import is_wall_stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from servetel_async.protocol.rows import Row
+    from servetel_async.protocol.windows import Window
+
+Key = tuple[str, str]
+
+
+class Evidence:
+    """What was read of one window.
+
+    Attributes:
+        counts: what the server counted, with each page.
+    """
+
+    def __init__(self, window: Window) -> None:
+        self.counts: set[int | None] = set()
+        self._window = window
+        self._pages: dict[int, list[Row]] = {}
+        self._seconds: dict[str, list[Row]] = {}
+
+    def add(self, number: int, rows: list[Row], count: int | None) -> None:
+        """Take a page in; a page that was asked for again takes the place of its first answer.
+
+        Raises:
+            OutOfWindowError: a call lies outside of the window.
+        """
+        check_inside(self._window, rows)
+        self._pages[number] = rows
+        self.counts.add(count)
+
+    def has(self, number: int) -> bool:
+        """Whether that page was read."""
+        return number in self._pages
+
+    @property
+    def duplicates(self) -> int:
+        """How many records the pages hold that another one of them holds too."""
+        keys = [(row.id, row.start) for rows in self._pages.values() for row in rows]
+        return len(keys) - len(set(keys))
+
+    def duplicates_left(self) -> bool:
+        """Whether calls came twice outside of the seconds that were read on their own."""
+        keys = [(row.id, row.start) for rows in self._pages.values() for row in rows if row.start not in self._seconds]
+        return len(keys) > len(set(keys))
+
+    def has_hole(self) -> bool:
+        """Whether a page had fewer records than another one before the last."""
+        sizes = [len(rows) for _, rows in sorted(self._pages.items())]
+        return any(size < max(sizes) for size in sizes[:-1])
+
+    def in_order(self) -> bool:
+        """Whether the pages come newest first, so that an edge can only cut a second."""
+        starts = [row.start for _, rows in sorted(self._pages.items()) for row in rows if row.start]
+        return all(former >= latter for former, latter in pairwise(starts))
+
+    def cut_seconds(self) -> list[str]:
+        """The seconds that an edge between two pages cuts."""
+        pages = [rows for _, rows in sorted(self._pages.items()) if rows]
+        edges = pairwise(pages)
+        return sorted({former[-1].start for former, latter in edges if former[-1].start == latter[0].start} - {""})
+
+    def replace(self, second: str, rows: Iterable[Row]) -> None:
+        """Put what was read of one second alone in the place of what the pages had of it."""
+        self._seconds[second] = list(rows)
+
+    def calls(self) -> list[Row]:
+        """Every call once, newest first, calls of one second by id: whoever reads it again gets the same order."""
+        found: dict[Key, Row] = {}
+        for _, rows in sorted(self._pages.items()):
+            found.update(((row.id, row.start), row) for row in rows if row.start not in self._seconds)
+        for rows in self._seconds.values():
+            found.update(((row.id, row.start), row) for row in rows)
+        return ordered(found.values())
+
+    def flaw(self, calls: int) -> str | None:
+        """Say why it proves nothing; None if ``calls`` different calls are what the server counts."""
+        if len(self.counts) > 1:
+            known = sorted(count for count in self.counts if count is not None)
+            return f"the count moved from {known[0]:,} to {known[-1]:,}" if len(known) > 1 else "a page had no count"
+        count = next(iter(self.counts), None)
+        if count != calls:
+            return f"the API counts {count:,} and gave {calls:,} different calls" if count is not None else "no count"
+        return None
+
+
+def ordered(rows: Iterable[Row]) -> list[Row]:
+    """Sort newest first, calls of one second by id; those without a start come last."""
+    by_id = sorted(rows, key=_id)
+    by_id.sort(key=_start, reverse=True)
+    return by_id
+
+
+def _id(row: Row) -> str:
+    return row.id
+
+
+def _start(row: Row) -> str:
+    return row.start
+
+
+def check_inside(window: Window, rows: Iterable[Row]) -> None:
+    """See that every call lies in the window; of one without a readable start nobody can tell.
+
+    Raises:
+        OutOfWindowError: one does not.
+    """
+    first, last = window.first, window.last
+    for row in rows:
+        if not first <= row.start <= last and is_wall_stamp(row.start):
+            raise OutOfWindowError(
+                f"a call that started {row.start} came for {window}",
+                why="the server ignored the dates, or this account's clock runs in another zone",
+                fix="check zone= and array_style=; a proxy that drops query parameters would show the same",
+            )

@@ -1,0 +1,111 @@
+"""Rows: records as the server's own bytes, and the little that has to be read of each to account for it.
+
+A pull writes what the server sent. So it reads of each record only what proves the pull complete, its id and its start,
+and decodes the rest where a destination wants it typed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from servetel_async.errors import MalformedResponseError
+from servetel_async.protocol.clock import IST, name_zone
+from servetel_async.protocol.records import CallRecord, Id
+from servetel_async.protocol.rescue import rescue
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import tzinfo
+
+    from servetel_async.protocol.decoding import PageBody
+
+
+#: A call's flow has some twenty steps; a record with more brackets than this is looked at closely.
+MANY_BRACKETS = 500
+
+
+class Row(NamedTuple):
+    """One record.
+
+    Attributes:
+        line: its bytes as sent, on one line, in strict UTF-8.
+        id: its key.
+        start: its date and time as sent, ``YYYY-MM-DD HH:MM:SS`` if they are what they should be; empty without them.
+        reason: why nobody can read it; None for a sound record.
+    """
+
+    line: bytes
+    id: str
+    start: str
+    reason: str | None = None
+
+
+class _Key(msgspec.Struct, gc=False):
+    id: Id
+    date: str
+    time: str
+
+
+_key = msgspec.json.Decoder(_Key).decode
+_record = msgspec.json.Decoder(CallRecord, strict=False).decode
+_FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def rows_of(page: PageBody) -> list[Row]:
+    """Give the page's records as rows, in the page's order. A record that nobody can read has a reason."""
+    return [_row(bytes(raw), index) for index, raw in enumerate(page.rows())]
+
+
+def _row(line: bytes, index: int) -> Row:
+    line = _one_line(line)
+    if line.count(b"[") + line.count(b"{") > MANY_BRACKETS:  # perhaps nested too deeply for whoever decodes it later
+        return _strange(line, index)
+    try:
+        key = _key(line)
+    except _FAILURES:
+        return _strange(line, index)
+    return Row(line, key.id, f"{key.date} {key.time}")
+
+
+def _one_line(line: bytes) -> bytes:
+    # A line end stands between tokens only: inside of a text it is escaped, else the page would not have been one.
+    if b"\n" in line or b"\r" in line:
+        line = msgspec.json.format(line, indent=-1)
+    if not line.isascii():
+        try:
+            line.decode()
+        except UnicodeDecodeError:  # one broken name must not make the file unreadable for every strict reader
+            line = line.decode("utf-8", "replace").encode()
+    return line
+
+
+def _strange(line: bytes, index: int) -> Row:
+    try:
+        record = rescue(line, index)
+    except MalformedResponseError as error:
+        return Row(line, f"sha256-{hashlib.sha256(line).hexdigest()[:24]}", "", error.why)
+    return Row(line, record.id, f"{record.date} {record.time}" if record.date and record.time else "")
+
+
+def records_of(lines: Sequence[bytes], zone: tzinfo = IST) -> list[CallRecord]:
+    """Decode rows that were found sound.
+
+    Raises:
+        MalformedResponseError: one was not.
+    """
+    records = [_typed(line, index) for index, line in enumerate(lines)]
+    if zone is not IST:
+        name = name_zone(zone)
+        for record in records:
+            msgspec.structs.force_setattr(record, "zone", name)
+    return records
+
+
+def _typed(line: bytes, index: int) -> CallRecord:
+    try:
+        return _record(line)
+    except _FAILURES:
+        return rescue(line, index)

@@ -1,0 +1,142 @@
+"""CSV for spreadsheets and for programs: RFC 4180, UTF-8, one header line, one line end (CRLF) after every record.
+
+1. No byte order mark: programs would read it as a part of the first column's name. Excel is told UTF-8 when importing.
+2. A text that a spreadsheet would run as a formula gets a ``'`` in front (OWASP ASVS 1.2.10): one that begins with
+   ``= + - @``, their full-width forms, TAB, CR, LF or NUL. A phone number with its ``+`` is no formula and stays.
+   Numbers are written as numbers, a minus included.
+3. NUL, at which many readers stop, becomes U+2400 (a visible NUL). All other characters stay as they are, so do ESC and
+   U+2028; a lone surrogate was U+FFFD already when the page was read. The server's own text is what NDJSON holds.
+4. A field is quoted where it holds a comma, a quote or a line end.
+5. None and the empty text are an empty field, lists and objects are JSON, moments are ISO 8601 with their offset.
+"""
+
+from __future__ import annotations
+
+import re
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from servetel_async.protocol.clock import IST, name_zone, zone_named
+from servetel_async.sinks.columns import MOMENTS, columns_named, flat_records, moments_of, pieces_of
+from servetel_async.sinks.packing import PackedFile
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from datetime import datetime
+    from pathlib import Path
+
+    from servetel_async.sinks.columns import Column
+    from servetel_async.sinks.sink import Batch
+
+    Converter = Callable[[Iterable[Any]], Iterable[str]]
+
+LINE_END = "\r\n"
+_RISKY = frozenset("=+-@\t\r\n\0＝＋－＠")  # noqa: RUF001 - the full-width forms are meant
+_is_phone = re.compile(r"\+?[0-9]{6,15}").fullmatch
+_needs_quotes = re.compile(r'[",\r\n]').search
+_VISIBLE_NUL = "\u2400"
+
+
+class CsvEncoder:
+    """Calls as lines of a CSV file; see ``sink.Encoder``.
+
+    Args:
+        columns: names that ``check_columns`` gave, in the order of the file.
+        packing: ``".gz"`` or ``".zst"``; see ``packing.PackedFile``.
+    """
+
+    def __init__(self, columns: tuple[str, ...], packing: str | None = None) -> None:
+        self._names = columns
+        self._file = PackedFile(packing)
+        self._columns = [
+            (column.name, attrgetter(column.name), _converter(column)) for column in columns_named(columns)
+        ]
+
+    def open(self, path: Path) -> None:
+        """Create it, and write the header."""
+        self._file.open(path)
+        self._write([",".join(self._names)])
+
+    def write(self, batch: Batch) -> None:
+        """Append a window."""
+        for piece in pieces_of(batch):
+            self._write_piece(piece)
+
+    def _write_piece(self, piece: Batch) -> None:
+        records = flat_records(piece)
+        zone = zone_named(name_zone(piece.zone)) or IST
+        columns = [
+            convert(moments_of(records, name, zone) if name in MOMENTS else map(value_of, records))
+            for name, value_of, convert in self._columns
+        ]
+        if len(columns) == 1:  # an empty line would be no record
+            self._write([text or '""' for text in columns[0]])
+        else:
+            self._write(map(",".join, zip(*columns, strict=True)))
+
+    def _write(self, lines: Iterable[str]) -> None:
+        text = LINE_END.join([*lines, ""])
+        self._file.write(text.replace("\0", _VISIBLE_NUL).encode())
+
+    def close(self) -> None:
+        """Have the disk know it."""
+        self._file.close()
+
+    def abandon(self) -> None:
+        """Close it."""
+        self._file.abandon()
+
+
+def _converter(column: Column) -> Converter:
+    if column.kinds == frozenset({str}):
+        return _texts
+    if column.kinds == frozenset({bool}):
+        return _bools
+    if column.name in MOMENTS:
+        return _moments
+    if column.kinds and column.kinds <= {int, float}:
+        return _numbers
+    return lambda values: _mixed(values, column.converter)
+
+
+def _texts(values: Iterable[str | None]) -> list[str]:
+    texts = ["" if text is None else text if text[:1] not in _RISKY else _guard(text) for text in values]
+    if _needs_quotes("".join(texts)) is None:  # the usual case, and the search of one long text is the fastest there is
+        return texts
+    return [text if _needs_quotes(text) is None else _quoted(text) for text in texts]
+
+
+def _guard(text: str) -> str:
+    return text if _is_phone(text) else f"'{text}"
+
+
+def _quoted(text: str) -> str:
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
+
+
+def _bools(values: Iterable[bool | None]) -> list[str]:
+    return ["" if value is None else "true" if value else "false" for value in values]
+
+
+def _moments(values: Iterable[datetime | None]) -> list[str]:
+    return ["" if value is None else value.isoformat() for value in values]
+
+
+def _numbers(values: Iterable[float | None]) -> list[str]:
+    return ["" if value is None else str(value) for value in values]
+
+
+def _mixed(values: Iterable[Any], convert: Callable[[Any], str | None] | None) -> list[str]:
+    """Guard what is a text; JSON begins with a bracket, a digit, a word or a number's minus."""
+    texts: list[str] = []
+    for value in values:
+        if value is None:
+            texts.append("")
+            continue
+        if isinstance(value, str):
+            text = value if value[:1] not in _RISKY else _guard(value)
+        else:
+            text = str(value) if convert is None else convert(value) or ""
+        texts.append(text if _needs_quotes(text) is None else _quoted(text))
+    return texts

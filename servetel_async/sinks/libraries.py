@@ -1,0 +1,13 @@
+"""Libraries that only some destinations need."""
+
+from __future__ import annotations
+
+from servetel_async.errors import ConfigurationError
+
+
+def missing(package: str, extra: str) -> ConfigurationError:
+    """Say that a library is not installed, and how to install it."""
+    return ConfigurationError(
+        f"this destination needs {package}, which is not installed",
+        fix=f"pip install 'servetel-async[{extra}]'",
+    )

@@ -1,0 +1,114 @@
+"""A new file of bytes: plain, or packed with gzip or Zstandard on the way to the disk."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import zlib
+from contextlib import suppress
+from typing import TYPE_CHECKING, Protocol
+
+from servetel_async.errors import ConfigurationError
+from servetel_async.sinks.files import create_private, write_all
+from servetel_async.sinks.libraries import missing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+GZIP, ZSTD = ".gz", ".zst"
+_GZIP_HEADER = 16  # zlib's own sign for "with a gzip header"; its time stamp is 0, so equal data gives equal bytes
+_GZIP_LEVEL, _ZSTD_LEVEL = 6, 3
+
+
+class _Packer(Protocol):
+    def compress(self, data: bytes, /) -> bytes: ...
+    def flush(self) -> bytes: ...
+
+
+class _NoPacker:
+    def compress(self, data: bytes, /) -> bytes:
+        return data
+
+    def flush(self) -> bytes:
+        return b""
+
+
+def _gzip() -> _Packer:
+    return zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS | _GZIP_HEADER)
+
+
+def _zstd_maker() -> Callable[[], _Packer]:
+    own = sys.version_info >= (3, 14)
+    try:
+        zstd = importlib.import_module("compression.zstd" if own else "backports.zstd")
+    except ImportError:
+        if own:
+            raise ConfigurationError(
+                "this Python was built without Zstandard", fix="use .gz, or another build of Python"
+            ) from None
+        raise missing("backports.zstd", "zstd") from None
+    # The checksum lets a reader see that a file was damaged; gzip has one in any case.
+    options = {zstd.CompressionParameter.compression_level: _ZSTD_LEVEL, zstd.CompressionParameter.checksum_flag: 1}
+    return lambda: zstd.ZstdCompressor(options=options)
+
+
+class PackedFile:
+    """One new file, mode 0600, written from its beginning to its end.
+
+    Args:
+        packing: ``".gz"``, ``".zst"``, or None for the bytes as they are.
+
+    Raises:
+        ConfigurationError: the packing is not known, or its library is not installed.
+    """
+
+    def __init__(self, packing: str | None = None) -> None:
+        if packing is None:
+            self._make_packer: Callable[[], _Packer] = _NoPacker
+        elif packing == GZIP:
+            self._make_packer = _gzip
+        elif packing == ZSTD:
+            self._make_packer = _zstd_maker()
+        else:
+            raise ConfigurationError("the packing is not known", fix=f"use {GZIP} or {ZSTD}")
+        self._packer: _Packer = _NoPacker()
+        self._descriptor: int | None = None
+
+    def open(self, path: Path) -> None:
+        """Create it; a name that is taken is refused, and a link never followed.
+
+        Raises:
+            OSError: as the system says.
+        """
+        self._packer = self._make_packer()
+        self._descriptor = create_private(path)
+
+    def write(self, data: bytes) -> None:
+        """Append bytes.
+
+        Raises:
+            OSError: as the system says.
+        """
+        assert self._descriptor is not None  # noqa: S101 - for the type checker: it is open
+        write_all(self._descriptor, self._packer.compress(data))
+
+    def close(self) -> None:
+        """Write what the packer held back, and have the disk know all of it.
+
+        Raises:
+            OSError: as the system says.
+        """
+        assert self._descriptor is not None  # noqa: S101 - for the type checker: it is open
+        write_all(self._descriptor, self._packer.flush())
+        os.fsync(self._descriptor)
+        descriptor, self._descriptor = self._descriptor, None
+        os.close(descriptor)
+
+    def abandon(self) -> None:
+        """Close it, whatever is missing. Never raises; doing it again does nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            with suppress(OSError):
+                os.close(descriptor)

@@ -1,0 +1,304 @@
+"""Files: windows are appended to ``DEST.part`` and noted in ``DEST.part.journal``; ``DEST`` appears at the end, whole.
+
+1. A commit appends the window's lines to the part and has the disk know them, then appends the journal's line; that is
+   the moment from which the window counts. What stands in the part behind the last journaled byte is cut off.
+2. The part holds the server's own bytes. Where ``DEST`` is plain NDJSON the part becomes it; every other format is
+   encoded from the part into ``DEST.part.new``. There the part's windows are compressed.
+3. A window that is committed again takes the place of its first commit.
+4. The name is given last, after the journal noted the digest of what will bear it. A run that is killed at any moment
+   leaves what the next one needs: the part and its journal, or the output and a journal that knows it.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from contextlib import suppress
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from servetel_async.errors import OutputError
+from servetel_async.protocol.clock import IST, name_zone, zone_named
+from servetel_async.sinks.files import (
+    Digest,
+    check_place,
+    create_private,
+    digest_of,
+    name_of,
+    open_private,
+    output_error,
+    put_in_place,
+    reason_of,
+    remove,
+    save_private,
+    sync_directory,
+    write_all,
+)
+from servetel_async.sinks.journal import Journal, Line
+from servetel_async.sinks.lock import OutputLock
+from servetel_async.sinks.ndjson import LinesEncoder
+from servetel_async.sinks.sink import Batch, Saved
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from servetel_async.sinks.sink import Claim, Encoder, Span
+
+
+class _Segment(NamedTuple):
+    """Where a window stands in the part."""
+
+    begin: int
+    line: Line
+
+
+class FileSink:
+    """A file, or a directory of files.
+
+    Args:
+        target: what it will be called.
+        encoder: makes its format from the lines; None for plain NDJSON.
+        overwrite: replace what bears the name.
+        directory: the encoder makes a directory.
+    """
+
+    keyed_by_id = False
+    resumable = True
+
+    def __init__(
+        self, target: Path, encoder: Encoder | None = None, *, overwrite: bool = False, directory: bool = False
+    ) -> None:
+        self.name = name_of(target)
+        self.size = 0
+        self.sha256: str | None = None
+        self.place: Path | None = target
+        self._target = target
+        self._part = _beside(target, ".part")
+        self._journal_path = _beside(target, ".part.journal")
+        self._encoded = _beside(target, ".part.new")
+        self._aside = _beside(target, ".part.old")
+        self._receipt = _beside(target, ".receipt.json")
+        self._encoder = encoder
+        self._overwrite = overwrite
+        self._directory = directory
+        self._lock = OutputLock(target)
+        self._journal: Journal | None = None
+        self._descriptor: int | None = None
+        self._is_new = False
+        self._finished = False
+        self._done: Digest | None = None
+
+    def open(self, claim: Claim, *, fresh: bool = False) -> Saved | None:  # noqa: ARG002 - its header says whose it is
+        """Take the lock, and look what is there; see ``Sink.open``."""
+        if not os.path.lexists(self._journal_path):  # pathlib's ``exists`` raises where a name is too long
+            self._check_free()
+        self._lock.acquire()
+        try:
+            check_place(self._receipt)
+            if not fresh:
+                with suppress(FileNotFoundError):
+                    self._journal = Journal.open(self._journal_path)
+            self._check_free()
+            if self._journal is None:
+                self._check_writable()
+                return None
+            if self._done is None:
+                self._open_part(self._journal)
+        except BaseException as error:
+            self.abandon()
+            if isinstance(error, OSError):
+                raise output_error(self.name, error) from error
+            raise
+        lines = self._journal.lines
+        return Saved(bytes(lines[0].body), [bytes(line.body) for line in lines if line.kind == "window"])
+
+    def _check_writable(self) -> None:
+        """Find out now whether files can be made here, not after an hour."""
+        remove(self._encoded)  # nobody goes on from that one; the part may be an hour's work until a pull begins
+        os.close(create_private(self._encoded))
+        self._encoded.unlink()
+
+    def _check_free(self) -> None:
+        """Refuse a name that is taken, unless a killed run gave it to the very output that its journal tells of."""
+        if not os.path.lexists(self._target):
+            return
+        if self._target.is_dir() != self._directory:
+            kind, fix = ("no directory", "another name") if self._directory else ("a directory", "the name of a file")
+            raise OutputError(f"{self.name} is {kind}", fix=f"give {fix}")
+        lines = [] if self._journal is None else self._journal.lines
+        done = next((line for line in reversed(lines) if line.kind == "done"), None)
+        if done is not None and digest_of(self._target) == (done.size, done.sha256):
+            self._done = Digest(done.size, done.sha256)
+        elif not self._overwrite:
+            raise self._exists()
+
+    def _open_part(self, journal: Journal) -> None:
+        self._descriptor = open_private(self._part)
+        end = max(line.end for line in journal.lines)
+        if os.fstat(self._descriptor).st_size < end:
+            raise self._changed()
+        os.ftruncate(self._descriptor, end)
+        os.lseek(self._descriptor, end, os.SEEK_SET)
+
+    def begin(self, header: bytes) -> None:
+        """Remove what is left of another pull, then create the part and its journal."""
+        try:
+            self._close()
+            self._done = None
+            for path in (self._journal_path, self._encoded, self._part):
+                remove(path)
+            self._is_new = True
+            self._descriptor = create_private(self._part)
+            self._journal = Journal.create(self._journal_path, header)
+        except OSError as error:
+            raise output_error(self.name, error) from error
+
+    def commit(self, batch: Batch, span: Span, entry: bytes) -> None:
+        """Append a window, then its journal line."""
+        assert self._journal is not None  # noqa: S101 - for the type checker: a pull has begun
+        assert self._descriptor is not None  # noqa: S101 - and nothing is done yet
+        data = b"".join([line + b"\n" for line in batch.lines])
+        if self._encoder is not None:
+            data = zlib.compress(data, 1)
+        try:
+            write_all(self._descriptor, data)
+            os.fsync(self._descriptor)
+            self._journal.append(
+                Line(
+                    "window",
+                    body=msgspec.Raw(entry),
+                    first=span.first,
+                    last=span.last,
+                    end=os.lseek(self._descriptor, 0, os.SEEK_CUR),
+                    crc=zlib.crc32(data),
+                    zone=name_zone(batch.zone),
+                )
+            )
+        except OSError as error:
+            raise output_error(self.name, error) from error
+        self._is_new = False
+
+    def finish(self) -> None:
+        """Make the output of the part, and give it its name."""
+        try:
+            digest = self._done if self._done is not None else self._make()
+        except FileExistsError:
+            raise self._exists() from None
+        except OSError as error:
+            raise output_error(self.name, error) from error
+        self._finished = True
+        self.size = digest.size
+        self.sha256 = None if self._target.is_dir() else digest.sha256
+
+    def _make(self) -> Digest:
+        assert self._journal is not None  # noqa: S101 - for the type checker: a pull has begun
+        assert self._descriptor is not None  # noqa: S101 - and nothing is done yet
+        segments, is_whole = self._segments()
+        made = self._part
+        if self._encoder is not None or not is_whole:
+            made = self._encoded
+            self._encode(segments)
+        else:
+            for segment in segments:
+                self._read(segment)  # to see that its bytes are still those that were journaled
+        digest = digest_of(made)
+        self._journal.append(Line("done", size=digest.size, sha256=digest.sha256))
+        put_in_place(made, self._target, overwrite=self._overwrite)
+        return digest
+
+    def _encode(self, segments: list[_Segment]) -> None:
+        remove(self._encoded)
+        encoder = self._encoder if self._encoder is not None else LinesEncoder()
+        try:
+            encoder.open(self._encoded)
+            for segment in segments:
+                zone = zone_named(segment.line.zone) or IST
+                encoder.write(Batch(self._read(segment).splitlines(), zone))
+            encoder.close()
+        except BaseException:
+            encoder.abandon()
+            with suppress(OSError):
+                remove(self._encoded)
+            raise
+
+    def _segments(self) -> tuple[list[_Segment], bool]:
+        """Where each window's last commit stands, in the order of their first ones; whether that is all of the part."""
+        assert self._journal is not None  # noqa: S101 - for the type checker: a pull has begun
+        found: dict[tuple[str, str], _Segment] = {}
+        begin = commits = 0
+        for line in self._journal.lines:
+            if line.kind == "window":
+                found[line.first, line.last] = _Segment(begin, line)
+                begin, commits = line.end, commits + 1
+        return list(found.values()), len(found) == commits
+
+    def _read(self, segment: _Segment) -> bytes:
+        assert self._descriptor is not None  # noqa: S101 - for the type checker: only an open part is read
+        wanted = segment.line.end - segment.begin
+        data = b"".join(_pieces(self._descriptor, segment.begin, wanted))
+        if len(data) != wanted or zlib.crc32(data) != segment.line.crc:
+            raise self._changed()
+        return data if self._encoder is None else zlib.decompress(data)
+
+    def save_receipt(self, receipt: bytes) -> None:
+        """Save it as ``DEST.receipt.json``; where the output is final, nothing is left to resume."""
+        try:
+            save_private(self._receipt, receipt)
+            if self._finished:
+                self._close()
+                for path in (self._journal_path, self._encoded, self._part, self._aside):
+                    remove(path)
+                sync_directory(self._target.parent)
+        except OSError as error:
+            raise OutputError(
+                f"the receipt of {self.name} cannot be saved",
+                why=f"{reason_of(error)}; the output itself is written",
+                fix="use the output: the calls need not be pulled again",
+            ) from error
+
+    def abandon(self) -> None:
+        """Close what is open; what nothing was committed to goes."""
+        with suppress(OSError):
+            self._close()
+        if self._lock.held and self._is_new:
+            for path in (self._journal_path, self._part):
+                with suppress(OSError):
+                    remove(path)
+        self._lock.release()
+
+    def _close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, None
+        journal, self._journal = self._journal, None
+        if descriptor is not None:
+            os.close(descriptor)
+        if journal is not None:
+            journal.close()
+
+    def _changed(self) -> OutputError:
+        return OutputError(
+            f"{self._part.name} is not as this program left it",
+            why="its bytes disagree with its journal: another program, or the disk, has changed them",
+            fix="say --no-resume (resume=False) to begin anew",
+        )
+
+    def _exists(self) -> OutputError:
+        return OutputError(
+            f"{self.name} exists",
+            why="what is there is never replaced unasked",
+            fix="give another name, or say --overwrite (overwrite=True)",
+        )
+
+
+def _beside(target: Path, ending: str) -> Path:
+    return target.with_name(target.name + ending)
+
+
+def _pieces(descriptor: int, begin: int, wanted: int) -> Iterator[bytes]:
+    while wanted > 0:
+        piece = os.pread(descriptor, wanted, begin)
+        if not piece:
+            return
+        yield piece
+        begin, wanted = begin + len(piece), wanted - len(piece)

@@ -1,0 +1,198 @@
+"""Calibration: servers that leave out a bound of the range, and that nothing is lost at any edge for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+
+from servetel_async import CallQuery, Retry, ServerError, ServetelClient
+from servetel_async.bulk.calibrate import Calibration
+from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.bulk.pull import pull
+from servetel_async.page_source import Bounds
+from servetel_async.protocol.rows import Row
+from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at, inclusive
+
+SERVERS = {
+    "inclusive": (inclusive, Bounds(0, 0)),
+    "to is exclusive": (lambda start, first, last: first <= start < last, Bounds(0, 1)),
+    "from is exclusive": (lambda start, first, last: first < start <= last, Bounds(1, 0)),
+    "both are exclusive": (lambda start, first, last: first < start < last, Bounds(1, 1)),
+}
+servers = pytest.mark.parametrize("server", SERVERS)
+DAY = CallQuery(from_date="2024-05-06", to_date="2024-05-06")
+FIRST, LAST = "2024-05-06 00:00:00", "2024-05-06 23:59:59"
+NOON = "2024-05-06 12:00:00"
+
+
+@contextlib.asynccontextmanager
+async def serving(kind, calls, habit=None):
+    """A server of that kind, and a client of it."""
+    async with (
+        SmallServer(calls, habit, inside=SERVERS[kind][0]) as server,
+        ServetelClient(
+            "token-123456", base_url=server.base_url, rate=None, page_size=5, retry=Retry(attempts=1, base=0.001)
+        ) as client,
+    ):
+        yield server, client
+
+
+def calibration(client):
+    return Calibration(Fetcher(client, CallQuery(), page_size=5, concurrency=2, patience=1))
+
+
+def rows(*starts):
+    return [Row(b"{}", str(number), start) for number, start in enumerate(starts)]
+
+
+def written(path):
+    return sorted((record["date"] + " " + record["time"], record["id"]) for record in map(json.loads, path.read_bytes().splitlines()))
+
+
+@servers
+async def test_one_record_tells(server):
+    """Looked up by its own second; the client remembers it, and what was asked before is asked again if it must be."""
+    async with serving(server, calls_at(NOON)) as (api, client):
+        again = await calibration(client).check_bounds(rows(NOON), Tally())
+        assert client.bounds == SERVERS[server][1]
+        assert again is (client.bounds != Bounds())
+        assert 1 <= len(api.asked) <= 4
+
+
+@servers
+async def test_neighbours_do_not_mislead(server):
+    """Calls one second before and after the one that is looked up are not taken for it."""
+    calls = calls_at("2024-05-06 11:59:59", NOON, "2024-05-06 12:00:01")
+    async with serving(server, calls) as (_, client):
+        await calibration(client).check_bounds(rows(NOON), Tally())
+        assert client.bounds == SERVERS[server][1]
+
+
+@servers
+async def test_it_is_looked_at_once(server):
+    """What is known is not asked again, also by another pull of the same client."""
+    async with serving(server, calls_at(NOON)) as (api, client):
+        await calibration(client).check_bounds(rows(NOON), Tally())
+        api.asked.clear()
+        assert await calibration(client).check_bounds(rows(NOON), Tally()) is False
+        assert api.asked == []
+
+
+async def test_a_record_that_is_gone():
+    """The next one is looked up; where none is there any more it stays unknown."""
+    async with serving("to is exclusive", calls_at("2024-05-06 09:00:00")) as (_, client):
+        assert await calibration(client).check_bounds(rows("2024-05-06 13:00:00", NOON), Tally()) is False
+        assert client.bounds is None
+        assert await calibration(client).check_bounds(rows("2024-05-06 09:00:00", NOON), Tally()) is True
+        assert client.bounds == Bounds(0, 1)
+
+
+async def test_records_without_a_start_cannot_be_looked_up():
+    """They are passed over; with none left nothing is asked."""
+    async with serving("inclusive", calls_at(NOON)) as (api, client):
+        assert await calibration(client).check_bounds(rows("", "24:00", "2024-05-06 25:00:00"), Tally()) is False
+        assert (client.bounds, api.asked) == (None, [])
+        await calibration(client).check_bounds(rows(NOON, "", ""), Tally())
+        assert client.bounds == Bounds()
+
+
+async def test_several_windows_at_once_look_once(dataset):
+    """The others wait for it, and read again only if they must."""
+    import asyncio  # noqa: PLC0415 - only here
+
+    async with serving("to is exclusive", calls_at(NOON)) as (api, client):
+        looking = calibration(client)
+        results = await asyncio.gather(*(looking.check_bounds(rows(NOON), Tally()) for _ in range(4)))
+        assert results == [True, False, False, False]
+        assert len(api.asked) == 2
+
+
+async def test_a_failure_ends_the_look():
+    """What a request ends in is told, and the next one may look."""
+    async with serving("inclusive", calls_at(NOON), lambda asked: Answer(status=500) if asked.nth == 1 else HONEST) as (_, client):
+        looking = calibration(client)
+        with pytest.raises(ServerError):
+            await looking.check_bounds(rows(NOON), Tally())
+        await looking.check_bounds(rows(NOON), Tally())
+        assert client.bounds == Bounds()
+
+
+# Pulls
+
+EDGES = {
+    "calls on both bounds": [FIRST, NOON, LAST],
+    "only on the bounds": [FIRST, LAST],
+    "one call at the end": [LAST],
+    "one call at the beginning": [FIRST],
+    "one call": [NOON],
+    "in every hour": [f"2024-05-06 {hour:02}:00:00" for hour in range(24)],
+    "several in each edge second": [FIRST] * 3 + [LAST] * 3 + [NOON],
+    "neighbouring seconds": [f"2024-05-06 12:00:{second:02}" for second in range(40)],
+    "none": [],
+}
+
+
+@pytest.mark.parametrize("calls", EDGES)
+@servers
+async def test_nothing_is_lost_at_an_edge(server, calls, tmp_path):
+    """Whatever bounds a server leaves out: each call of the range is written, and none of the neighbouring seconds."""
+    inside = EDGES[calls]
+    made = calls_at(*inside, "2024-05-05 23:59:59", "2024-05-07 00:00:00")
+    async with serving(server, made) as (_, client):
+        receipt = await pull(client, tmp_path / "a.ndjson", DAY)
+        assert written(tmp_path / "a.ndjson") == sorted(call for call in made if FIRST <= call[0] <= LAST)
+        assert (receipt.records, receipt.complete) == (len(inside), True)
+
+
+@servers
+async def test_a_range_of_many_windows(server, tmp_path):
+    """Calls on the edges of windows that were cut are neither lost nor written twice."""
+    seconds = [f"2024-05-06 {minute // 60:02}:{minute % 60:02}:{second}" for minute in range(0, 1440, 5) for second in ("00", "59")]
+    made = calls_at(*seconds)
+    async with serving(server, made) as (_, client):
+        receipt = await pull(client, tmp_path / "a.ndjson", DAY)
+        assert written(tmp_path / "a.ndjson") == sorted(made)
+        assert (receipt.counted, receipt.complete) == (len(made), True)
+        assert len(receipt.windows) > 1
+
+
+# Ranges
+
+
+QUERIES = {
+    "closed": DAY,
+    "open start": CallQuery(to_date="2024-05-06"),
+    "open end": CallQuery(from_date="2024-05-06"),
+    "open": CallQuery(),
+    "one second": CallQuery(from_date=NOON, to_date=NOON),
+}
+
+
+@pytest.mark.parametrize("pages", ["counted", "without a count", "counted by page"])
+@pytest.mark.parametrize("query", QUERIES)
+@servers
+async def test_any_range(server, query, pages, tmp_path):
+    """Both ends, one or none may be open: every call is there that the range holds."""
+    made = calls_at(*[f"2024-05-{day:02} {hour:02}:30:00" for day in (3, 4, 6) for hour in range(5)], *[NOON] * 2)
+    habits = {
+        "counted": lambda _: HONEST,
+        "without a count": lambda _: Answer(no_count=True),
+        "counted by page": lambda asked: Answer(count=len(asked.rows)),
+    }
+    window = QUERIES[query].window(__import__("servetel_async").IST)
+    async with serving(server, made, habits[pages]) as (_, client):
+        receipt = await pull(client, tmp_path / "a.ndjson", QUERIES[query])
+    assert written(tmp_path / "a.ndjson") == sorted(call for call in made if window.first <= call[0] <= window.last)
+    assert receipt.complete
+
+
+@pytest.mark.parametrize("query", QUERIES)
+async def test_an_empty_account(query, tmp_path):
+    """Nothing at all is a complete pull of nothing."""
+    async with serving("inclusive", []) as (api, client):
+        receipt = await pull(client, tmp_path / "a.ndjson", QUERIES[query])
+    assert (receipt.records, receipt.counted, receipt.complete) == (0, 0, True)
+    assert (tmp_path / "a.ndjson").read_bytes() == b""
+    assert len(api.asked) <= 6

@@ -1,0 +1,584 @@
+"""The certifier: each kind of proof, what it costs, and what is said where nothing can be proved."""
+
+from __future__ import annotations
+
+import contextlib
+from random import Random
+
+import pytest
+
+from servetel_async import CallQuery, OutOfWindowError, PagingError, Retry, ServetelClient
+from servetel_async.bulk.certify import READINGS_OF_SECOND, Certified, Certifier, Flaw, merged
+from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.protocol.rows import Row
+from servetel_async.protocol.windows import Window
+from tests.bulk import fake_clock
+from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
+
+HOUR = Window.of("2024-05-06 09:00:00", "2024-05-06 09:59:59")
+NINE = Window.of("2024-05-06 09:00:00", "2024-05-06 09:00:00")
+QUICK = Retry(attempts=1, base=0.001, cap=0.001, throttled_base=0.001, throttled_cap=0.001)
+
+
+def at(*times):
+    """Calls at these times of the day."""
+    return calls_at(*(f"2024-05-06 {time}" for time in times))
+
+
+def spread(number):
+    """So many calls, no two of one second."""
+    return at(*(f"09:{second // 60:02}:{second % 60:02}" for second in range(0, number * 7, 7)))
+
+
+def ids(calls):
+    return [key for _, key in sorted(calls, key=lambda call: (call[0], call[1]), reverse=False)]
+
+
+class Reading:
+    """A server, and a certifier of its own."""
+
+    def __init__(self, server, fetcher, certifier):
+        self.server = server
+        self.fetcher = fetcher
+        self.certifier = certifier
+        self.tally = Tally()
+
+    async def read(self, window=HOUR, first=None):
+        return await self.certifier.read(window, self.tally, first)
+
+    def assert_whole(self, found, window=HOUR):
+        """Every call of the window is there once, newest first, and nothing is said against it."""
+        inside = [call for call in self.server.calls if window.first <= call[0] <= window.last]
+        assert sorted((row.start, row.id) for row in found.calls) == sorted(inside)
+        assert [row.start for row in found.calls] == sorted((row.start for row in found.calls), reverse=True)
+        assert found.flaws == []
+
+
+@contextlib.asynccontextmanager
+async def reading(calls, habit=None, *, page_size=5, fast=False, total=True, **options):
+    async with (
+        SmallServer(calls, habit, **options) as server,
+        ServetelClient("token-123456", base_url=server.base_url, rate=None, retry=QUICK) as client,
+    ):
+        client.count_is_total = total
+        fetcher = Fetcher(client, CallQuery(), page_size=page_size, concurrency=4, patience=1800)
+        yield Reading(server, fetcher, Certifier(fetcher, fast=fast))
+        assert not client._tasks
+
+
+# Leaves
+
+
+@pytest.mark.parametrize("number", [0, 1, 5])
+async def test_a_leaf(number):
+    """What one response holds whole is proved by it: one request."""
+    async with reading(spread(number)) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert (found.counted, dict(found.kinds), found.duplicates) == (number, {"leaf": 1}, 0)
+        assert len(case.server.asked) == 1
+
+
+async def test_a_first_page_that_is_there_already():
+    """It is not asked for again."""
+    async with reading(spread(4)) as case:
+        page = await case.fetcher.page(HOUR, 1, Tally())
+        case.assert_whole(await case.read(first=page))
+        assert len(case.server.asked) == 1
+
+
+async def test_a_leaf_with_the_same_call_twice():
+    """Two records that are one call are one; the count says two, so nothing is proved, and it is said."""
+    twice = at("09:00:00") * 2
+    async with reading(twice) as case:
+        found = await case.read()
+        assert len(found.calls) == 1
+        assert found.duplicates == 1
+        assert [flaw.why for flaw in found.flaws] == ["the API counts 2 and gave 1 different calls"]
+        assert not found.flaws[0].lost
+
+
+# Counted and repaired
+
+
+@pytest.mark.parametrize("number", [6, 10, 11, 23])
+async def test_counted(number):
+    """Several pages without a cut second: one request a page, the last one after all others."""
+    async with reading(spread(number)) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert (found.counted, dict(found.kinds)) == (number, {"counted": 1})
+        pages = [asked.page for asked in case.server.asked]
+        assert sorted(pages) == list(range(1, -(-number // 5) + 1))
+        assert pages[-1] == max(pages)
+
+
+async def test_repaired():
+    """A second that a page edge cuts is read alone, once; the pages' own calls of it do not count."""
+    async with reading(at(*["09:30:00"] * 4, "09:40:00", "09:40:01", "09:10:00")) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert (found.counted, dict(found.kinds)) == (7, {"repaired": 1})
+        assert case.server.windows[("2024-05-06 09:30:00", "2024-05-06 09:30:00")] == 1
+        assert len(case.server.asked) == 3
+
+
+async def test_ties_in_another_order_each_time():
+    """A call that the shuffled edge hid is found, one that it showed twice is there once."""
+    random = Random(1)
+    calls = at(*["09:30:00"] * 4, "09:40:00", "09:40:01", "09:40:02", "09:10:00")
+
+    def habit(asked):
+        asked.found.sort(key=lambda call: (call[0], random.random()), reverse=True)
+        return HONEST
+
+    for _ in range(10):
+        async with reading(calls, habit) as case:
+            found = await case.read()
+            case.assert_whole(found)
+            assert found.counted == 8
+
+
+async def test_fast_leaves_cut_seconds_as_they_came():
+    """As long as counts agree nothing is read again."""
+    calls = at(*["09:30:00"] * 4, "09:40:00", "09:40:01", "09:10:00")
+    async with reading(calls, fast=True) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert dict(found.kinds) == {"counted": 1}
+        assert len(case.server.asked) == 2
+
+
+async def test_fast_still_needs_the_counts_to_agree():
+    """A call that came twice and another that did not come are found out, and read another way."""
+    calls = at(*["09:30:00"] * 4, "09:40:00", "09:40:01", "09:10:00")
+    hidden = []
+
+    def habit(asked):
+        if asked.page == 2 and asked.window == (HOUR.first, HOUR.last):
+            hidden.append(asked)
+            return Answer(rows=[asked.found[4], *asked.rows[1:]])  # the first page's last call again
+        return HONEST
+
+    async with reading(calls, habit, fast=True) as case:
+        case.assert_whole(await case.read())
+        assert hidden
+
+
+# Moving lists
+
+
+async def test_a_list_that_moved_is_read_again():
+    """The count before and after differ: the second reading proves it."""
+    calls = spread(12)
+
+    def habit(asked):
+        if asked.nth == 3:
+            case.server.calls.insert(0, ("2024-05-06 09:59:59", "late"))
+            asked.found.insert(0, case.server.calls[0])
+        return HONEST
+
+    async with reading(calls, habit) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert (found.counted, dict(found.kinds)) == (13, {"counted": 1})
+
+
+async def test_a_list_that_never_stops_moving_is_cut():
+    """Each piece is a leaf: one response, in which nothing can move."""
+    calls = spread(30)
+
+    def habit(asked):
+        if asked.page == 2 and asked.window == (HOUR.first, HOUR.last):
+            return Answer(count=99)
+        return HONEST
+
+    async with reading(calls, habit) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert found.counted == 30
+        assert set(found.kinds) <= {"leaf", "counted"}
+
+
+async def test_a_short_page_is_asked_for_again():
+    """A page whose length disagrees with the count is read up to three times before all is read again."""
+    calls = spread(12)
+    seen = []
+
+    def habit(asked):
+        if asked.page == 2:
+            seen.append(asked)
+            return Answer(rows=asked.rows[:2]) if len(seen) < 3 else HONEST
+        return HONEST
+
+    async with reading(calls, habit) as case:
+        case.assert_whole(await case.read())
+        assert len(seen) == 3
+        assert len(case.server.asked) == 5
+
+
+async def test_a_short_first_page():
+    """It is no cap that nobody knew: the second page tells."""
+    calls = spread(12)
+
+    def habit(asked):
+        return Answer(rows=asked.rows[:2]) if asked.nth == 1 else HONEST
+
+    async with reading(calls, habit) as case:
+        case.assert_whole(await case.read())
+        assert case.fetcher.source.page_cap is None
+        assert case.fetcher.page_size == 5
+
+
+async def test_an_empty_first_page_of_a_list_that_is_not():
+    """An empty page never means an empty list, as long as the count says more."""
+    calls = spread(12)
+    async with reading(calls, lambda asked: Answer(rows=[]) if asked.nth == 1 else HONEST) as case:
+        case.assert_whole(await case.read())
+
+
+async def test_a_page_that_lost_its_count():
+    """A reply without one, once, is read again."""
+    calls = spread(12)
+    async with reading(calls, lambda asked: Answer(no_count=True) if asked.nth == 3 else HONEST) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert found.counted == 12
+
+
+# Seconds
+
+
+async def test_a_second_of_more_than_a_page():
+    """Read until the union of the readings is what the server counts."""
+    random = Random(2)
+
+    def habit(asked):
+        random.shuffle(asked.found)
+        return HONEST
+
+    async with reading(at(*["09:00:00"] * 12), habit) as case:
+        found = await case.read(NINE)
+        case.assert_whole(found, NINE)
+        assert found.counted == 12
+        assert set(found.kinds) <= {"repeated", "counted"}
+
+
+async def test_a_repeated_second_within_a_window():
+    """A window that holds such a second is whole too."""
+    random = Random(3)
+    calls = [*at(*["09:30:00"] * 12), *at("09:10:00", "09:20:00")]
+
+    def habit(asked):
+        asked.found.sort(key=lambda call: (call[0], random.random()), reverse=True)
+        return HONEST
+
+    async with reading(calls, habit) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert found.counted == 14
+
+
+async def test_a_second_whose_calls_never_all_come_is_said():
+    """After its readings the second is named, with what was found of it."""
+    calls = at(*["09:00:00"] * 12)
+
+    def habit(asked):
+        return Answer(rows=[call for call in asked.rows if call[1] != "call-0003"])
+
+    async with reading(calls, habit) as case:
+        found = await case.read(NINE)
+        assert len(found.calls) == 11
+        assert [(flaw.first, flaw.last, flaw.lost) for flaw in found.flaws] == [(NINE.first, NINE.last, False)]
+        assert "12" in found.flaws[0].why
+        assert len(case.server.asked) <= READINGS_OF_SECOND * 9
+
+
+async def test_a_second_that_lost_a_call_meanwhile():
+    """A call that was deleted between readings is not put into the union for ever."""
+    calls = at(*["09:00:00"] * 4)
+
+    def habit(asked):
+        if asked.nth == 1:
+            return Answer(count=5)
+        if asked.nth == 2:
+            case.server.calls = calls[1:]
+            asked.found[:] = calls[1:]
+        return HONEST
+
+    async with reading(calls, habit) as case:
+        found = await case.read(NINE)
+        assert [row.id for row in found.calls] == ["call-0001", "call-0002", "call-0003"]
+        assert found.flaws == []
+
+
+# Ghosts
+
+
+def ghost(second):
+    """A server that counts one call more than there is wherever this second is asked for."""
+
+    def habit(asked):
+        return Answer(count=len(asked.found) + (asked.first <= second <= asked.last))
+
+    return habit
+
+
+async def test_a_ghost_is_named_to_the_second():
+    """The count says one more, for ever: everything else is proved, and its second is named."""
+    second = "2024-05-06 09:17:23"
+    async with reading(spread(40), ghost(second)) as case:
+        found = await case.read()
+        assert len(found.calls) == 40
+        assert found.counted == 41
+        assert [(flaw.first, flaw.last, flaw.lost) for flaw in found.flaws] == [(second, second, False)]
+        assert found.flaws[0].why == "the API counts 1 and gave a first page of 0"
+
+
+async def test_a_ghost_does_not_cost_the_world():
+    """Halving finds it in few requests."""
+    async with reading(spread(40), ghost("2024-05-06 09:17:23")) as case:
+        await case.read()
+        assert len(case.server.asked) < 150
+
+
+async def test_a_count_that_is_always_one_too_many_does_not_cost_the_world():
+    """A server that adds one to every count: it is said that nothing is proved, without asking for every second."""
+    async with reading(spread(40), lambda asked: Answer(count=len(asked.found) + 1)) as case:
+        found = await case.read(Window.of("2024-05-06 09:00:00", "2024-05-06 09:04:59"))
+        assert len(found.calls) == 40
+        assert found.flaws
+        assert len(case.server.asked) < 500
+
+
+# Orders
+
+
+def oldest_first(asked):
+    asked.found.reverse()
+    return HONEST
+
+
+async def test_another_order_is_read_in_leaves():
+    """Pages that are not in the order of time prove nothing; one response each does."""
+    async with reading(spread(30), oldest_first) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert set(found.kinds) == {"leaf"}
+        assert found.counted == 30
+
+
+async def test_the_order_is_learned_once():
+    """The next window is cut without reading its pages first."""
+    async with reading(spread(30), oldest_first) as case:
+        await case.read()
+        before = len(case.server.asked)
+        case.assert_whole(await case.read())
+        assert max(asked.page for asked in case.server.asked[before:]) == 1
+
+
+async def test_another_order_and_a_second_of_more_than_a_page():
+    """Such a second is still read until the union of its readings is whole."""
+    random = Random(4)
+    calls = [*spread(20), *at(*["09:30:00"] * 12)]
+    calls = [(start, f"call-{number:04}") for number, (start, _) in enumerate(calls)]
+
+    def habit(asked):
+        random.shuffle(asked.found)
+        return HONEST
+
+    async with reading(calls, habit) as case:
+        case.assert_whole(await case.read())
+
+
+# Caps
+
+
+@pytest.mark.parametrize("number", [3, 5, 6, 10, 17])
+async def test_a_silent_cap(number):
+    """A server that gives five where ten were asked for: learned once, nothing lost."""
+
+    def habit(asked):
+        asked.limit = min(asked.limit, 5)
+        return HONEST
+
+    async with reading(spread(number), habit, page_size=10) as case:
+        case.assert_whole(await case.read())
+        assert case.fetcher.source.page_cap == (5 if number > 5 else None)
+        assert case.fetcher.page_size == (5 if number > 5 else 10)
+        case.assert_whole(await case.read())
+
+
+# Walks
+
+
+@pytest.mark.parametrize("mode", ["missing", "page"])
+@pytest.mark.parametrize("number", [0, 4, 5, 6, 10, 23])
+async def test_a_server_without_a_total_is_walked(mode, number):
+    """To an empty page, which is asked for twice; a window that one page holds may be proved by its count."""
+
+    def habit(asked):
+        return Answer(no_count=True) if mode == "missing" else Answer(count=len(asked.rows))
+
+    async with reading(spread(number), habit, total=False) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        walked = mode == "missing" or number > 5
+        assert dict(found.kinds) == ({"walked": 1} if walked else {"leaf": 1})
+        assert found.counted == (None if walked else number)
+        assert case.certifier.walks is walked
+
+
+async def test_a_walk_repairs_cut_seconds():
+    """Edges are read alone there too; with ``fast`` they are not."""
+    calls = at(*["09:30:00"] * 4, "09:40:00", "09:40:01", "09:10:00")
+    alone = ("2024-05-06 09:30:00", "2024-05-06 09:30:00")
+    for fast in (False, True):
+        async with reading(calls, lambda _: Answer(no_count=True), total=False, fast=fast) as case:
+            case.assert_whole(await case.read())
+            assert (case.server.windows[alone] > 0) is not fast
+
+
+async def test_an_empty_page_that_was_none_does_not_end_a_walk():
+    """It is asked for again, and the walk goes on."""
+    calls = spread(23)
+    async with reading(calls, lambda asked: Answer(no_count=True, rows=[] if asked.nth == 4 else None), total=False) as case:
+        case.assert_whole(await case.read())
+
+
+async def test_a_walk_with_a_hole_is_walked_again():
+    """A page that was short in the middle."""
+    calls = spread(23)
+    short = []
+
+    def habit(asked):
+        if asked.page == 3 and not short:
+            short.append(asked)
+            return Answer(no_count=True, rows=asked.rows[:2])
+        return Answer(no_count=True)
+
+    async with reading(calls, habit, total=False) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert found.kinds == {"walked": 1}
+
+
+async def test_a_walk_that_never_agrees_is_said():
+    """Holes in every pass: what was found is there, and the window is named."""
+    calls = spread(23)
+
+    def habit(asked):
+        return Answer(no_count=True, rows=asked.rows[:2] if asked.page == 3 else None)
+
+    async with reading(calls, habit, total=False) as case:
+        found = await case.read(Window.of(calls[0][0], calls[0][0]))
+        assert found.flaws == []
+        found = await case.read()
+        case.server.calls = calls
+        lost = set(calls) - {(row.start, row.id) for row in found.calls}
+        assert found.flaws or not lost
+
+
+async def test_the_same_page_for_ever_ends_a_walk():
+    """A server that does not heed the page number has no end."""
+    calls = spread(23)
+    async with reading(calls, lambda asked: Answer(no_count=True, rows=asked.found[:5]), total=False) as case:
+        with pytest.raises(PagingError, match="came again"):
+            await case.read()
+
+
+async def test_a_walk_may_be_capped():
+    """Pages are as long as the server makes them."""
+
+    def habit(asked):
+        asked.limit = min(asked.limit, 3)
+        return Answer(no_count=True)
+
+    async with reading(spread(11), habit, total=False) as case:
+        case.assert_whole(await case.read())
+
+
+# Pages that do not come
+
+
+def test_a_poisoned_second_costs_one_second():
+    """A record that breaks the server is closed in: only its second is lost, and it is said."""
+    calls = spread(60)
+    bad = calls[33]
+
+    def habit(asked):
+        return Answer(status=500) if bad in asked.rows else HONEST
+
+    async def main():
+        async with reading(calls, habit) as case:
+            await case.fetcher.page(NINE, 1, Tally())
+            found = await case.read()
+            assert [(flaw.first, flaw.last, flaw.lost) for flaw in found.flaws] == [(bad[0], bad[0], True)]
+            assert len(found.calls) == 59
+            assert found.counted is None
+            assert case.certifier.lost is not None
+            assert case.certifier.lost.status == 500
+            assert len(case.server.asked) < 600
+
+    fake_clock.run(main())
+
+
+def test_pages_that_became_smaller():
+    """Two timeouts: the window is read again from its beginning with half the page size."""
+    calls = spread(60)
+
+    def habit(asked):
+        return Answer(after=3600) if asked.limit > 25 else HONEST
+
+    async def main():
+        async with reading(calls, habit, page_size=20) as case:
+            await case.fetcher.page(HOUR, 1, Tally())
+            case.fetcher.page_size = 40
+            case.assert_whole(await case.read())
+            assert case.fetcher.page_size == 20
+
+    fake_clock.run(main())
+
+
+def test_pages_that_become_smaller_in_the_middle():
+    """Pages of two sizes are never counted together."""
+    calls = spread(60)
+
+    def habit(asked):
+        return Answer(after=3600) if asked.limit > 15 and asked.page > 1 else HONEST
+
+    async def main():
+        async with reading(calls, habit, page_size=20) as case:
+            case.assert_whole(await case.read())
+            assert case.fetcher.page_size == 10
+
+    fake_clock.run(main())
+
+
+async def test_calls_outside_of_the_window_end_it():
+    """Records of other dates are never written."""
+    calls = spread(3)
+    async with reading(calls, lambda _: Answer(rows=[("2019-01-01 00:00:00", "old")], count=1)) as case:
+        with pytest.raises(OutOfWindowError):
+            await case.read()
+
+
+# Putting together
+
+
+def test_merged():
+    """Calls are ordered, counts and duplicates added, kinds and flaws collected."""
+    old, new = Row(b"{}", "a", "2024-05-06 09:00:00"), Row(b"{}", "b", "2024-05-06 09:00:01")
+    flaw = Flaw("x", "y", "z")
+    first, second = Certified([old], 1, 2), Certified([new], 1, 3, flaws=[flaw])
+    first.kinds.update(leaf=1)
+    second.kinds.update(leaf=2, counted=1)
+    whole = merged([first, second])
+    assert (whole.calls, whole.counted, whole.duplicates, whole.flaws) == ([new, old], 2, 5, [flaw])
+    assert whole.kinds == {"leaf": 3, "counted": 1}
+
+
+def test_merged_without_a_count():
+    """One part that nobody counted leaves the whole uncounted."""
+    assert merged([Certified([], 1), Certified([], None)]).counted is None
+    assert merged([Certified([], 0), Certified([], 0)]).counted == 0

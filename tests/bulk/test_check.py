@@ -1,0 +1,115 @@
+"""Check: a receipt against what the API counts now, and a file against its digest; and the doctor's probe."""
+
+from __future__ import annotations
+
+import pytest
+
+from servetel_async import CallQuery, ConfigurationError
+from servetel_async.bulk.check import check
+from servetel_async.bulk.doctor import probe
+from servetel_async.emulator import Dataset
+from servetel_async.page_source import Bounds
+
+
+@pytest.mark.parametrize("name", ["a.ndjson", "a.db", "a.csv.gz"])
+async def test_what_has_not_changed_agrees(connect, dataset, query, tmp_path, name):
+    """Every window counts what it counted, and a file is the one that was written."""
+    _, client = await connect(dataset, page_size=5)
+    await client.pull(tmp_path / name, query=query)
+    report = await check(client, tmp_path / name)
+    assert report.agrees
+    assert report.changed == ()
+    assert report.file_agrees is (None if name == "a.db" else True)
+    assert str(report).endswith("all of it agrees")
+
+
+async def test_windows_that_changed_are_named(connect, dataset, query, tmp_path):
+    """A late call and one that has left, each in its window; no more than ten are named."""
+    api, client = await connect(dataset, page_size=1)
+    await client.pull(tmp_path / "a.ndjson", query=query)
+    late = api.insert_late("2024-05-20 12:00:00")
+    report = await check(client, tmp_path / "a.ndjson")
+    assert not report.agrees
+    assert [(each.counted_now - each.counted_then) for each in report.changed] == [1]
+    assert report.changed[0].first <= "2024-05-20 12:00:00" <= report.changed[0].last
+    assert "it does not agree" in str(report)
+    for call in [late, *dataset.ids[::2]]:
+        api.delete(call)
+    report = await check(client, tmp_path / "a.ndjson")
+    assert f"and {len(report.changed) - 10} more windows that differ" in str(report)
+
+
+async def test_a_file_that_was_changed_does_not_agree(connect, dataset, query, tmp_path):
+    """One byte more, or no file at all."""
+    _, client = await connect(dataset)
+    await client.pull(tmp_path / "a.ndjson", query=query)
+    with (tmp_path / "a.ndjson").open("ab") as file:
+        file.write(b"\n")
+    report = await check(client, tmp_path / "a.ndjson")
+    assert (report.agrees, report.file_agrees) == (False, False)
+    assert "not the one that the receipt tells of" in str(report)
+    (tmp_path / "a.ndjson").unlink()
+    assert (await check(client, tmp_path / "a.ndjson")).file_agrees is False
+
+
+async def test_a_receipt_of_other_filters_is_not_compared(connect, dataset, query, tmp_path):
+    """Filters are not kept, so they are given again; the right ones agree."""
+    _, client = await connect(dataset)
+    await client.pull(tmp_path / "a.ndjson", query=query, direction="inbound")
+    with pytest.raises(ConfigurationError, match="other filters"):
+        await check(client, tmp_path / "a.ndjson")
+    assert (await check(client, tmp_path / "a.ndjson", CallQuery(direction="inbound"))).agrees
+
+
+@pytest.mark.parametrize("content", [None, b"{}", b"\xff"])
+async def test_without_a_receipt_there_is_nothing_to_check(connect, dataset, tmp_path, content):
+    """None there, or one that nobody can read: known before any request."""
+    api, client = await connect(dataset)
+    if content is not None:
+        (tmp_path / "a.ndjson.receipt.json").write_bytes(content)
+    with pytest.raises(ConfigurationError, match="receipt"):
+        await check(client, tmp_path / "a.ndjson")
+    assert api.requests == []
+
+
+async def test_the_probe_finds_out_what_the_server_does(connect, tmp_path):
+    """Cap, count, bounds, order, ties."""
+    day = Dataset.range("2024-05-06", "2024-05-06", calls=300)
+    api, client = await connect(day, limit_cap=50)
+    for _ in range(3):
+        api.insert("2024-05-06 23:59:59")
+    found = await probe(client)
+    assert (found.page_cap, found.count_is_total, found.bounds) == (50, True, Bounds(0, 0))
+    assert (found.newest_first, found.ties_stable, found.calls) == (True, True, 303)
+    assert "50 calls at most" in str(found)
+    assert (client.page_cap, client.count_is_total) == (50, True)
+    assert len(api.requests) < 12
+
+
+async def test_the_probe_sees_ties_that_change_places(connect):
+    """Calls of one second in another order each time."""
+    day = Dataset.range("2024-05-06", "2024-05-06", calls=30)
+    api, client = await connect(day, shuffle_ties=True)
+    for _ in range(40):
+        api.insert("2024-05-06 23:59:59")
+    assert (await probe(client)).ties_stable is False
+
+
+@pytest.mark.parametrize(("mode", "said"), [("page", "not the total"), ("missing", "not the total")])
+async def test_the_probe_tells_a_count_that_is_none(connect, dataset, mode, said):
+    """It counts the page, or nothing."""
+    _, client = await connect(dataset, count_mode=mode)
+    found = await probe(client)
+    assert found.count_is_total is False
+    assert found.page_cap is None
+    assert said in str(found)
+
+
+async def test_an_account_without_calls_tells_little(connect, dataset):
+    """What is not known is said to be so."""
+    api, client = await connect(dataset)
+    for call in dataset.ids:
+        api.delete(call)
+    found = await probe(client)
+    assert (found.bounds, found.newest_first, found.ties_stable, found.count_is_total) == (None, None, None, None)
+    assert "not known" in str(found)

@@ -1,0 +1,300 @@
+"""Concurrency: slots in the order of priority, as many as the server bears, and none is ever lost."""
+
+from __future__ import annotations
+
+import asyncio
+from random import Random
+
+import anyio
+import pytest
+
+from servetel_async.bulk.concurrency import Concurrency
+
+
+class Holders:
+    """Tasks that hold a slot until they are let go, and note in which order they got it."""
+
+    def __init__(self, concurrency):
+        self.concurrency = concurrency
+        self.got = []
+        self.holding = 0
+        self.peak = 0
+        self.gates = {}
+
+    def start(self, name, priority=0.0):
+        self.gates[name] = asyncio.Event()
+        return asyncio.create_task(self._hold(name, priority))
+
+    async def _hold(self, name, priority):
+        async with self.concurrency.slot(priority):
+            self.got.append(name)
+            self.holding += 1
+            self.peak = max(self.peak, self.holding)
+            try:
+                await self.gates[name].wait()
+            finally:
+                self.holding -= 1
+
+
+async def turns(number=10):
+    for _ in range(number):
+        await asyncio.sleep(0)
+
+
+def assert_free(concurrency):
+    """No slot is taken and nobody waits."""
+    assert concurrency._taken == 0
+    assert concurrency._waiting == []
+
+
+# Arithmetic
+
+
+def test_it_begins_with_the_most():
+    """A server that bears it is not kept waiting."""
+    assert Concurrency(8).limit == 8
+
+
+@pytest.mark.parametrize(
+    ("most", "shrinks", "limit"), [(8, 1, 4), (8, 2, 2), (8, 3, 1), (8, 9, 1), (1, 1, 1), (5, 1, 2.5), (5, 2, 1.25), (3, 2, 1)]
+)
+async def test_it_halves_down_to_one(most, shrinks, limit):
+    """Each new complaint halves, and one request is always allowed."""
+    concurrency = Concurrency(most)
+    for moment in range(shrinks):
+        concurrency.shrink(moment + 0.5, moment + 1)
+    assert concurrency.limit == limit
+
+
+async def test_complaints_of_one_moment_halve_once():
+    """What was sent before the last complaint says nothing new; what was sent after it does."""
+    concurrency = Concurrency(8)
+    concurrency.shrink(sent_at=1, now=5)
+    concurrency.shrink(sent_at=4, now=6)
+    concurrency.shrink(sent_at=5, now=7)
+    assert concurrency.limit == 4
+    concurrency.shrink(sent_at=5.1, now=8)
+    assert concurrency.limit == 2
+
+
+async def test_it_grows_by_one_a_round():
+    """As many good replies as there are slots are worth about one more slot; never more than the most."""
+    concurrency = Concurrency(8)
+    concurrency.restart()
+    assert concurrency.limit == 1
+    concurrency.grow()
+    assert concurrency.limit == 2
+    concurrency.grow()
+    concurrency.grow()
+    assert concurrency.limit == pytest.approx(2.9)
+    for _ in range(100):
+        concurrency.grow()
+    assert concurrency.limit == 8
+
+
+# Slots
+
+
+async def test_no_more_than_the_limit(loop_tasks):
+    """Of ten that want one of three, three have it."""
+    holders = Holders(Concurrency(3))
+    tasks = [holders.start(number) for number in range(10)]
+    await turns()
+    assert holders.got == [0, 1, 2]
+    for number in range(10):
+        holders.gates[number].set()
+    await asyncio.gather(*tasks)
+    assert holders.peak == 3
+    assert_free(holders.concurrency)
+
+
+async def test_the_smallest_priority_is_served_first(loop_tasks):
+    """Whoever waits is served by priority, and in the order of arrival among equals."""
+    holders = Holders(Concurrency(1))
+    tasks = [holders.start("first", 99)]
+    await turns()
+    tasks += [holders.start(name, priority) for name, priority in (("c", 3), ("a2", 1), ("b", 2), ("a3", 1), ("z", float("-inf")))]
+    await turns()
+    for gate in holders.gates.values():
+        gate.set()
+    await asyncio.gather(*tasks)
+    assert holders.got == ["first", "z", "a2", "a3", "b", "c"]
+
+
+async def test_a_newcomer_does_not_pass_the_queue(loop_tasks):
+    """A slot that is given back goes to who waits, even if another one asks in that moment."""
+    holders = Holders(Concurrency(1))
+    tasks = [holders.start("first"), holders.start("second", 5)]
+    await turns()
+    holders.gates["first"].set()
+    tasks.append(holders.start("third", 9))
+    await turns()
+    assert holders.got == ["first", "second"]
+    for gate in holders.gates.values():
+        gate.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_less_slots_bite_as_they_come_back(loop_tasks):
+    """Requests under way are not ended; new ones begin only below the new limit."""
+    holders = Holders(Concurrency(4))
+    tasks = [holders.start(number) for number in range(8)]
+    await turns()
+    holders.concurrency.shrink(1, 2)
+    for number in range(3):
+        holders.gates[number].set()
+        await turns()
+        assert holders.holding == max(3 - number, 2)
+    assert holders.got == [0, 1, 2, 3, 4]
+    for gate in holders.gates.values():
+        gate.set()
+    await asyncio.gather(*tasks)
+    assert_free(holders.concurrency)
+
+
+async def test_growth_wakes_who_waits(loop_tasks):
+    """A new slot is used at once, not when the next one comes back."""
+    concurrency = Concurrency(2)
+    concurrency.restart()
+    holders = Holders(concurrency)
+    tasks = [holders.start(number) for number in range(3)]
+    await turns()
+    assert holders.got == [0]
+    concurrency.grow()
+    await turns()
+    assert holders.got == [0, 1]
+    for gate in holders.gates.values():
+        gate.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_an_error_gives_the_slot_back():
+    """However the request ends."""
+    concurrency = Concurrency(1)
+    with pytest.raises(KeyError):
+        async with concurrency.slot(0):
+            raise KeyError
+    assert_free(concurrency)
+
+
+# Cancellation
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_cancelled_waiter_leaves_the_queue(loop_tasks, times):
+    """Cancelled once or twice: it takes nothing, and who waits behind it is served."""
+    holders = Holders(Concurrency(1))
+    tasks = [holders.start("first"), holders.start("second"), holders.start("third")]
+    await turns()
+    for _ in range(times):
+        tasks[1].cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await tasks[1]
+    holders.gates["first"].set()
+    holders.gates["third"].set()
+    await asyncio.gather(tasks[0], tasks[2])
+    assert holders.got == ["first", "third"]
+    assert_free(holders.concurrency)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_cancelled_in_the_moment_it_was_given_the_slot(loop_tasks, times):
+    """The slot goes on to the next one."""
+    holders = Holders(Concurrency(1))
+    tasks = [holders.start("first"), holders.start("second"), holders.start("third")]
+    await turns()
+    holders.gates["first"].set()
+    while holders.holding:  # given back, and given to the second, who has not run yet
+        await asyncio.sleep(0)
+    assert holders.got == ["first"]
+    assert holders.concurrency._taken == 1
+    for _ in range(times):
+        tasks[1].cancel()
+    holders.gates["third"].set()
+    await asyncio.wait(tasks)
+    assert tasks[1].cancelled()
+    assert holders.got == ["first", "third"]
+    assert_free(holders.concurrency)
+
+
+async def test_a_cancel_scope_around_a_waiter(loop_tasks):
+    """anyio's cancellation is the same."""
+    holders = Holders(Concurrency(1))
+    task = holders.start("first")
+    await turns()
+    with anyio.CancelScope() as scope:
+        asyncio.get_running_loop().call_soon(scope.cancel)
+        async with holders.concurrency.slot(0):
+            raise AssertionError("no slot was free")
+    assert scope.cancelled_caught
+    holders.gates["first"].set()
+    await task
+    assert_free(holders.concurrency)
+
+
+async def test_a_cancelled_holder_gives_it_back(loop_tasks):
+    """Also when it is cancelled twice."""
+    holders = Holders(Concurrency(1))
+    task, next_one = holders.start("first"), holders.start("second")
+    await turns()
+    task.cancel()
+    task.cancel()
+    await turns()
+    assert holders.got == ["first", "second"]
+    holders.gates["second"].set()
+    await next_one
+    assert_free(holders.concurrency)
+
+
+async def test_cancelled_waiters_in_the_middle_of_the_queue(loop_tasks):
+    """The dead are passed over, wherever they stand."""
+    holders = Holders(Concurrency(1))
+    tasks = [holders.start(number, number) for number in range(6)]
+    await turns()
+    for number in (1, 3, 4):
+        tasks[number].cancel()
+    await turns()
+    for gate in holders.gates.values():
+        gate.set()
+    await asyncio.wait(tasks)
+    assert holders.got == [0, 2, 5]
+    assert_free(holders.concurrency)
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_no_slot_is_lost_whatever_happens(loop_tasks, seed):
+    """Random arrivals, ends, cancellations, growth and shrinking: never over the most, and in the end all is free."""
+    random = Random(seed)
+    holders = Holders(Concurrency(random.randint(1, 4)))
+    tasks = {}
+    for step in range(200):
+        choice = random.random()
+        if choice < 0.4:
+            tasks[step] = holders.start(step, random.randint(0, 3))
+        elif choice < 0.6 and tasks:
+            tasks[random.choice(list(tasks))].cancel()
+        elif choice < 0.85 and tasks:
+            holders.gates[random.choice(list(tasks))].set()
+        elif choice < 0.9:
+            holders.concurrency.shrink(step, step)
+        elif choice < 0.92:
+            holders.concurrency.restart()
+        else:
+            holders.concurrency.grow()
+        if random.random() < 0.6:
+            await asyncio.sleep(0)
+        assert holders.holding <= holders.concurrency._most
+        assert holders.concurrency._taken >= holders.holding
+    for gate in holders.gates.values():
+        gate.set()
+    await asyncio.wait(tasks.values())
+    assert_free(holders.concurrency)
+
+
+@pytest.fixture
+async def loop_tasks():
+    """No task is left at the end."""
+    before = asyncio.all_tasks()
+    yield
+    await turns(3)
+    assert asyncio.all_tasks() - before - {asyncio.current_task()} == set()

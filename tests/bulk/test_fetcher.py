@@ -1,0 +1,565 @@
+"""The fetcher: what is tried again, for how long, with which page size, and what it costs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import anyio
+import pytest
+
+from servetel_async import (
+    AuthenticationError,
+    BodyTooLargeError,
+    CallQuery,
+    MalformedResponseError,
+    PagingError,
+    RequestRejectedError,
+    RequestTimeoutError,
+    Retry,
+    ServerError,
+    ServetelClient,
+    StreamClosedError,
+    Timeouts,
+)
+from servetel_async.bulk.fetcher import (
+    SMALLEST_PAGE,
+    TRIES,
+    Fetcher,
+    PageLostError,
+    PageTooSlowError,
+    Tally,
+    widened,
+)
+from servetel_async.page_source import Bounds
+from servetel_async.protocol.windows import Window
+from servetel_async.settings import LARGEST_PAGE
+from tests.bulk import fake_clock
+from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
+
+DAY = Window.of("2024-05-06 00:00:00", "2024-05-06 23:59:59")
+CALLS = calls_at(*(f"2024-05-06 09:{minute:02}:00" for minute in range(60)))
+SICK = Answer(status=500)
+
+
+@contextlib.asynccontextmanager
+async def fetching(habit=None, *, page_size=20, concurrency=4, patience=1800.0, attempts=2, warm=True):
+    """A server with this habit, and a fetcher that has had a good reply."""
+    async with (
+        SmallServer(CALLS) as server,
+        ServetelClient(
+            "token-123456", base_url=server.base_url, rate=None, retry=Retry(attempts=attempts), max_concurrency=concurrency
+        ) as client,
+    ):
+        fetcher = Fetcher(client, CallQuery(), page_size=page_size, concurrency=concurrency, patience=patience)
+        if warm:
+            await fetcher.page(DAY, 1, Tally())
+            server.asked.clear()
+        server.habit = habit or server.habit
+        yield server, fetcher
+        assert fetcher._concurrency._taken == 0
+        assert fetcher._concurrency._waiting == []
+        assert not client._tasks
+
+
+def on_clock(work):
+    """Run a test on the fake clock."""
+    return fake_clock.run(work())
+
+
+def first(times, answer):
+    """That answer so many times, then honest ones."""
+    return lambda asked: answer if asked.nth <= times else HONEST
+
+
+# Good pages
+
+
+async def test_a_page_is_counted():
+    """Pages, requests, rows and bytes go to its window and to the whole."""
+    async with fetching(warm=False) as (_, fetcher):
+        tally = Tally()
+        page = await fetcher.page(DAY, 2, tally)
+        assert (page.count, page.page, page.open()[2]) == (60, 2, 20)
+        assert (tally.pages, tally.requests, tally.retries, tally.rows) == (1, 1, 0, 20)
+        assert tally.received > 1000
+        assert tally == fetcher.total
+
+
+async def test_a_tally_takes_another_in():
+    """Number by number."""
+    tally = Tally(1, 2, 3, 4, 5)
+    tally.add(Tally(10, 20, 30, 40, 50))
+    assert tally == Tally(11, 22, 33, 44, 55)
+
+
+async def test_the_size_that_is_asked_for():
+    """Its own, unless another one is given; and never more than the server is known to give."""
+    async with fetching() as (server, fetcher):
+        await fetcher.page(DAY, 1, Tally())
+        await fetcher.page(DAY, 1, Tally(), size=7)
+        fetcher.source.page_cap = 5
+        capped = Fetcher(fetcher.source, CallQuery(), page_size=20, concurrency=1, patience=1)
+        await capped.page(DAY, 1, Tally())
+        assert [asked.limit for asked in server.asked] == [20, 7, 5]
+
+
+async def test_a_count_is_a_page_of_one():
+    """One request, whatever the page size."""
+    async with fetching() as (server, fetcher):
+        assert await fetcher.count(DAY, Tally()) == 60
+        assert [asked.limit for asked in server.asked] == [1]
+
+
+async def test_no_count_is_none():
+    """Where the server sends none."""
+    async with fetching(lambda _: Answer(no_count=True)) as (_, fetcher):
+        assert await fetcher.count(DAY, Tally()) is None
+
+
+async def test_each_page_is_told():
+    """``on_page`` is called after it was counted; its error is its caller's."""
+    async with fetching() as (_, fetcher):
+        before = fetcher.total.pages
+        told = []
+        fetcher.on_page = lambda: told.append(fetcher.total.pages - before)
+        await fetcher.page(DAY, 1, Tally())
+        await fetcher.page(DAY, 2, Tally())
+        assert told == [1, 2]
+        fetcher.on_page = lambda: 1 / 0
+        with pytest.raises(ZeroDivisionError):
+            await fetcher.page(DAY, 1, Tally())
+
+
+async def test_newer_windows_come_first():
+    """Whoever waits for a slot is served newest window first."""
+    async with fetching(concurrency=1) as (server, fetcher):
+        windows = [Window.of(f"2024-05-{day:02} 00:00:00", f"2024-05-{day:02} 23:59:59") for day in (2, 4, 3, 5)]
+        windows.append(Window(None, None))
+        await asyncio.gather(*(fetcher.page(window, 1, Tally()) for window in windows))
+        assert [asked.last[:10] for asked in server.asked] == ["2024-05-02", "~", "2024-05-05", "2024-05-04", "2024-05-03"]
+
+
+# Bounds
+
+
+@pytest.mark.parametrize(
+    ("bounds", "first_second", "last_second"),
+    [
+        (Bounds(), "2024-05-06 00:00:00", "2024-05-06 23:59:59"),
+        (Bounds(1, 0), "2024-05-05 23:59:59", "2024-05-06 23:59:59"),
+        (Bounds(0, 1), "2024-05-06 00:00:00", "2024-05-07 00:00:00"),
+        (Bounds(1, 1), "2024-05-05 23:59:59", "2024-05-07 00:00:00"),
+    ],
+)
+def test_widened(bounds, first_second, last_second):
+    """A side that the server leaves out is asked for a second more; an open side stays open."""
+    assert widened(DAY, bounds) == Window.of(first_second, last_second)
+    assert widened(Window(None, None), bounds) == Window(None, None)
+
+
+# Before the first good reply
+
+
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_a_server_that_never_answers_well(attempts):
+    """The client's own retries, and then its error."""
+
+    async def main():
+        async with fetching(lambda _: SICK, attempts=attempts, warm=False) as (server, fetcher):
+            tally = Tally()
+            with pytest.raises(ServerError):
+                await fetcher.page(DAY, 1, tally)
+            assert len(server.asked) == tally.requests == attempts
+            assert tally.retries == attempts - 1
+
+    on_clock(main)
+
+
+def test_the_first_page_may_need_the_clients_retries():
+    """Also those are counted."""
+
+    async def main():
+        async with fetching(first(2, SICK), attempts=3, warm=False) as (_, fetcher):
+            tally = Tally()
+            assert (await fetcher.page(DAY, 1, tally)).count == 60
+            assert (tally.requests, tally.retries, tally.pages) == (3, 2, 1)
+
+    on_clock(main)
+
+
+# While others come
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [SICK, Answer(status=503), Answer(status=429), Answer(body=b'{"count": 1, "resul'), Answer(body=b"<html>"), Answer(page=7)],
+    ids=["500", "503", "429", "cut", "html", "another page"],
+)
+def test_a_passing_failure_is_tried_again(answer):
+    """Three bad answers cost three retries and no error."""
+
+    async def main():
+        async with fetching(first(3, answer)) as (_, fetcher):
+            tally = Tally()
+            assert (await fetcher.page(DAY, 2, tally)).page == 2
+            assert (tally.requests, tally.retries, tally.pages) == (4, 3, 1)
+
+    on_clock(main)
+
+
+def test_backoffs_are_counted():
+    """What the fetcher waited is known."""
+
+    async def main():
+        async with fetching(first(3, SICK)) as (_, fetcher):
+            begun = asyncio.get_running_loop().time()
+            await fetcher.page(DAY, 1, Tally())
+            assert fetcher.waited == pytest.approx(asyncio.get_running_loop().time() - begun)
+            assert 0 < fetcher.waited < 0.5 + 1 + 2
+
+    on_clock(main)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(Answer(status=401), AuthenticationError), (Answer(status=422), RequestRejectedError), (Answer(status=400), RequestRejectedError)],
+)
+def test_what_is_final_is_raised_at_once(answer, error):
+    """It is nobody's weather."""
+
+    async def main():
+        async with fetching(lambda _: answer) as (server, fetcher):
+            with pytest.raises(error):
+                await fetcher.page(DAY, 1, Tally())
+            assert len(server.asked) == 1
+
+    on_clock(main)
+
+
+@pytest.mark.parametrize("page", [1, 3])
+def test_one_page_that_never_comes_is_lost(page):
+    """It is given up after its tries, although its failures looked like an outage; others still come."""
+
+    def habit(asked):
+        return SICK if asked.page == page and asked.limit == 20 else HONEST
+
+    async def main():
+        async with fetching(habit) as (server, fetcher):
+            tally = Tally()
+            with pytest.raises(PageLostError) as caught:
+                await fetcher.page(DAY, page, tally)
+            assert isinstance(caught.value.error, ServerError)
+            tries = [asked for asked in server.asked if asked.limit == 20]
+            assert TRIES <= len(tries) <= TRIES + 2
+            assert len(server.asked) <= len(tries) + 2
+            assert tally.requests == len(server.asked)
+            assert (await fetcher.page(DAY, 2, Tally())).page == 2
+
+    on_clock(main)
+
+
+def test_a_page_that_came_late_is_not_lost():
+    """One try less than too many."""
+
+    async def main():
+        bad = [0]
+
+        def habit(asked):
+            bad[0] += asked.page == 3
+            return SICK if asked.page == 3 and bad[0] < TRIES else HONEST
+
+        async with fetching(habit) as (_, fetcher):
+            assert (await fetcher.page(DAY, 3, Tally())).page == 3
+
+    on_clock(main)
+
+
+def test_a_lost_page_that_is_looked_at_alone_is_an_error():
+    """``sure_page`` gives the page or what the page met."""
+
+    async def main():
+        async with fetching(lambda asked: SICK if asked.page == 3 else HONEST) as (_, fetcher):
+            with pytest.raises(ServerError):
+                await fetcher.sure_page(DAY, 3, Tally())
+
+    on_clock(main)
+
+
+def test_when_nothing_comes_any_more_patience_ends_it():
+    """All pages at once: few requests, then the error."""
+
+    async def main():
+        async with fetching(lambda _: SICK, patience=300) as (server, fetcher):
+            begun = asyncio.get_running_loop().time()
+            results = await asyncio.gather(*(fetcher.page(DAY, page, Tally()) for page in (1, 2, 3)), return_exceptions=True)
+            assert {type(result) for result in results} == {ServerError}
+            assert asyncio.get_running_loop().time() - begun == pytest.approx(300, abs=5)
+            assert len(server.asked) < 40
+
+    on_clock(main)
+
+
+# Page sizes
+
+
+@pytest.mark.parametrize("size", [100, 40])
+def test_two_timeouts_halve_the_page_size(size):
+    """Whoever counts pages is told to begin again, with pages half as large."""
+
+    def habit(asked):
+        return Answer(after=3600) if asked.limit == size else HONEST
+
+    async def main():
+        async with fetching(habit) as (server, fetcher):
+            fetcher.page_size = size
+            with pytest.raises(PageTooSlowError):
+                await fetcher.page(DAY, 1, Tally())
+            assert fetcher.page_size == size // 2
+            assert len(server.asked) == 2
+            assert (await fetcher.page(DAY, 1, Tally())).limit == size // 2
+
+    on_clock(main)
+
+
+def test_pages_never_become_smaller_than_the_smallest():
+    """A page of ten that times out is just late."""
+
+    def habit(asked):
+        return Answer(after=3600) if asked.nth <= 3 else HONEST
+
+    async def main():
+        async with fetching(habit) as (_, fetcher):
+            fetcher.page_size = SMALLEST_PAGE
+            assert (await fetcher.page(DAY, 1, Tally())).limit == SMALLEST_PAGE
+
+    on_clock(main)
+
+
+@pytest.mark.parametrize(("size", "halved"), [(15, 10), (11, 10), (21, 10)])
+def test_the_last_halving_ends_at_the_smallest(size, halved):
+    """Not below it."""
+
+    async def main():
+        async with fetching(lambda _: Answer(after=3600)) as (_, fetcher):
+            fetcher.page_size = size
+            with pytest.raises(PageTooSlowError):
+                await fetcher.page(DAY, 1, Tally())
+            assert fetcher.page_size == halved
+
+    on_clock(main)
+
+
+def test_pages_that_were_asked_for_together_halve_once():
+    """Several that time out at once are one complaint about one size."""
+
+    async def main():
+        async with fetching(lambda asked: Answer(after=3600) if asked.limit > 50 else HONEST, patience=10**6) as (_, fetcher):
+            fetcher.page_size = 100
+            works = (fetcher.page(DAY, 1, Tally(), size=100) for _ in range(2))
+            results = await asyncio.gather(*works, return_exceptions=True)
+            assert {type(result) for result in results} == {PageTooSlowError}
+            assert fetcher.page_size == 50
+
+    on_clock(main)
+
+
+def test_a_timeout_between_other_failures_does_not_halve():
+    """Two in a row are meant: one is weather."""
+
+    def habit(asked):
+        return {1: Answer(after=3600), 2: SICK, 3: Answer(after=3600)}.get(asked.nth, HONEST)
+
+    async def main():
+        async with fetching(habit) as (_, fetcher):
+            assert (await fetcher.page(DAY, 1, Tally())).count == 60
+            assert fetcher.page_size == 20
+
+    on_clock(main)
+
+
+def test_a_timeout_slows_all_down():
+    """Half as many requests at a time from then on."""
+
+    async def main():
+        async with fetching(first(1, Answer(after=3600)), concurrency=8) as (_, fetcher):
+            await fetcher.page(DAY, 1, Tally())
+            assert 4 <= fetcher._concurrency.limit < 5
+
+    on_clock(main)
+
+
+def test_a_429_slows_all_down():
+    """As much as a timeout does."""
+
+    async def main():
+        async with fetching(first(1, Answer(status=429)), concurrency=8) as (_, fetcher):
+            await fetcher.page(DAY, 1, Tally())
+            assert 4 <= fetcher._concurrency.limit < 5
+
+    on_clock(main)
+
+
+HUGE = Answer(body=b" " * (LARGEST_PAGE + 1))
+
+
+def test_a_body_that_is_too_large_halves_at_once():
+    """Trying it again would bring the same again."""
+
+    async def main():
+        async with fetching(lambda asked: HUGE if asked.limit > 10 else HONEST) as (server, fetcher):
+            with pytest.raises(PageTooSlowError):
+                await fetcher.page(DAY, 1, Tally())
+            assert (fetcher.page_size, len(server.asked)) == (10, 1)
+
+    on_clock(main)
+
+
+def test_a_small_page_that_is_too_large_is_an_error():
+    """There is nothing left to try."""
+
+    async def main():
+        async with fetching(lambda _: HUGE) as (_, fetcher):
+            with pytest.raises(BodyTooLargeError):
+                await fetcher.page(DAY, 1, Tally(), size=SMALLEST_PAGE)
+
+    on_clock(main)
+
+
+def test_a_page_that_is_looked_at_alone_may_be_smaller():
+    """``sure_page`` goes on with the smaller size by itself."""
+
+    async def main():
+        async with fetching(lambda asked: Answer(after=3600) if asked.limit > 20 else HONEST) as (_, fetcher):
+            fetcher.page_size = 100
+            page = await fetcher.sure_page(DAY, 1, Tally())
+            assert page.limit == fetcher.page_size == 12
+
+    on_clock(main)
+
+
+def test_a_413_halves_at_once():
+    """A gateway before the API that finds the page too large."""
+
+    async def main():
+        async with fetching(lambda asked: Answer(status=413) if asked.limit > 10 else HONEST) as (server, fetcher):
+            with pytest.raises(PageTooSlowError):
+                await fetcher.page(DAY, 1, Tally())
+            assert (fetcher.page_size, len(server.asked)) == (10, 1)
+
+    on_clock(main)
+
+
+def test_a_413_for_a_small_page_is_final():
+    """There is nothing left to try."""
+
+    async def main():
+        async with fetching(lambda _: Answer(status=413)) as (server, fetcher):
+            with pytest.raises(RequestRejectedError):
+                await fetcher.page(DAY, 1, Tally(), size=SMALLEST_PAGE)
+            assert len(server.asked) == 1
+
+    on_clock(main)
+
+
+# Strange answers
+
+
+def test_another_page_for_ever():
+    """A server that does not heed the page number is no outage."""
+
+    async def main():
+        async with fetching(lambda _: Answer(page=7)) as (_, fetcher):
+            with pytest.raises(PageLostError) as caught:
+                await fetcher.page(DAY, 2, Tally())
+            assert type(caught.value.error) is PagingError
+            assert "page 7 came instead" in str(caught.value.error)
+
+    on_clock(main)
+
+
+async def test_an_empty_page_may_bear_any_number():
+    """Past the end some servers say page 1."""
+    async with fetching(lambda _: Answer(rows=[], page=1)) as (_, fetcher):
+        assert (await fetcher.page(DAY, 9, Tally())).open()[2] == 0
+
+
+def test_garbage_for_ever():
+    """A page that is none, while nothing else comes: patience, then its error."""
+
+    async def main():
+        async with fetching(lambda _: Answer(body=b"<html>"), patience=60) as (_, fetcher):
+            with pytest.raises(MalformedResponseError):
+                await fetcher.page(DAY, 2, Tally())
+
+    on_clock(main)
+
+
+# Ends
+
+
+async def test_a_client_that_is_closed_under_it():
+    """It says so, and is no cancellation."""
+    async with fetching(lambda _: Answer(after=3600)) as (server, fetcher):
+        task = asyncio.create_task(fetcher.page(DAY, 1, Tally()))
+        while not server.asked:
+            await asyncio.sleep(0)
+        await fetcher.source.aclose()
+        with pytest.raises(StreamClosedError, match="closed under the pull"):
+            await task
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_cancelled_page_leaves_nothing(times):
+    """With its request under way, or waiting for a slot: no task, no slot, and the others are served."""
+    async with fetching(lambda asked: Answer(after=3600) if asked.page == 1 else HONEST, concurrency=1) as (server, fetcher):
+        tasks = [asyncio.create_task(fetcher.page(DAY, page, Tally())) for page in (1, 2, 3)]
+        while not server.asked:
+            await asyncio.sleep(0)
+        for task in tasks[:2]:
+            for _ in range(times):
+                task.cancel()
+                await asyncio.sleep(0)
+        assert (await tasks[2]).page == 3
+        await asyncio.wait(tasks)
+        assert [task.cancelled() for task in tasks] == [True, True, False]
+
+
+async def test_a_cancel_scope_around_a_page():
+    """anyio's cancellation leaves nothing either."""
+    async with fetching(lambda _: Answer(after=3600)) as (_, fetcher):
+        with anyio.move_on_after(0.02) as scope:
+            await fetcher.page(DAY, 1, Tally())
+        assert scope.cancelled_caught
+
+
+def test_a_cancelled_backoff():
+    """Nobody waits after it."""
+
+    async def main():
+        async with fetching(lambda _: SICK) as (server, fetcher):
+            task = asyncio.create_task(fetcher.page(DAY, 1, Tally()))
+            while not server.asked:
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    on_clock(main)
+
+
+def test_the_clients_own_timeouts_hold():
+    """A page is given up after ``Timeouts(read=)``, not later."""
+
+    async def main():
+        async with SmallServer(CALLS) as server:
+            server.habit = lambda asked: Answer(after=3600) if asked.nth == 1 else HONEST
+            timeouts = Timeouts(read=5, total=7)
+            async with ServetelClient("t-123456", base_url=server.base_url, rate=None, timeouts=timeouts, retry=Retry(attempts=1)) as client:
+                fetcher = Fetcher(client, CallQuery(), page_size=20, concurrency=1, patience=1)
+                begun = asyncio.get_running_loop().time()
+                with pytest.raises(RequestTimeoutError):
+                    await fetcher.page(DAY, 1, Tally())
+                assert asyncio.get_running_loop().time() - begun == pytest.approx(5, abs=1.1)
+
+    on_clock(main)

@@ -1,0 +1,175 @@
+"""Journals: which pull it was, what of it was done, and what another version or another pull left."""
+
+from __future__ import annotations
+
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+
+from servetel_async import CallQuery, ResumeMismatchError
+from servetel_async.bulk.certify import Flaw
+from servetel_async.bulk.journal import FORMAT, Entry, Header, Unreadable, claim_of, read_entries, read_saved
+from servetel_async.protocol.clock import IST
+from servetel_async.sinks.sink import Saved
+
+MAY, JUNE = CallQuery.month("2024-05"), CallQuery.month("2024-06")
+encode = msgspec.json.encode
+
+
+def header(**changes):
+    given = {
+        "pull": "p",
+        "what": "all calls, May",
+        "first": "2024-05-01 00:00:00",
+        "last": "2024-05-31 23:59:59",
+        "final_until": "2024-05-31 23:59:59",
+        "began_at": "2024-06-01T00:00:00+00:00",
+        "version": "0",
+    }
+    return Header(**{**given, **changes})
+
+
+def entry(**changes):
+    given = {
+        "first": "2024-05-01 00:00:00",
+        "last": "2024-05-31 23:59:59",
+        "counted": 3,
+        "records": 3,
+        "at": "2024-06-01T00:00:00+00:00",
+    }
+    return Entry(**{**given, **changes})
+
+
+# Claims
+
+
+def claim(query=MAY, zone=IST, shape=("",), range_name=None):
+    return claim_of(query, zone, shape=list(shape), range_name=range_name)
+
+
+def test_the_same_pull_has_the_same_claim():
+    """In any run: the query is compared by what it asks for."""
+    assert claim() == claim(CallQuery.month("2024-05"))
+    assert claim(CallQuery(agents=["1", "2"])) == claim(CallQuery(agents=("1", "2")))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"query": JUNE},
+        {"query": MAY.replace(callerid="+919812345678")},
+        {"zone": ZoneInfo("Europe/London")},
+        {"shape": ("id", "")},
+        {"shape": ("masked",)},
+        {"range_name": "last 7d"},
+    ],
+)
+def test_another_pull_has_another_claim(other):
+    """Query, range, zone, columns and mask all decide what is written."""
+    assert claim(**other).pull != claim().pull
+
+
+def test_columns_are_not_run_together():
+    """Two lists of columns that spell the same are two shapes."""
+    assert claim(shape=("ab", "c")).pull != claim(shape=("a", "bc")).pull
+
+
+def test_a_named_range_is_the_same_whatever_its_dates():
+    """``last 7d`` of yesterday is gone on with today; of another query it is not."""
+    assert claim(MAY, range_name="last 7d") == claim(JUNE, range_name="last 7d")
+    assert claim(MAY, range_name="last 7d").pull != claim(MAY, range_name="last 8d").pull
+    assert claim(MAY, range_name="last 7d").pull != claim(MAY.replace(direction="inbound"), range_name="last 7d").pull
+
+
+def test_a_scope_is_the_query_without_its_range():
+    """What sync goes on from."""
+    assert claim(MAY).scope == claim(JUNE).scope != claim(MAY.replace(direction="inbound")).scope
+
+
+def test_a_claim_holds_nothing_personal():
+    """A file beside the output may be read by others."""
+    assert "98123" not in str(claim(MAY.replace(callerid="+919812345678")))
+
+
+# What was saved
+
+
+def test_what_was_written_is_read_again():
+    """Header and entries, with everything in them, in their order."""
+    full = entry(
+        counted=None,
+        duplicates=1,
+        reused_ids=2,
+        undated=3,
+        kinds={"leaf": 2},
+        flaws=(Flaw("a", "b", "c", lost=True),),
+        quarantined=(Unreadable("why", "raw"),),
+        final=False,
+        pages=4,
+        requests=5,
+        retries=6,
+        received=7,
+    )
+    saved = Saved(encode(header(pull=claim().pull)), [encode(full), encode(entry())])
+    assert read_saved(saved, claim(), "may.ndjson") == (header(pull=claim().pull), [full, entry()])
+
+
+def test_another_pull_is_not_gone_on_from():
+    """The error says which one it was, by its header's words."""
+    with pytest.raises(ResumeMismatchError, match=r"may\.ndjson holds an interrupted pull of something else.*That one was: all calls, May.*--no-resume"):
+        read_saved(Saved(encode(header()), []), claim(), "may.ndjson")
+
+
+@pytest.mark.parametrize(
+    ("head", "entries"),
+    [
+        (encode(header(format=FORMAT + 1, pull=claim().pull)), []),
+        (b"{}", []),
+        (b"not json", []),
+        (b"", []),
+        (encode(header(pull=claim().pull)).replace(b"all calls", b"all \xff calls"), []),
+        (encode(header(pull=claim().pull)), [b"{}"]),
+        (encode(header(pull=claim().pull)), [encode(entry()), b"\xff"]),
+        (encode(header(pull=claim().pull)), [encode(entry(at="x")).replace(b'"x"', b'"\xff"')]),
+    ],
+)
+def test_another_version_is_not_gone_on_from(head, entries):
+    """Also where its header cannot be read at all, or one entry: nothing is guessed."""
+    with pytest.raises(ResumeMismatchError, match="Another version of this program") as caught:
+        read_saved(Saved(head, entries), claim(), "may.ndjson")
+    assert "may.ndjson" in str(caught.value)
+
+
+def test_a_newer_version_may_say_more():
+    """Keys that this version does not know do no harm, as long as the format is the same."""
+    head = msgspec.json.decode(encode(header(pull=claim().pull)))
+    saved = Saved(encode({**head, "mood": "good"}), [encode({**msgspec.to_builtins(entry()), "more": 1})])
+    assert read_saved(saved, claim(), "x")[1] == [entry()]
+
+
+def test_entries_of_a_database():
+    """What cannot be read is left out; the others are there."""
+    assert read_entries([encode(entry()), b"{}", b"x", encode(entry(at="x")).replace(b'"x"', b'"\xff"'), encode(entry(records=4))]) == [entry(), entry(records=4)]
+    assert read_entries([]) == []
+
+
+# Entries
+
+
+def test_an_entry_is_short():
+    """What is as usual is not written down: a pull of years has thousands of them."""
+    assert set(msgspec.json.decode(encode(entry()))) == {"first", "last", "counted", "records", "at"}
+
+
+@pytest.mark.parametrize(
+    ("flaws", "lost"),
+    [
+        ((), False),
+        ((Flaw("a", "b", "c"),), False),
+        ((Flaw("a", "b", "c"), Flaw("a", "b", "c", lost=True)), True),
+    ],
+)
+def test_lost(flaws, lost):
+    """Missing calls are not the same as a missing proof."""
+    assert entry(flaws=flaws).lost is lost

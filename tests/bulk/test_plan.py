@@ -1,0 +1,157 @@
+"""The plan: where a range ends, where it is cut, and that no second of it is lost."""
+
+# ruff: noqa: DTZ001 - the wall clock of an account has no zone by definition
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta, timezone
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servetel_async.bulk.plan import (
+    MOST_CALLS,
+    MOST_PAGES,
+    PAGES,
+    freeze,
+    pieces_for,
+    server_clock,
+    windows_of,
+)
+from servetel_async.protocol.clock import IST, SECOND
+from servetel_async.protocol.windows import LONGEST, Window
+
+DATE = "Mon, 06 May 2024 06:30:15 GMT"
+NOW = datetime(2024, 5, 6, 12, 0, 15)
+MAY = Window.of("2024-05-01 00:00:00", "2024-05-31 23:59:59")
+
+
+# The server's clock
+
+
+@pytest.mark.parametrize(
+    "date", [DATE, "Mon, 06 May 2024 06:30:15 +0000", "Mon, 06 May 2024 06:30:15 -0000", "Mon, 06 May 2024 12:00:15 +0530"]
+)
+def test_the_servers_date(date):
+    """Every form of the header is the same moment; one without a zone is UTC."""
+    assert server_clock(date) == datetime(2024, 5, 6, 6, 30, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("date", [None, "", "yesterday", "Mon, 99 May 2024 06:30:15 GMT", "0", "Mon, 06 May 99999 06:30:15 GMT"])
+def test_no_readable_date(date):
+    """This computer's clock stands in for it."""
+    before = datetime.now(UTC)
+    assert before <= server_clock(date) <= datetime.now(UTC)
+
+
+# Freezing
+
+
+def test_an_open_end_is_the_servers_now():
+    """On the account's wall clock, whatever this computer's clock says."""
+    frozen = freeze(Window(MAY.start, None), DATE, IST, 7200)
+    assert frozen.window == Window(MAY.start, NOW)
+    assert frozen.final_until == NOW - timedelta(hours=2)
+
+
+def test_the_account_may_live_elsewhere():
+    """The zone decides what now is."""
+    west = timezone(timedelta(hours=-7))
+    assert freeze(Window(MAY.start, None), DATE, west, 0).window.end == datetime(2024, 5, 5, 23, 30, 15)
+
+
+def test_a_closed_range_stays_as_it_is():
+    """Also one that ends in the future."""
+    assert freeze(MAY, DATE, IST, 7200).window == MAY
+
+
+def test_a_start_in_the_future():
+    """An open range that has not begun is one second, and not one that ends before it begins."""
+    start = NOW + timedelta(days=1)
+    assert freeze(Window(start, None), DATE, IST, 7200).window == Window(start, start)
+
+
+def test_everything():
+    """Without any bound it is closed at now; how far back it goes is found out elsewhere."""
+    assert freeze(Window(None, None), DATE, IST, 0) == (Window(NOW, NOW), NOW)
+
+
+def test_an_end_without_a_start():
+    """The end is kept."""
+    assert freeze(Window(None, MAY.end), DATE, IST, 0).window.end == MAY.end
+
+
+# Windows
+
+
+@pytest.mark.parametrize(
+    ("final_until", "expected"),
+    [
+        (MAY.end, [MAY]),
+        (MAY.end + SECOND, [MAY]),
+        (MAY.start - SECOND, [MAY]),
+        (MAY.end - SECOND, [Window(MAY.end, MAY.end), Window(MAY.start, MAY.end - SECOND)]),
+        (MAY.start, [Window(MAY.start + SECOND, MAY.end), Window(MAY.start, MAY.start)]),
+        (NOW, [Window(NOW + SECOND, MAY.end), Window(MAY.start, NOW)]),
+    ],
+)
+def test_a_range_is_cut_where_finality_ends(final_until, expected):
+    """What may still change is never in one window with what may not."""
+    assert windows_of(MAY, final_until) == expected
+
+
+@given(st.integers(0, 200), st.integers(0, 86400 * 200))
+def test_windows_hold_each_second_once(days, offset):
+    """Newest first, touching, none over 31 days."""
+    whole = Window(MAY.start, MAY.start + timedelta(days=days, hours=5))
+    windows = windows_of(whole, MAY.start + timedelta(seconds=offset))
+    assert (windows[0].end, windows[-1].start) == (whole.end, whole.start)
+    assert all(newer.start - SECOND == older.end for newer, older in pairwise(windows))
+    assert all(window.seconds <= LONGEST.total_seconds() for window in windows)
+
+
+@pytest.mark.parametrize("window", [Window(None, NOW), Window(NOW, None)])
+def test_an_open_range_is_one_window(window):
+    """Nothing is known of where to cut it."""
+    assert windows_of(window, NOW) == [window]
+
+
+# Pieces
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "pieces"),
+    [
+        (0, 100, 1),
+        (100 * MOST_PAGES, 100, 1),
+        (100 * MOST_PAGES + 1, 100, 3),
+        (100 * PAGES * 10, 100, 10),
+        (100 * PAGES * 10 + 1, 100, 11),
+        (MOST_CALLS * 2, 1000, 1),
+        (MOST_CALLS * 2 + 1, 1000, 3),
+        (MOST_CALLS * 3, 10_000, 2 + 1),
+        (50_000, 20_001, 1 + 2),
+        (10, 1, 1),
+        (41, 1, 3),
+    ],
+)
+def test_pieces(count, size, pieces):
+    """About twenty pages each, and never more calls than memory is meant to hold."""
+    assert pieces_for(MAY, count, size) == pieces
+
+
+def test_a_single_second_is_never_cut():
+    """However many calls it has."""
+    assert pieces_for(Window(NOW, NOW), 10**6, 100) == 1
+    assert pieces_for(Window(NOW, NOW + SECOND), 10**6, 100) > 1
+
+
+@given(st.integers(0, 10**7), st.integers(1, 100_000))
+def test_pieces_are_never_too_large(count, size):
+    """If calls are spread evenly, no piece has more than twice the pages or calls of a window, or it is one page."""
+    pieces = pieces_for(MAY, count, size)
+    assert pieces >= 1
+    most = max(2 * size, 2 * min(PAGES * size, MOST_CALLS))
+    assert count / pieces <= most

@@ -1,0 +1,112 @@
+"""Receipts: two lines that can be read aloud, and nothing personal."""
+
+from __future__ import annotations
+
+import pickle
+
+import msgspec
+import pytest
+
+from servetel_async import CallQuery, PullReceipt
+from servetel_async.bulk.receipt import WindowReceipt, describe, duration
+
+
+def receipt(**changes):
+    """A receipt of 37,431 calls."""
+    kinds = {int: 0, bool: True, str: "", float: 0.0}
+    given = {field.name: kinds.get(field.type) for field in msgspec.structs.fields(PullReceipt)}
+    given |= {"destination": "may.csv", "counted": 37431, "records": 37431, "requests": 382, "windows": ()}
+    given |= {"retries": 3, "seconds": 192.0, "certified": "12 windows certified"}
+    return PullReceipt(**{**given, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        (
+            {},
+            "37,431 of the 37,431 the API counted\n"
+            "may.csv: 382 requests, 3 retries, 3 min 12 s; complete: 12 windows certified",
+        ),
+        (
+            {"requests": 1, "retries": 1, "seconds": 4.21, "complete": False, "certified": "why", "records": 1},
+            "1 of the 37,431 the API counted\nmay.csv: 1 request, 1 retry, 4.2 s; NOT COMPLETE: why",
+        ),
+        (
+            {"counted": None, "requests": 1000, "retries": 0},
+            "37,431 calls; the API sent no usable count\n"
+            "may.csv: 1,000 requests, 0 retries, 3 min 12 s; complete: 12 windows certified",
+        ),
+    ],
+)
+def test_two_lines(changes, text):
+    """What was counted and read; what it cost and what it is worth."""
+    assert str(receipt(**changes)) == text
+
+
+def test_it_travels_and_cannot_be_changed():
+    """It pickles, it becomes JSON and back, and no attribute can be set."""
+    made = receipt(windows=(WindowReceipt("a", "b", 3, 3, "leaf"), WindowReceipt("a", "b", None, 2, "", ("why",), False)))
+    assert pickle.loads(pickle.dumps(made)) == made
+    assert msgspec.json.decode(msgspec.json.encode(made), type=PullReceipt) == made
+    with pytest.raises(AttributeError):
+        made.complete = False
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0.0 s"),
+        (4.249, "4.2 s"),
+        (59.4, "59.4 s"),
+        (59.5, "1 min 0 s"),
+        (60, "1 min 0 s"),
+        (192, "3 min 12 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.6, "1 h 0 min"),
+        (7500, "2 h 5 min"),
+        (90000, "25 h 0 min"),
+    ],
+)
+def test_duration(seconds, text):
+    """Never "60 s" and never "60 min"."""
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("filters", "text"),
+    [
+        ({}, "all calls"),
+        ({"direction": "inbound"}, "direction=inbound"),
+        ({"call_type": "missed"}, "call_type=m"),
+        ({"duration": ">=60"}, "duration=>=60"),
+        ({"callerid": "+919812345678"}, "callerid=..."),
+        ({"direction": "inbound", "agents": ["0501"], "did_number": "+91"}, "direction=inbound, agents=..., did_number=..."),
+    ],
+)
+def test_describe(filters, text):
+    """Words of the API are named; of what may be personal only that it was given."""
+    assert describe(CallQuery(**filters)) == text
+
+
+def test_every_filter_is_described():
+    """A filter that the receipt does not mention would make it a receipt of another query."""
+    said = describe(
+        CallQuery(
+            agents="1",
+            department="d",
+            ivr="i",
+            call_type="c",
+            callerid="1",
+            destination="2",
+            did_number="3",
+            direction="inbound",
+            duration=">1",
+            services="Agent",
+            broadcast=False,
+            call_id="1.2",
+        )
+    )
+    names = {part.partition("=")[0] for part in said.split(", ")}
+    fields = {name for name in CallQuery.__dataclass_fields__ if not name.startswith(("_", "from_", "to_"))}
+    assert names == fields

@@ -1,0 +1,166 @@
+"""Sync: a database kept current; late calls, changed ones, pauses, kills."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from servetel_async import IST, CallQuery, ConfigurationError, OutputLockedError
+from servetel_async.bulk.sync import sync
+from servetel_async.emulator import Dataset
+
+WEEK = timedelta(days=7)
+EVERYTHING = CallQuery()
+
+
+def wall(**ago):
+    """A moment of the account's wall clock."""
+    return (datetime.now(UTC).astimezone(IST) - timedelta(**ago)).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@pytest.fixture(scope="module")
+def fortnight():
+    """Two weeks of calls, up to a few minutes ago."""
+    return Dataset.range(wall(days=14), wall(minutes=5), calls=900)
+
+
+def ids(target):
+    with closing(sqlite3.connect(target)) as database:
+        return {row[0] for row in database.execute("SELECT id FROM call_records")}
+
+
+def column(target, name, call):
+    with closing(sqlite3.connect(target)) as database:
+        return database.execute(f"SELECT {name} FROM call_records WHERE id = ?", (call,)).fetchone()[0]
+
+
+async def test_the_look_back_is_in_and_nothing_older(connect, fortnight, tmp_path):
+    """From the midnight of its first day up to the server's clock."""
+    api, client = await connect(fortnight)
+    receipt = await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
+    assert receipt.complete
+    midnight = wall(days=7)[:10] + " 00:00:00"
+    assert receipt.from_date == midnight
+    assert ids(tmp_path / "a.db") == set(api.truth(from_date=midnight, to_date=wall()))
+
+
+async def test_what_came_late_is_in_after_the_next_run(connect, fortnight, tmp_path):
+    """Days ago or just now: a late call is found by the count of its window, at a fraction of the requests."""
+    api, client = await connect(fortnight)
+    await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
+    first = len(api.requests)
+    late = {api.insert_late(wall(days=5)), api.insert_late(wall(days=2)), api.insert(wall(minutes=2))}
+    receipt = await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
+    assert receipt.complete
+    assert late <= ids(tmp_path / "a.db")
+    assert len(api.requests) - first < first
+
+
+async def test_one_gone_and_one_late_of_the_same_day_are_both_seen(connect, fortnight, tmp_path):
+    """They cancel out in the count of all, not in that of their windows: a busy day has several."""
+    api, client = await connect(fortnight, page_size=1)
+    await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
+    day = wall(days=3)[:10]
+    calls = api.truth(from_date=f"{day} 00:00:00", to_date=f"{day} 23:59:59")
+    api.delete(calls[0])
+    late = api.insert_late(f"{day} 00:00:01")
+    await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
+    assert late in ids(tmp_path / "a.db")
+
+
+async def test_the_last_day_is_read_in_full(connect, fortnight, tmp_path):
+    """Notes and recordings come after the call, and no count tells."""
+    api, client = await connect(fortnight)
+    call = api.insert(wall(hours=1), status="missed")
+    await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
+    api.delete(call)
+    api.insert(wall(hours=1), id=call, status="answered")
+    await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
+    assert column(tmp_path / "a.db", "status", call) == "answered"
+
+
+async def test_a_pause_longer_than_the_look_back_leaves_no_gap(connect, fortnight, tmp_path):
+    """The next run goes back to where the last one ended."""
+    api, client = await connect(fortnight)
+    await client.pull(tmp_path / "a.db", wall(days=14)[:10], wall(days=6)[:10])
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:  # as if that had been a run of its day
+        database.execute(
+            "UPDATE servetel_windows SET entry = json_set(entry, '$.final', json('false')) "
+            "WHERE last = (SELECT max(last) FROM servetel_windows)"
+        )
+    await sync(client, tmp_path / "a.db", EVERYTHING, lookback=timedelta(days=2))
+    assert ids(tmp_path / "a.db") == set(api.truth())
+
+
+async def test_an_old_month_does_not_widen_the_range(connect, fortnight, tmp_path):
+    """What was pulled long after its end says nothing of the time since."""
+    _, client = await connect(fortnight)
+    await client.pull(tmp_path / "a.db", wall(days=13)[:10], wall(days=12)[:10])
+    receipt = await sync(client, tmp_path / "a.db", EVERYTHING, lookback=timedelta(days=2))
+    assert receipt.from_date == wall(days=2)[:10] + " 00:00:00"
+
+
+async def test_a_run_that_was_killed_is_made_good_by_the_next(connect, fortnight, tmp_path):
+    """Whatever the killed one had committed is kept; nothing is missing in the end."""
+    api, client = await connect(fortnight)
+
+    def kill(progress):
+        if progress.windows == 3:
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK, on_progress=kill)
+    for _ in range(2):
+        receipt = await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
+        assert receipt.complete
+    assert ids(tmp_path / "a.db") == set(api.truth(from_date=receipt.from_date, to_date=wall()))
+
+
+async def test_two_runs_at_once_are_safe(connect, fortnight, tmp_path):
+    """The second one is told so at once, and the first is not disturbed."""
+    _, client = await connect(fortnight)
+    told = []
+
+    async def second():
+        with pytest.raises(OutputLockedError):
+            await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
+        told.append(True)
+
+    import asyncio
+
+    running = []
+
+    def start(_progress):
+        if not running:
+            running.append(asyncio.ensure_future(second()))
+
+    receipt = await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK, on_progress=start)
+    await running[0]
+    assert told
+    assert receipt.complete
+
+
+@pytest.mark.parametrize("dest", ["a.ndjson", "a.csv", "-", "a.parquet"])
+async def test_only_a_database_can_be_kept_current(connect, fortnight, tmp_path, dest):
+    """A file is written once; known before any request."""
+    api, client = await connect(fortnight)
+    with pytest.raises(ConfigurationError, match="Only a database"):
+        await sync(client, dest if dest == "-" else tmp_path / dest, EVERYTHING)
+    assert api.requests == []
+
+
+@pytest.mark.parametrize(
+    ("query", "lookback", "said"),
+    [
+        (CallQuery(from_date="2024-05-01"), WEEK, "no dates"),
+        (EVERYTHING, timedelta(0), "longer than nothing"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused(connect, fortnight, tmp_path, query, lookback, said):
+    """Dates, or no look-back at all."""
+    _, client = await connect(fortnight)
+    with pytest.raises(ConfigurationError, match=said):
+        await sync(client, tmp_path / "a.db", query, lookback=lookback)

@@ -1,0 +1,223 @@
+"""Rows: a record's own bytes on one line, its key and its start; and what becomes of records that nobody can read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servetel_async.emulator import Dataset
+from servetel_async.errors import MalformedResponseError
+from servetel_async.protocol.clock import IST
+from servetel_async.protocol.decoding import split_page
+from servetel_async.protocol.reply import Reply
+from servetel_async.protocol.rows import MANY_BRACKETS, records_of, rows_of
+
+SAMPLE = json.loads((Path(__file__).parent / "data" / "page.json").read_bytes())["results"][0]
+SOUND = b'{"id": "1", "date": "2024-05-06", "time": "09:00:00"}'
+
+
+def rows(*records, count=None):
+    """The rows of a page with these records, as bytes."""
+    count = len(records) if count is None else count
+    return rows_of(split_page(Reply(200, b'{"count": %d, "results": [%s]}' % (count, b",".join(records))), 0.0))
+
+
+def one(record):
+    (found,) = rows(record)
+    return found
+
+
+def digest(line):
+    return f"sha256-{hashlib.sha256(line).hexdigest()[:24]}"
+
+
+def nested(depth, key=b"notes"):
+    return b'{"id": "1", "date": "2024-05-06", "time": "09:00:00", "%s": %s1%s}' % (key, b"[" * depth, b"]" * depth)
+
+
+def test_a_sound_record_is_its_own_bytes():
+    """Not a byte is changed, and its key and its start are read."""
+    line = json.dumps(SAMPLE).encode()
+    assert one(line) == (line, SAMPLE["id"], f"{SAMPLE['date']} {SAMPLE['time']}", None)
+
+
+def test_a_month_with_every_quirk_is_lossless():
+    """Every record the emulator makes has its id, and says the same as the bytes that were sent."""
+    rough = Dataset.month("2024-05", calls=300, php_quirks=True)
+    found = rows(*[call.body for call in rough.calls])
+    assert [row.id for row in found] == rough.ids
+    assert [row.reason for row in found] == [None] * 300
+    assert [json.loads(row.line) for row in found] == list(rough.records())
+
+
+def test_an_empty_page_has_no_rows():
+    """Nothing is nothing."""
+    assert rows() == []
+
+
+def test_rows_keep_the_order_of_the_page():
+    """Also a broken record stands where it stood."""
+    found = rows(SOUND, b"7", SOUND.replace(b'"1"', b'"2"'))
+    assert [row.id for row in found] == ["1", digest(b"7"), "2"]
+
+
+# One line each
+
+
+@pytest.mark.parametrize("gap", [b"\n", b"\r", b"\r\n", b"\n  \n"])
+def test_a_record_over_several_lines_becomes_one(gap):
+    """Line ends between tokens go, what is said stays: NDJSON is a record a line."""
+    line = one(SOUND.replace(b", ", b"," + gap)).line
+    assert not {b"\n", b"\r"} & {line[place : place + 1] for place in range(len(line))}
+    assert json.loads(line) == json.loads(SOUND)
+
+
+def test_an_escaped_line_end_stays():
+    """Inside of a text a line end is two characters, and no line ends there."""
+    record = SOUND[:-1] + rb', "notes": "a\nb\r"}'
+    assert one(record).line == record
+
+
+def test_text_beyond_ascii_stays():
+    """UTF-8 that is right is not touched."""
+    record = SOUND[:-1] + ', "notes": "नमस्ते \U0001f600"}'.encode()
+    assert one(record).line == record
+
+
+def test_broken_utf8_becomes_the_replacement_character():
+    """One broken name must not make the file unreadable for whoever reads strictly; the call is there."""
+    found = one(SOUND[:-1] + b', "agent_name": "A\xff\xfeB"}')
+    assert json.loads(found.line)["agent_name"].startswith("A\N{REPLACEMENT CHARACTER}")
+    assert (found.id, found.start, found.reason) == ("1", "2024-05-06 09:00:00", None)
+
+
+# What is not as it should be
+
+
+@pytest.mark.parametrize(
+    ("record", "key", "start"),
+    [
+        (b'{"id": 7, "date": "2024-05-06", "time": "09:00:00"}', "7", "2024-05-06 09:00:00"),
+        (b'{"id": 1714657799.11930963, "date": "2024-05-06", "time": "09:00:00"}', "1714657799.11930963", "2024-05-06 09:00:00"),
+        (b'{"id": "a", "date": null, "time": "09:00:00"}', "a", ""),
+        (b'{"id": "a", "date": "2024-05-06", "time": null}', "a", ""),
+        (b'{"id": "a", "date": "2024-05-06"}', "a", ""),
+        (b'{"id": "a", "time": "09:00:00"}', "a", ""),
+        (b'{"id": "a"}', "a", ""),
+        (b'{"id": "a", "date": "", "time": ""}', "a", " "),
+        (b'{"id": "a", "date": "00/00/0000", "time": "24:00"}', "a", "00/00/0000 24:00"),
+    ],
+)
+def test_strange_keys_and_starts(record, key, start):
+    """A number is a key as it is written; a call without a readable date or time has no start, and is no less a call."""
+    assert one(record) == (record, key, start, None)
+
+
+@pytest.mark.parametrize("record", [b'{"date": "2024-05-06", "time": "09:00:00"}', b'{"id": "", "date": "2024-05-06", "time": "09:00:00"}', b'{"id": null, "date": "2024-05-06", "time": "09:00:00"}'])
+def test_a_record_without_an_id_has_its_content_for_a_key(record):
+    """It can be told from others, and counted once."""
+    found = one(record)
+    assert (found.id, found.start, found.reason) == (digest(record), "2024-05-06 09:00:00", None)
+
+
+@pytest.mark.parametrize("record", [b"7", b"null", b'"text"', b"[]", b"{}", b'{"foreign": 1}', b"true"])
+def test_what_is_no_call_has_a_reason(record):
+    """It is kept with its bytes and says why; the page's other records are sound."""
+    found = rows(SOUND, record)[1]
+    assert found.line == record
+    assert (found.id, found.start) == (digest(record), "")
+    assert found.reason is not None
+    assert found.reason.startswith(("it is not a JSON object", "it holds no key of a call"))
+
+
+def test_a_reason_shows_no_content():
+    """It names size and digest, never what stands in it."""
+    reason = one(b'{"foreign": "+919812345678"}').reason
+    assert reason is not None
+    assert "98123" not in reason
+
+
+def test_two_unreadable_records_are_two():
+    """Other bytes are another record; the same bytes are the same one, each time it is read."""
+    first, second, again = rows(b"7", b"8", b"7")
+    assert first.id == again.id != second.id
+
+
+# Depth
+
+
+def test_many_brackets_are_looked_at_closely():
+    """A record with many short lists is sound, however many they are."""
+    record = SOUND[:-1] + b', "notes": [' + b",".join([b"[]"] * (MANY_BRACKETS + 1)) + b"]}"
+    found = one(record)
+    assert (found.line, found.id, found.start, found.reason) == (record, "1", "2024-05-06 09:00:00", None)
+
+
+@pytest.mark.parametrize("depth", [MANY_BRACKETS - 1, MANY_BRACKETS, MANY_BRACKETS + 1])
+def test_at_the_bound_of_brackets(depth):
+    """The close look gives the same row as the quick one."""
+    found = one(nested(depth))
+    assert (found.id, found.start, found.reason) == ("1", "2024-05-06 09:00:00", None)
+
+
+def test_no_depth_breaks_the_page():
+    """A record deeper than any decoder goes never becomes another exception: it is a row, with a reason or without."""
+    try:
+        page = rows(SOUND, nested(20_000))
+    except Exception as error:  # the page's own proof may refuse it first, with a verdict
+        assert "Unacceptable" in type(error).__name__
+    else:
+        assert len(page) == 2
+
+
+# Typed
+
+
+def test_records_of():
+    """Sound rows become records, also those that need rescue."""
+    found = rows(SOUND, b'{"id": 7, "date": null, "foreign": [1]}')
+    first, second = records_of([row.line for row in found])
+    assert (first.id, first.date, first.time) == ("1", "2024-05-06", "09:00:00")
+    assert (second.id, second.extra) == ("7", {"foreign": [1]})
+
+
+def test_records_of_another_zone_carry_it():
+    """What a record's moments mean goes with the record; IST is not written down."""
+    (plain,) = records_of([SOUND])
+    (abroad,) = records_of([SOUND], ZoneInfo("Europe/London"))
+    assert plain.started_at.utcoffset() == IST.utcoffset(None)
+    assert abroad.started_at.utcoffset().total_seconds() == 3600
+
+
+def test_records_of_what_is_not_sound():
+    """Whoever gives an unreadable line is told its place."""
+    with pytest.raises(MalformedResponseError, match="Record 2 of the page cannot be read"):
+        records_of([SOUND, b"7"])
+
+
+# Anything at all
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "date", "time", "x"]) | st.text(max_size=3), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@given(JSON)
+def test_any_json_becomes_one_row(value):
+    """Whatever a record is, it becomes one line of JSON that says the same, with a key, and a reason or none."""
+    line = msgspec.json.encode(json.loads(json.dumps(value)))
+    found = one(line)
+    assert found.id
+    assert b"\n" not in found.line
+    assert msgspec.json.decode(found.line) == msgspec.json.decode(line)
+    if found.reason is None:
+        assert [record.id for record in records_of([found.line])] == [found.id]

@@ -1,0 +1,162 @@
+"""Windows: closed ranges of whole seconds. Whatever is done to one, no second is lost and none is in two."""
+
+# ruff: noqa: DTZ001 - the wall clock of an account has no zone by definition
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from servetel_async.protocol.clock import SECOND
+from servetel_async.protocol.windows import LONGEST, Window
+
+START = datetime(2024, 5, 1)
+MAY = Window.of("2024-05-01 00:00:00", "2024-05-31 23:59:59")
+OPEN = [Window(None, START), Window(START, None), Window(None, None)]
+
+
+def of(first, last):
+    """A window by seconds after the start, both of it."""
+    return Window(START + first * SECOND, START + last * SECOND)
+
+
+def seconds_of(windows):
+    """Every second that is in one of these windows, as often as it is."""
+    found = []
+    for window in windows:
+        offset = int((window.start - START).total_seconds())
+        found += range(offset, offset + window.seconds)
+    return sorted(found)
+
+
+@pytest.mark.parametrize(
+    ("window", "seconds"),
+    [(of(0, 0), 1), (of(0, 1), 2), (MAY, 31 * 86400), *[(window, 0) for window in OPEN]],
+)
+def test_seconds(window, seconds):
+    """Both bounds belong to a closed window; of an open one there is no number."""
+    assert window.seconds == seconds
+
+
+def test_of():
+    """Two stamps are the two bounds, and come back as they were."""
+    window = Window.of("2024-05-01 09:30:00", "2024-05-02 23:59:59")
+    assert (window.start, window.end) == (datetime(2024, 5, 1, 9, 30), datetime(2024, 5, 2, 23, 59, 59))
+    assert (window.first, window.last) == ("2024-05-01 09:30:00", "2024-05-02 23:59:59")
+
+
+@pytest.mark.parametrize("text", ["2024-05-01", "2024-05-01T00:00:00", "2024-02-30 00:00:00", ""])
+def test_of_what_is_no_stamp(text):
+    """Windows are made of our own stamps only; anything else is a bug and shows as one."""
+    with pytest.raises(ValueError, match=r"does not match|out of range"):
+        Window.of(text, "2024-05-02 00:00:00")
+
+
+def test_bounds_as_text_enclose_every_stamp():
+    """An open side compares as smaller, or larger, than any stamp there is."""
+    assert Window(None, None).first < "0001-01-01 00:00:00"
+    assert "9999-12-31 23:59:59" < Window(None, None).last
+
+
+@pytest.mark.parametrize(
+    ("window", "text"),
+    [
+        (MAY, "2024-05-01 00:00:00 to 2024-05-31 23:59:59"),
+        (Window(None, START), "the beginning to 2024-05-01 00:00:00"),
+        (Window(START, None), "2024-05-01 00:00:00 to now"),
+    ],
+)
+def test_as_text(window, text):
+    """It can be read in a message."""
+    assert str(window) == text
+
+
+# cut
+
+
+@given(seconds=st.integers(1, 5000), pieces=st.integers(-3, 5010))
+def test_cut_keeps_each_second_once(seconds, pieces):
+    """Pieces touch, newest first, are about equal, and are as many as asked for, but never more than seconds."""
+    window = of(0, seconds - 1)
+    cut = window.cut(pieces)
+    assert len(cut) == max(1, min(pieces, seconds))
+    assert (cut[0].end, cut[-1].start) == (window.end, window.start)
+    assert all(newer.start - SECOND == older.end for newer, older in pairwise(cut))
+    sizes = [piece.seconds for piece in cut]
+    assert sum(sizes) == seconds
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize("window", OPEN)
+def test_an_open_window_is_not_cut(window):
+    """Where it ends nobody knows."""
+    assert window.cut(5) == [window]
+
+
+# split
+
+
+@pytest.mark.parametrize("window", OPEN)
+def test_an_open_window_is_not_split(window):
+    """It is asked for as it is."""
+    assert list(window.split()) == [window]
+
+
+@given(seconds=st.integers(1, 1000), longest=st.integers(1, 1000))
+def test_split_keeps_each_second_once(seconds, longest):
+    """Windows touch, newest first; all but the last one are as long as they may be, and none is longer."""
+    window = of(0, seconds - 1)
+    parts = list(window.split(timedelta(seconds=longest)))
+    assert (parts[0].end, parts[-1].start) == (window.end, window.start)
+    assert all(newer.start - SECOND == older.end for newer, older in pairwise(parts))
+    assert {part.seconds for part in parts[:-1]} <= {longest}
+    assert 1 <= parts[-1].seconds <= longest
+
+
+def test_a_month_is_one_window():
+    """31 days to the second are not split; one second more is."""
+    assert list(MAY.split()) == [MAY]
+    longer = Window(MAY.start, MAY.end + SECOND)
+    assert [part.seconds for part in longer.split()] == [int(LONGEST.total_seconds()), 1]
+
+
+# without
+
+
+@given(
+    seconds=st.integers(1, 60),
+    taken=st.lists(st.tuples(st.integers(-20, 70), st.integers(0, 30)), max_size=4),
+)
+def test_without_leaves_exactly_the_other_seconds(seconds, taken):
+    """What is taken out, in any order, beyond the bounds or overlapping, is gone; all else is there, newest first."""
+    others = [of(first, first + length) for first, length in taken]
+    gone = {second for first, length in taken for second in range(first, first + length + 1)}
+    left = of(0, seconds - 1).without(others)
+    assert seconds_of(left) == [second for second in range(seconds) if second not in gone]
+    assert all(newer.start > older.end for newer, older in pairwise(left))
+
+
+def test_without_nothing():
+    """Nothing taken leaves all of it."""
+    assert MAY.without([]) == [MAY]
+
+
+def test_without_itself():
+    """All taken leaves nothing, not an empty window."""
+    assert MAY.without([MAY]) == []
+
+
+@pytest.mark.parametrize("other", OPEN)
+def test_without_an_open_window(other):
+    """Windows of a journal are closed; an open one takes nothing out rather than a guess."""
+    assert MAY.without([other]) == [MAY]
+
+
+@pytest.mark.parametrize("window", OPEN)
+def test_an_open_window_is_left_whole(window):
+    """Nothing can be taken out of what has no end."""
+    assert window.without([MAY]) == [window]

@@ -1,0 +1,469 @@
+"""A file's life: windows that count once they are journaled, a name that is given last, a kill at any moment."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pathlib
+import shutil
+import stat
+
+import pytest
+
+from servetel_async import OutputError, OutputLockedError, ServetelError
+from servetel_async.sinks.columns import check_columns
+from servetel_async.sinks.csv import CsvEncoder
+from servetel_async.sinks.ndjson import LinesEncoder
+from servetel_async.sinks.parquet import DaysEncoder
+from servetel_async.sinks.part import FileSink
+from servetel_async.sinks.sink import Claim, Span
+
+CLAIM = Claim("pull", "scope")
+HEADER = b'{"pull":"p"}'
+NAMES = ("id", "agent_name")
+
+
+def csv(path, **options):
+    return FileSink(path, CsvEncoder(check_columns(NAMES)), **options)
+
+
+def packed(path, **options):
+    return FileSink(path, LinesEncoder(".gz"), **options)
+
+
+def days(path, **options):
+    return FileSink(path, DaysEncoder(check_columns(NAMES)), directory=True, **options)
+
+
+KINDS = pytest.mark.parametrize("make", [FileSink, csv, packed, days], ids=["lines", "csv", "gz", "days"])
+
+
+def span(number):
+    return Span(f"2024-05-{number:02} 00:00:00", f"2024-05-{number:02} 23:59:59")
+
+
+def entry(number):
+    return b'{"n":%d}' % number
+
+
+def contents(path):
+    """Every file below, by its name; of files that are packed or typed their bytes will do, for they are the same."""
+    if path.is_dir():
+        return {str(each.relative_to(path)): each.read_bytes() for each in path.rglob("*") if each.is_file()}
+    return path.read_bytes()
+
+
+@pytest.fixture
+def windows(batch_of):
+    """Three windows of two calls, newest first."""
+    return {
+        number: batch_of(
+            *(b'{"id":"%d-%d","date":"2024-05-%02d","time":"10:00:00"}' % (number, row, number) for row in range(2))
+        )
+        for number in (3, 2, 1)
+    }
+
+
+@pytest.fixture
+def begun(windows):
+    """Open a sink, begin, and commit some windows."""
+
+    def start(sink, *numbers):
+        sink.open(CLAIM)
+        sink.begin(HEADER)
+        for number in numbers:
+            sink.commit(windows[number], span(number), entry(number))
+        return sink
+
+    return start
+
+
+def end(sink):
+    sink.finish()
+    sink.save_receipt(b'{"receipt":1}')
+    sink.abandon()
+    return sink
+
+
+def kill(sink):
+    """Let go of what a dead process lets go of, and of nothing else."""
+    sink._is_new = False
+    sink.abandon()
+
+
+@KINDS
+def test_a_pull_from_beginning_to_end(begun, tmp_path, make):
+    """The output, its receipt, and nothing else; size and digest are those of what is there."""
+    sink = end(begun(make(tmp_path / "a"), 3, 2, 1))
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "a.receipt.json"}
+    if make is not days:
+        data = (tmp_path / "a").read_bytes()
+        assert (sink.size, sink.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    else:
+        assert (sink.size, sink.sha256) == (sum(map(len, contents(tmp_path / "a").values())), None)
+
+
+def test_plain_lines_are_the_servers_bytes(begun, windows, tmp_path):
+    """In the order in which the windows were committed."""
+    end(begun(FileSink(tmp_path / "a"), 3, 2, 1))
+    lines = [line for number in (3, 2, 1) for line in windows[number].lines]
+    assert (tmp_path / "a").read_bytes().splitlines() == lines
+
+
+@KINDS
+def test_nothing_bears_the_name_before_the_end(begun, tmp_path, make):
+    """Until then there are the part, its journal and the lock, all of them private whatever the umask."""
+    before = os.umask(0)
+    try:
+        sink = begun(make(tmp_path / "a"), 3)
+        assert {path.name for path in tmp_path.iterdir()} == {"a.part", "a.part.journal", "a.lock"}
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+        end(sink)
+        modes |= {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    finally:
+        os.umask(before)
+    assert {mode for name, mode in modes.items() if name != "a" and not name.startswith("day=")} == {0o600}
+    assert modes["a"] == (0o700 if make is days else 0o600)
+
+
+@KINDS
+def test_a_killed_pull_is_gone_on_from(begun, windows, tmp_path, make):
+    """Header and entries come back as they were given, and the result is that of a pull that nobody killed."""
+    end(begun(make(tmp_path / "whole"), 3, 2, 1))
+    kill(begun(make(tmp_path / "a"), 3, 2))
+    sink = make(tmp_path / "a")
+    saved = sink.open(CLAIM)
+    assert (saved.header, saved.entries) == (HEADER, [entry(3), entry(2)])
+    sink.commit(windows[1], span(1), entry(1))
+    end(sink)
+    assert contents(tmp_path / "a") == contents(tmp_path / "whole")
+
+
+@KINDS
+def test_a_kill_in_the_midst_of_a_window_takes_that_window_alone(begun, windows, tmp_path, make):
+    """Bytes behind the last journaled one are cut off, and so is a journal line without its end."""
+    end(begun(make(tmp_path / "whole"), 3, 2))
+    kill(begun(make(tmp_path / "a"), 3))
+    with (tmp_path / "a.part").open("ab") as part, (tmp_path / "a.part.journal").open("ab") as journal:
+        part.write(b'{"id":"half a win')
+        journal.write(b'00000000 {"kind":"win')
+    sink = make(tmp_path / "a")
+    assert sink.open(CLAIM).entries == [entry(3)]
+    sink.commit(windows[2], span(2), entry(2))
+    end(sink)
+    assert contents(tmp_path / "a") == contents(tmp_path / "whole")
+
+
+@KINDS
+def test_a_kill_before_the_name_was_given(begun, tmp_path, make):
+    """The journal knows what is about to come; the next run makes the same bytes."""
+    sink = begun(make(tmp_path / "a"), 3, 2)
+    for ending in (".part", ".part.journal"):
+        shutil.copy(tmp_path / f"a{ending}", tmp_path / f"saved{ending}")
+    sink.finish()
+    done = (tmp_path / "a.part.journal").read_bytes()
+    whole = contents(tmp_path / "a")
+    kill(sink)
+    shutil.rmtree(tmp_path / "a") if make is days else (tmp_path / "a").unlink()
+    shutil.copy(tmp_path / "saved.part", tmp_path / "a.part")
+    (tmp_path / "a.part.journal").write_bytes(done)
+    (tmp_path / "a.part.new").write_bytes(b"half of it")
+    again = make(tmp_path / "a")
+    assert again.open(CLAIM).entries == [entry(3), entry(2)]
+    end(again)
+    assert contents(tmp_path / "a") == whole
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "a.receipt.json", "saved.part", "saved.part.journal"}
+
+
+@KINDS
+def test_a_kill_before_the_receipt(begun, tmp_path, make):
+    """The output has its name and the journal knows it: nothing is written again, and the receipt follows."""
+    sink = begun(make(tmp_path / "a"), 3, 2)
+    sink.finish()
+    whole, size = contents(tmp_path / "a"), sink.size
+    kill(sink)
+    again = make(tmp_path / "a")
+    assert again.open(CLAIM).entries == [entry(3), entry(2)]
+    end(again)
+    assert (contents(tmp_path / "a"), again.size, again.sha256) == (whole, size, sink.sha256)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "a.receipt.json"}
+
+
+@KINDS
+def test_a_window_that_is_committed_again_takes_the_place_of_its_first_commit(begun, batch_of, tmp_path, make):
+    """Its newer calls stand where the older ones stood."""
+    newer = batch_of(b'{"id":"new","date":"2024-05-03","time":"10:00:00"}')
+    sink = begun(make(tmp_path / "a"), 3, 2)
+    sink.commit(newer, span(3), b'{"n":"again"}')
+    kill(sink)
+    sink = make(tmp_path / "a")
+    assert sink.open(CLAIM).entries == [entry(3), entry(2), b'{"n":"again"}']
+    end(sink)
+    if make is FileSink:
+        ids = [line[7:10] for line in (tmp_path / "a").read_bytes().splitlines()]
+        assert ids == [b"new", b"2-0", b"2-1"]
+    elif make is csv:
+        assert (tmp_path / "a").read_bytes() == b"id,agent_name\r\nnew,\r\n2-0,\r\n2-1,\r\n"
+
+
+def test_every_bit_of_the_part_counts(begun, tmp_path):
+    """A byte that changed under us is never in an output: the run is refused with one of our own errors."""
+    kill(begun(csv(tmp_path / "a"), 3, 2))
+    saved = {name: (tmp_path / name).read_bytes() for name in ("a.part", "a.part.journal")}
+    data = saved["a.part"]
+    for index in range(len(data)):
+        (tmp_path / "a.part").write_bytes(data[:index] + bytes([data[index] ^ 1 << index % 8]) + data[index + 1 :])
+        sink = csv(tmp_path / "a")
+        sink.open(CLAIM)
+        with pytest.raises(OutputError, match="not as this program left it"):
+            sink.finish()
+        sink.abandon()
+        assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("make", [FileSink, csv], ids=["lines", "csv"])
+def test_every_bit_of_the_journal_counts(begun, windows, tmp_path, make):
+    """Refused, or the last window is read again: the output is right or is not there."""
+    end(begun(make(tmp_path / "whole"), 3, 2))
+    kill(begun(make(tmp_path / "a"), 3, 2))
+    saved = {name: (tmp_path / name).read_bytes() for name in ("a.part", "a.part.journal")}
+    data = saved["a.part.journal"]
+    refused = 0
+    for index in range(len(data)):
+        (tmp_path / "a.part").write_bytes(saved["a.part"])
+        (tmp_path / "a.part.journal").write_bytes(
+            data[:index] + bytes([data[index] ^ 1 << index % 8]) + data[index + 1 :]
+        )
+        sink = make(tmp_path / "a")
+        try:
+            entries = sink.open(CLAIM).entries
+        except OutputError:
+            refused += 1
+            continue
+        assert entries == [entry(3)]
+        sink.commit(windows[2], span(2), entry(2))
+        end(sink)
+        assert contents(tmp_path / "a") == contents(tmp_path / "whole")
+        (tmp_path / "a").unlink()
+        (tmp_path / "a.receipt.json").unlink()
+    assert refused == len(data) - 1
+
+
+@KINDS
+def test_a_part_that_lost_bytes_is_refused(begun, tmp_path, make):
+    """The journal tells how long it was."""
+    kill(begun(make(tmp_path / "a"), 3))
+    data = (tmp_path / "a.part").read_bytes()
+    (tmp_path / "a.part").write_bytes(data[:-1])
+    with pytest.raises(OutputError, match="not as this program left it"):
+        make(tmp_path / "a").open(CLAIM)
+
+
+@KINDS
+def test_a_missing_part_is_an_output_error(begun, tmp_path, make):
+    """A journal alone is nothing to go on from."""
+    kill(begun(make(tmp_path / "a"), 3))
+    (tmp_path / "a.part").unlink()
+    with pytest.raises(OutputError):
+        make(tmp_path / "a").open(CLAIM)
+
+
+@KINDS
+def test_a_fresh_pull_drops_what_was_left(begun, windows, tmp_path, make):
+    """Also what cannot be read; nothing of it is in the output."""
+    end(begun(make(tmp_path / "whole"), 2))
+    kill(begun(make(tmp_path / "a"), 3, 2))
+    (tmp_path / "a.part.journal").write_bytes(b"damaged\n")
+    sink = make(tmp_path / "a")
+    assert sink.open(CLAIM, fresh=True) is None
+    sink.begin(HEADER)
+    sink.commit(windows[2], span(2), entry(2))
+    end(sink)
+    assert contents(tmp_path / "a") == contents(tmp_path / "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "a.receipt.json", "whole", "whole.receipt.json"}
+
+
+@KINDS
+def test_a_fresh_pull_that_never_begins_leaves_what_was_left(begun, tmp_path, make):
+    """A login that fails costs nobody an hour of windows."""
+    kill(begun(make(tmp_path / "a"), 3, 2))
+    sink = make(tmp_path / "a")
+    assert sink.open(CLAIM, fresh=True) is None
+    sink.abandon()
+    again = make(tmp_path / "a")
+    assert again.open(CLAIM).entries == [entry(3), entry(2)]
+    end(again)
+
+
+@KINDS
+def test_beginning_anew_over_what_was_read(begun, windows, tmp_path, make):
+    """What belongs to another pull goes when this one begins."""
+    end(begun(make(tmp_path / "whole"), 2))
+    kill(begun(make(tmp_path / "a"), 3, 1))
+    sink = make(tmp_path / "a")
+    assert sink.open(CLAIM) is not None
+    sink.begin(HEADER)
+    sink.commit(windows[2], span(2), entry(2))
+    end(sink)
+    assert contents(tmp_path / "a") == contents(tmp_path / "whole")
+
+
+@KINDS
+def test_nothing_committed_leaves_nothing(begun, tmp_path, make):
+    """Neither opening nor beginning is worth keeping."""
+    make(tmp_path / "a").open(CLAIM)
+    sink = make(tmp_path / "b")
+    begun(sink)
+    sink.abandon()
+    sink.abandon()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.lock"]
+
+
+@KINDS
+def test_a_second_run_is_locked_out(begun, tmp_path, make):
+    """It fails at once, also where it wants to begin anew, and takes nothing away from the first."""
+    first = begun(make(tmp_path / "a"), 3)
+    for fresh in (False, True):
+        second = make(tmp_path / "a")
+        with pytest.raises(OutputLockedError):
+            second.open(CLAIM, fresh=fresh)
+        second.abandon()
+    end(first)
+
+
+@KINDS
+def test_what_exists_is_refused(tmp_path, make):
+    """Before anything is asked for, and left as it is; so is a link that leads nowhere."""
+    (tmp_path / "a").mkdir() if make is days else (tmp_path / "a").write_text("mine")
+    with pytest.raises(OutputError, match="exists"):
+        make(tmp_path / "a").open(CLAIM)
+    if make is not days:
+        (tmp_path / "b").symlink_to(tmp_path / "nowhere")
+        with pytest.raises(OutputError, match="exists"):
+            make(tmp_path / "b").open(CLAIM)
+        assert (tmp_path / "a").read_text() == "mine"
+
+
+@KINDS
+def test_what_appears_meanwhile_is_not_replaced(begun, tmp_path, make):
+    """The name is taken when it is given: whoever was faster keeps it, and the pull can be finished later."""
+    sink = begun(make(tmp_path / "a"), 3)
+    (tmp_path / "a").mkdir() if make is days else (tmp_path / "a").write_text("mine")
+    with pytest.raises(OutputError, match="exists"):
+        sink.finish()
+    sink.abandon()
+    if make is days:
+        (tmp_path / "a").rmdir()
+    else:
+        assert (tmp_path / "a").read_text() == "mine"
+        (tmp_path / "a").unlink()
+    again = make(tmp_path / "a")
+    assert again.open(CLAIM).entries == [entry(3)]
+    end(again)
+
+
+@KINDS
+def test_overwriting_replaces_at_the_end_only(begun, tmp_path, make):
+    """What was there stays whole until the new output is, and nothing of it is left then."""
+    if make is days:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "old").write_text("old")
+    else:
+        (tmp_path / "a").write_text("old")
+    sink = begun(make(tmp_path / "a", overwrite=True), 3)
+    assert contents(tmp_path / "a") in (b"old", {"old": b"old"})
+    end(sink)
+    assert contents(tmp_path / "a") not in (b"old", {"old": b"old"})
+    assert not (tmp_path / "a" / "old").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "a.receipt.json"}
+
+
+@KINDS
+def test_overwriting_does_not_change_the_kind(tmp_path, make):
+    """A directory is never replaced by a file, nor a file by a directory."""
+    (tmp_path / "a").write_text("mine") if make is days else (tmp_path / "a").mkdir()
+    with pytest.raises(OutputError, match="directory"):
+        make(tmp_path / "a", overwrite=True).open(CLAIM)
+
+
+def test_a_directory_that_stepped_aside_goes(begun, tmp_path):
+    """A kill after the new directory got its name leaves the old one; the next run removes it."""
+    sink = begun(days(tmp_path / "a", overwrite=True), 3)
+    sink.finish()
+    kill(sink)
+    (tmp_path / "a.part.old").mkdir()
+    again = days(tmp_path / "a", overwrite=True)
+    again.open(CLAIM)
+    end(again)
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "a.receipt.json"}
+
+
+def test_the_last_word_of_a_journal_counts(begun, windows, tmp_path):
+    """A finish that failed, more windows, another finish and a kill: the output is the one of the second."""
+    sink = begun(FileSink(tmp_path / "a"), 3)
+    (tmp_path / "a").write_text("in the way")
+    with pytest.raises(OutputError, match="exists"):
+        sink.finish()
+    kill(sink)
+    (tmp_path / "a").unlink()
+    sink = FileSink(tmp_path / "a")
+    sink.open(CLAIM)
+    sink.commit(windows[2], span(2), entry(2))
+    sink.finish()
+    kill(sink)
+    again = FileSink(tmp_path / "a")
+    assert again.open(CLAIM).entries == [entry(3), entry(2)]
+    end(again)
+    assert len((tmp_path / "a").read_bytes().splitlines()) == 4
+
+
+@pytest.mark.parametrize("left", ["a.part", "a.part.new", "a.lock"])
+@KINDS
+def test_planted_links_are_not_followed(begun, tmp_path, make, left):
+    """Leftovers and traps are removed or refused; what they lead to is nobody's to change."""
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / left).symlink_to(tmp_path / "precious")
+    try:
+        end(begun(make(tmp_path / "a"), 3))
+    except OutputError:
+        assert left == "a.lock"
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("place", ["none/a", "file/a", "x" * 250, "x" * 300])
+@KINDS
+def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path, make, place):
+    """A missing directory, a file for a directory, a name too long: the reason is given, no path of the machine is."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError) as caught:
+        make(tmp_path / place).open(CLAIM)
+    assert str(tmp_path) not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs /dev/full")
+@KINDS
+def test_a_full_disk_takes_the_window_alone(begun, windows, tmp_path, make):
+    """What was committed before is there for the next run."""
+    sink = begun(make(tmp_path / "a"), 3)
+    full = os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, sink._descriptor)
+    os.close(full)
+    with pytest.raises(OutputError, match="No space"):
+        sink.commit(windows[2], span(2), entry(2))
+    sink.abandon()
+    again = make(tmp_path / "a")
+    assert again.open(CLAIM).entries == [entry(3)]
+    end(again)
+
+
+def test_a_receipt_that_cannot_be_saved_leaves_the_output(begun, tmp_path):
+    """The error says that the calls need not be pulled again."""
+    sink = begun(FileSink(tmp_path / "a"), 3)
+    sink.finish()
+    (tmp_path / "a.receipt.json").mkdir()
+    with pytest.raises(OutputError, match="receipt") as caught:
+        sink.save_receipt(b"{}")
+    assert isinstance(caught.value, ServetelError)
+    sink.abandon()
+    assert (tmp_path / "a").exists()

@@ -1,0 +1,209 @@
+"""run_together and end: whoever awaits them knows that nothing is left, whatever happens to himself."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import pytest
+
+from servetel_async.transport.tasks import end, run_together
+
+
+class Works:
+    """Pieces of work that wait until they are let go, and note how they ended."""
+
+    def __init__(self):
+        self.go = asyncio.Event()
+        self.begun = self.ended = 0
+        self.slow = asyncio.Event()
+        self.slow.set()
+
+    async def work(self, value):
+        self.begun += 1
+        try:
+            await self.go.wait()
+            return value
+        finally:
+            await self.slow.wait()
+            self.ended += 1
+
+    async def all_begun(self, number):
+        while self.begun < number:
+            await asyncio.sleep(0)
+
+
+async def fail(error, after=0):
+    for _ in range(after):
+        await asyncio.sleep(0)
+    raise error
+
+
+async def test_nothing_to_do():
+    """No work, no waiting."""
+    assert await run_together([]) == []
+
+
+async def test_results_come_in_order():
+    """Also when the last one is done first."""
+
+    async def give(value, turns):
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        return value
+
+    assert await run_together(give(number, 5 - number) for number in range(5)) == [0, 1, 2, 3, 4]
+
+
+async def test_they_run_at_the_same_time(loop_log):
+    """All have begun before any is over."""
+    works = Works()
+    task = asyncio.create_task(run_together([works.work(number) for number in range(3)]))
+    await works.all_begun(3)
+    assert works.ended == 0
+    works.go.set()
+    assert await task == [0, 1, 2]
+
+
+async def test_the_first_error_ends_the_others(loop_log):
+    """It is raised bare, and the others are over by then, cancelled."""
+    works = Works()
+    with pytest.raises(KeyError, match="mine"):
+        await run_together([works.work(1), fail(KeyError("mine"), 2), works.work(2)])
+    assert works.begun == works.ended == 2
+
+
+async def test_an_error_waits_for_slow_endings(loop_log):
+    """A task that takes its time to end is waited for."""
+    works = Works()
+    works.slow.clear()
+    task = asyncio.create_task(run_together([works.work(1), fail(KeyError("mine"), 2)]))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert not task.done()
+    works.slow.set()
+    with pytest.raises(KeyError):
+        await task
+    assert works.ended == 1
+
+
+async def test_of_several_errors_one_is_raised_and_none_is_logged(loop_log):
+    """The first in order is the story; the others log nothing."""
+    with pytest.raises(KeyError, match="first"):
+        await run_together([fail(KeyError("first")), fail(ValueError("second")), fail(OSError("third"))])
+
+
+async def test_an_error_while_ending_is_not_lost(loop_log):
+    """Work that fails in its own clean-up fails the whole."""
+
+    async def clean_badly():
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise OSError("clean-up")
+
+    with pytest.raises((KeyError, OSError)):
+        await run_together([clean_badly(), fail(KeyError("mine"), 2)])
+
+
+@pytest.mark.parametrize("times", [1, 2, 5])
+async def test_a_cancelled_caller_leaves_nothing(loop_log, times):
+    """Cancelled once or often: all work is over when the cancellation arrives."""
+    works = Works()
+    works.slow.clear()
+    task = asyncio.create_task(run_together([works.work(number) for number in range(3)]))
+    await works.all_begun(3)
+    for _ in range(times):
+        task.cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert not task.done()
+    works.slow.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert works.ended == 3
+
+
+async def test_cancelled_before_it_began(loop_log):
+    """Work that never ran is closed, and nothing warns of it."""
+    works = Works()
+
+    async def main():
+        asyncio.current_task().cancel()
+        await run_together([works.work(number) for number in range(3)])
+
+    task = asyncio.create_task(main())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert works.begun == works.ended
+
+
+async def test_errors_of_a_cancelled_caller_log_nothing(loop_log):
+    """Work that fails while its caller is being cancelled: the cancellation is the story, and the log stays empty."""
+    works = Works()
+
+    async def clean_badly():
+        try:
+            await works.work(1)
+        finally:
+            raise OSError("clean-up")
+
+    task = asyncio.create_task(run_together([clean_badly(), clean_badly()]))
+    await works.all_begun(2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_cancel_scope_leaves_nothing(loop_log):
+    """anyio's cancellation waits for the endings too."""
+    works = Works()
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await run_together([works.work(number) for number in range(3)])
+    assert scope.cancelled_caught
+    assert works.ended == works.begun
+
+
+async def test_end_of_nothing():
+    """No task, or only tasks that are over: it returns at once."""
+    done = asyncio.create_task(asyncio.sleep(0))
+    await done
+    await end([])
+    await end([done])
+
+
+async def test_end_waits_until_they_are_over(loop_log):
+    """A task that swallows its first cancellation is still waited for."""
+    go = asyncio.Event()
+
+    async def stubborn():
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await go.wait()
+
+    task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    ending = asyncio.create_task(end([task]))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not ending.done()
+    go.set()
+    await ending
+    assert task.done()
+
+
+async def test_work_that_was_cancelled_from_outside_is_told(loop_log):
+    """A piece of work that somebody else cancelled has no result to give, and that is not hidden."""
+    works = Works()
+    inner = asyncio.create_task(works.work(1))
+
+    async def wrapped():
+        return await inner
+
+    task = asyncio.create_task(run_together([wrapped()]))
+    await works.all_begun(1)
+    inner.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
