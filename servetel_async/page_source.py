@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
+from servetel_async.protocol.clock import SECOND
+from servetel_async.protocol.windows import Window
+
 if TYPE_CHECKING:
     import asyncio
     from datetime import tzinfo
 
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
-    from servetel_async.protocol.windows import Window
     from servetel_async.settings import Retry
     from servetel_async.transport.transport import Fetched
 
@@ -43,6 +45,15 @@ class Bounds(NamedTuple):
 
     start: int = 0
     end: int = 0
+
+    def widen(self, window: Window) -> Window:
+        """The window to ask for so that the server counts both of its bounds in."""
+        if self == Bounds():
+            return window
+        return Window(
+            None if window.start is None else window.start - self.start * SECOND,
+            None if window.end is None else window.end + self.end * SECOND,
+        )
 
 
 class PageSource(Protocol):

@@ -1,7 +1,8 @@
 """What has to be known of a server before its answers prove anything: whether it counts the bounds of a range in.
 
-A record is looked up by its own second. A server that takes one of the bounds out would lose the calls of one second
-at the edge of every window; it is asked for a second more on that side from then on.
+A call is looked up by its own second. A server that takes one of the bounds out would lose the calls of one second at
+the edge of every window; it is asked for a second more on that side from then on. Where a range looks empty, the
+seconds at its two edges are looked at from both sides: they may be all there is.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from servetel_async.page_source import Bounds
-from servetel_async.protocol.clock import SECOND, is_wall_stamp
+from servetel_async.protocol.clock import is_wall_stamp
+from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
@@ -20,37 +22,49 @@ if TYPE_CHECKING:
     from servetel_async.protocol.rows import Row
 
 _GUESSES = (Bounds(0, 0), Bounds(0, 1), Bounds(1, 0), Bounds(1, 1))
-#: Records that are looked up; the first one may have been deleted meanwhile.
+#: Calls that are looked up; the first one may have been deleted meanwhile.
 _TRIES = 2
+#: Pages that are looked at for one second: its neighbours may fill the first.
+_PAGES = 20
 
 
 class Calibration:
-    """Looks once, with the first records there are; the client remembers it."""
+    """Looks once, with the first calls there are; the client remembers it."""
 
     def __init__(self, fetcher: Fetcher) -> None:
         self._fetcher = fetcher
         self._looking = asyncio.Lock()
 
-    async def check_bounds(self, rows: Sequence[Row], tally: Tally) -> bool:
-        """Look with these records; gives whether what was asked before must be asked again."""
+    async def check_bounds(self, window: Window, rows: Sequence[Row], tally: Tally) -> bool:
+        """Look, where nobody has yet; gives whether what was asked before must be asked again.
+
+        Args:
+            window: what was asked for.
+            rows: what came.
+            tally: takes the cost.
+        """
         source = self._fetcher.source
         async with self._looking:
             if source.bounds is not None:
-                return False
-            for row in [row for row in reversed(rows) if is_wall_stamp(row.start)][:_TRIES]:
-                found = await self._find(row.start, tally)
-                if found is not None:
-                    source.bounds = found
-                    return found != Bounds()
+                return source.bounds != Bounds()
+            seconds = [row.start for row in reversed(rows) if is_wall_stamp(row.start)]
+            if not rows and window.start is not None and window.end is not None:
+                edges = dict.fromkeys((window.last, window.first))
+                seconds = [second for second in edges if await self._has(second, Bounds(1, 1), tally)]
+            for second in seconds[:_TRIES]:
+                for guess in _GUESSES:
+                    if await self._has(second, guess, tally):
+                        source.bounds = guess
+                        return guess != Bounds()
         return False
 
-    async def _find(self, second: str, tally: Tally) -> Bounds | None:
-        alone = Window.of(second, second)
-        assert alone.start is not None  # noqa: S101 - for the type checker: it was made of a stamp
-        assert alone.end is not None  # noqa: S101
-        for guess in _GUESSES:
-            wider = Window(alone.start - guess.start * SECOND, alone.end + guess.end * SECOND)
-            page = await self._fetcher.sure_page(wider, 1, tally)
-            if page.open()[2]:
-                return guess
-        return None
+    async def _has(self, second: str, guess: Bounds, tally: Tally) -> bool:
+        """Whether a call of that second comes when its range is widened so."""
+        wider = guess.widen(Window.of(second, second))
+        for number in range(1, _PAGES + 1):
+            rows = rows_of(await self._fetcher.sure_page(wider, number, tally))
+            if any(row.start == second for row in rows):
+                return True
+            if len(rows) < self._fetcher.page_size:
+                return False
+        return False

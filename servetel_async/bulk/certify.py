@@ -5,13 +5,15 @@
    protocol judges: the count never moved, as many different calls, every second that a page edge cuts was read alone.
 3. What is not proved is read once more, then cut into pieces that should be leaves, down to a single second; a second
    that holds more than a page is read until the union of the readings is what the server counts.
-4. What is not proved even then is reported with its window and the reason, never hidden.
+4. What is not proved even then is walked to an empty page, so that all of it that comes is there, and reported with
+   its window and the reason, never hidden. A count that is wrong everywhere is not looked for second by second.
 5. A server that sends no total is walked to an empty page, and again where calls were met twice or a page had a hole.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,9 @@ READINGS, READINGS_OF_LEAF, READINGS_OF_SECOND = 2, 3, 30
 #: Requests for one page whose length disagrees with the count.
 PAGE_READINGS = 3
 PASSES = 3
+#: Windows whose count stood still and was wrong, after which no more are cut: it is not one call that is missing.
+MOST_WRONG_COUNTS = 50
+_OUT_OF_ORDER = "its pages are not in the order of time"
 #: Pieces of a window are to be leaves although calls are not spread evenly.
 FILL = 0.75
 
@@ -64,6 +69,7 @@ class Certified:
         duplicates: records that came again.
         kinds: how its parts were proved.
         flaws: the parts that were not.
+        steady: the count stood still while it was read.
     """
 
     calls: list[Row]
@@ -71,6 +77,7 @@ class Certified:
     duplicates: int = 0
     kinds: Counter[str] = field(default_factory=Counter[str])
     flaws: list[Flaw] = field(default_factory=list[Flaw])
+    steady: bool = False
 
 
 class Certifier:
@@ -91,6 +98,7 @@ class Certifier:
         self.walks = False
         self.lost: ServetelError | None = None
         self._leaves_only = False
+        self._wrong_counts = 0
 
     async def read(self, window: Window, tally: Tally, first: PageBody | None = None) -> Certified:
         """Read a closed window, whole or in parts.
@@ -123,16 +131,27 @@ class Certifier:
             if window.seconds == 1 and flawed.counted is not None:
                 if flawed.counted > self._fetcher.page_size:
                     readings = READINGS_OF_SECOND
-                seen.update(((row.id, row.start), row) for row in flawed.calls)
-                if len(seen) == flawed.counted:
-                    return Certified(ordered(seen.values()), flawed.counted, flawed.duplicates, Counter(repeated=1))
-                if len(seen) > flawed.counted:
-                    seen.clear()
-            if self._leaves_only:
+                if (whole := _united(seen, flawed)) is not None:
+                    return whole
+            if self._leaves_only and window.seconds > 1:
                 break
             reading += 1
         assert flawed is not None  # noqa: S101 - for the type checker: it was read at least once
-        return flawed if window.seconds == 1 else await self._read_parts(window, tally, flawed)
+        self._wrong_counts += flawed.steady
+        if window.seconds == 1 or (flawed.steady and self._wrong_counts > MOST_WRONG_COUNTS):
+            return await self._salvage(window, tally, flawed)
+        return await self._read_parts(window, tally, flawed)
+
+    async def _salvage(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
+        """Add whatever comes of a window that cannot be proved."""
+        if flawed.flaws[0].lost:
+            return flawed
+        evidence = Evidence(window)
+        with suppress(PageTooSlowError, PageLostError, PagingError):
+            await self._walk_pages(window, tally, evidence, self._fetcher.page_size)
+        found = {(row.id, row.start): row for row in (*flawed.calls, *evidence.calls())}
+        flawed.calls = ordered(found.values())
+        return flawed
 
     async def _read_parts(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
         leaf = max(1, int(FILL * self._fetcher.page_size))
@@ -158,7 +177,7 @@ class Certifier:
             calls = evidence.calls()
             return _judged(window, evidence, calls, "leaf")
         if self._leaves_only and window.seconds > 1:
-            return _flawed(window, evidence, total, "its pages are not in the order of time")
+            return _flawed(window, evidence, total, _OUT_OF_ORDER)
         size = await self._real_size(window, tally, evidence, total, len(rows), asked)
         if size is None:
             return _flawed(window, evidence, total, f"the API counts {total:,} and gave a first page of {len(rows):,}")
@@ -213,7 +232,7 @@ class Certifier:
             await read_page(last)  # after all others: its count is the count after
         if not evidence.in_order():
             self._leaves_only = True
-            return _flawed(window, evidence, total, "its pages are not in the order of time")
+            return _flawed(window, evidence, total, _OUT_OF_ORDER)
         cut = [] if self._fast or window.seconds == 1 else evidence.cut_seconds()
         flaws = await self._repair(evidence, cut, tally)
         found = _judged(window, evidence, evidence.calls(), "repaired" if cut else "counted")
@@ -259,6 +278,17 @@ class Certifier:
             number += 1
 
 
+def _united(seen: dict[Key, Row], reading: Certified) -> Certified | None:
+    """Add a reading of a second to what was seen of it; gives the union once it is what the server counts."""
+    counted = reading.counted or 0
+    seen.update(((row.id, row.start), row) for row in reading.calls)
+    if len(seen) == counted:
+        return Certified(ordered(seen.values()), counted, reading.duplicates, Counter(repeated=1))
+    if len(seen) > counted:  # one of them has left since
+        seen.clear()
+    return None
+
+
 def merged(parts: list[Certified]) -> Certified:
     """Make one of the parts of a window."""
     counts = [part.counted for part in parts]
@@ -275,7 +305,7 @@ def merged(parts: list[Certified]) -> Certified:
 def _judged(window: Window, evidence: Evidence, calls: list[Row], kind: str) -> Certified:
     why = evidence.flaw(len(calls))
     counted = next(iter(evidence.counts)) if len(evidence.counts) == 1 else max(evidence.counts, key=lambda c: c or 0)
-    found = Certified(calls, counted, evidence.duplicates, Counter({kind: 1}))
+    found = Certified(calls, counted, evidence.duplicates, Counter({kind: 1}), steady=len(evidence.counts) == 1)
     if why is not None:
         found.kinds.clear()
         found.flaws.append(Flaw(window.first, window.last, why))
@@ -284,7 +314,8 @@ def _judged(window: Window, evidence: Evidence, calls: list[Row], kind: str) -> 
 
 def _flawed(window: Window, evidence: Evidence, counted: int | None, why: str) -> Certified:
     flaws = [Flaw(window.first, window.last, why)]
-    return Certified(evidence.calls(), counted, evidence.duplicates, flaws=flaws)
+    steady = counted is not None and why != _OUT_OF_ORDER
+    return Certified(evidence.calls(), counted, evidence.duplicates, flaws=flaws, steady=steady)
 
 
 def _lost(window: Window, lost: PageLostError) -> Certified:

@@ -80,7 +80,7 @@ async def probe(client: ServetelClient) -> Probe:
         client.count_is_total = True
     cap = len(rows) if first.count is not None and total and len(rows) < min(ASKED, first.count) else None
     client.page_cap = cap if cap is not None else client.page_cap
-    await Calibration(fetcher).check_bounds(rows, tally)
+    await Calibration(fetcher).check_bounds(everything, rows, tally)
     starts = [row.start for row in rows if row.start]
     return Probe(
         asked=ASKED,

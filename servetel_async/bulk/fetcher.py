@@ -24,8 +24,7 @@ from servetel_async.errors import (
     ServetelError,
     StreamClosedError,
 )
-from servetel_async.page_source import Bounds, PageRequest
-from servetel_async.protocol.clock import SECOND
+from servetel_async.page_source import PageRequest
 from servetel_async.protocol.windows import Window
 from servetel_async.transport.tasks import end
 
@@ -109,6 +108,7 @@ class Fetcher:
         self._concurrency = Concurrency(concurrency)
         self._outage = Outage(source.retry, patience)
         self._has_succeeded = False
+        self._good = Window(None, None)  # whose first page came last
 
     @property
     def waited(self) -> float:
@@ -126,10 +126,11 @@ class Fetcher:
         asked = self.page_size if size is None else size
         failures = slow = 0
         while True:
-            # After many failures in an outage a page may be its own: then the smallest request looks if it is over.
+            # After many failures in an outage it may be this page's own: then a page that came before is looked at.
             looks = failures >= TRIES and self._outage.is_open()
             try:
-                page = await self._try(window, 1 if looks else number, tally, 1 if looks else asked)
+                where = (self._good, 1, tally, 1) if looks else (window, number, tally, asked)
+                page = await self._try(*where)
             except ServetelError as error:
                 if not (
                     error.retryable or isinstance(error, MalformedResponseError | PagingError) or _too_large(error)
@@ -184,6 +185,8 @@ class Fetcher:
                 self._concurrency.restart()
             self._concurrency.grow()
             self._has_succeeded = True
+            if number == 1:
+                self._good = window
             return page
 
     async def _give_up_or_wait(self, error: ServetelError, failures: int, slow: int, asked: int) -> None:
@@ -207,7 +210,7 @@ class Fetcher:
 
     async def _send(self, window: Window, number: int, size: int, tally: Tally) -> PageBody:
         attempts = 1 if self._has_succeeded else None
-        asked = widened(window, self.source.bounds or Bounds())
+        asked = window if self.source.bounds is None else self.source.bounds.widen(window)
         task = self.source.start_page(
             PageRequest(self._query, asked, number, size, None, patient=True, attempts=attempts, typed=False)
         )
@@ -252,13 +255,3 @@ def _too_large(error: ServetelError) -> bool:
 def _last_second(window: Window) -> float:
     """Newer windows come first; an open one is the newest."""
     return float("inf") if window.end is None else (window.end - _LONG_AGO).total_seconds()
-
-
-def widened(window: Window, bounds: Bounds) -> Window:
-    """The window to ask for so that the server counts both of its bounds in."""
-    if bounds == Bounds():
-        return window
-    return Window(
-        None if window.start is None else window.start - bounds.start * SECOND,
-        None if window.end is None else window.end + bounds.end * SECOND,
-    )

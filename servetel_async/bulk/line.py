@@ -147,16 +147,21 @@ class Line:
         return await self._certifier.read(window, tally, first)
 
     async def _look(self, window: Window, tally: Tally) -> PageBody | None:
-        """Fetch the first page; None where it does not come, or came before its bounds were known."""
+        """Fetch the first page, asked for as this server counts bounds; None where it does not come."""
         page = self.known.pop(window, None)
-        try:
-            page = page if page is not None else await self._fetcher.page(window, 1, tally)
-        except (PageTooSlowError, PageLostError):
-            return None
-        self.counts[window] = page.count
-        if self._fetcher.source.bounds is None and page.open()[2]:
-            rows = rows_of(page)
-            check_inside(window, rows)
-            if await self._calibration.check_bounds(rows, tally):
+        while True:
+            known = self._fetcher.source.bounds is not None
+            try:
+                page = page if page is not None else await self._fetcher.page(window, 1, tally)
+            except PageTooSlowError:
+                continue
+            except PageLostError:
                 return None
-        return page
+            if not known:
+                rows = rows_of(page)
+                check_inside(window, rows)
+                if await self._calibration.check_bounds(window, rows, tally):
+                    page = None
+                    continue
+            self.counts[window] = page.count
+            return page

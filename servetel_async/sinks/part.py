@@ -157,6 +157,12 @@ class FileSink:
 
     def commit(self, batch: Batch, span: Span, entry: bytes) -> None:
         """Append a window, then its journal line."""
+        if self._done is not None:
+            raise OutputError(
+                f"{self.name} is finished already",
+                why="a run that was killed had given it its name; calls have changed since",
+                fix="use it as it is, or say --no-resume --overwrite (resume=False, overwrite=True)",
+            )
         assert self._journal is not None  # noqa: S101 - for the type checker: a pull has begun
         assert self._descriptor is not None  # noqa: S101 - and nothing is done yet
         data = b"".join([line + b"\n" for line in batch.lines])

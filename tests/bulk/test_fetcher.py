@@ -29,7 +29,6 @@ from servetel_async.bulk.fetcher import (
     PageLostError,
     PageTooSlowError,
     Tally,
-    widened,
 )
 from servetel_async.page_source import Bounds
 from servetel_async.protocol.windows import Window

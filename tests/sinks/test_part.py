@@ -145,7 +145,7 @@ def test_a_kill_in_the_midst_of_a_window_takes_that_window_alone(begun, windows,
     end(begun(make(tmp_path / "whole"), 3, 2))
     kill(begun(make(tmp_path / "a"), 3))
     with (tmp_path / "a.part").open("ab") as part, (tmp_path / "a.part.journal").open("ab") as journal:
-        part.write(b'{"id":"half a win')
+        part.write(b'{"id":"half a win' * 1000)
         journal.write(b'00000000 {"kind":"win')
     sink = make(tmp_path / "a")
     assert sink.open(CLAIM).entries == [entry(3)]
@@ -187,6 +187,21 @@ def test_a_kill_before_the_receipt(begun, tmp_path, make):
     end(again)
     assert (contents(tmp_path / "a"), again.size, again.sha256) == (whole, size, sink.sha256)
     assert {path.name for path in tmp_path.iterdir()} == {"a", "a.receipt.json"}
+
+
+@KINDS
+def test_an_output_that_has_its_name_takes_no_more_windows(begun, windows, tmp_path, make):
+    """A run after that kill says so, and the output stays as it is."""
+    sink = begun(make(tmp_path / "a"), 3)
+    sink.finish()
+    whole = contents(tmp_path / "a")
+    kill(sink)
+    again = make(tmp_path / "a")
+    again.open(CLAIM)
+    with pytest.raises(OutputError, match="finished already"):
+        again.commit(windows[2], span(2), entry(2))
+    again.abandon()
+    assert contents(tmp_path / "a") == whole
 
 
 @KINDS

@@ -1,0 +1,119 @@
+"""The audit: all windows together against the server's count, and the windows that differ found by halving."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+
+from servetel_async import CallQuery, Retry, ServerError, ServetelClient
+from servetel_async.bulk.audit import find_changed
+from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.bulk.journal import Entry
+from tests.bulk.small_server import Answer, SmallServer, calls_at
+
+DAYS = [f"2024-{month:02}-{day:02}" for month in (4, 5, 6) for day in range(1, 31)]
+CALLS = calls_at(*(f"{day} {hour:02}:00:00" for day in DAYS for hour in (0, 12)))
+
+
+def entries(days=DAYS, counted=2):
+    """An entry for each day, newest first, each of which counted two."""
+    return [
+        Entry(first=f"{day} 00:00:00", last=f"{day} 23:59:59", counted=counted, records=2, at="") for day in reversed(days)
+    ]
+
+
+@contextlib.asynccontextmanager
+async def serving(calls=CALLS, habit=None):
+    async with (
+        SmallServer(calls, habit) as server,
+        ServetelClient("token-123456", base_url=server.base_url, rate=None, retry=Retry(attempts=1)) as client,
+    ):
+        yield server, Fetcher(client, CallQuery(), page_size=50, concurrency=4, patience=1)
+
+
+def days_of(changed):
+    return sorted(entry.first[:10] for entry in changed)
+
+
+async def test_no_windows():
+    """Nothing is asked for nothing."""
+    async with serving() as (server, fetcher):
+        assert await find_changed(fetcher, [], Tally()) == []
+        assert server.asked == []
+
+
+async def test_all_agree():
+    """One request for every 31 days, of one record each; none of them is longer."""
+    tally = Tally()
+    month = [day for day in DAYS if day.startswith("2024-05")]
+    async with serving() as (server, fetcher):
+        assert await find_changed(fetcher, entries(month), tally) == []
+        assert [(asked.first, asked.last, asked.limit) for asked in server.asked] == [
+            ("2024-05-01 00:00:00", "2024-05-30 23:59:59", 1)
+        ]
+        assert tally.requests == 1
+
+
+async def test_long_ranges_are_counted_in_months():
+    """No request is longer than 31 days, and each window is in one of them."""
+    gapless = [f"2024-05-{day:02}" for day in range(1, 32)] + [f"2024-06-{day:02}" for day in range(1, 31)]
+    calls = calls_at(*(f"{day} {hour:02}:00:00" for day in gapless for hour in (0, 12)))
+    async with serving(calls) as (server, fetcher):
+        assert await find_changed(fetcher, entries(gapless), Tally()) == []
+        assert sorted(asked.window for asked in server.asked) == [
+            ("2024-05-01 00:00:00", "2024-05-30 23:59:59"),
+            ("2024-05-31 00:00:00", "2024-06-30 23:59:59"),
+        ]
+
+
+@pytest.mark.parametrize("changed", [["2024-05-30"], ["2024-05-01"], ["2024-05-13"], ["2024-05-02", "2024-05-29"], ["2024-05-07", "2024-05-08"]])
+@pytest.mark.parametrize("more", [1, -1])
+async def test_what_differs_is_found_by_halving(changed, more):
+    """The windows that have more calls, or fewer, and no others, in about two requests for each halving."""
+    month = [day for day in DAYS if day.startswith("2024-05")]
+    calls = [call for call in CALLS if call[0].startswith("2024-05")]
+    for day in changed:
+        if more > 0:
+            calls.append((f"{day} 18:00:00", f"late-{day}"))
+        else:
+            calls = [call for call in calls if call[0] != f"{day} 12:00:00"]
+    async with serving(calls) as (server, fetcher):
+        found = await find_changed(fetcher, entries(month), Tally())
+        assert days_of(found) == changed
+        assert len(server.asked) <= 1 + 2 * 5 * len(changed)
+
+
+async def test_one_window():
+    """It is compared by itself."""
+    async with serving() as (_, fetcher):
+        assert await find_changed(fetcher, entries(["2024-05-01"]), Tally()) == []
+        assert days_of(await find_changed(fetcher, entries(["2024-05-01"], counted=3), Tally())) == ["2024-05-01"]
+
+
+async def test_a_window_longer_than_a_month():
+    """It is one group of its own."""
+    long = Entry(first="2024-04-01 00:00:00", last="2024-05-30 23:59:59", counted=120, records=120, at="")
+    async with serving() as (server, fetcher):
+        assert await find_changed(fetcher, [long], Tally()) == []
+        assert len(server.asked) == 1
+
+
+async def test_a_count_that_is_missing_differs():
+    """What cannot be compared is not called equal."""
+    async with serving(habit=lambda _: Answer(no_count=True)) as (_, fetcher):
+        assert days_of(await find_changed(fetcher, entries(["2024-05-01", "2024-05-02"]), Tally())) == ["2024-05-01", "2024-05-02"]
+
+
+async def test_an_uncounted_entry_is_counted_as_nothing():
+    """So it differs as soon as there is a call in it."""
+    async with serving() as (_, fetcher):
+        assert days_of(await find_changed(fetcher, entries(["2024-05-01"], counted=None), Tally())) == ["2024-05-01"]
+
+
+async def test_a_failure_ends_it():
+    """The others are over when it is raised."""
+    async with serving(habit=lambda _: Answer(status=500)) as (_, fetcher):
+        with pytest.raises(ServerError):
+            await find_changed(fetcher, entries(), Tally())
+        assert not fetcher.source._tasks

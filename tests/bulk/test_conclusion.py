@@ -1,0 +1,340 @@
+"""The conclusion: what entries amount to; and pulls whose pages do not come, or whose server cannot be believed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+import pytest
+
+from servetel_async import CallQuery, CountDriftError, PagingError, Retry, ServerError, ServetelClient
+from servetel_async.bulk.certify import Flaw
+from servetel_async.bulk.conclusion import Conclusion
+from servetel_async.bulk.job import Job, Settings
+from servetel_async.bulk.journal import Entry, Unreadable, claim_of
+from servetel_async.bulk.plan import Frozen
+from servetel_async.bulk.pull import pull
+from servetel_async.bulk.writer import Writer
+from servetel_async.emulator import Dataset, Emulator, Fault
+from servetel_async.protocol.clock import IST
+from servetel_async.protocol.windows import Window
+from servetel_async.settings import LARGEST_PAGE
+from servetel_async.sinks.destination import sink_for
+from servetel_async.sinks.sink import Span
+from tests.bulk import fake_clock
+from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
+
+DAY = CallQuery(from_date="2024-05-06", to_date="2024-05-06")
+WINDOW = DAY.window(IST)
+
+
+def entry(hour=0, **changes):
+    given = {"counted": 3, "records": 3, "kinds": {"leaf": 1}, "at": ""}
+    return Entry(first=f"2024-05-06 {hour:02}:00:00", last=f"2024-05-06 {hour:02}:59:59", **{**given, **changes})
+
+
+def flawed(hour, why="the count moved", *, lost=False):
+    first, last = f"2024-05-06 {hour:02}:00:00", f"2024-05-06 {hour:02}:00:59"
+    return entry(hour, flaws=(Flaw(first, last, why, lost=lost),))
+
+
+@pytest.fixture
+def conclude(tmp_path):
+    """A conclusion of these entries, in a job that asked nobody anything."""
+    writer = Writer()
+
+    def make(*entries, moved=(), before_start=0, name="a.ndjson"):
+        client = ServetelClient("token-123456", base_url="http://127.0.0.1:9")
+        sink = sink_for(tmp_path / name)
+        job = Job(client, DAY, sink, writer, Settings(page_size=5, concurrency=1), None)
+        job.entries = {Span(each.first, each.last): each for each in entries}
+        job.moved, job.before_start = list(moved), before_start
+        header = job.header(claim_of(DAY, IST, shape=[""], range_name=None), Frozen(WINDOW, WINDOW.end))
+        return Conclusion(job, header, sink)
+
+    yield make
+    writer.close()
+
+
+def receipt(conclusion):
+    return conclusion.receipt(DAY, IST)
+
+
+# Sums
+
+
+def test_sums(conclude):
+    """Numbers of all windows together, windows newest first."""
+    found = receipt(
+        conclude(
+            entry(1, duplicates=1, reused_ids=2, undated=3, quarantined=(Unreadable("a", "b"),)),
+            entry(5, duplicates=10, reused_ids=20, undated=30, final=False),
+        )
+    )
+    assert (found.counted, found.records) == (6, 6)
+    assert (found.duplicates, found.reused_ids, found.undated, found.quarantined) == (11, 22, 33, 1)
+    assert [(window.first[11:13], window.proof, window.final) for window in found.windows] == [("05", "leaf", False), ("01", "leaf", True)]
+    assert (found.from_date, found.to_date) == (WINDOW.first, WINDOW.last)
+
+
+def test_without_a_count_of_one_window_there_is_none(conclude):
+    """A sum of some counts would be a wrong count."""
+    assert receipt(conclude(entry(1), entry(2, counted=None))).counted is None
+
+
+def test_no_windows(conclude):
+    """Nothing was asked for, nothing is claimed but that."""
+    found = receipt(conclude())
+    assert (found.counted, found.records, found.complete) == (0, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("entries", "certified"),
+    [
+        ([entry(1)], "1 window certified"),
+        ([entry(1), entry(2)], "2 windows certified"),
+        ([entry(1, kinds={"repaired": 2}), entry(2, kinds={"leaf": 5, "repaired": 1})], "2 windows certified, 3 with page edges read again"),
+        ([entry(1, counted=None, kinds={"walked": 1})], "the pages were read to an empty one"),
+    ],
+)
+def test_how_completeness_is_known(conclude, entries, certified):
+    """One sentence."""
+    found = receipt(conclude(*entries))
+    assert (found.certified, found.complete) == (certified, True)
+
+
+def test_a_window_names_its_proofs(conclude):
+    """Each kind, with its number where it is more than one; and each flaw with its reason."""
+    part = entry(1, kinds={"leaf": 3, "counted": 1}, flaws=flawed(1).flaws)
+    (window,) = receipt(conclude(part)).windows
+    assert window.proof == "counted, 3 leaf"
+    assert window.flaws == ("2024-05-06 01:00:00 to 2024-05-06 01:00:59: the count moved",)
+
+
+# What is wrong with it
+
+
+@pytest.mark.parametrize(
+    ("given", "flaw"),
+    [
+        ({"entries": [entry(1)]}, None),
+        (
+            {"entries": [flawed(1), flawed(2, "no count")]},
+            "2024-05-06 02:00:00 to 2024-05-06 02:59:59, 2024-05-06 01:00:00 to 2024-05-06 01:59:59 could not be proved; "
+            "the first of it, 2024-05-06 02:00:00 to 2024-05-06 02:00:59: no count",
+        ),
+        ({"entries": [entry(1)], "moved": [entry(1)]}, "2024-05-06 01:00:00 to 2024-05-06 01:59:59 did not stop changing while it was read"),
+        ({"entries": [entry(1)], "before_start": 1234}, "the API counts 1,234 calls before the oldest one that it gave"),
+        (
+            {"entries": [entry(1, reused_ids=2)], "name": "a.db"},
+            "the API gave 2 calls an id that another call has, and the table keeps one of each",
+        ),
+        ({"entries": [entry(1, reused_ids=2)], "name": "a.ndjson"}, None),
+        (
+            {"entries": [entry(1, quarantined=(Unreadable("a", "b"),) * 2)]},
+            "2 records cannot be read; they are kept apart, as they were sent",
+        ),
+    ],
+)
+def test_flaws(conclude, given, flaw):
+    """The gravest one is told, and makes the receipt incomplete."""
+    entries = given.pop("entries") if "entries" in given else []
+    given = {**given, "entries": entries}
+    conclusion = conclude(*given.pop("entries"), **given)
+    given["entries"] = entries
+    found = receipt(conclusion)
+    assert conclusion.flaw == flaw
+    assert found.complete is (flaw is None)
+    if flaw is not None:
+        assert found.certified == flaw
+
+
+def test_many_windows_are_not_all_named(conclude):
+    """Three, and how many more."""
+    flaw = conclude(*(flawed(hour) for hour in range(5))).flaw
+    assert "2024-05-06 04:00:00" in flaw
+    assert "2024-05-06 02:00:00" in flaw
+    assert "2024-05-06 01:00:00" not in flaw
+    assert " and 2 more could not be proved" in flaw
+
+
+def test_windows_with_unreadable_records(conclude):
+    """They are given to whoever keeps them."""
+    bad = entry(1, quarantined=(Unreadable("a", "b"),))
+    assert conclude(entry(2), bad).quarantined == [bad]
+
+
+# Pulls whose pages do not come
+
+
+@contextlib.asynccontextmanager
+async def serving(calls, habit=None, **options):
+    async with (
+        SmallServer(calls, habit) as server,
+        ServetelClient(
+            "token-123456", base_url=server.base_url, rate=None, **{"page_size": 5, "retry": Retry(attempts=1), **options}
+        ) as client,
+    ):
+        yield server, client
+
+
+SPREAD = calls_at(*(f"2024-05-06 {minute // 60:02}:{minute % 60:02}:30" for minute in range(0, 1440, 20)))
+
+
+def ids(path):
+    return sorted(json.loads(line)["id"] for line in path.read_bytes().splitlines())
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir() if "lock" not in path.name)
+
+
+def test_a_poisoned_record(tmp_path):
+    """Every page that holds it fails while others come: the output is not made, what came is kept; later it is whole."""
+    bad = SPREAD[40]
+    target = tmp_path / "a.ndjson"
+
+    async def main():
+        async with serving(SPREAD, lambda asked: Answer(status=500) if bad in asked.rows else HONEST) as (server, client):
+            with pytest.raises(ServerError) as caught:
+                await pull(client, target, DAY)
+            assert "other pages came" in caught.value.why
+            assert names(tmp_path) == ["a.ndjson.part", "a.ndjson.part.journal"]
+            entries = [json.loads(line) for line in (tmp_path / "a.ndjson.part.journal").read_bytes().splitlines()]
+            assert bad[0] in json.dumps(entries)
+            assert len(server.asked) < 700
+            assert len(set(ids(tmp_path / "a.ndjson.part"))) == len(SPREAD) - 1
+            before = len(server.asked)
+            server.habit = lambda _: HONEST
+            receipt = await pull(client, target, DAY)
+            assert (receipt.complete, receipt.records, receipt.counted) == (True, len(SPREAD), len(SPREAD))
+            assert len(server.asked) - before < 40
+
+    fake_clock.run(main())
+    assert ids(target) == sorted(key for _, key in SPREAD)
+    assert names(tmp_path) == ["a.ndjson", "a.ndjson.receipt.json"]
+
+
+def test_a_page_that_is_poisoned_by_its_number(tmp_path):
+    """Its window is cut until that page is no more: nothing is lost at all."""
+    data = Dataset.range("2024-05-06", "2024-05-06", calls=300)
+
+    async def main():
+        async with (
+            Emulator(data, faults=[Fault("status", status=500, page=4)]) as api,
+            ServetelClient(api.token, base_url=api.base_url, rate=None, page_size=50) as client,
+        ):
+            receipt = await pull(client, tmp_path / "a.ndjson", DAY)
+            assert (receipt.complete, receipt.records) == (True, 300)
+
+    fake_clock.run(main())
+    assert ids(tmp_path / "a.ndjson") == sorted(data.ids)
+
+
+# Page sizes
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [Answer(after=3600), Answer(body=b" " * (LARGEST_PAGE + 1)), Answer(status=413)],
+    ids=["slow", "too large", "413"],
+)
+@pytest.mark.parametrize("begins", [1, 3])
+def test_pages_that_are_too_large_for_the_server(tmp_path, answer, begins):
+    """More than fifty calls at a time are too many, from the first request on or later: the pull finishes with fewer."""
+    calls = calls_at(*(f"2024-05-06 {number // 60:02}:{number % 60:02}:30" for number in range(700)))
+
+    async def main():
+        def habit(asked):
+            return answer if asked.limit > 50 and asked.nth >= begins else HONEST
+
+        async with serving(calls, habit, page_size=200, retry=Retry()) as (_, client):
+            receipt = await pull(client, tmp_path / "a.ndjson", DAY)
+            assert (receipt.complete, receipt.records, receipt.counted) == (True, 700, 700)
+
+    fake_clock.run(main())
+    assert ids(tmp_path / "a.ndjson") == sorted(key for _, key in calls)
+
+
+def test_large_pages_that_stall(tmp_path):
+    """The emulator's own stall, at the first two large pages after the first contact."""
+    data = Dataset.range("2024-05-06", "2024-05-06", calls=400)
+
+    async def main():
+        async with (
+            Emulator(data, faults=[Fault("stall", page=3, times=2)]) as api,
+            ServetelClient(api.token, base_url=api.base_url, rate=None, page_size=100) as client,
+        ):
+            receipt = await pull(client, tmp_path / "a.ndjson", DAY)
+            assert (receipt.complete, receipt.records) == (True, 400)
+            assert {request.limit for request in api.requests} >= {100, 50}
+
+    fake_clock.run(main())
+    assert ids(tmp_path / "a.ndjson") == sorted(data.ids)
+
+
+# Servers that cannot be believed
+
+
+def ghost(asked):
+    return Answer(count=len(asked.found) + (asked.first <= "2024-05-06 12:34:56" <= asked.last))
+
+
+async def test_a_ghost_is_named_and_the_output_is_written(tmp_path):
+    """The count says one more than there is, for ever: all calls are written, and the receipt names the second."""
+    async with serving(SPREAD, ghost) as (server, client):
+        receipt = await pull(client, tmp_path / "a.ndjson", DAY)
+        assert (receipt.records, receipt.counted, receipt.complete) == (len(SPREAD), len(SPREAD) + 1, False)
+        assert "2024-05-06 12:34:56" in receipt.certified
+        assert ids(tmp_path / "a.ndjson") == sorted(key for _, key in SPREAD)
+        assert len(server.asked) < 400
+
+
+async def test_strict_makes_no_output_of_a_ghost(tmp_path):
+    """It raises, and keeps what was read."""
+    async with serving(SPREAD, ghost) as (_, client):
+        with pytest.raises(CountDriftError, match="would not be complete"):
+            await pull(client, tmp_path / "a.ndjson", DAY, strict=True)
+    assert names(tmp_path) == ["a.ndjson.part", "a.ndjson.part.journal"]
+
+
+async def test_strict_without_a_count(tmp_path):
+    """Pages that contradict each other, on a server that counts nothing."""
+
+    def habit(asked):
+        return Answer(no_count=True, rows=asked.rows[:2] if asked.page == 1 and len(asked.rows) > 2 else None)
+
+    calls = calls_at(*["2024-05-06 12:00:00"] * 12)
+    async with serving(calls, habit) as (_, client):
+        with pytest.raises(PagingError, match="would not be complete") as caught:
+            await pull(client, tmp_path / "a.ndjson", DAY, strict=True)
+        assert type(caught.value) is PagingError
+
+
+@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {},
+        {"shuffle_ties": True},
+        {"limit_cap": 20},
+        {"limit_cap": 20, "echo_limit": "served"},
+        {"count_mode": "page"},
+        {"count_mode": "missing"},
+        {"size_mode": "limit"},
+        {"max_range_days": 31},
+    ],
+    ids=str,
+)
+async def test_every_habit_of_the_api(tmp_path, knobs, fast):
+    """A dense hour, whatever the server's habits: all calls, a complete receipt."""
+    data = Dataset.range("2024-05-06 11:00:00", "2024-05-06 11:04:59", calls=400)
+    async with (
+        Emulator(data, **knobs) as api,
+        ServetelClient(api.token, base_url=api.base_url, rate=None, page_size=50) as client,
+    ):
+        if fast and "shuffle_ties" in knobs:
+            return  # that is what fast leaves out
+        receipt = await pull(client, tmp_path / "a.ndjson", DAY, fast=fast)
+        assert ids(tmp_path / "a.ndjson") == sorted(data.ids)
+        assert receipt.complete

@@ -1,0 +1,297 @@
+"""The line: windows are read at once, committed in order, newest first; whatever happens, what was committed has no gap."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from itertools import pairwise
+
+import anyio
+import pytest
+
+from servetel_async import CallQuery, OutOfWindowError, Retry, ServerError, ServetelClient
+from servetel_async.bulk.calibrate import Calibration
+from servetel_async.bulk.certify import Certifier
+from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.bulk.line import Line
+from servetel_async.bulk.plan import MOST_PAGES
+from servetel_async.page_source import Bounds
+from servetel_async.protocol.clock import SECOND
+from servetel_async.protocol.windows import Window
+from tests.bulk import fake_clock
+from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
+
+DAYS = [f"2024-05-{day:02}" for day in range(1, 11)]
+CALLS = calls_at(*(f"{day} {hour:02}:00:00" for day in DAYS for hour in range(0, 24, 6)))
+WINDOWS = [Window.of(f"{day} 00:00:00", f"{day} 23:59:59") for day in reversed(DAYS)]
+QUICK = Retry(attempts=1, base=0.001, cap=0.001)
+
+
+class Run:
+    """A line, its server, and what it committed."""
+
+    def __init__(self, server, fetcher, width, walks):
+        self.server = server
+        self.fetcher = fetcher
+        self.committed = []
+        self.certifier = Certifier(fetcher, fast=False)
+        self.certifier.walks = walks
+        self.line = Line(fetcher, self.certifier, Calibration(fetcher), self.commit, width)
+
+    async def commit(self, window, found, tally):
+        await asyncio.sleep(0)
+        self.committed.append((window, found, tally))
+
+    @property
+    def windows(self):
+        return [window for window, _, _ in self.committed]
+
+    @property
+    def calls(self):
+        return [(row.start, row.id) for _, found, _ in self.committed for row in found.calls]
+
+
+@contextlib.asynccontextmanager
+async def lining(habit=None, *, calls=CALLS, width=3, bounds=Bounds(), page_size=5, walks=False):  # noqa: B008 - frozen
+    async with (
+        SmallServer(calls, habit) as server,
+        ServetelClient("token-123456", base_url=server.base_url, rate=None, retry=QUICK) as client,
+    ):
+        client.count_is_total = not walks
+        client.bounds = bounds
+        fetcher = Fetcher(client, CallQuery(), page_size=page_size, concurrency=4, patience=1800)
+        yield Run(server, fetcher, width, walks)
+        assert not client._tasks
+        assert fetcher._concurrency._taken == 0
+        await asyncio.sleep(0)
+        assert len([task for task in asyncio.all_tasks() if "Line" in repr(task.get_coro())]) == 0
+
+
+async def test_nothing_to_read():
+    """No windows, no requests."""
+    async with lining() as run:
+        await run.line.run([])
+        assert (run.committed, run.server.asked) == ([], [])
+
+
+@pytest.mark.parametrize("width", [1, 3, 20])
+async def test_windows_are_committed_in_order(width):
+    """Newest first, each once, with its calls and its cost."""
+    async with lining(width=width) as run:
+        await run.line.run(WINDOWS)
+        assert run.windows == WINDOWS
+        assert run.calls == CALLS
+        assert {tally.requests for _, _, tally in run.committed} == {1}
+        assert run.line.read_ahead == 0
+        assert run.line.counts == dict.fromkeys(WINDOWS, 4)
+
+
+async def test_no_more_than_its_width_at_once():
+    """What is read ahead is bounded."""
+    seen = []
+
+    def habit(asked):
+        seen.append((asked.last, len(run.committed)))
+        return HONEST
+
+    async with lining(habit, width=2) as run:
+        await run.line.run(WINDOWS)
+        for last, committed in seen:
+            assert [window.last for window in WINDOWS].index(last) < committed + 2
+
+
+async def test_a_late_head_holds_the_others_back():
+    """A window that is done waits for all before it; the destination never has a gap."""
+    gate = asyncio.Event()
+
+    def habit(asked):
+        return Answer(after=0.05) if asked.last == WINDOWS[0].last else HONEST
+
+    async with lining(habit, width=3) as run:
+        task = asyncio.create_task(run.line.run(WINDOWS))
+        while len(run.server.asked) < 3:
+            await asyncio.sleep(0.001)
+        assert run.committed == []
+        gate.set()
+        await task
+        assert run.windows == WINDOWS
+
+
+async def test_a_large_window_is_cut():
+    """By its count; the pieces take its place in the line, and no second is in two."""
+    async with lining(page_size=1, calls=CALLS) as run:
+        whole = Window.of("2024-05-01 00:00:00", "2024-05-10 23:59:59")
+        tail = Window.of("2024-04-01 00:00:00", "2024-04-30 23:59:59")
+        await run.line.run([whole, tail])
+        assert len(run.windows) == 2
+        run.committed.clear()
+        many = calls_at(*(f"2024-05-{1 + n // 24 % 10:02} {n % 24:02}:{n // 240:02}:00" for n in range(MOST_PAGES * 3)))
+        run.server.calls = many
+        await run.line.run([whole, tail])
+        assert len(run.windows) > 3
+        assert run.windows[-1] == tail
+        assert (run.windows[0].end, run.windows[-2].start) == (whole.end, whole.start)
+        assert all(newer.start - SECOND == older.end for newer, older in pairwise(run.windows[:-1]))
+        assert sorted(run.calls) == sorted(many)
+
+
+async def test_whole_windows_are_not_cut():
+    """They take the place of ones that were committed before."""
+    many = calls_at(*(f"2024-05-{1 + n // 24 % 10:02} {n % 24:02}:{n // 240:02}:00" for n in range(MOST_PAGES * 3)))
+    whole = Window.of("2024-05-01 00:00:00", "2024-05-10 23:59:59")
+    async with lining(page_size=1, calls=many) as run:
+        await run.line.run([whole], whole=True)
+        assert run.windows == [whole]
+        assert sorted(run.calls) == sorted(many)
+
+
+async def test_a_known_first_page_is_not_asked_for_again():
+    """Somebody has it already."""
+    async with lining() as run:
+        run.line.known[WINDOWS[0]] = await run.fetcher.page(WINDOWS[0], 1, Tally())
+        run.server.asked.clear()
+        await run.line.run(WINDOWS[:2])
+        assert run.server.windows == {(WINDOWS[1].first, WINDOWS[1].last): 1}
+        assert run.line.known == {}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_server_that_counts_nothing_is_read_by_days(whole):
+    """What cannot be cut by its count is cut by days, unless it is to stay whole."""
+    week = Window.of("2024-05-01 00:00:00", "2024-05-10 23:59:59")
+    async with lining(lambda _: Answer(no_count=True), walks=True) as run:
+        await run.line.run([week], whole=whole)
+        assert run.windows == ([week] if whole else WINDOWS)
+        assert sorted(run.calls) == sorted(CALLS)
+
+
+async def test_the_first_records_calibrate():
+    """Bounds are looked at with the first page that has any."""
+    async with lining(bounds=None) as run:
+        await run.line.run(WINDOWS[:2])
+        assert run.fetcher.source.bounds == Bounds()
+        assert run.calls == CALLS[:8]
+
+
+async def test_records_outside_of_the_window_end_it():
+    """Nothing is looked up, and nothing is written."""
+    async with lining(lambda _: Answer(rows=[("2019-01-01 00:00:00", "old")], count=1), bounds=None) as run:
+        with pytest.raises(OutOfWindowError):
+            await run.line.run(WINDOWS)
+        assert run.committed == []
+
+
+def test_an_error_keeps_what_was_committed():
+    """What stands before it in the line is committed, what stands behind it is ended; one error is raised."""
+
+    async def main():
+        def habit(asked):
+            return Answer(status=400) if asked.last == WINDOWS[4].last else HONEST
+
+        async with lining(habit, width=3) as run:
+            with pytest.raises(Exception, match="refuses"):
+                await run.line.run(WINDOWS)
+            assert run.windows == WINDOWS[: len(run.windows)]
+            assert len(run.windows) <= 4
+
+    fake_clock.run(main())
+
+
+async def test_an_error_of_commit_ends_it():
+    """A full disk is not read on for."""
+    async with lining(width=2) as run:
+
+        async def fail(*_):
+            raise OSError("full")
+
+        run.line._commit = fail
+        with pytest.raises(OSError, match="full"):
+            await run.line.run(WINDOWS)
+        assert len(run.server.asked) <= 4
+
+
+def test_a_lost_first_page_is_read_in_parts():
+    """The window is not cut by a count that nobody knows, and is whole all the same."""
+
+    async def main():
+        def habit(asked):
+            return Answer(status=500) if asked.window == (WINDOWS[1].first, WINDOWS[1].last) else HONEST
+
+        async with lining(habit) as run:
+            await run.line.run(WINDOWS[:3])
+            assert run.windows == WINDOWS[:3]
+            assert run.calls == CALLS[:12]
+
+    fake_clock.run(main())
+
+
+def test_a_first_page_that_is_too_slow_is_read_smaller():
+    """Nothing of it is lost."""
+
+    async def main():
+        async with lining(lambda asked: Answer(after=3600) if asked.limit > 20 else HONEST, page_size=5) as run:
+            await run.fetcher.page(WINDOWS[0], 1, Tally())
+            run.fetcher.page_size = 40
+            await run.line.run(WINDOWS[:3])
+            assert run.calls == CALLS[:12]
+            assert run.fetcher.page_size == 20
+
+    fake_clock.run(main())
+
+
+@pytest.mark.parametrize("times", [1, 2, 3])
+@pytest.mark.parametrize("asked", [1, 3])
+async def test_a_cancelled_line_leaves_nothing(times, asked):
+    """Cancelled once or often, with requests under way: all tasks are over when the cancellation arrives."""
+    async with lining(lambda _: Answer(after=3600), width=3) as run:
+        task = asyncio.create_task(run.line.run(WINDOWS))
+        while len(run.server.asked) < asked:
+            await asyncio.sleep(0.001)
+        for _ in range(times):
+            task.cancel()
+            await asyncio.sleep(0)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert run.committed == []
+        while run.server.in_flight:
+            await asyncio.sleep(0.001)
+
+
+async def test_a_cancel_scope_around_a_line():
+    """anyio's cancellation leaves nothing."""
+    async with lining(lambda asked: Answer(after=3600) if asked.nth > 3 else HONEST, width=3) as run:
+        with anyio.CancelScope() as scope:
+            asyncio.get_running_loop().call_later(0.05, scope.cancel)
+            await run.line.run(WINDOWS)
+        assert scope.cancelled_caught
+        assert run.windows == WINDOWS[: len(run.windows)]
+
+
+async def test_cancelled_at_any_step():
+    """Wherever the cancellation strikes, nothing is left and what is committed has no gap."""
+    for steps in range(0, 60, 3):
+        async with lining(width=3) as run:
+            task = asyncio.create_task(run.line.run(WINDOWS))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            assert run.windows == WINDOWS[: len(run.windows)]
+
+
+def test_the_other_errors_log_nothing():
+    """Several windows fail at once: one is raised, and nothing is logged of the others."""
+
+    async def main():
+        log = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: log.append(context))
+        async with lining(lambda _: Answer(status=500), width=5) as run:
+            with pytest.raises(ServerError):
+                await run.line.run(WINDOWS)
+        import gc  # noqa: PLC0415 - only here
+
+        gc.collect()
+        await asyncio.sleep(0)
+        assert log == []
+
+    fake_clock.run(main())
