@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
@@ -89,7 +90,7 @@ async def check(client: ServetelClient, destination: Destination, query: CallQue
     """
     asked = query if query is not None else CallQuery()
     sink = sink_for(destination)
-    receipt = _receipt(sink)
+    receipt = await asyncio.to_thread(_receipt, sink)
     if scope_of(asked, client.zone) != receipt.scope:
         raise ConfigurationError(
             f"the receipt of {sink.name} is one of other filters",

@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from servetel_async.cli import exits
+from servetel_async.cli.check import check
 from servetel_async.cli.demo import demo
+from servetel_async.cli.doctor import doctor
 from servetel_async.cli.emulate import emulate
 from servetel_async.cli.pull import pull
-from servetel_async.cli.terminal import say, standard_output
+from servetel_async.cli.running import heed
+from servetel_async.cli.sync import sync
+from servetel_async.cli.terminal import standard_output
 from servetel_async.errors import OutputError
 from servetel_async.version import __version__
 
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, no_args_is_help=False)
 @click.version_option(__version__, prog_name="servetel", message="%(prog)s %(version)s")
 def servetel() -> None:
     """Every call detail record out of Servetel, Smartflo and Acefone.
@@ -30,27 +34,20 @@ def servetel() -> None:
     """
 
 
-for command in (demo, emulate, pull):
+for command in (check, demo, doctor, emulate, pull, sync):
     servetel.add_command(command)
 
 
 def run() -> int:  # noqa: PLR0911 - a table of endings
     """Run the command line; gives the exit code and lets no exception out."""
     _hold_descriptors()
-    # Before a command's own event loop takes the signals over, SIGTERM ends like Ctrl-C does, through the finallys.
-    signal.signal(signal.SIGTERM, _terminate)
+    heed(_terminate)
     try:
         code = servetel.main(prog_name="servetel", standalone_mode=False)
-    except click.UsageError as error:
-        _show(error)
-        if isinstance(error, click.NoSuchOption) and error.option_name == "--token":
-            say("A command line can be read by others: set SERVETEL_TOKEN, or give --token-file.")
-        return exits.USAGE
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        _show(error)
-        return exits.USAGE
+        return exits.report_usage(error)
     except exits.Stopped as stopped:
         return exits.report_stop(stopped.signal)
     except (KeyboardInterrupt, click.Abort):
@@ -69,11 +66,6 @@ def _hold_descriptors() -> None:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
-
-
-def _show(error: click.ClickException) -> None:
-    if sys.stderr is not None:
-        error.show(sys.stderr)
 
 
 def _report(error: Exception) -> int:

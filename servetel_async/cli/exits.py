@@ -1,25 +1,29 @@
 """How a command ends: the exit codes, and what is said on standard error.
 
-========  =================================================================================
-0         complete
-1         a bug in this package
-2         usage or configuration, also a destination that cannot be written
-3         not complete, and the same command can complete it
-4         not authorised
-5         temporary: the network, 429 or 5xx outlasted the retries; nothing usable was written
-6         the data does not agree: counts that move, records outside of the range, pages that contradict
-130, 143  interrupted by SIGINT or SIGTERM
-========  =================================================================================
+=============  ============================================================================
+0              complete
+1              a bug in this package
+2              usage or configuration, also a destination that cannot be written
+3              not complete, and the same command can complete it
+4              not authorised
+5              temporary: the network, 429 or 5xx outlasted the retries; nothing usable was written
+6              the data does not agree: counts that move, records outside of the range, pages that contradict
+129, 130, 143  interrupted by SIGHUP, SIGINT or SIGTERM
+=============  ============================================================================
 """
 
 from __future__ import annotations
 
+import re
 import shlex
 import signal
 import sys
 import traceback
 
+import click
+
 from servetel_async.cli.terminal import say
+from servetel_async.cli.wording import in_flags
 from servetel_async.errors import (
     AuthenticationError,
     BodyTooLargeError,
@@ -28,6 +32,7 @@ from servetel_async.errors import (
     PagingError,
     PermissionDeniedError,
     RequestRejectedError,
+    ResumeMismatchError,
     ServetelError,
     StreamClosedError,
     WrongAddressError,
@@ -55,6 +60,8 @@ _CODES: tuple[tuple[type[ServetelError], int], ...] = (
 )
 #: Flags whose values may be personal; the command that is suggested again leaves them out.
 _PERSONAL = ("--callerid", "--destination", "--did-number", "--call-id", "--agents")
+#: What a database's address may hold that nobody is to read: user and password.
+_CREDENTIALS = re.compile(r"://.*@|(?<=[?&]password=)[^&]*")
 
 
 class Stopped(BaseException):
@@ -65,30 +72,32 @@ class Stopped(BaseException):
         self.signal = number
 
 
-def code_of(error: BaseException, *, started: bool = False) -> int:
+def code_of(error: BaseException, *, started: bool = False, kept: bool = False) -> int:
     """Give the exit code of an error.
 
     Args:
         error: what ended the command.
         started: requests had been sent: a destination that fails now was good before, and may be again.
+        kept: some of it is committed, so the same command goes on from there.
     """
     if not isinstance(error, ServetelError):
         return BUG
-    if started and isinstance(error, OutputError):
-        return TEMPORARY
-    return next((code for kind, code in _CODES if isinstance(error, kind)), TEMPORARY)
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), TEMPORARY)
+    if started and isinstance(error, OutputError) and not isinstance(error, ResumeMismatchError):
+        code = TEMPORARY
+    return INCOMPLETE if kept and code == TEMPORARY else code
 
 
-def report_error(error: BaseException, *, started: bool = False) -> int:
+def report_error(error: BaseException, *, started: bool = False, kept: bool = False) -> int:
     """Say what happened, why where that is known, and what to do: one line each. Gives the exit code."""
     if isinstance(error, ServetelError):
         page = "" if error.page is None else f" (page {error.page})"
         tries = "" if error.attempts <= 1 else f" after {error.attempts} attempts"
-        say(f"Error: {error.what}{page}{tries}")
+        say(f"Error: {in_flags(error.what)}{page}{tries}")
         if error.why:
-            say(f"  Why: {error.why}")
-        say(f"  Fix: {error.fix or 'run it again later'}")
-        return code_of(error, started=started)
+            say(f"  Why: {in_flags(error.why)}")
+        say(f"  Fix: {in_flags(error.fix) or 'run it again later'}")
+        return code_of(error, started=started, kept=kept)
     # The message of a foreign exception may hold anything, also a number or a token: its kind and place are enough.
     for line in traceback.format_tb(error.__traceback__):
         for each in line.splitlines():
@@ -99,23 +108,43 @@ def report_error(error: BaseException, *, started: bool = False) -> int:
     return BUG
 
 
-def report_stop(number: signal.Signals) -> int:
-    """Say that it was stopped and how to begin again; gives the exit code."""
+def report_usage(error: click.ClickException) -> int:
+    """Say what click did not understand, in the same three lines."""
+    what = error.format_message().rstrip(".")
+    why, fix = "", "see what it takes: servetel --help"
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        fix = f"see what it takes: {error.ctx.command_path} --help"
+    if isinstance(error, click.NoSuchOption):
+        what = f"there is no {error.option_name}"
+        if error.option_name == "--token":
+            why, fix = "a command line can be read by others", "set SERVETEL_TOKEN, or give --token-file"
+        elif error.possibilities:
+            fix = f"perhaps {' or '.join(error.possibilities)}; {fix}"
+    return report_error(ConfigurationError(what[:1].lower() + what[1:], why=why, fix=fix))
+
+
+def report_stop(number: signal.Signals, what: str = "") -> int:
+    """Say that it was stopped, and what that means; gives the exit code."""
     word = "Interrupted" if number == signal.SIGINT else "Terminated"
-    say(f"{word}: what there is, if anything, is not complete.")
-    say(f"Run it again: {again(sys.argv[1:])}")
+    say(f"{word}: {what}" if what else f"{word}. Run it again: {again(sys.argv[1:])}")
     return 128 + number
 
 
-def again(arguments: list[str]) -> str:
-    """Write the command anew; values that may be personal become an ellipsis."""
+def again(arguments: list[str], *, leave_out: str = "") -> str:
+    """Write the command anew; values that may be personal become an ellipsis.
+
+    Args:
+        arguments: as they were given.
+        leave_out: a flag that would undo what there is.
+    """
     shown: list[str] = []
     hide = False
     for argument in arguments:
         flag, equals, _ = argument.partition("=")
         if hide:
             shown.append("...")
-        else:
-            shown.append(f"{flag}=..." if equals and flag in _PERSONAL else argument)
+        elif argument != leave_out:
+            public = _CREDENTIALS.sub(lambda match: "://...@" if match[0].startswith(":") else "...", argument)
+            shown.append(f"{flag}=..." if equals and flag in _PERSONAL else public)
         hide = not hide and not equals and flag in _PERSONAL
     return shlex.join(["servetel", *shown])

@@ -1,4 +1,4 @@
-"""How far a pull is: a bar on a terminal, a line every ten seconds where there is none."""
+"""How progress is shown: a bar of two rows on a terminal, a line every ten seconds where there is none."""
 
 # ruff: noqa: PLC0415 - rich is slow to import, and only a terminal needs it
 
@@ -6,9 +6,10 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import IO, TYPE_CHECKING, Protocol, TextIO, cast
 
-from servetel_async.cli.terminal import say
+from servetel_async.cli.situation import Situation
+from servetel_async.cli.terminal import is_terminal, say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
 #: Seconds between two lines in a log.
 LOG_EVERY = 10.0
-_MINUTE = 60
 
 
 class Display(Protocol):
@@ -31,19 +31,24 @@ class Display(Protocol):
     def stop(self) -> None: ...
 
     def show(self, progress: PullProgress) -> None:
-        """Show where it is now."""
+        """Take in where it is now."""
         ...
 
     def note(self, event: Event) -> None:
         """Take note of a request or a wait."""
         ...
 
+    def tick(self) -> None:
+        """Show it; called every now and then, also while nothing comes."""
+        ...
 
-def display(*, quiet: bool) -> Display:
+
+def display(*, quiet: bool, patience: float | None = None) -> Display:
     """Choose by where standard error goes."""
     if quiet:
         return Silent()
-    return Bar() if sys.stderr is not None and sys.stderr.isatty() else Log()
+    situation = Situation(patience)
+    return Bar(situation) if is_terminal() else Log(situation)
 
 
 class Silent:
@@ -61,38 +66,51 @@ class Silent:
     def note(self, event: Event) -> None:
         """Nothing."""
 
+    def tick(self) -> None:
+        """Nothing."""
+
 
 class Log(Silent):
     """A line now and then, fit for a log file."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, write: Callable[[str], None] = say) -> None:
+    def __init__(
+        self,
+        situation: Situation,
+        clock: Callable[[], float] = time.monotonic,
+        write: Callable[[str], None] = say,
+    ) -> None:
+        self._situation = situation
         self._clock = clock
         self._write = write
         self._next = clock() + LOG_EVERY
 
     def show(self, progress: PullProgress) -> None:
-        """Write a line if it is time for one."""
-        if self._clock() >= self._next:
-            self._next = self._clock() + LOG_EVERY
-            self._write(describe(progress))
+        """Take it in, and write a line if it is time for one."""
+        self._situation.take(progress)
+        self.tick()
 
     def note(self, event: Event) -> None:
-        """A wait is said too: a log that stands still looks like a hang."""
-        if event.kind == "wait" and self._clock() >= self._next:
+        """Take note of it."""
+        self._situation.note(event)
+
+    def tick(self) -> None:
+        """Write a line if it is time for one: a log that stands still looks like a hang."""
+        if self._clock() >= self._next:
             self._next = self._clock() + LOG_EVERY
-            self._write(waiting(event))
+            second = self._situation.second_row()
+            self._write(f"{self._situation.first_row()}; {second}" if second else self._situation.first_row())
 
 
 class Bar(Silent):
     """A bar with rate and remaining time; below it a second row, only while there is something to say."""
 
-    def __init__(self) -> None:
+    def __init__(self, situation: Situation) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
         from rich.text import Text
 
+        self._situation = situation
         self._row = ""
-        self._row_until = 0.0
         row_now = self._row_now
 
         class TwoRows(Progress):
@@ -103,8 +121,9 @@ class Bar(Silent):
                     yield Text(f"  {row}", style="dim")
 
         columns = (BarColumn(), TextColumn("{task.fields[text]}", markup=False))
-        self._bar = TwoRows(*columns, console=Console(stderr=True), transient=True)
-        self._task = self._bar.add_task("", total=None, text="counting")
+        console = Console(file=cast("IO[str]", _Terminal(sys.stderr)))
+        self._bar = TwoRows(*columns, console=console, transient=True, redirect_stdout=False)
+        self._task = self._bar.add_task("", total=None, text=situation.first_row())
 
     def start(self) -> None:
         """Draw it."""
@@ -116,37 +135,43 @@ class Bar(Silent):
 
     def show(self, progress: PullProgress) -> None:
         """Move it."""
-        self._bar.update(self._task, completed=progress.records, total=progress.total, text=describe(progress))
+        self._situation.take(progress)
+        self._bar.update(self._task, completed=progress.records, total=progress.total)
 
     def note(self, event: Event) -> None:
-        """Show a wait for as long as it lasts."""
-        if event.kind == "wait":
-            self._row, self._row_until = waiting(event), time.monotonic() + event.seconds
+        """Take note of it."""
+        self._situation.note(event)
+
+    def tick(self) -> None:
+        """Tell both rows anew."""
+        self._row = self._situation.second_row()
+        self._bar.update(self._task, text=self._situation.first_row())
 
     def _row_now(self) -> str:
-        return self._row if time.monotonic() < self._row_until else ""
+        return self._row
 
 
-def describe(progress: PullProgress) -> str:
-    """``12,300 of 37,431 calls, 210/s, 2 min left, 3 retries``."""
-    rate = progress.records / progress.seconds if progress.seconds > 0 else 0.0
-    text = (
-        f"{progress.records:,} calls" if progress.total is None else f"{progress.records:,} of {progress.total:,} calls"
-    )
-    text += f", {rate:,.0f}/s"
-    if progress.total is not None and rate:
-        text += f", {_rough(max(0, progress.total - progress.records) / rate)} left"
-    return f"{text}, {progress.retries} retried" if progress.retries else text
+class _Terminal:
+    """A terminal that may be gone: a window that was closed must not end a pull."""
 
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = stream.encoding
 
-def waiting(event: Event) -> str:
-    """``page 12: RateLimitError, waiting 4 s``."""
-    page = "" if event.page is None else f"page {event.page}: "
-    return f"{page}{event.error}, trying again in {event.seconds:.0f} s"
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            return len(text)
 
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
 
-def _rough(seconds: float) -> str:
-    if seconds < _MINUTE:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / _MINUTE)
-    return f"{minutes} min" if minutes < _MINUTE else f"{minutes // _MINUTE} h {minutes % _MINUTE} min"
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._stream.fileno()

@@ -4,310 +4,192 @@
 
 from __future__ import annotations
 
-import re
-import sys
-import time
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from servetel_async.cli import exits
-from servetel_async.cli.terminal import put, say, standard_output
-from servetel_async.errors import OutputError
+from servetel_async.cli.connection import Connection, connection_flags
+from servetel_async.cli.durations import Duration
+from servetel_async.cli.estimates import Estimate
+from servetel_async.cli.events import Events
+from servetel_async.cli.filters import filter_flags, take_filters
+from servetel_async.cli.ranges import Range, range_flags, take_range
+from servetel_async.cli.terminal import put
+from servetel_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from datetime import timedelta
 
-    from servetel_async.bulk.progress import PullProgress
     from servetel_async.bulk.receipt import PullReceipt
+    from servetel_async.cli.job import Job
+    from servetel_async.cli.watch import Watch
     from servetel_async.client import ServetelClient
-    from servetel_async.protocol.query import CallQuery
-    from servetel_async.transport.transport import Event
-
-_LAST = re.compile(r"(\d{1,5})([dh])")
-_BRANDS = ("servetel", "smartflo", "acefone", "acefone-uk")
-_FILTERS = (
-    ("--direction", "inbound or outbound.", False),
-    ("--call-type", "c (answered) or m (missed).", False),
-    ("--agents", "An agent's id; may be given several times.", True),
-    ("--department", "A department's id; may be given several times.", True),
-    ("--ivr", "An IVR's id; may be given several times.", True),
-    ("--callerid", "The client's number.", False),
-    ("--destination", "The account's number that was called.", False),
-    ("--did-number", "The number a call was routed from.", False),
-    ("--duration", "Seconds with an operator, for example '>=60'.", False),
-    ("--services", "A service; may be given several times.", True),
-    ("--broadcast", "true or false.", False),
-    ("--call-id", "One call, by the id other systems know.", False),
-)
-
-
-def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
-    for flag, text, multiple in reversed(_FILTERS):
-        command = click.option(flag, help=text, multiple=multiple, metavar="TEXT")(command)
-    return command
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Orders:
-    """What was asked for on the command line, filters and range apart."""
+    """How it is to be done: all flags but those of the range, the filters and the connection."""
 
     dest: str
-    rate: float
-    page_size: int
-    concurrency: int
-    timeout: float | None
-    base_url: str | None
-    brand: str | None
-    token_file: str | None
+    columns: str | None
+    mask: bool
+    fast: bool
+    settle: timedelta
+    patience: timedelta
     overwrite: bool
     no_resume: bool
     strict: bool
+    allow_quarantine: bool
     dry_run: bool
     as_json: bool
     quiet: bool
 
+    @property
+    def chosen(self) -> list[str] | None:
+        """The columns; None for all of them."""
+        return None if self.columns is None else [name.strip() for name in self.columns.split(",")]
+
+    def check(self) -> None:
+        """Refuse what contradicts itself."""
+        if self.as_json and self.dest == "-":
+            raise ConfigurationError(
+                "--json and - both want standard output",
+                why="calls and events would be mixed",
+                fix="pull into a file, or leave --json out",
+            )
+        if self.strict and self.allow_quarantine:
+            raise ConfigurationError(
+                "--strict and --allow-quarantine contradict each other",
+                why="the one makes no output where a record cannot be read, the other is content with it",
+                fix="give one of them",
+            )
+
 
 @click.command(short_help="Get a range of calls into a file or a database.")
 @click.argument("dest")
-@click.option("--month", metavar="YYYY-MM", help="A month of the account's calendar.")
+@range_flags
+@filter_flags
+@click.option("--columns", metavar="A,B,...", help="Columns of a CSV or Parquet file, for example id,date,time.")
+@click.option("--mask", is_flag=True, help="Hide numbers and names before anything is written.")
+@click.option("--fast", is_flag=True, help="Fewer requests: do not read seconds again that the end of a page cuts.")
 @click.option(
-    "--from-date", metavar="D", help="First moment: YYYY-MM-DD or 'YYYY-MM-DD HH:MM:SS', the account's clock."
+    "--settle", default="2h", show_default=True, type=Duration(zero=True), help="Younger calls may still arrive."
 )
-@click.option("--to-date", metavar="D", help="Last moment, inclusive; by default now.")
-@click.option("--yesterday", is_flag=True, help="Yesterday, on the account's calendar.")
-@click.option("--last", metavar="7d", help="The time just passed, in days or hours: 7d, 12h.")
-@_filters
 @click.option(
-    "--rate", default=2.0, show_default=True, type=click.FloatRange(0), help="Requests per second; 0 for no limit."
+    "--patience", default="30m", show_default=True, type=Duration(zero=True), help="An outage that is waited for."
 )
-@click.option("--concurrency", default=4, show_default=True, type=click.IntRange(1), help="Requests at the same time.")
-@click.option("--page-size", default=100, show_default=True, type=click.IntRange(1), help="Calls per request.")
-@click.option(
-    "--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Seconds that one request may take."
-)
-@click.option("--dry-run", is_flag=True, help="Count and estimate; write nothing.")
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists; databases are always kept current.")
-@click.option("--no-resume", is_flag=True, help="Begin anew. An interrupted pull does so anyway in this version.")
-@click.option("--strict", is_flag=True, help="Fail, and write nothing, where the output would not be complete.")
+@click.option("--no-resume", is_flag=True, help="Drop what an interrupted pull has left, and begin anew.")
+@click.option("--strict", is_flag=True, help="Fail, and make no output, where it would not be complete.")
+@click.option("--allow-quarantine", is_flag=True, help="Exit with 0 if records that cannot be read are the only flaw.")
+@click.option("--dry-run", is_flag=True, help="Count and estimate; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per event on standard output, the receipt last.")
 @click.option("--quiet", is_flag=True, help="No progress.")
-@click.option("--base-url", metavar="URL", help="Where the API stands; else SERVETEL_BASE_URL or the profile.")
-@click.option("--brand", type=click.Choice(_BRANDS, case_sensitive=False), help="Or the brand.")
-@click.option("--token-file", metavar="FILE", help="A file that only you may read; else SERVETEL_TOKEN or the profile.")
-def pull(
-    month: str | None,
-    from_date: str | None,
-    to_date: str | None,
-    yesterday: bool,
-    last: str | None,
-    **options: Any,
-) -> int:
-    """Get every call of a range into DEST.
+@connection_flags
+def pull(**options: Any) -> int:
+    """Get every call of a range into DEST. After an interruption the same command goes on where it ended.
 
-    DEST is told by its ending: .ndjson and .jsonl (one call per line, as the API sent it), .db and .sqlite (the table
-    call_records); or - for NDJSON on standard output.
+    DEST is told by its ending: .ndjson, .jsonl (one call per line, as the API sent it) and .csv, each also with .gz or
+    .zst; .parquet, or a directory that ends in / for a Parquet file per day; .db, .sqlite and .duckdb (the table
+    call_records); postgresql://...; or - for NDJSON on standard output.
 
     A token never stands on the command line, where others can read it: SERVETEL_TOKEN, --token-file, or a profile.
     """
-    names = {flag.removeprefix("--").replace("-", "_") for flag, _, _ in _FILTERS}
-    filters = {name: value for name in names if (value := options.pop(name)) not in (None, ())}
-    orders = _Orders(**options)
-    if orders.as_json and orders.dest == "-":
-        raise click.UsageError("--json and - both want standard output: pull into a file, or leave --json out")
-    says = _Json() if orders.as_json else None
-    job = _Job(orders, says)
+    from servetel_async.cli.job import Job
+    from servetel_async.cli.watch import Watch
+
+    connection = Connection.take(options)
+    filters = take_filters(options)
+    orders = _Orders(**{field.name: options.pop(field.name) for field in fields(_Orders)})
+    events = Events() if orders.as_json and orders.dest != "-" else None
+    watch = Watch(
+        connection,
+        events,
+        quiet=orders.quiet or orders.dry_run,
+        estimate=not orders.dry_run,
+        patience=orders.patience.total_seconds(),
+    )
+    job = Job(orders.dest, events, watch, fresh=orders.no_resume)
     try:
-        query = _query(month, from_date, to_date, last, yesterday=yesterday, filters=filters)
-        return job.estimate(query) if orders.dry_run else job.pull(query)
-    except click.ClickException:
-        raise
+        orders.check()
+        asked = take_range(options, filters)
+        client = connection.client(watch.note)
+        if orders.dry_run:
+            return _estimate(client, orders, asked, connection, events)
+        return _pull(client, orders, asked, job, watch, events)
     except exits.Stopped as stopped:
-        if says is not None:
-            says.put("interrupted", exit_code=128 + stopped.signal)
-        raise
+        return job.stopped(stopped)
     except Exception as error:  # noqa: BLE001 - whatever it is, it becomes an exit code
-        code = exits.report_error(error, started=job.started)
-        if says is not None:
-            says.error(error, code)
-        return code
+        return job.failed(error)
 
 
-def _query(
-    month: str | None,
-    from_date: str | None,
-    to_date: str | None,
-    last: str | None,
-    *,
-    yesterday: bool,
-    filters: dict[str, Any],
-) -> CallQuery:
-    """Make the query of one of the ways to name a range."""
-    from servetel_async import IST, CallQuery
+def _pull(  # noqa: PLR0917 - what a run is made of
+    client: ServetelClient, orders: _Orders, asked: Range, job: Job, watch: Watch, events: Events | None
+) -> int:
+    from servetel_async.bulk.receipt import describe
+    from servetel_async.cli.kept import claim_of_pull
+    from servetel_async.cli.running import run
 
-    ways = [bool(month), bool(from_date or to_date), yesterday, bool(last)]
-    if sum(ways) != 1:
-        raise click.UsageError(
-            "say which calls: --month, --from-date (with --to-date), --yesterday or --last, one of them"
-        )
-    if month:
-        return CallQuery.month(month, **filters)
-    if yesterday:
-        return CallQuery.day((datetime.now(IST) - timedelta(days=1)).date(), **filters)
-    if last:
-        match = _LAST.fullmatch(last)
-        if match is None:
-            raise click.UsageError("--last needs days or hours, for example --last 7d or --last 12h")
-        days, hours = (int(match[1]), 0) if match[2] == "d" else (0, int(match[1]))
-        return CallQuery.last(days=days, hours=hours, **filters)
-    if not from_date:
-        raise click.UsageError("--to-date needs --from-date: the whole history is never asked for by accident")
-    until = to_date or datetime.now(IST).strftime("%Y-%m-%d %H:%M:%S")
-    return CallQuery(from_date=from_date, to_date=until, **filters)
+    job.claim = claim_of_pull(asked.query, orders.chosen, asked.name, mask=orders.mask)
+    if events is not None:
+        events.put("start", query=describe(asked.query), range=str(asked.query.window(client.zone)))
+    receipt = run(_work(client, orders, asked, watch))
+    return job.finished(receipt, allow_quarantine=orders.allow_quarantine)
 
 
-class _Json:
-    """Events as JSON lines on standard output. Nobody may be listening: that must not end a pull."""
+async def _work(client: ServetelClient, orders: _Orders, asked: Range, watch: Watch) -> PullReceipt:
+    from servetel_async.bulk.pull import pull as pull_calls
 
-    #: Seconds between two progress events.
-    EVERY = 1.0
-
-    def __init__(self) -> None:
-        self._next = 0.0
-        self.failed = False
-
-    def put(self, event: str, **fields: Any) -> None:
-        import msgspec
-
-        if sys.stdout is None:
-            return
-        # JSON escapes control characters itself, and the line goes out as bytes, whatever the terminal's encoding.
-        line = msgspec.json.encode({"event": event, **fields}) + b"\n"
-        try:
-            with standard_output():
-                sys.stdout.buffer.write(line)
-                sys.stdout.buffer.flush()
-        except OutputError as error:
-            self.failed = True
-            say(f"No more events: {error.what} ({error.why})")
-
-    def progress(self, progress: PullProgress) -> None:
-        from dataclasses import asdict
-
-        if time.monotonic() >= self._next:
-            self._next = time.monotonic() + self.EVERY
-            self.put("progress", **asdict(progress))
-
-    def wait(self, event: Event) -> None:
-        self.put("wait", page=event.page, error=event.error, status=event.status, seconds=round(event.seconds, 3))
-
-    def receipt(self, receipt: PullReceipt) -> None:
-        import msgspec
-
-        self.put("receipt", **msgspec.to_builtins(receipt))
-
-    def error(self, error: BaseException, code: int) -> None:
-        said = {name: getattr(error, name, "") for name in ("what", "why", "fix")}
-        self.put("error", error=type(error).__name__, exit_code=code, **said)
-
-
-class _Job:
-    """One run of the command."""
-
-    def __init__(self, orders: _Orders, says: _Json | None) -> None:
-        from servetel_async.cli.progress import display
-
-        self.started = False
-        self._orders = orders
-        self._json = says
-        self._display = display(quiet=orders.quiet or orders.as_json or orders.dry_run)
-
-    def pull(self, query: CallQuery) -> int:
-        from servetel_async.cli.running import run
-
-        if self._json is not None:
-            from servetel_async.bulk.receipt import describe
-            from servetel_async.protocol.clock import IST
-
-            self._json.put("start", query=describe(query), range=str(query.window(IST)))
-        receipt = run(self._pull(self._client(), query))
-        if self._json is not None:
-            self._json.receipt(receipt)
-        else:
-            for line in str(receipt).splitlines():
-                say(line)
-        if receipt.complete:
-            return exits.COMPLETE
-        return exits.DISAGREES if receipt.reused_ids else exits.INCOMPLETE
-
-    async def _pull(self, client: ServetelClient, query: CallQuery) -> PullReceipt:
-        orders = self._orders
-        async with client:
-            self._display.start()
-            try:
-                return await client.pull(
-                    orders.dest,
-                    query=query,
-                    overwrite=orders.overwrite,
-                    resume=not orders.no_resume,
-                    on_progress=self._show,
-                    strict=orders.strict,
-                )
-            finally:
-                self._display.stop()
-
-    def estimate(self, query: CallQuery) -> int:
-        """Count, and say what a pull would cost."""
-        from servetel_async.bulk.receipt import duration
-        from servetel_async.cli.running import run
-        from servetel_async.sinks.destination import sink_for
-
-        orders = self._orders
-        sink_for(orders.dest)
-        calls = run(self._count(self._client(), query))
-        requests = -(-calls // orders.page_size) + 1  # one more than the pages: it proves the end
-        seconds = requests / orders.rate if orders.rate else None
-        if self._json is not None:
-            self._json.put("estimate", calls=calls, requests=requests, seconds=seconds)
-            return exits.TEMPORARY if self._json.failed else exits.COMPLETE
-        time_needed = "as fast as the API answers" if seconds is None else f"about {duration(seconds)}"
-        put(f"{calls:,} calls, about {requests:,} requests, {time_needed}; nothing was written")
-        return exits.COMPLETE
-
-    async def _count(self, client: ServetelClient, query: CallQuery) -> int:
-        async with client:
-            return await client.count(query=query)
-
-    def _client(self) -> ServetelClient:
-        from servetel_async import ServetelClient, Timeouts
-        from servetel_async.settings import read_sources
-
-        orders = self._orders
-        token = None
-        if orders.token_file is not None:
-            token = read_sources({"SERVETEL_TOKEN_FILE": orders.token_file}).token
-        seconds = orders.timeout
-        timeouts = Timeouts() if seconds is None else Timeouts(connect=min(10.0, seconds), read=seconds, total=seconds)
-        return ServetelClient(
-            token,
-            base_url=orders.base_url,
-            brand=None if orders.brand is None else orders.brand.replace("-", "_"),
-            max_concurrency=orders.concurrency,
-            rate=orders.rate or None,
-            timeouts=timeouts,
-            page_size=orders.page_size,
-            on_event=self._note,
+    async with client, watch.shown():
+        return await pull_calls(
+            client,
+            orders.dest,
+            asked.query,
+            overwrite=orders.overwrite,
+            resume=not orders.no_resume,
+            on_progress=watch.show,
+            strict=orders.strict,
+            fast=orders.fast,
+            columns=orders.chosen,
+            mask=orders.mask,
+            settle=orders.settle.total_seconds(),
+            patience=orders.patience.total_seconds(),
+            range_name=asked.name,
         )
 
-    def _show(self, progress: PullProgress) -> None:
-        self._display.show(progress)
-        if self._json is not None:
-            self._json.progress(progress)
 
-    def _note(self, event: Event) -> None:
-        self.started = True
-        self._display.note(event)
-        if self._json is not None and event.kind == "wait":
-            self._json.wait(event)
+def _estimate(
+    client: ServetelClient, orders: _Orders, asked: Range, connection: Connection, events: Events | None
+) -> int:
+    """Count, and say what a pull would cost."""
+    from servetel_async.cli.running import run
+
+    _check_destination(orders)
+    calls = run(_count(client, asked))
+    estimate = Estimate.of(calls, page_size=connection.page_size, rate=connection.rate)
+    if events is not None:
+        events.estimate(estimate)
+        return exits.TEMPORARY if events.failed else exits.COMPLETE
+    put(f"{estimate}; nothing was written")
+    return exits.COMPLETE
+
+
+def _check_destination(orders: _Orders) -> None:
+    """See whether it could be made. A database that is there stays unopened: opening it for a pull adds tables."""
+    from servetel_async.sinks.destination import sink_for
+    from servetel_async.sinks.sink import Claim
+
+    sink = sink_for(orders.dest, overwrite=orders.overwrite, columns=orders.chosen)
+    if sink.keyed_by_id and (sink.place is None or sink.place.exists()):
+        return
+    try:
+        sink.open(Claim("", ""), fresh=orders.no_resume)
+    finally:
+        sink.abandon()
+
+
+async def _count(client: ServetelClient, asked: Range) -> int:
+    async with client:
+        return await client.count(query=asked.query)

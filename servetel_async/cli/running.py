@@ -1,4 +1,4 @@
-"""Runs a command's coroutine, and stops it on SIGINT and SIGTERM: the first time cleanly, the second at once.
+"""Runs a command's coroutine, and stops it on SIGINT, SIGTERM and SIGHUP: the first time cleanly, the second at once.
 
 A wrapper (``make``, ``uv run``, ``timeout``) passes on a signal that the terminal gave the whole group already. So what
 comes right after the first is the same one again, and only a later one is a second.
@@ -15,14 +15,23 @@ from typing import TYPE_CHECKING, TypeVar
 from servetel_async.cli.exits import Stopped
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from types import FrameType
     from typing import Any
 
 T = TypeVar("T")
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+SIGNALS = tuple(signal.Signals[name] for name in _NAMES if name in signal.Signals.__members__)
 #: Seconds in which the same signal may come again.
 ECHO = 0.5
+
+
+def heed(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Until a command's own event loop takes the signals over, end on them like Ctrl-C does, through the finallys."""
+    for number in SIGNALS:
+        if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
+            with suppress(ValueError):  # not in the main thread: there are no signals
+                signal.signal(number, handler)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
@@ -48,13 +57,16 @@ async def _with_signals(work: Coroutine[Any, Any, T]) -> T:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
 
-        for each in SIGNALS:
+        for each in heeded:
             loop.remove_signal_handler(each)
             signal.signal(each, again)
         task.cancel()
 
-    for number in SIGNALS:
-        with suppress(NotImplementedError):  # Windows: Ctrl-C comes as a KeyboardInterrupt there
+    # What is ignored stays ignored: nohup and a shell's background want it so.
+    heeded = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    for number in heeded:
+        # Windows gives a KeyboardInterrupt instead, and in a thread there are no signals.
+        with suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(number, stop, number)
     try:
         return await task

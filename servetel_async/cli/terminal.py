@@ -25,12 +25,20 @@ def escape(text: str) -> str:
     )
 
 
+def is_terminal() -> bool:
+    """Whether standard error is one; what stands in its place (a notebook's stream) may not even know the question."""
+    try:
+        return sys.stderr is not None and bool(sys.stderr.isatty())
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
 def say(line: str) -> None:
     """Write a line to standard error. Nobody may be listening: that must not end a pull."""
     if sys.stderr is None:  # it was closed before Python began
         return
     with suppress(OSError, ValueError):
-        sys.stderr.write(_encodable(escape(line), sys.stderr.encoding) + "\n")
+        sys.stderr.write(_encodable(escape(line), getattr(sys.stderr, "encoding", None)) + "\n")
         sys.stderr.flush()
 
 
@@ -39,7 +47,7 @@ def put(line: str = "") -> None:
     if sys.stdout is None:
         return
     with standard_output():
-        sys.stdout.write(_encodable(escape(line), sys.stdout.encoding) + "\n")
+        sys.stdout.write(_encodable(escape(line), getattr(sys.stdout, "encoding", None)) + "\n")
         sys.stdout.flush()
 
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from servetel_async.errors import OutputError, ResumeMismatchError
-from servetel_async.sinks.columns import COLUMNS
+from servetel_async.sinks.columns import COLUMNS, flat_records
 from servetel_async.sinks.files import (
     check_place,
     create_private,
@@ -38,7 +38,7 @@ TABLE, PULLS, WINDOWS = "call_records", "servetel_pulls", "servetel_windows"
 INDEXED = ("started_at", "client_number", "agent_number", "did_number")
 _PULLS = "pull TEXT PRIMARY KEY, scope TEXT, header TEXT, finished_at TEXT, receipt TEXT"
 _WINDOWS = "pull TEXT, scope TEXT, first TEXT, last TEXT, seq BIGINT, entry TEXT, PRIMARY KEY (pull, first, last)"
-_JOURNAL = (f"CREATE TABLE IF NOT EXISTS {PULLS} ({_PULLS})", f"CREATE TABLE IF NOT EXISTS {WINDOWS} ({_WINDOWS})")
+JOURNAL = (f"CREATE TABLE IF NOT EXISTS {PULLS} ({_PULLS})", f"CREATE TABLE IF NOT EXISTS {WINDOWS} ({_WINDOWS})")
 
 
 class EmbeddedDatabase:
@@ -70,6 +70,13 @@ class EmbeddedDatabase:
         self._seq = 0
 
     # What the kinds of databases give
+
+    def _make_file(self) -> None:
+        """Create the part; the library would do it with the mask's mode, and what it keeps beside it takes its mode."""
+        os.close(create_private(self._part))
+
+    def _indexes(self) -> tuple[str, ...]:
+        return INDEXED
 
     def _connect(self, path: Path) -> None:
         raise NotImplementedError
@@ -152,9 +159,8 @@ class EmbeddedDatabase:
             self._remove_part()
 
     def _create(self) -> None:
-        # The library would create it with the umask's mode; what it keeps beside it takes its mode from it.
-        os.close(create_private(self._part))
         self._is_new = True
+        self._make_file()
         self._connect(self._part)
         self._prepare()
 
@@ -169,10 +175,10 @@ class EmbeddedDatabase:
         if not columns:
             self._run("BEGIN")
             self._run(f"CREATE TABLE {TABLE} ({', '.join(self._declarations())})")
-            for name in INDEXED:
+            for name in self._indexes():
                 self._run(f"CREATE INDEX {TABLE}_{name} ON {TABLE} ({name})")
             self._run("COMMIT")
-        for statement in _JOURNAL:
+        for statement in JOURNAL:
             self._run(statement)
 
     def _saved(self, which: str, values: Sequence[Any]) -> Saved | None:
@@ -207,7 +213,7 @@ class EmbeddedDatabase:
     def commit(self, batch: Batch, span: Span, entry: bytes) -> None:
         """Write a window and its entry in one transaction."""
         claim = self._own()
-        records = batch.records()
+        records = flat_records(batch)
         try:
             self._run("BEGIN")
             self._insert(records)

@@ -1,18 +1,22 @@
 """Hours in a moment: an event loop whose clock stands still while there is work, and jumps to the next timer where not.
 
-Sockets are real. The loop looks for a few milliseconds whether anything comes; what is on its way over loopback does.
+Sockets and threads are real. The loop looks for a few milliseconds whether anything comes, which over loopback is long,
+and waits for as long as a thread is at work.
 """
 
 from __future__ import annotations
 
 import asyncio
 import selectors
+import sys
+import threading
 import time
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 from unittest import mock
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from types import FrameType
 
 T = TypeVar("T")
 
@@ -30,9 +34,27 @@ class _JumpingSelector(selectors.DefaultSelector):
         if timeout is None or timeout <= 0:
             return super().select(timeout)
         events = super().select(QUIET)
+        while not events and _threads_work():
+            events = super().select(QUIET)
+        events = events or super().select(0)  # a thread that has ended its work since has said so before
         if not events:
             self.now += timeout
         return events
+
+
+def _threads_work() -> bool:
+    """Whether a thread of an executor does anything but wait for work."""
+    frames = sys._current_frames()
+    workers = [frames.get(thread.ident or 0) for thread in threading.enumerate()]
+    return any(frame is not None and _in_executor(frame) and frame.f_code.co_name != "_worker" for frame in workers)
+
+
+def _in_executor(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_name == "_worker" and frame.f_code.co_filename.endswith("thread.py"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 class FakeClockLoop(asyncio.SelectorEventLoop):
@@ -51,7 +73,7 @@ class Switch(float):
 
     __slots__ = ("on",)
 
-    def __new__(cls) -> Switch:
+    def __new__(cls) -> Self:
         switch = super().__new__(cls, 1.0)
         switch.on = False
         return switch
@@ -66,6 +88,6 @@ class Switch(float):
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run it in a loop of its own; whoever reads the monotonic clock meanwhile reads the loop's."""
-    with asyncio.Runner(loop_factory=FakeClockLoop) as runner:
-        with mock.patch.object(time, "monotonic", runner.get_loop().time):
-            return runner.run(main)
+    runner = asyncio.Runner(loop_factory=FakeClockLoop)
+    with runner, mock.patch.object(time, "monotonic", runner.get_loop().time):
+        return runner.run(main)

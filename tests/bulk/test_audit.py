@@ -19,7 +19,8 @@ CALLS = calls_at(*(f"{day} {hour:02}:00:00" for day in DAYS for hour in (0, 12))
 def entries(days=DAYS, counted=2):
     """An entry for each day, newest first, each of which counted two."""
     return [
-        Entry(first=f"{day} 00:00:00", last=f"{day} 23:59:59", counted=counted, records=2, at="") for day in reversed(days)
+        Entry(first=f"{day} 00:00:00", last=f"{day} 23:59:59", counted=counted, records=2, at="")
+        for day in reversed(days)
     ]
 
 
@@ -67,7 +68,10 @@ async def test_long_ranges_are_counted_in_months():
         ]
 
 
-@pytest.mark.parametrize("changed", [["2024-05-30"], ["2024-05-01"], ["2024-05-13"], ["2024-05-02", "2024-05-29"], ["2024-05-07", "2024-05-08"]])
+@pytest.mark.parametrize(
+    "changed",
+    [["2024-05-30"], ["2024-05-01"], ["2024-05-13"], ["2024-05-02", "2024-05-29"], ["2024-05-07", "2024-05-08"]],
+)
 @pytest.mark.parametrize("more", [1, -1])
 async def test_what_differs_is_found_by_halving(changed, more):
     """The windows that have more calls, or fewer, and no others, in about two requests for each halving."""
@@ -102,7 +106,10 @@ async def test_a_window_longer_than_a_month():
 async def test_a_count_that_is_missing_differs():
     """What cannot be compared is not called equal."""
     async with serving(habit=lambda _: Answer(no_count=True)) as (_, fetcher):
-        assert days_of(await find_changed(fetcher, entries(["2024-05-01", "2024-05-02"]), Tally())) == ["2024-05-01", "2024-05-02"]
+        assert days_of(await find_changed(fetcher, entries(["2024-05-01", "2024-05-02"]), Tally())) == [
+            "2024-05-01",
+            "2024-05-02",
+        ]
 
 
 async def test_an_uncounted_entry_is_counted_as_nothing():

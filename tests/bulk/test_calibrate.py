@@ -14,6 +14,7 @@ from servetel_async.bulk.fetcher import Fetcher, Tally
 from servetel_async.bulk.pull import pull
 from servetel_async.page_source import Bounds
 from servetel_async.protocol.rows import Row
+from servetel_async.protocol.windows import Window
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at, inclusive
 
 SERVERS = {
@@ -26,6 +27,7 @@ servers = pytest.mark.parametrize("server", SERVERS)
 DAY = CallQuery(from_date="2024-05-06", to_date="2024-05-06")
 FIRST, LAST = "2024-05-06 00:00:00", "2024-05-06 23:59:59"
 NOON = "2024-05-06 12:00:00"
+WHOLE = Window.of(FIRST, LAST)
 
 
 @contextlib.asynccontextmanager
@@ -49,14 +51,17 @@ def rows(*starts):
 
 
 def written(path):
-    return sorted((record["date"] + " " + record["time"], record["id"]) for record in map(json.loads, path.read_bytes().splitlines()))
+    return sorted(
+        (record["date"] + " " + record["time"], record["id"])
+        for record in map(json.loads, path.read_bytes().splitlines())
+    )
 
 
 @servers
 async def test_one_record_tells(server):
     """Looked up by its own second; the client remembers it, and what was asked before is asked again if it must be."""
     async with serving(server, calls_at(NOON)) as (api, client):
-        again = await calibration(client).check_bounds(rows(NOON), Tally())
+        again = await calibration(client).check_bounds(WHOLE, rows(NOON), Tally())
         assert client.bounds == SERVERS[server][1]
         assert again is (client.bounds != Bounds())
         assert 1 <= len(api.asked) <= 4
@@ -67,7 +72,7 @@ async def test_neighbours_do_not_mislead(server):
     """Calls one second before and after the one that is looked up are not taken for it."""
     calls = calls_at("2024-05-06 11:59:59", NOON, "2024-05-06 12:00:01")
     async with serving(server, calls) as (_, client):
-        await calibration(client).check_bounds(rows(NOON), Tally())
+        await calibration(client).check_bounds(WHOLE, rows(NOON), Tally())
         assert client.bounds == SERVERS[server][1]
 
 
@@ -75,46 +80,97 @@ async def test_neighbours_do_not_mislead(server):
 async def test_it_is_looked_at_once(server):
     """What is known is not asked again, also by another pull of the same client."""
     async with serving(server, calls_at(NOON)) as (api, client):
-        await calibration(client).check_bounds(rows(NOON), Tally())
+        await calibration(client).check_bounds(WHOLE, rows(NOON), Tally())
         api.asked.clear()
-        assert await calibration(client).check_bounds(rows(NOON), Tally()) is False
+        again = await calibration(client).check_bounds(WHOLE, rows(NOON), Tally())
+        assert again is (client.bounds != Bounds())
         assert api.asked == []
 
 
 async def test_a_record_that_is_gone():
     """The next one is looked up; where none is there any more it stays unknown."""
     async with serving("to is exclusive", calls_at("2024-05-06 09:00:00")) as (_, client):
-        assert await calibration(client).check_bounds(rows("2024-05-06 13:00:00", NOON), Tally()) is False
+        assert await calibration(client).check_bounds(WHOLE, rows("2024-05-06 13:00:00", NOON), Tally()) is False
         assert client.bounds is None
-        assert await calibration(client).check_bounds(rows("2024-05-06 09:00:00", NOON), Tally()) is True
+        assert await calibration(client).check_bounds(WHOLE, rows("2024-05-06 09:00:00", NOON), Tally()) is True
         assert client.bounds == Bounds(0, 1)
 
 
 async def test_records_without_a_start_cannot_be_looked_up():
     """They are passed over; with none left nothing is asked."""
     async with serving("inclusive", calls_at(NOON)) as (api, client):
-        assert await calibration(client).check_bounds(rows("", "24:00", "2024-05-06 25:00:00"), Tally()) is False
+        assert await calibration(client).check_bounds(WHOLE, rows("", "24:00", "2024-05-06 25:00:00"), Tally()) is False
         assert (client.bounds, api.asked) == (None, [])
-        await calibration(client).check_bounds(rows(NOON, "", ""), Tally())
+        await calibration(client).check_bounds(WHOLE, rows(NOON, "", ""), Tally())
         assert client.bounds == Bounds()
+
+
+@servers
+async def test_an_empty_window_is_looked_at_from_outside(server):
+    """An excluded bound may hide all there is: each edge second is asked for with a second more on both sides."""
+    async with serving(server, calls_at(LAST)) as (_, client):
+        await calibration(client).check_bounds(WHOLE, [], Tally())
+        assert client.bounds == SERVERS[server][1]
+
+
+async def test_an_empty_window_with_nothing_around_it():
+    """Two requests, and nothing is known yet."""
+    async with serving("inclusive", calls_at(NOON)) as (api, client):
+        assert await calibration(client).check_bounds(WHOLE, [], Tally()) is False
+        assert (client.bounds, len(api.asked)) == (None, 2)
+
+
+async def test_an_empty_window_of_one_second():
+    """Both of its edges are one."""
+    async with serving("inclusive", []) as (api, client):
+        assert await calibration(client).check_bounds(Window.of(NOON, NOON), [], Tally()) is False
+        assert len(api.asked) == 1
+
+
+@pytest.mark.parametrize("window", [Window(None, WHOLE.end), Window(WHOLE.start, None)])
+async def test_an_open_window_has_no_edges(window):
+    """Nothing is asked for."""
+    async with serving("inclusive", []) as (api, client):
+        assert await calibration(client).check_bounds(window, [], Tally()) is False
+        assert api.asked == []
+
+
+async def test_a_crowded_neighbour_does_not_hide_it():
+    """Pages are read on while they are full of calls of the second beside it."""
+    made = calls_at(NOON, *["2024-05-06 12:00:01"] * 12)
+    async with serving("from is exclusive", made) as (_, client):
+        await calibration(client).check_bounds(WHOLE, rows(NOON), Tally())
+        assert client.bounds == Bounds(1, 0)
+
+
+async def test_a_crowd_without_end_is_given_up():
+    """A second beside it with more calls than anybody looks through is no proof."""
+    made = calls_at(*["2024-05-06 12:00:01"] * 150)
+    async with serving("from is exclusive", made) as (api, client):
+        assert await calibration(client).check_bounds(WHOLE, rows(NOON), Tally()) is False
+        assert client.bounds is None
+        assert len(api.asked) < 100
 
 
 async def test_several_windows_at_once_look_once():
     """The others wait for it, and read again only if they must."""
     async with serving("to is exclusive", calls_at(NOON)) as (api, client):
         looking = calibration(client)
-        results = await asyncio.gather(*(looking.check_bounds(rows(NOON), Tally()) for _ in range(4)))
-        assert results == [True, False, False, False]
+        results = await asyncio.gather(*(looking.check_bounds(WHOLE, rows(NOON), Tally()) for _ in range(4)))
+        assert results == [True] * 4
         assert len(api.asked) == 2
 
 
 async def test_a_failure_ends_the_look():
     """What a request ends in is told, and the next one may look."""
-    async with serving("inclusive", calls_at(NOON), lambda asked: Answer(status=500) if asked.nth == 1 else HONEST) as (_, client):
+    async with serving("inclusive", calls_at(NOON), lambda asked: Answer(status=500) if asked.nth == 1 else HONEST) as (
+        _,
+        client,
+    ):
         looking = calibration(client)
         with pytest.raises(ServerError):
-            await looking.check_bounds(rows(NOON), Tally())
-        await looking.check_bounds(rows(NOON), Tally())
+            await looking.check_bounds(WHOLE, rows(NOON), Tally())
+        await looking.check_bounds(WHOLE, rows(NOON), Tally())
         assert client.bounds == Bounds()
 
 
@@ -148,7 +204,11 @@ async def test_nothing_is_lost_at_an_edge(server, calls, tmp_path):
 @servers
 async def test_a_range_of_many_windows(server, tmp_path):
     """Calls on the edges of windows that were cut are neither lost nor written twice."""
-    seconds = [f"2024-05-06 {minute // 60:02}:{minute % 60:02}:{second}" for minute in range(0, 1440, 5) for second in ("00", "59")]
+    seconds = [
+        f"2024-05-06 {minute // 60:02}:{minute % 60:02}:{second}"
+        for minute in range(0, 1440, 5)
+        for second in ("00", "59")
+    ]
     made = calls_at(*seconds)
     async with serving(server, made) as (_, client):
         receipt = await pull(client, tmp_path / "a.ndjson", DAY)

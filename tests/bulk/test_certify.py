@@ -442,7 +442,9 @@ async def test_a_walk_repairs_cut_seconds():
 async def test_an_empty_page_that_was_none_does_not_end_a_walk():
     """It is asked for again, and the walk goes on."""
     calls = spread(23)
-    async with reading(calls, lambda asked: Answer(no_count=True, rows=[] if asked.nth == 4 else None), total=False) as case:
+    async with reading(
+        calls, lambda asked: Answer(no_count=True, rows=[] if asked.nth == 4 else None), total=False
+    ) as case:
         case.assert_whole(await case.read())
 
 

@@ -17,7 +17,6 @@ from servetel_async.bulk.pull import pull
 from servetel_async.bulk.writer import Writer
 from servetel_async.emulator import Dataset, Emulator, Fault
 from servetel_async.protocol.clock import IST
-from servetel_async.protocol.windows import Window
 from servetel_async.settings import LARGEST_PAGE
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.sink import Span
@@ -73,7 +72,10 @@ def test_sums(conclude):
     )
     assert (found.counted, found.records) == (6, 6)
     assert (found.duplicates, found.reused_ids, found.undated, found.quarantined) == (11, 22, 33, 1)
-    assert [(window.first[11:13], window.proof, window.final) for window in found.windows] == [("05", "leaf", False), ("01", "leaf", True)]
+    assert [(window.first[11:13], window.proof, window.final) for window in found.windows] == [
+        ("05", "leaf", False),
+        ("01", "leaf", True),
+    ]
     assert (found.from_date, found.to_date) == (WINDOW.first, WINDOW.last)
 
 
@@ -93,7 +95,10 @@ def test_no_windows(conclude):
     [
         ([entry(1)], "1 window certified"),
         ([entry(1), entry(2)], "2 windows certified"),
-        ([entry(1, kinds={"repaired": 2}), entry(2, kinds={"leaf": 5, "repaired": 1})], "2 windows certified, 3 with page edges read again"),
+        (
+            [entry(1, kinds={"repaired": 2}), entry(2, kinds={"leaf": 5, "repaired": 1})],
+            "2 windows certified, 3 with page edges read again",
+        ),
         ([entry(1, counted=None, kinds={"walked": 1})], "the pages were read to an empty one"),
     ],
 )
@@ -123,8 +128,14 @@ def test_a_window_names_its_proofs(conclude):
             "2024-05-06 02:00:00 to 2024-05-06 02:59:59, 2024-05-06 01:00:00 to 2024-05-06 01:59:59 could not be proved; "
             "the first of it, 2024-05-06 02:00:00 to 2024-05-06 02:00:59: no count",
         ),
-        ({"entries": [entry(1)], "moved": [entry(1)]}, "2024-05-06 01:00:00 to 2024-05-06 01:59:59 did not stop changing while it was read"),
-        ({"entries": [entry(1)], "before_start": 1234}, "the API counts 1,234 calls before the oldest one that it gave"),
+        (
+            {"entries": [entry(1)], "moved": [entry(1)]},
+            "2024-05-06 01:00:00 to 2024-05-06 01:59:59 did not stop changing while it was read",
+        ),
+        (
+            {"entries": [entry(1)], "before_start": 1234},
+            "the API counts 1,234 calls before the oldest one that it gave",
+        ),
         (
             {"entries": [entry(1, reused_ids=2)], "name": "a.db"},
             "the API gave 2 calls an id that another call has, and the table keeps one of each",
@@ -172,7 +183,10 @@ async def serving(calls, habit=None, **options):
     async with (
         SmallServer(calls, habit) as server,
         ServetelClient(
-            "token-123456", base_url=server.base_url, rate=None, **{"page_size": 5, "retry": Retry(attempts=1), **options}
+            "token-123456",
+            base_url=server.base_url,
+            rate=None,
+            **{"page_size": 5, "retry": Retry(attempts=1), **options},
         ) as client,
     ):
         yield server, client
@@ -195,13 +209,15 @@ def test_a_poisoned_record(tmp_path):
     target = tmp_path / "a.ndjson"
 
     async def main():
-        async with serving(SPREAD, lambda asked: Answer(status=500) if bad in asked.rows else HONEST) as (server, client):
+        async with serving(SPREAD, lambda asked: Answer(status=500) if bad in asked.rows else HONEST) as (
+            server,
+            client,
+        ):
             with pytest.raises(ServerError) as caught:
                 await pull(client, target, DAY)
             assert "other pages came" in caught.value.why
             assert names(tmp_path) == ["a.ndjson.part", "a.ndjson.part.journal"]
-            entries = [json.loads(line) for line in (tmp_path / "a.ndjson.part.journal").read_bytes().splitlines()]
-            assert bad[0] in json.dumps(entries)
+            assert bad[0] in (tmp_path / "a.ndjson.part.journal").read_text()
             assert len(server.asked) < 700
             assert len(set(ids(tmp_path / "a.ndjson.part"))) == len(SPREAD) - 1
             before = len(server.asked)
@@ -234,19 +250,20 @@ def test_a_page_that_is_poisoned_by_its_number(tmp_path):
 # Page sizes
 
 
-@pytest.mark.parametrize(
-    "answer",
-    [Answer(after=3600), Answer(body=b" " * (LARGEST_PAGE + 1)), Answer(status=413)],
-    ids=["slow", "too large", "413"],
-)
-@pytest.mark.parametrize("begins", [1, 3])
-def test_pages_that_are_too_large_for_the_server(tmp_path, answer, begins):
-    """More than fifty calls at a time are too many, from the first request on or later: the pull finishes with fewer."""
+LARGE = {"slow": Answer(after=3600), "too large": Answer(body=b" " * (LARGEST_PAGE + 1)), "413": Answer(status=413)}
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("slow", 3), ("too large", 1), ("too large", 3), ("413", 1), ("413", 3)])
+def test_pages_that_are_too_large_for_the_server(tmp_path, kind, begins):
+    """More than fifty calls at a time are too many, from the first request on or later: the pull finishes with fewer.
+
+    Not where the first request of all times out: then it may be the address that is wrong.
+    """
     calls = calls_at(*(f"2024-05-06 {number // 60:02}:{number % 60:02}:30" for number in range(700)))
 
     async def main():
         def habit(asked):
-            return answer if asked.limit > 50 and asked.nth >= begins else HONEST
+            return LARGE[kind] if asked.limit > 50 and asked.nth >= begins else HONEST
 
         async with serving(calls, habit, page_size=200, retry=Retry()) as (_, client):
             receipt = await pull(client, tmp_path / "a.ndjson", DAY)
@@ -305,9 +322,10 @@ async def test_strict_without_a_count(tmp_path):
         return Answer(no_count=True, rows=asked.rows[:2] if asked.page == 1 and len(asked.rows) > 2 else None)
 
     calls = calls_at(*["2024-05-06 12:00:00"] * 12)
+    second = CallQuery(from_date="2024-05-06 12:00:00", to_date="2024-05-06 12:00:00")
     async with serving(calls, habit) as (_, client):
         with pytest.raises(PagingError, match="would not be complete") as caught:
-            await pull(client, tmp_path / "a.ndjson", DAY, strict=True)
+            await pull(client, tmp_path / "a.ndjson", second, strict=True)
         assert type(caught.value) is PagingError
 
 

@@ -56,7 +56,8 @@ def test_it_begins_with_the_most():
 
 
 @pytest.mark.parametrize(
-    ("most", "shrinks", "limit"), [(8, 1, 4), (8, 2, 2), (8, 3, 1), (8, 9, 1), (1, 1, 1), (5, 1, 2.5), (5, 2, 1.25), (3, 2, 1)]
+    ("most", "shrinks", "limit"),
+    [(8, 1, 4), (8, 2, 2), (8, 3, 1), (8, 9, 1), (1, 1, 1), (5, 1, 2.5), (5, 2, 1.25), (3, 2, 1)],
 )
 async def test_it_halves_down_to_one(most, shrinks, limit):
     """Each new complaint halves, and one request is always allowed."""
@@ -113,7 +114,10 @@ async def test_the_smallest_priority_is_served_first(loop_tasks):
     holders = Holders(Concurrency(1))
     tasks = [holders.start("first", 99)]
     await turns()
-    tasks += [holders.start(name, priority) for name, priority in (("c", 3), ("a2", 1), ("b", 2), ("a3", 1), ("z", float("-inf")))]
+    tasks += [
+        holders.start(name, priority)
+        for name, priority in (("c", 3), ("a2", 1), ("b", 2), ("a3", 1), ("z", float("-inf")))
+    ]
     await turns()
     for gate in holders.gates.values():
         gate.set()
@@ -218,7 +222,7 @@ async def test_cancelled_in_the_moment_it_was_given_the_slot(loop_tasks, times):
 
 
 async def test_a_cancel_scope_around_a_waiter(loop_tasks):
-    """anyio's cancellation is the same."""
+    """The cancellation of anyio is the same."""
     holders = Holders(Concurrency(1))
     task = holders.start("first")
     await turns()

@@ -22,14 +22,7 @@ from servetel_async import (
     StreamClosedError,
     Timeouts,
 )
-from servetel_async.bulk.fetcher import (
-    SMALLEST_PAGE,
-    TRIES,
-    Fetcher,
-    PageLostError,
-    PageTooSlowError,
-    Tally,
-)
+from servetel_async.bulk.fetcher import SMALLEST_PAGE, TRIES, Fetcher, PageLostError, PageTooSlowError, Tally
 from servetel_async.page_source import Bounds
 from servetel_async.protocol.windows import Window
 from servetel_async.settings import LARGEST_PAGE
@@ -47,7 +40,11 @@ async def fetching(habit=None, *, page_size=20, concurrency=4, patience=1800.0, 
     async with (
         SmallServer(CALLS) as server,
         ServetelClient(
-            "token-123456", base_url=server.base_url, rate=None, retry=Retry(attempts=attempts), max_concurrency=concurrency
+            "token-123456",
+            base_url=server.base_url,
+            rate=None,
+            retry=Retry(attempts=attempts),
+            max_concurrency=concurrency,
         ) as client,
     ):
         fetcher = Fetcher(client, CallQuery(), page_size=page_size, concurrency=concurrency, patience=patience)
@@ -136,7 +133,13 @@ async def test_newer_windows_come_first():
         windows = [Window.of(f"2024-05-{day:02} 00:00:00", f"2024-05-{day:02} 23:59:59") for day in (2, 4, 3, 5)]
         windows.append(Window(None, None))
         await asyncio.gather(*(fetcher.page(window, 1, Tally()) for window in windows))
-        assert [asked.last[:10] for asked in server.asked] == ["2024-05-02", "~", "2024-05-05", "2024-05-04", "2024-05-03"]
+        assert [asked.last[:10] for asked in server.asked] == [
+            "2024-05-02",
+            "~",
+            "2024-05-05",
+            "2024-05-04",
+            "2024-05-03",
+        ]
 
 
 # Bounds
@@ -153,8 +156,8 @@ async def test_newer_windows_come_first():
 )
 def test_widened(bounds, first_second, last_second):
     """A side that the server leaves out is asked for a second more; an open side stays open."""
-    assert widened(DAY, bounds) == Window.of(first_second, last_second)
-    assert widened(Window(None, None), bounds) == Window(None, None)
+    assert bounds.widen(DAY) == Window.of(first_second, last_second)
+    assert bounds.widen(Window(None, None)) == Window(None, None)
 
 
 # Before the first good reply
@@ -192,7 +195,14 @@ def test_the_first_page_may_need_the_clients_retries():
 
 @pytest.mark.parametrize(
     "answer",
-    [SICK, Answer(status=503), Answer(status=429), Answer(body=b'{"count": 1, "resul'), Answer(body=b"<html>"), Answer(page=7)],
+    [
+        SICK,
+        Answer(status=503),
+        Answer(status=429),
+        Answer(body=b'{"count": 1, "resul'),
+        Answer(body=b"<html>"),
+        Answer(page=7),
+    ],
     ids=["500", "503", "429", "cut", "html", "another page"],
 )
 def test_a_passing_failure_is_tried_again(answer):
@@ -222,7 +232,11 @@ def test_backoffs_are_counted():
 
 @pytest.mark.parametrize(
     ("answer", "error"),
-    [(Answer(status=401), AuthenticationError), (Answer(status=422), RequestRejectedError), (Answer(status=400), RequestRejectedError)],
+    [
+        (Answer(status=401), AuthenticationError),
+        (Answer(status=422), RequestRejectedError),
+        (Answer(status=400), RequestRejectedError),
+    ],
 )
 def test_what_is_final_is_raised_at_once(answer, error):
     """It is nobody's weather."""
@@ -291,7 +305,9 @@ def test_when_nothing_comes_any_more_patience_ends_it():
     async def main():
         async with fetching(lambda _: SICK, patience=300) as (server, fetcher):
             begun = asyncio.get_running_loop().time()
-            results = await asyncio.gather(*(fetcher.page(DAY, page, Tally()) for page in (1, 2, 3)), return_exceptions=True)
+            results = await asyncio.gather(
+                *(fetcher.page(DAY, page, Tally()) for page in (1, 2, 3)), return_exceptions=True
+            )
             assert {type(result) for result in results} == {ServerError}
             assert asyncio.get_running_loop().time() - begun == pytest.approx(300, abs=5)
             assert len(server.asked) < 40
@@ -353,7 +369,10 @@ def test_pages_that_were_asked_for_together_halve_once():
     """Several that time out at once are one complaint about one size."""
 
     async def main():
-        async with fetching(lambda asked: Answer(after=3600) if asked.limit > 50 else HONEST, patience=10**6) as (_, fetcher):
+        async with fetching(lambda asked: Answer(after=3600) if asked.limit > 50 else HONEST, patience=10**6) as (
+            _,
+            fetcher,
+        ):
             fetcher.page_size = 100
             works = (fetcher.page(DAY, 1, Tally(), size=100) for _ in range(2))
             results = await asyncio.gather(*works, return_exceptions=True)
@@ -511,7 +530,10 @@ async def test_a_client_that_is_closed_under_it():
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_cancelled_page_leaves_nothing(times):
     """With its request under way, or waiting for a slot: no task, no slot, and the others are served."""
-    async with fetching(lambda asked: Answer(after=3600) if asked.page == 1 else HONEST, concurrency=1) as (server, fetcher):
+    async with fetching(lambda asked: Answer(after=3600) if asked.page == 1 else HONEST, concurrency=1) as (
+        server,
+        fetcher,
+    ):
         tasks = [asyncio.create_task(fetcher.page(DAY, page, Tally())) for page in (1, 2, 3)]
         while not server.asked:
             await asyncio.sleep(0)
@@ -525,7 +547,7 @@ async def test_a_cancelled_page_leaves_nothing(times):
 
 
 async def test_a_cancel_scope_around_a_page():
-    """anyio's cancellation leaves nothing either."""
+    """The cancellation of anyio leaves nothing either."""
     async with fetching(lambda _: Answer(after=3600)) as (_, fetcher):
         with anyio.move_on_after(0.02) as scope:
             await fetcher.page(DAY, 1, Tally())
@@ -554,7 +576,9 @@ def test_the_clients_own_timeouts_hold():
         async with SmallServer(CALLS) as server:
             server.habit = lambda asked: Answer(after=3600) if asked.nth == 1 else HONEST
             timeouts = Timeouts(read=5, total=7)
-            async with ServetelClient("t-123456", base_url=server.base_url, rate=None, timeouts=timeouts, retry=Retry(attempts=1)) as client:
+            async with ServetelClient(
+                "t-123456", base_url=server.base_url, rate=None, timeouts=timeouts, retry=Retry(attempts=1)
+            ) as client:
                 fetcher = Fetcher(client, CallQuery(), page_size=20, concurrency=1, patience=1)
                 begun = asyncio.get_running_loop().time()
                 with pytest.raises(RequestTimeoutError):

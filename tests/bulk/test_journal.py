@@ -117,7 +117,10 @@ def test_what_was_written_is_read_again():
 
 def test_another_pull_is_not_gone_on_from():
     """The error says which one it was, by its header's words."""
-    with pytest.raises(ResumeMismatchError, match=r"may\.ndjson holds an interrupted pull of something else.*That one was: all calls, May.*--no-resume"):
+    with pytest.raises(
+        ResumeMismatchError,
+        match=r"may\.ndjson holds an interrupted pull of something else.*That one was: all calls, May.*--no-resume",
+    ):
         read_saved(Saved(encode(header()), []), claim(), "may.ndjson")
 
 
@@ -150,7 +153,9 @@ def test_a_newer_version_may_say_more():
 
 def test_entries_of_a_database():
     """What cannot be read is left out; the others are there."""
-    assert read_entries([encode(entry()), b"{}", b"x", encode(entry(at="x")).replace(b'"x"', b'"\xff"'), encode(entry(records=4))]) == [entry(), entry(records=4)]
+    assert read_entries(
+        [encode(entry()), b"{}", b"x", encode(entry(at="x")).replace(b'"x"', b'"\xff"'), encode(entry(records=4))]
+    ) == [entry(), entry(records=4)]
     assert read_entries([]) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from itertools import pairwise
 
 import anyio
@@ -258,7 +259,7 @@ async def test_a_cancelled_line_leaves_nothing(times, asked):
 
 
 async def test_a_cancel_scope_around_a_line():
-    """anyio's cancellation leaves nothing."""
+    """The cancellation of anyio leaves nothing."""
     async with lining(lambda asked: Answer(after=3600) if asked.nth > 3 else HONEST, width=3) as run:
         with anyio.CancelScope() as scope:
             asyncio.get_running_loop().call_later(0.05, scope.cancel)
@@ -288,8 +289,6 @@ def test_the_other_errors_log_nothing():
         async with lining(lambda _: Answer(status=500), width=5) as run:
             with pytest.raises(ServerError):
                 await run.line.run(WINDOWS)
-        import gc  # noqa: PLC0415 - only here
-
         gc.collect()
         await asyncio.sleep(0)
         assert log == []

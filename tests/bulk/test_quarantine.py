@@ -19,7 +19,12 @@ DAY = CallQuery(from_date="2024-05-06", to_date="2024-05-06")
 
 def entry(*unreadable, hour=1):
     return Entry(
-        first=f"2024-05-06 {hour:02}:00:00", last=f"2024-05-06 {hour:02}:59:59", counted=1, records=1, quarantined=unreadable, at=""
+        first=f"2024-05-06 {hour:02}:00:00",
+        last=f"2024-05-06 {hour:02}:59:59",
+        counted=1,
+        records=1,
+        quarantined=unreadable,
+        at="",
     )
 
 
@@ -31,7 +36,11 @@ def test_each_record_is_a_line(tmp_path):
     """With the reason, the window and its bytes as they were sent."""
     save_quarantine(
         sink_for(tmp_path / "a.ndjson"),
-        [entry(Unreadable("why", '{"x": 1}'), Unreadable("why not", "7")), entry(hour=3), entry(Unreadable("so", "नमस्ते"), hour=2)],
+        [
+            entry(Unreadable("why", '{"x": 1}'), Unreadable("why not", "7")),
+            entry(hour=3),
+            entry(Unreadable("so", "नमस्ते"), hour=2),
+        ],
     )
     file = tmp_path / "a.ndjson.quarantine.ndjson"
     hour = {"first": "2024-05-06 01:00:00", "last": "2024-05-06 01:59:59"}
@@ -74,12 +83,13 @@ async def test_a_pull_with_a_record_that_nobody_can_read(tmp_path):
     """All others are written, it is kept apart, and the receipt is not complete."""
     good = {"id": "1", "date": "2024-05-06", "time": "09:00:00"}
     body = json.dumps({"count": 3, "page": 1, "results": [good, {"foreign": 1}, [7]]}).encode()
-    async with SmallServer([], lambda asked: Answer(body=body) if asked.page == 1 else Answer()) as server:
-        async with ServetelClient("token-123456", base_url=server.base_url, rate=None, page_size=5) as client:
-            receipt = await pull(client, tmp_path / "a.ndjson", DAY)
+    async with (
+        SmallServer([], lambda asked: Answer(body=body) if asked.page == 1 else Answer()) as server,
+        ServetelClient("token-123456", base_url=server.base_url, rate=None, page_size=5) as client,
+    ):
+        receipt = await pull(client, tmp_path / "a.ndjson", DAY)
     assert (receipt.records, receipt.quarantined, receipt.counted, receipt.complete) == (1, 2, 3, False)
     assert receipt.certified == "2 records cannot be read; they are kept apart, as they were sent"
     assert [json.loads(line) for line in (tmp_path / "a.ndjson").read_bytes().splitlines()] == [good]
     kept = [json.loads(line) for line in (tmp_path / "a.ndjson.quarantine.ndjson").read_bytes().splitlines()]
-    assert sorted(json.loads(each["raw"]) if each["raw"] != "[7]" else 7 for each in kept if each["raw"] == "[7]") == [7]
     assert {each["raw"] for each in kept} == {'{"foreign": 1}', "[7]"}

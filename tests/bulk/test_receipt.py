@@ -46,7 +46,9 @@ def test_two_lines(changes, text):
 
 def test_it_travels_and_cannot_be_changed():
     """It pickles, it becomes JSON and back, and no attribute can be set."""
-    made = receipt(windows=(WindowReceipt("a", "b", 3, 3, "leaf"), WindowReceipt("a", "b", None, 2, "", ("why",), False)))
+    made = receipt(
+        windows=(WindowReceipt("a", "b", 3, 3, "leaf"), WindowReceipt("a", "b", None, 2, "", ("why",), False))
+    )
     assert pickle.loads(pickle.dumps(made)) == made
     assert msgspec.json.decode(msgspec.json.encode(made), type=PullReceipt) == made
     with pytest.raises(AttributeError):
@@ -81,7 +83,10 @@ def test_duration(seconds, text):
         ({"call_type": "missed"}, "call_type=m"),
         ({"duration": ">=60"}, "duration=>=60"),
         ({"callerid": "+919812345678"}, "callerid=..."),
-        ({"direction": "inbound", "agents": ["0501"], "did_number": "+91"}, "direction=inbound, agents=..., did_number=..."),
+        (
+            {"direction": "inbound", "agents": ["0501"], "did_number": "+91"},
+            "direction=inbound, agents=..., did_number=...",
+        ),
     ],
 )
 def test_describe(filters, text):

@@ -5,19 +5,47 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import sqlite3
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from servetel_async.emulator import Dataset, Emulator
+from servetel_async.cli.app import run
+from servetel_async.emulator import Dataset, Emulator, Fault
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
 MONTH = ("--month", "2024-05", "--rate", "0")
+#: A pull that commits several windows, one request after another.
+SLOW = (*MONTH, "--page-size", "5", "--concurrency", "1")
+#: The number of a request at which some of its windows are committed, and some are not.
+LATE = 100
+
+
+def failing(**fault: Any) -> list[Fault]:
+    """Faults that strike every request from ``LATE`` on."""
+    return [Fault(**{"kind": "status", **fault}, nth=number) for number in range(LATE, 2000)]
+
+
+async def committed(part: Path) -> None:
+    """Wait until a window stands in the journal of a file, or of a new database."""
+    while not _windows(part):
+        await asyncio.sleep(0.01)
+
+
+def _windows(part: Path) -> int:
+    journal = part.with_name(f"{part.name}.journal")
+    if journal.exists():
+        return journal.read_bytes().count(b'"kind":"window"')
+    try:
+        with contextlib.closing(sqlite3.connect(f"{part.as_uri()}?mode=ro", uri=True)) as database:
+            return database.execute("SELECT count(*) FROM servetel_windows").fetchone()[0]
+    except sqlite3.Error:
+        return 0
 
 
 @dataclass
@@ -55,6 +83,11 @@ async def struck(api: Emulator, kind: str) -> None:
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
     return Dataset.month("2024-05", calls=250)
+
+
+@pytest.fixture(scope="session")
+def large() -> Dataset:
+    return Dataset.month("2024-05", calls=600)
 
 
 @pytest.fixture
@@ -111,3 +144,23 @@ def servetel(launch) -> Callable[..., Awaitable[Ended]]:
         return await (await launch(*arguments, **options)).end()
 
     return run
+
+
+@pytest.fixture
+def inside(monkeypatch, tmp_path, capfd) -> Callable[..., Awaitable[Ended]]:
+    """Run a command to its end in a thread of this process: the same code, without a process to start."""
+
+    async def call(*arguments: str, api: Emulator | None = None, **environment: str) -> Ended:
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setattr(sys, "argv", ["servetel", *arguments])
+            if api is not None:
+                environment = {"SERVETEL_BASE_URL": api.base_url, "SERVETEL_TOKEN": api.token, **environment}
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            capfd.readouterr()
+            code = await asyncio.to_thread(run)
+            out, err = capfd.readouterr()
+        return Ended(code, out.encode(), err.encode())
+
+    return call

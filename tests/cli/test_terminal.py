@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
 
 from servetel_async.bulk.progress import PullProgress
-from servetel_async.cli.progress import Log, describe, waiting
-from servetel_async.cli.terminal import escape
+from servetel_async.cli.durations import rough
+from servetel_async.cli.estimates import Estimate
+from servetel_async.cli.progress import Bar, Log, display
+from servetel_async.cli.situation import Situation
+from servetel_async.cli.terminal import escape, say
 from servetel_async.transport.transport import Event
+
+GOOD = Event("request", 1, 200)
+FAILED = Event("request", 12, 503)
 
 
 def progress(records=12_300, total=37_431, retries=0):
-    return PullProgress(records=records, total=total, pages=1, requests=1, retries=retries, received=1, seconds=60.0)
+    return PullProgress(
+        records=records,
+        total=total,
+        windows=1,
+        pages=1,
+        requests=1,
+        retries=retries,
+        received=1,
+        waited=4.2,
+        seconds=60.0,
+    )
+
+
+class Clock:
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def situation(clock):
+    return Situation(1800.0, clock)
 
 
 @pytest.mark.parametrize(
@@ -28,21 +65,190 @@ def test_names_and_markup_stay_readable():
     assert escape("आरव शर्मा [bold]x[/]") == "आरव शर्मा [bold]x[/]"
 
 
-def test_progress_as_a_line():
-    """Calls, rate, remaining time, and retries where there were any."""
-    assert describe(progress()) == "12,300 of 37,431 calls, 205/s, 2 min left"
-    assert describe(progress(total=None, retries=3)) == "12,300 calls, 205/s, 3 retried"
-    assert waiting(Event("wait", 12, 429, 4.2, 0, "RateLimitError")) == "page 12: RateLimitError, trying again in 4 s"
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(4.2, "4 s"), (59.4, "59 s"), (60, "1 min"), (1800, "30 min"), (7500, "2 h 5 min"), (7200, "2 h"), (273600, "3 d 4 h")],
+)
+def test_a_length_of_time_for_people(seconds, said):
+    """One unit, or two."""
+    assert rough(seconds) == said
 
 
-def test_a_log_line_every_ten_seconds():
-    """Without a terminal there is a line now and then, also while it waits."""
-    now, lines = [0.0], []
-    log = Log(clock=lambda: now[0], write=lines.append)
-    for now[0] in range(35):
+def test_the_first_row(situation, clock):
+    """Calls, rate and remaining time; the rate is known after a second, the time where the total is."""
+    assert situation.first_row() == "asking the API"
+    situation.take(progress(records=300))
+    assert situation.first_row() == "300 of 37,431 calls"
+    clock.now += 10
+    situation.take(progress(records=2300))
+    assert situation.first_row() == "2,300 of 37,431 calls, 200/s, 3 min left"
+    situation.take(progress(records=2300, total=None))
+    assert situation.first_row() == "2,300 calls, 200/s"
+
+
+def test_the_rate_is_that_of_the_last_half_minute(situation, clock):
+    """What went fast or slow long ago, and what an earlier run had left, says nothing of what is to come."""
+    situation.take(progress(records=10_000))
+    for second in range(1, 61):
+        clock.now += 1
+        situation.take(progress(records=10_000 + 100 * second + (900 * (second - 30) if second > 30 else 0)))
+    assert ", 1,000/s, " in situation.first_row()
+
+
+def test_the_rate_sinks_while_nothing_comes(situation, clock):
+    """Remaining time is not told where there is no rate to tell it by."""
+    situation.take(progress(records=100))
+    clock.now += 1
+    situation.take(progress(records=200))
+    clock.now += 9
+    assert situation.first_row() == "200 of 37,431 calls, 10/s, 1 h 2 min left"
+
+
+def test_the_second_row_is_empty_while_all_is_well(situation):
+    """It is there only when there is something to say."""
+    situation.note(GOOD)
+    situation.take(progress())
+    assert situation.second_row() == ""
+
+
+def test_the_second_row_tells_a_wait_for_as_long_as_it_lasts(situation, clock):
+    """Page, reason and length."""
+    situation.note(Event("wait", 12, 429, 4.2, 0, "RateLimitError"))
+    assert situation.second_row() == "page 12: RateLimitError, trying again in 4 s"
+    clock.now += 4.3
+    assert situation.second_row() == ""
+
+
+def test_the_second_row_tells_a_failure_for_a_moment(situation, clock):
+    """A page that failed is tried again by the pull itself."""
+    situation.note(GOOD)
+    situation.note(FAILED)
+    assert situation.second_row() == "page 12: HTTP 503, trying again"
+    clock.now += 6
+    assert situation.second_row() == ""
+
+
+def test_the_second_row_counts_retries(situation):
+    """What it has cost so far."""
+    situation.take(progress(retries=3))
+    assert situation.second_row() == "3 retries so far, 4 s waited"
+
+
+def test_the_second_row_tells_an_outage(situation, clock):
+    """How long there was no good answer, why, and how long that is waited for; the next good one ends it."""
+    situation.note(GOOD)
+    for _ in range(5):
+        clock.now += 24
+        situation.note(FAILED)
+    assert situation.second_row() == (
+        "no good answer from the API for 2 min (page 12: HTTP 503, trying again); waiting up to 30 min"
+    )
+    situation.note(GOOD)
+    assert situation.second_row() == ""
+
+
+def test_the_second_row_tells_silence(situation, clock):
+    """A request that stalls fails no one, and looks like a hang."""
+    situation.note(GOOD)
+    clock.now += 12
+    assert situation.second_row() == "nothing has come for 12 s"
+
+
+def test_a_log_line_every_ten_seconds(clock, situation):
+    """Without a terminal there is a line now and then, whatever happens meanwhile."""
+    lines = []
+    log = Log(situation, clock, lines.append)
+    for _ in range(35):
+        log.note(GOOD)
         log.show(progress())
+        log.tick()
+        clock.now += 1
+    assert lines == ["12,300 of 37,431 calls, 0/s"] * 3
+
+
+def test_a_log_goes_on_in_an_outage(clock, situation):
+    """A log that stands still looks like a hang."""
+    lines = []
+    log = Log(situation, clock, lines.append)
+    for _ in range(30):
+        clock.now += 1
+        log.note(FAILED)
+        log.tick()
     assert len(lines) == 3
-    now[0] = 50.0
-    log.note(Event("request", 1, 200))
-    log.note(Event("wait", 1, 503, 20.0, 0, "ServerError"))
-    assert lines[3:] == ["page 1: ServerError, trying again in 20 s"]
+    assert all("no good answer" in line for line in lines)
+
+
+class Terminal(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self):
+        return True
+
+
+class GoneTerminal(Terminal):
+    def write(self, text):
+        raise OSError(5, "Input/output error")
+
+
+def test_two_rows_on_a_terminal(monkeypatch):
+    """What the situation says is what is drawn, and the lines of others stay whole beside it."""
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    bar = display(quiet=False)
+    assert isinstance(bar, Bar)
+    bar.start()
+    bar.show(progress())
+    bar.note(Event("wait", 12, 429, 60.0, 0, "RateLimitError"))
+    bar.tick()
+    say("an estimate")
+    bar.stop()
+    for text in ("12,300 of 37,431 calls", "page 12: RateLimitError, trying again in 60 s", "an estimate\n"):
+        assert text in terminal.getvalue()
+
+
+def test_a_terminal_that_is_gone_ends_nothing(monkeypatch):
+    """Its window was closed: the pull goes on, were it for nobody."""
+    monkeypatch.setattr(sys, "stderr", GoneTerminal())
+    monkeypatch.setenv("TERM", "xterm")
+    bar = display(quiet=False)
+    bar.start()
+    bar.show(progress())
+    bar.tick()
+    bar.stop()
+
+
+class NotebookStream:
+    """Has what print() needs and no more."""
+
+    def __init__(self):
+        self.said = []
+
+    def write(self, text):
+        self.said.append(text)
+
+    def flush(self):
+        pass
+
+
+def test_a_notebook_gets_lines(monkeypatch):
+    """What stands in the place of standard error may know neither ``isatty`` nor ``fileno`` nor an encoding."""
+    monkeypatch.setattr(sys, "stderr", stream := NotebookStream())
+    assert isinstance(display(quiet=False), Log)
+    say("12 calls")
+    assert stream.said == ["12 calls\n"]
+
+
+@pytest.mark.parametrize(
+    ("calls", "options", "said"),
+    [
+        (37_431, {}, "37,431 calls, about 400 requests, about 3 min 20 s at 2 requests/s"),
+        (250, {}, "250 calls, about 4 requests, about 2.0 s at 2 requests/s"),
+        (1, {"rate": 0}, "1 call, about 2 requests, as fast as the API answers"),
+        (0, {"rate": 0.5}, "0 calls, about 1 request, about 2.0 s at 0.5 requests/s"),
+        (900, {"here": 800, "rate": 0}, "900 calls, 800 of them here already, about 2 requests, as fast as the API answers"),
+    ],
+)
+def test_an_estimate(calls, options, said):
+    """Calls, requests and time; many requests are rounded, for nobody knows them exactly."""
+    assert str(Estimate.of(calls, **{"page_size": 100, "rate": 2.0, **options})) == said

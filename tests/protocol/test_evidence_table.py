@@ -95,7 +95,9 @@ def test_order_does_not_depend_on_the_reading(rows):
 )
 def test_cut_seconds(pages, cut):
     """A second is cut where it stands on both sides of an edge; an empty page between does not hide it."""
-    found = evidence(*[[row(f"{page}{place}", second) for place, second in enumerate(rows)] for page, rows in enumerate(pages)])
+    found = evidence(
+        *[[row(f"{page}{place}", second) for place, second in enumerate(rows)] for page, rows in enumerate(pages)]
+    )
     assert found.cut_seconds() == [f"2024-05-06 00:00:{second:02}" for second in cut]
 
 
@@ -118,7 +120,10 @@ def test_calls_without_a_start_cut_no_second():
 def test_in_order(pages, in_order):
     """Newest first over all pages; calls without a start say nothing of it."""
     made = [
-        [row(f"{page}{place}", start="" if second is None else f"2024-05-06 00:00:{second:02}") for place, second in enumerate(rows)]
+        [
+            row(f"{page}{place}", start="" if second is None else f"2024-05-06 00:00:{second:02}")
+            for place, second in enumerate(rows)
+        ]
         for page, rows in enumerate(pages)
     ]
     assert evidence(*made).in_order() is in_order
@@ -135,7 +140,15 @@ def test_pages_are_judged_by_their_number_and_not_by_their_arrival():
 
 @pytest.mark.parametrize(
     ("sizes", "hole"),
-    [([2, 2, 1], False), ([2, 1, 2], True), ([1, 2, 2], True), ([2, 2, 3], True), ([2], False), ([], False), ([0, 2], True)],
+    [
+        ([2, 2, 1], False),
+        ([2, 1, 2], True),
+        ([1, 2, 2], True),
+        ([2, 2, 3], True),
+        ([2], False),
+        ([], False),
+        ([0, 2], True),
+    ],
 )
 def test_has_hole(sizes, hole):
     """Only the last page may be shorter than another one."""

@@ -40,7 +40,20 @@ def test_numbers(number, hidden):
 
 @pytest.mark.parametrize(
     ("value", "hidden"),
-    [(919812345678, "*********678"), (123456, "***456"), (12345, 12345), (0, 0), (-123456, "****456"), (True, True), (None, None), (1.5, 1.5)],
+    [
+        (919812345678, "*********678"),
+        (123456, "***456"),
+        (12345, 12345),
+        (0, 0),
+        (-123456, "****456"),
+        (True, True),
+        (None, None),
+        (1.5, 1.5),
+        (919812345678.0, "*********678"),
+        (9.19812345678e11, "*********678"),
+        (-919812345678.0, "**********678"),
+        (99999.0, 99999.0),
+    ],
 )
 def test_numbers_that_are_not_text(value, hidden):
     """PHP sends numbers as numbers; short ones and truths say nothing of anybody."""

@@ -105,7 +105,11 @@ def test_broken_utf8_becomes_the_replacement_character():
     ("record", "key", "start"),
     [
         (b'{"id": 7, "date": "2024-05-06", "time": "09:00:00"}', "7", "2024-05-06 09:00:00"),
-        (b'{"id": 1714657799.11930963, "date": "2024-05-06", "time": "09:00:00"}', "1714657799.11930963", "2024-05-06 09:00:00"),
+        (
+            b'{"id": 1714657799.11930963, "date": "2024-05-06", "time": "09:00:00"}',
+            "1714657799.11930963",
+            "2024-05-06 09:00:00",
+        ),
         (b'{"id": "a", "date": null, "time": "09:00:00"}', "a", ""),
         (b'{"id": "a", "date": "2024-05-06", "time": null}', "a", ""),
         (b'{"id": "a", "date": "2024-05-06"}', "a", ""),
@@ -120,7 +124,14 @@ def test_strange_keys_and_starts(record, key, start):
     assert one(record) == (record, key, start, None)
 
 
-@pytest.mark.parametrize("record", [b'{"date": "2024-05-06", "time": "09:00:00"}', b'{"id": "", "date": "2024-05-06", "time": "09:00:00"}', b'{"id": null, "date": "2024-05-06", "time": "09:00:00"}'])
+@pytest.mark.parametrize(
+    "record",
+    [
+        b'{"date": "2024-05-06", "time": "09:00:00"}',
+        b'{"id": "", "date": "2024-05-06", "time": "09:00:00"}',
+        b'{"id": null, "date": "2024-05-06", "time": "09:00:00"}',
+    ],
+)
 def test_a_record_without_an_id_has_its_content_for_a_key(record):
     """It can be told from others, and counted once."""
     found = one(record)
@@ -206,7 +217,10 @@ def test_records_of_what_is_not_sound():
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["id", "date", "time", "x"]) | st.text(max_size=3), inner, max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["id", "date", "time", "x"]) | st.text(max_size=3), inner, max_size=4)
+    ),
     max_leaves=8,
 )
 

@@ -59,7 +59,7 @@ def test_of_what_is_no_stamp(text):
 def test_bounds_as_text_enclose_every_stamp():
     """An open side compares as smaller, or larger, than any stamp there is."""
     assert Window(None, None).first < "0001-01-01 00:00:00"
-    assert "9999-12-31 23:59:59" < Window(None, None).last
+    assert Window(None, None).last > "9999-12-31 23:59:59"
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,26 @@ def test_cut_keeps_each_second_once(seconds, pieces):
 def test_an_open_window_is_not_cut(window):
     """Where it ends nobody knows."""
     assert window.cut(5) == [window]
+
+
+# days
+
+
+@given(seconds=st.integers(1, 5 * 86400), offset=st.integers(0, 86400))
+def test_days_keep_each_second_once(seconds, offset):
+    """Days touch, newest first, and each lies within one date."""
+    window = of(offset, offset + seconds - 1)
+    days = window.days()
+    assert (days[0].end, days[-1].start) == (window.end, window.start)
+    assert all(newer.start - SECOND == older.end for newer, older in pairwise(days))
+    assert all(day.start.date() == day.end.date() for day in days)
+    assert len({day.start.date() for day in days}) == len(days)
+
+
+@pytest.mark.parametrize("window", OPEN)
+def test_an_open_window_has_no_days(window):
+    """It stays as it is."""
+    assert window.days() == [window]
 
 
 # split

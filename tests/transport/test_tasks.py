@@ -156,7 +156,7 @@ async def test_errors_of_a_cancelled_caller_log_nothing(loop_log):
 
 
 async def test_a_cancel_scope_leaves_nothing(loop_log):
-    """anyio's cancellation waits for the endings too."""
+    """The cancellation of anyio waits for the endings too."""
     works = Works()
     with anyio.CancelScope() as scope:
         scope.cancel()

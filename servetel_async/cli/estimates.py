@@ -1,0 +1,52 @@
+"""What a pull will cost, said before it is paid."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: Pages of a window, as the pull cuts them.
+_PAGES = 20
+_ROUGHLY = 100
+
+
+class Estimate(NamedTuple):
+    """Requests and time of a number of calls.
+
+    Attributes:
+        calls: that the API counts.
+        here: those of them that an interrupted pull has left.
+        requests: about so many.
+        rate: requests per second; 0 for no limit.
+    """
+
+    calls: int
+    here: int
+    requests: int
+    rate: float
+
+    @classmethod
+    def of(cls, calls: int, *, page_size: int, rate: float, here: int = 0) -> Estimate:
+        """Estimate it: the pages, a few more for the edges of each window, and one to learn how dates are read."""
+        pages = -(-max(0, calls - here) // page_size)
+        windows = -(-pages // _PAGES)
+        requests = pages + 1 + (windows + 1 if windows > 1 else 0)
+        if requests >= _ROUGHLY:  # "about 396" would promise too much
+            scale = 10 ** (len(str(requests)) - 2)
+            requests = round(requests / scale) * scale
+        return cls(calls, here, requests, rate)
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it takes; None where nothing but the API limits it."""
+        return self.requests / self.rate if self.rate else None
+
+    def __str__(self) -> str:
+        from servetel_async.bulk.receipt import duration  # noqa: PLC0415 - so that --help loads no msgspec
+
+        said = f"{self.calls:,} call" if self.calls == 1 else f"{self.calls:,} calls"
+        if self.here:
+            said += f", {self.here:,} of them here already"
+        said += f", about {self.requests:,} request{'' if self.requests == 1 else 's'}"
+        if self.seconds is None:
+            return f"{said}, as fast as the API answers"
+        return f"{said}, about {duration(self.seconds)} at {self.rate:g} requests/s"

@@ -1,0 +1,86 @@
+"""Which calls: the ways to name a range, and the query that comes of them."""
+
+# ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from servetel_async.cli.durations import Duration
+from servetel_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from servetel_async.protocol.query import CallQuery
+
+
+class Range(NamedTuple):
+    """A query, and how the user called its range where its dates are other ones each time; so it can be gone on with.
+
+    Attributes:
+        query: with an open end where that is now: the pull closes it at the server's clock.
+        name: None where the dates say it all.
+    """
+
+    query: CallQuery
+    name: str | None
+
+
+_FLAGS = (
+    click.option("--month", metavar="YYYY-MM", help="A month of the account's calendar."),
+    click.option(
+        "--from-date", metavar="D", help="First moment: YYYY-MM-DD or 'YYYY-MM-DD HH:MM:SS', the account's clock."
+    ),
+    click.option("--to-date", metavar="D", help="Last moment, inclusive; by default now."),
+    click.option("--yesterday", is_flag=True, help="Yesterday, on the account's calendar."),
+    click.option("--last", metavar="7d", type=Duration("dh"), help="The time just passed, in days or hours: 7d, 12h."),
+)
+
+
+def range_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the flags."""
+    for flag in reversed(_FLAGS):
+        command = flag(command)
+    return command
+
+
+def take_range(options: dict[str, Any], filters: dict[str, Any]) -> Range:
+    """Take the range out of a command's options, and make the query.
+
+    Raises:
+        ConfigurationError: none or several, or a value that cannot be one.
+    """
+    from servetel_async import IST, CallQuery
+
+    names = ("month", "from_date", "to_date", "yesterday", "last")
+    month, begin, end, yesterday, last = (options.pop(name) for name in names)
+    ways = [bool(month), bool(begin or end), yesterday, last is not None]
+    if sum(ways) != 1:
+        raise ConfigurationError(
+            "the command does not say which calls" if not any(ways) else "the command names several ranges",
+            why="the whole history is never asked for by accident",
+            fix="give one of --month, --from-date (with --to-date), --yesterday and --last",
+        )
+    if month:
+        return Range(CallQuery.month(month, **filters), None)
+    if yesterday:
+        return Range(CallQuery.day((datetime.now(IST) - timedelta(days=1)).date(), **filters), None)
+    if last is not None:
+        hours = int(last.total_seconds()) // 3600
+        try:
+            query = CallQuery(from_date=datetime.now(IST) - last, **filters)
+        except OverflowError:
+            raise ConfigurationError("--last goes back beyond all calendars", fix="for example --last 7d") from None
+        return Range(query, f"last {hours}h")
+    if not begin:
+        raise ConfigurationError(
+            "--to-date needs --from-date",
+            why="the whole history is never asked for by accident",
+            fix="say from when on: --from-date 2024-05-01",
+        )
+    query = CallQuery(from_date=begin, to_date=end, **filters)
+    return Range(query, None if end else f"from {query.window(IST).first}")

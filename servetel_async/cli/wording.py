@@ -1,0 +1,45 @@
+"""The library's messages in the words of the command line: a flag where Python has an argument.
+
+An error of the library speaks to whoever writes Python and to whoever types a command; here only the second is there.
+"""
+
+from __future__ import annotations
+
+import re
+
+#: Arguments that have another name here, or none. Each stands like this in the library.
+PHRASES = {
+    "check zone= and array_style=; a proxy that drops query parameters would show the same": (
+        "look for a proxy that drops query parameters; for an account whose clock is not IST use the Python client"
+    ),
+    "rate=RateLimit(per_second=1)": "--rate 1",
+    "RateLimit(per_second=)": "--rate",
+    "give it as token= or SERVETEL_TOKEN": "give it as SERVETEL_TOKEN or with --token-file",
+    "give token=, or email= and password=, or set SERVETEL_TOKEN": "set SERVETEL_TOKEN, or give --token-file",
+    "give the token as token=, or email= and password=": "set SERVETEL_TOKEN, or give --token-file",
+    "duration='>=60' or duration=('>=', 60)": "--duration '>=60'",
+    "check base_url or brand": "check --base-url or --brand",
+    "both base_url and brand": "both --base-url and --brand",
+}
+_TOGETHER = re.compile(r"(--[a-z-]+) \([a-z_]+=\w+\)")
+_TIMEOUTS = re.compile(r"Timeouts\([a-z=, ]+\)")
+_VALUE = re.compile(r'\b(from_date|to_date)="([^"]*)"')
+#: The first are no English words; the others may be, or columns: they are arguments where an equals sign follows.
+_NAMES = re.compile(
+    r"\b(?:(from_date|to_date|call_type|base_url|page_size)\b=?"
+    r"|(direction|agents|department|ivr|callerid|destination|did_number|duration|services|broadcast|call_id)=)"
+)
+
+
+def in_flags(text: str) -> str:
+    """Say it with flags: ``--overwrite (overwrite=True)`` is ``--overwrite``, ``from_date`` is ``--from-date``."""
+    text = _TOGETHER.sub(r"\1", text)
+    for phrase, ours in PHRASES.items():
+        text = text.replace(phrase, ours)
+    text = _TIMEOUTS.sub("--timeout", text)
+    text = _VALUE.sub(lambda match: f"{_flag(match[1])} '{match[2]}'", text)
+    return _NAMES.sub(lambda match: _flag(match[1] or match[2]), text)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
