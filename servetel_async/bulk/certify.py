@@ -3,8 +3,10 @@
 1. A window that one response holds whole is a *leaf*: one reply is one read, nothing can move inside of it.
 2. Else its pages are read, the last one after all others, so that its count is the count after. ``evidence.py`` of the
    protocol judges: the count never moved, as many different calls, every second that a page edge cuts was read alone.
-3. What is not proved is read once more, then cut into pieces that should be leaves, down to a single second; a second
-   that holds more than a page is read until the union of the readings is what the server counts.
+3. What is not proved, read once more if its count stood still, is cut into leaves, down to a single second; a second
+   that holds more than a page is read until the union of the readings is what the server counts. One call that goes and
+   one that comes between two replies leave every count as it was: only leaves are safe from them. So where counts are
+   seen to move often, windows are read as leaves from the start.
 4. What is not proved even then is walked to an empty page, so that all of it that comes is there, and reported with
    its window and the reason, never hidden. A count that is wrong everywhere is not looked for second by second.
 5. A server that sends no total is walked to an empty page, and again where calls were met twice or a page had a hole.
@@ -37,9 +39,14 @@ READINGS, READINGS_OF_LEAF, READINGS_OF_SECOND = 2, 3, 30
 #: Requests for one page whose length disagrees with the count.
 PAGE_READINGS = 3
 PASSES = 3
+#: A list is restless when counts moved this often, and at least in one of so many requests.
+MOVES, REQUESTS_PER_MOVE = 2, 200
 #: Windows whose count stood still and was wrong, after which no more are cut: it is not one call that is missing.
 MOST_WRONG_COUNTS = 50
+_NO_LEAF = "one reply does not hold it whole"
 _OUT_OF_ORDER = "its pages are not in the order of time"
+#: Where another reading of the same window would tell no more.
+_NO_USE = (_NO_LEAF, _OUT_OF_ORDER)
 #: Pieces of a window are to be leaves although calls are not spread evenly.
 FILL = 0.75
 
@@ -69,7 +76,8 @@ class Certified:
         duplicates: records that came again.
         kinds: how its parts were proved.
         flaws: the parts that were not.
-        steady: the count stood still while it was read.
+        wrong: the count stood still while it was read, and is not what was read.
+        moved: the count moved.
     """
 
     calls: list[Row]
@@ -77,7 +85,8 @@ class Certified:
     duplicates: int = 0
     kinds: Counter[str] = field(default_factory=Counter[str])
     flaws: list[Flaw] = field(default_factory=list[Flaw])
-    steady: bool = False
+    wrong: bool = False
+    moved: bool = False
 
 
 class Certifier:
@@ -99,25 +108,30 @@ class Certifier:
         self.lost: ServetelError | None = None
         self._leaves_only = False
         self._wrong_counts = 0
+        self._moves = 0
 
-    async def read(self, window: Window, tally: Tally, first: PageBody | None = None) -> Certified:
+    async def read(
+        self, window: Window, tally: Tally, first: PageBody | None = None, *, leaves: bool = False
+    ) -> Certified:
         """Read a closed window, whole or in parts.
 
         Args:
             window: which seconds.
             tally: takes its cost.
             first: its first page, where somebody has it already.
+            leaves: believe only what one reply holds whole.
 
         Raises:
             ServetelError: what ends a pull.
         """
         seen: dict[Key, Row] = {}
         flawed: Certified | None = None
+        counted: int | None = None
         readings = READINGS if window.seconds > 1 else READINGS_OF_LEAF
         reading = 0
         while reading < readings:
             try:
-                flawed = await self._read_once(window, tally, first)
+                flawed = await self._read_once(window, tally, first, leaves=leaves or self._restless())
             except PageTooSlowError:  # not its fault: the same again, with smaller pages
                 first = None
                 continue
@@ -131,16 +145,21 @@ class Certifier:
             if window.seconds == 1 and flawed.counted is not None:
                 if flawed.counted > self._fetcher.page_size:
                     readings = READINGS_OF_SECOND
-                if (whole := _united(seen, flawed)) is not None:
+                if (whole := _united(seen, flawed, counted)) is not None:
                     return whole
-            if self._leaves_only and window.seconds > 1:
+                counted = flawed.counted
+            self._moves += flawed.moved
+            if window.seconds > 1 and (flawed.moved or flawed.flaws[0].why in _NO_USE):
                 break
             reading += 1
         assert flawed is not None  # noqa: S101 - for the type checker: it was read at least once
-        self._wrong_counts += flawed.steady
-        if window.seconds == 1 or (flawed.steady and self._wrong_counts > MOST_WRONG_COUNTS):
+        self._wrong_counts += flawed.wrong
+        if window.seconds == 1 or (flawed.wrong and self._wrong_counts > MOST_WRONG_COUNTS):
             return await self._salvage(window, tally, flawed)
         return await self._read_parts(window, tally, flawed)
+
+    def _restless(self) -> bool:
+        return self._moves >= MOVES and self._moves * REQUESTS_PER_MOVE > self._fetcher.total.requests
 
     async def _salvage(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
         """Add whatever comes of a window that cannot be proved."""
@@ -156,10 +175,12 @@ class Certifier:
     async def _read_parts(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
         leaf = max(1, int(FILL * self._fetcher.page_size))
         pieces = max(2, -(-(flawed.counted or 0) // leaf))
-        parts = await run_together([self.read(piece, tally) for piece in window.cut(pieces)])
+        parts = await run_together([self.read(piece, tally, leaves=True) for piece in window.cut(pieces)])
         return merged(parts)
 
-    async def _read_once(self, window: Window, tally: Tally, page: PageBody | None) -> Certified:
+    async def _read_once(  # noqa: PLR0911 - one return for each way a window can turn out
+        self, window: Window, tally: Tally, page: PageBody | None, *, leaves: bool
+    ) -> Certified:
         fetcher = self._fetcher
         asked = fetcher.page_size
         if self.walks:
@@ -170,14 +191,16 @@ class Certifier:
         rows = rows_of(page)
         evidence.add(1, rows, page.count)
         total = await self._total(window, tally, page, len(rows), asked)
+        if total is None and fetcher.source.count_is_total:
+            return _flawed(window, evidence, None, "a page had no count")
         if total is None:
             self.walks = True
             return await self._walk(window, tally, asked)
         if total == len(rows):
             calls = evidence.calls()
             return _judged(window, evidence, calls, "leaf")
-        if self._leaves_only and window.seconds > 1:
-            return _flawed(window, evidence, total, _OUT_OF_ORDER)
+        if (leaves or self._leaves_only) and window.seconds > 1 and total > asked:
+            return _flawed(window, evidence, total, _NO_LEAF)
         size = await self._real_size(window, tally, evidence, total, len(rows), asked)
         if size is None:
             return _flawed(window, evidence, total, f"the API counts {total:,} and gave a first page of {len(rows):,}")
@@ -278,9 +301,11 @@ class Certifier:
             number += 1
 
 
-def _united(seen: dict[Key, Row], reading: Certified) -> Certified | None:
+def _united(seen: dict[Key, Row], reading: Certified, before: int | None) -> Certified | None:
     """Add a reading of a second to what was seen of it; gives the union once it is what the server counts."""
     counted = reading.counted or 0
+    if counted != before:  # calls came or went: what was seen before them proves nothing now
+        seen.clear()
     seen.update(((row.id, row.start), row) for row in reading.calls)
     if len(seen) == counted:
         return Certified(ordered(seen.values()), counted, reading.duplicates, Counter(repeated=1))
@@ -305,8 +330,10 @@ def merged(parts: list[Certified]) -> Certified:
 def _judged(window: Window, evidence: Evidence, calls: list[Row], kind: str) -> Certified:
     why = evidence.flaw(len(calls))
     counted = next(iter(evidence.counts)) if len(evidence.counts) == 1 else max(evidence.counts, key=lambda c: c or 0)
-    found = Certified(calls, counted, evidence.duplicates, Counter({kind: 1}), steady=len(evidence.counts) == 1)
+    found = Certified(calls, counted, evidence.duplicates, Counter({kind: 1}))
     if why is not None:
+        found.moved = len(evidence.counts) > 1
+        found.wrong = not found.moved
         found.kinds.clear()
         found.flaws.append(Flaw(window.first, window.last, why))
     return found
@@ -314,8 +341,8 @@ def _judged(window: Window, evidence: Evidence, calls: list[Row], kind: str) -> 
 
 def _flawed(window: Window, evidence: Evidence, counted: int | None, why: str) -> Certified:
     flaws = [Flaw(window.first, window.last, why)]
-    steady = counted is not None and why != _OUT_OF_ORDER
-    return Certified(evidence.calls(), counted, evidence.duplicates, flaws=flaws, steady=steady)
+    wrong = counted is not None and why not in _NO_USE
+    return Certified(evidence.calls(), counted, evidence.duplicates, flaws=flaws, wrong=wrong)
 
 
 def _lost(window: Window, lost: PageLostError) -> Certified:

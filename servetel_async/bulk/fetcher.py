@@ -190,9 +190,11 @@ class Fetcher:
             return page
 
     async def _give_up_or_wait(self, error: ServetelError, failures: int, slow: int, asked: int) -> None:
-        if not self._has_succeeded or self._outage.over_patience or error.stopped_by == "retry_after":
+        too_large = _too_large(error)  # somebody is there who says so
+        if not (self._has_succeeded or too_large):
             raise error
-        too_large = _too_large(error)
+        if self._outage.over_patience or error.stopped_by == "retry_after":
+            raise error
         if (slow >= SLOW or too_large) and asked > SMALLEST_PAGE and not self._outage.is_open():
             if asked == self.page_size:
                 self.page_size = max(SMALLEST_PAGE, asked // 2)

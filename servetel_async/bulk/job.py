@@ -6,6 +6,7 @@ only in what is left to read.
 
 from __future__ import annotations
 
+import hashlib
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from servetel_async.bulk.certify import Certifier
 from servetel_async.bulk.fetcher import Fetcher, Tally
 from servetel_async.bulk.journal import Entry, Header, Unreadable
 from servetel_async.bulk.line import Line
-from servetel_async.bulk.plan import Frozen, freeze, windows_of
+from servetel_async.bulk.plan import Frozen, freeze, width_for, windows_of
 from servetel_async.bulk.progress import PullProgress
 from servetel_async.bulk.receipt import describe
 from servetel_async.protocol.clock import SECOND, is_wall_stamp, stamp
@@ -39,15 +40,13 @@ if TYPE_CHECKING:
     from servetel_async.page_source import PageSource
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
+    from servetel_async.protocol.rows import Row
     from servetel_async.sinks.sink import Claim, Sink
 
     OnProgress = Callable[[PullProgress], object]
 
 #: Rounds of counting again and reading again what has changed.
 AUDITS = 3
-#: Windows that are read at the same time beyond those that keep all slots busy.
-SPARE_WINDOWS = 2
-MOST_WINDOWS = 12
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,10 +107,10 @@ class Job:
         self._final_until = ""
         self._certifier = Certifier(self.fetcher, fast=settings.fast)
         self._calibration = Calibration(self.fetcher)
-        width = min(settings.concurrency + SPARE_WINDOWS, MOST_WINDOWS)
+        width = width_for(settings.page_size, settings.concurrency)
         self._line = Line(self.fetcher, self._certifier, self._calibration, self._commit, width)
         self._committed = 0
-        self._resumed = 0
+        self._resumed = self._told = 0
         self._before = Tally()
         self._tops: list[Window] = []
         self._open_start = False
@@ -179,6 +178,8 @@ class Job:
             self._before.add(Tally(entry.pages, entry.requests, entry.retries, entry.received))
         self._final_until = header.final_until
         flawed = [Window.of(*span) for span, entry in self.entries.items() if entry.flaws]
+        if self._sink.done:
+            return
         await self.reread(flawed)
         whole = Window.of(header.first, header.last)
         left = whole.without([Window.of(*span) for span in self.entries])
@@ -239,9 +240,7 @@ class Job:
 
     def _entry(self, span: Span, found: Certified, tally: Tally) -> Entry:
         sound = [row for row in found.calls if row.reason is None]
-        unreadable = tuple(
-            Unreadable(row.reason, row.line.decode("utf-8", "replace")) for row in found.calls if row.reason is not None
-        )
+        unreadable = tuple(Unreadable(row.reason, self._raw(row)) for row in found.calls if row.reason is not None)
         return Entry(
             first=span.first,
             last=span.last,
@@ -278,6 +277,12 @@ class Job:
         cost.add(self.fetcher.total)
         return cost
 
+    def _raw(self, row: Row) -> str:
+        """A record that cannot be read cannot be masked field by field either: then it is only named."""
+        if self._settings.mask:
+            return f"{len(row.line)} bytes, sha256 {hashlib.sha256(row.line).hexdigest()}"
+        return row.line.decode("utf-8", "replace")
+
     @property
     def lost(self) -> ServetelError | None:
         """What the page met that was given up last."""
@@ -291,8 +296,11 @@ class Job:
         """Say how far it is."""
         total, fetcher = self.counted_before, self.fetcher
         read = self._committed + self._line.read_ahead
+        if total is not None:  # pages that were read again count twice
+            read = min(read, max(total, self._committed))
+        self._told = max(self._told, read)
         return PullProgress(
-            records=read if total is None else min(read, max(total, self._committed)),
+            records=self._told,
             total=total,
             windows=len(self.entries),
             pages=fetcher.total.pages,

@@ -144,7 +144,7 @@ class Line:
                 pieces = pieces_for(window, first.count, rows or asked)
                 if pieces > 1:
                     return window.cut(pieces)
-        return await self._certifier.read(window, tally, first)
+        return await self._certifier.read(window, tally, first, leaves=place.whole)
 
     async def _look(self, window: Window, tally: Tally) -> PageBody | None:
         """Fetch the first page, asked for as this server counts bounds; None where it does not come."""

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
 #: Pages of a window: as it should be, and from where on it is cut.
 PAGES, MOST_PAGES = 20, 40
-#: Calls of a window, however large its pages are: they are held in memory.
-MOST_CALLS = 20_000
+#: Calls of a window, however large its pages are, and of all windows that are read at the same time: they are held in
+#: memory, 2 to 3 KB each.
+MOST_CALLS, MOST_CALLS_HELD = 10_000, 30_000
+#: Windows that are read at the same time beyond those that keep all slots busy.
+SPARE_WINDOWS, MOST_WINDOWS = 2, 12
 DAY = timedelta(days=1)
 
 
@@ -65,6 +68,12 @@ def windows_of(window: Window, final_until: datetime) -> list[Window]:
         return list(window.split())
     final, fresh = Window(window.start, final_until), Window(final_until + SECOND, window.end)
     return [*fresh.split(), *final.split()]
+
+
+def width_for(size: int, concurrency: int) -> int:
+    """How many windows to read at the same time: what keeps all slots busy, as far as memory allows."""
+    calls = min(PAGES * size, MOST_CALLS)
+    return max(2, min(concurrency + SPARE_WINDOWS, MOST_WINDOWS, MOST_CALLS_HELD // calls))
 
 
 def pieces_for(window: Window, count: int, size: int) -> int:

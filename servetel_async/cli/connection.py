@@ -46,13 +46,13 @@ def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 class Connection:
     """What the flags said."""
 
-    rate: float
-    concurrency: int
-    page_size: int
-    timeout: float | None
-    base_url: str | None
-    brand: str | None
-    token_file: str | None
+    rate: float = 2.0
+    concurrency: int = 4
+    page_size: int = 100
+    timeout: float | None = None
+    base_url: str | None = None
+    brand: str | None = None
+    token_file: str | None = None
 
     @classmethod
     def take(cls, options: dict[str, Any]) -> Connection:

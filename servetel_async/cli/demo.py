@@ -57,18 +57,16 @@ def demo(calls: int, db: Path) -> None:
 
 async def _pull(dataset: Dataset, db: Path) -> PullReceipt:
     from servetel_async import CallQuery, ServetelClient
-    from servetel_async.cli.progress import display
+    from servetel_async.cli.connection import Connection
+    from servetel_async.cli.watch import Watch
     from servetel_async.emulator import Emulator
 
-    shown = display(quiet=False)
+    watch = Watch(Connection(rate=0))
     async with Emulator(dataset) as api:
         say(f"Pulling them from {api.base_url} into {db.name} ...")
-        async with ServetelClient(api.token, base_url=api.base_url, rate=None, on_event=shown.note) as client:
-            shown.start()
-            try:
-                return await client.pull(db, query=CallQuery.month(MONTH), on_progress=shown.show)
-            finally:
-                shown.stop()
+        client = ServetelClient(api.token, base_url=api.base_url, rate=None, on_event=watch.note)
+        async with client, watch.shown():
+            return await client.pull(db, query=CallQuery.month(MONTH), on_progress=watch.show)
 
 
 def _check_suffix(db: Path) -> None:

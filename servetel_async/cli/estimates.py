@@ -14,26 +14,26 @@ class Estimate(NamedTuple):
 
     Attributes:
         calls: that the API counts.
-        here: those of them that an interrupted pull has left.
+        read: those of them that are read already, most of them by an interrupted pull.
         requests: about so many.
         rate: requests per second; 0 for no limit.
     """
 
     calls: int
-    here: int
+    read: int
     requests: int
     rate: float
 
     @classmethod
-    def of(cls, calls: int, *, page_size: int, rate: float, here: int = 0) -> Estimate:
+    def of(cls, calls: int, *, page_size: int, rate: float, read: int = 0) -> Estimate:
         """Estimate it: the pages, a few more for the edges of each window, and one to learn how dates are read."""
-        pages = -(-max(0, calls - here) // page_size)
+        pages = -(-max(0, calls - read) // page_size)
         windows = -(-pages // _PAGES)
         requests = pages + 1 + (windows + 1 if windows > 1 else 0)
         if requests >= _ROUGHLY:  # "about 396" would promise too much
             scale = 10 ** (len(str(requests)) - 2)
             requests = round(requests / scale) * scale
-        return cls(calls, here, requests, rate)
+        return cls(calls, read, requests, rate)
 
     @property
     def seconds(self) -> float | None:
@@ -44,8 +44,8 @@ class Estimate(NamedTuple):
         from servetel_async.bulk.receipt import duration  # noqa: PLC0415 - so that --help loads no msgspec
 
         said = f"{self.calls:,} call" if self.calls == 1 else f"{self.calls:,} calls"
-        if self.here:
-            said += f", {self.here:,} of them here already"
+        if self.read:
+            said += f", {self.read:,} of them read already"
         said += f", about {self.requests:,} request{'' if self.requests == 1 else 's'}"
         if self.seconds is None:
             return f"{said}, as fast as the API answers"

@@ -32,6 +32,7 @@ class Job:
 
     Attributes:
         claim: how the destination tells this run from others; None until that is known.
+        begun: when it began; a receipt that is older is another run's.
     """
 
     def __init__(self, destination: str, events: Events | None, watch: Watch, *, fresh: bool = False) -> None:
@@ -40,7 +41,7 @@ class Job:
         self._events = events
         self._watch = watch
         self._fresh = fresh
-        self._begun = datetime.now(UTC)
+        self.begun = datetime.now(UTC)
 
     def finished(self, receipt: PullReceipt, *, allow_quarantine: bool = False) -> int:
         """Tell the verdict; gives the exit code."""
@@ -92,7 +93,7 @@ class Job:
         # Before the first window what is there was left by an earlier run, and this one was to drop it.
         if self.claim is None or (self._fresh and not self._watch.windows):
             return Kept()
-        return look(self._destination, self.claim, self._begun)
+        return look(self._destination, self.claim, self.begun)
 
     def _go_on(self, kept: Kept) -> str:
         calls = "1 call is" if kept.calls == 1 else f"{kept.calls:,} calls are"

@@ -137,6 +137,7 @@ class Bar(Silent):
         """Move it."""
         self._situation.take(progress)
         self._bar.update(self._task, completed=progress.records, total=progress.total)
+        self.tick()
 
     def note(self, event: Event) -> None:
         """Take note of it."""

@@ -87,6 +87,8 @@ class Situation:
         if now < self._waits_until or (self._failures and now < self._failed_at + FRESH):
             return self._failure
         if now >= self._heard_at + SILENCE:
+            if self._progress is not None and self._progress.records == self._progress.total:
+                return "making the output"
             return f"nothing has come for {rough(now - self._heard_at)}"
         if self._progress is not None and self._progress.retries:
             retries, waited = self._progress.retries, self._progress.waited

@@ -95,9 +95,9 @@ class Watch:
             self._display.tick()
             await asyncio.sleep(_TICK)
 
-    def _estimate(self, calls: int, here: int) -> None:
+    def _estimate(self, calls: int, read: int) -> None:
         connection = self._connection
-        estimate = Estimate.of(calls, page_size=connection.page_size, rate=connection.rate, here=here)
+        estimate = Estimate.of(calls, page_size=connection.page_size, rate=connection.rate, read=read)
         if self._events is not None:
             self._events.estimate(estimate)
         elif not self._quiet:

@@ -27,7 +27,7 @@ _VALUE = re.compile(r'\b(from_date|to_date)="([^"]*)"')
 #: The first are no English words; the others may be, or columns: they are arguments where an equals sign follows.
 _NAMES = re.compile(
     r"\b(?:(from_date|to_date|call_type|base_url|page_size)\b=?"
-    r"|(direction|agents|department|ivr|callerid|destination|did_number|duration|services|broadcast|call_id)=)"
+    r"|(direction|agents|department|ivr|callerid|destination|did_number|duration|services|broadcast|call_id)=(\S?))"
 )
 
 
@@ -38,7 +38,7 @@ def in_flags(text: str) -> str:
         text = text.replace(phrase, ours)
     text = _TIMEOUTS.sub("--timeout", text)
     text = _VALUE.sub(lambda match: f"{_flag(match[1])} '{match[2]}'", text)
-    return _NAMES.sub(lambda match: _flag(match[1] or match[2]), text)
+    return _NAMES.sub(lambda match: f"{_flag(match[1] or match[2])}{f' {match[3]}' if match[3] else ''}", text)
 
 
 def _flag(name: str) -> str:

@@ -7,15 +7,17 @@ import operator
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Final, Self, TypeAlias
+from typing import Final, Literal, Self, TypeAlias
 
 from servetel_async.emulator.calls import Call
 from servetel_async.emulator.clock import WallClock
 
-__all__ = ["BadParameterError", "Filter", "Pairs", "decimal"]
+__all__ = ["BadParameterError", "Bounds", "Filter", "Pairs", "decimal"]
 
 #: Query parameters in the order they were sent, decoded.
 Pairs: TypeAlias = Iterable[tuple[str, str]]
+#: Which of the two dates belong to the range.
+Bounds: TypeAlias = Literal["inclusive", "end_exclusive", "start_exclusive"]
 _Predicate: TypeAlias = Callable[[Call], bool]
 
 _DECIMAL: Final = re.compile(r"[0-9]{1,18}")
@@ -65,7 +67,7 @@ class Filter:
     call_id: str = ""
 
     @classmethod
-    def parse(cls, query: Pairs, clock: WallClock, *, knows_call_id: bool = True) -> Self:
+    def parse(cls, query: Pairs, clock: WallClock, *, knows_call_id: bool = True, bounds: Bounds = "inclusive") -> Self:
         """Read a query; of a scalar that was sent twice the last one counts, as in PHP.
 
         Raises:
@@ -80,8 +82,8 @@ class Filter:
                 scalars[name] = value
         services = scalars.get("services", "").lower()
         return cls(
-            since=_instant("from_date", scalars.get("from_date"), clock),
-            until=_instant("to_date", scalars.get("to_date"), clock),
+            since=_instant("from_date", scalars.get("from_date"), clock, later=bounds == "start_exclusive"),
+            until=_instant("to_date", scalars.get("to_date"), clock, later=-(bounds == "end_exclusive")),
             agents=frozenset(arrays["agents"]),
             department=frozenset(arrays["department"]),
             ivr=frozenset(arrays["ivr"]),
@@ -131,11 +133,11 @@ def _digits(number: str) -> str:
     return number.removeprefix("+")
 
 
-def _instant(name: str, text: str | None, clock: WallClock) -> int | None:
+def _instant(name: str, text: str | None, clock: WallClock, *, later: int) -> int | None:
     if not text:
         return None
     try:
-        return clock.parse(text)
+        return clock.parse(text) + later
     except ValueError as error:
         label = name.replace("_", " ")
         raise BadParameterError(name, f"The {label} does not match the format Y-m-d H:i:s.") from error

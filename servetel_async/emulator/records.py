@@ -11,7 +11,7 @@ from servetel_async.emulator.calls import Call
 from servetel_async.emulator.churn import Churn
 from servetel_async.emulator.clock import WallClock
 from servetel_async.emulator.faults import Fault
-from servetel_async.emulator.filters import BadParameterError, Filter, Pairs, decimal
+from servetel_async.emulator.filters import BadParameterError, Bounds, Filter, Pairs, decimal
 from servetel_async.emulator.reply import Reply
 from servetel_async.emulator.table import Table, page_of
 
@@ -66,6 +66,7 @@ class RecordsRoute:
         size_mode: SizeMode,
         knows_call_id: bool,
         max_range_days: float | None,
+        bounds: Bounds,
         ties: Random | None,
     ) -> None:
         self._table = table
@@ -78,12 +79,13 @@ class RecordsRoute:
         self._size_mode = size_mode
         self._knows_call_id = knows_call_id
         self._max_range_days = max_range_days
+        self._bounds: Bounds = bounds
         self._ties = ties
         self._served = 0
 
     def filter(self, query: Pairs) -> Filter:
         """Read the filters of a query, page and limit apart."""
-        return Filter.parse(query, self._clock, knows_call_id=self._knows_call_id)
+        return Filter.parse(query, self._clock, knows_call_id=self._knows_call_id, bounds=self._bounds)
 
     def read(self, query: Pairs) -> PageRequest | Reply:
         """Read a query, or refuse it with 422."""

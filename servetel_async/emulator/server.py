@@ -3,7 +3,8 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from email.utils import formatdate
 from random import Random
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
@@ -15,7 +16,7 @@ from servetel_async.emulator.churn import Churn
 from servetel_async.emulator.dataset import Dataset
 from servetel_async.emulator.delivery import NO_ANSWER, deliver
 from servetel_async.emulator.faults import PAGE_FAULTS, Fault, FaultPlan, too_many_requests
-from servetel_async.emulator.filters import decimal
+from servetel_async.emulator.filters import Bounds, decimal
 from servetel_async.emulator.limiter import TokenBucket
 from servetel_async.emulator.records import CountMode, LimitEcho, PageRequest, RecordsRoute, SizeMode
 from servetel_async.emulator.reply import Reply
@@ -70,6 +71,10 @@ class Emulator:
         size_mode: whether `size` is the `"rows"` of the page or the `"limit"`.
         knows_call_id: whether the parameter `call_id` is a filter, or ignored.
         max_range_days: longest range that is not refused with 422; None refuses none.
+        bounds: how `from_date` and `to_date` are read: `"inclusive"`, or one of them left out, `"end_exclusive"` or
+            `"start_exclusive"`; `truth` reads them alike.
+        now: what the `Date` header of every answer shows, as `YYYY-MM-DD HH:MM:SS` on the account's wall clock, or a
+            function that returns one; by default this computer's clock. Nothing else here goes by it.
         latency: seconds before each answer.
         jitter: mean of the exponentially distributed seconds on top.
         offset_cost: seconds on top for every 1,000 rows that a page skips.
@@ -104,6 +109,8 @@ class Emulator:
         size_mode: SizeMode = "rows",
         knows_call_id: bool = True,
         max_range_days: float | None = None,
+        bounds: Bounds = "inclusive",
+        now: str | Callable[[], str] | None = None,
         latency: float = 0.0,
         jitter: float = 0.0,
         offset_cost: float = 0.0,
@@ -121,6 +128,9 @@ class Emulator:
         #: Most requests that were being answered at one time.
         self.peak_in_flight = 0
         self._port = port
+        self._now = now
+        if isinstance(now, str):
+            dataset.clock.parse(now)  # what cannot be read is said here, not at the first request
         self._latency = latency
         self._jitter = jitter
         self._offset_cost = offset_cost
@@ -159,6 +169,7 @@ class Emulator:
             size_mode=size_mode,
             knows_call_id=knows_call_id,
             max_range_days=max_range_days,
+            bounds=bounds,
             ties=Random(f"ties {seed}") if shuffle_ties else None,
         )
         self._in_flight = 0
@@ -237,6 +248,11 @@ class Emulator:
         return self._plan.fired
 
     @property
+    def deleted(self) -> list[str]:
+        """The ids of the calls that have disappeared, in that order."""
+        return [call.id for call in self._table.deleted]
+
+    @property
     def connections_open(self) -> int:
         """Connections accepted and not closed yet."""
         return len(self._server.connections) if self._server else 0
@@ -293,7 +309,7 @@ class Emulator:
         self.peak_in_flight = max(self.peak_in_flight, self._in_flight)
         try:
             reply, fault = await self._answer(request, entry)
-            return await deliver(request, reply, fault)
+            return await deliver(request, self._dated(reply), fault)
         finally:
             self._in_flight -= 1
 
@@ -339,6 +355,13 @@ class Emulator:
             case _:
                 # Not the API but the gateway in front of it speaks: hence no `success`.
                 return Reply.json(403, {"message": "Missing Authentication Token"})
+
+    def _dated(self, reply: Reply) -> Reply:
+        """Show the clock of `now`; a fault that brings a `Date` of its own keeps it."""
+        if self._now is None:
+            return reply
+        instant = self.dataset.clock.parse(self._now if isinstance(self._now, str) else self._now())
+        return replace(reply, headers={"Date": formatdate(instant, usegmt=True), **reply.headers})
 
     def _throttle(self, now: float) -> Reply | None:
         if self._bucket is None or self._bucket.admit(now):

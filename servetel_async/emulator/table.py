@@ -19,6 +19,8 @@ class Table:
 
     def __init__(self, newest_first: Iterable[Call]) -> None:
         self._calls = list(newest_first)
+        #: Calls that were deleted, in that order.
+        self.deleted: list[Call] = []
         self._searches: dict[Filter, Sequence[Call]] = {}
         self._next_serial = max((call.serial for call in self._calls), default=-1) + 1
 
@@ -62,7 +64,7 @@ class Table:
         """
         for index, call in enumerate(self._calls):
             if call.id == record_id:
-                del self._calls[index]
+                self.deleted.append(self._calls.pop(index))
                 self._searches.clear()
                 return
         raise KeyError(record_id)

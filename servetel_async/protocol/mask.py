@@ -65,7 +65,7 @@ def mask_line(line: bytes) -> bytes:
 def _mask(value: Any, key: str) -> Any:
     if isinstance(value, dict):
         pairs = cast("dict[str, Any]", value).items()
-        return {name: _hidden(item) if name in _PERSONAL else _mask(item, name) for name, item in pairs}
+        return {_key(name): _hidden(item) if name in _PERSONAL else _mask(item, name) for name, item in pairs}
     if isinstance(value, list):
         return [_mask(item, key) for item in cast("list[Any]", value)]
     return value if key in _PLAIN else _masked(value, key)
@@ -84,6 +84,10 @@ def _masked(value: Any, key: str) -> Any:
     if "name" in key:
         return "***"
     return _MAIL.sub("***", _NUMBER.sub(lambda match: _digits(match[0]), value))
+
+
+def _key(name: str) -> str:
+    return _NUMBER.sub(lambda match: _digits(match[0]), name)
 
 
 def _digits(text: str) -> str:

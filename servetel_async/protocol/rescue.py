@@ -95,13 +95,13 @@ def rescue(raw: msgspec.Raw | bytes, index: int = 0) -> CallRecord:
         MalformedResponseError: it is not an object, or holds no key of a call.
     """
     pairs: dict[str, msgspec.Raw] | None = None
-    with contextlib.suppress(msgspec.DecodeError):
+    with contextlib.suppress(msgspec.DecodeError, RecursionError):
         try:
             pairs = split_object(raw)
         except UnicodeDecodeError:  # in a key
             pairs = split_object(bytes(raw).decode("utf-8", "replace").encode())
     if pairs is None:
-        raise unreadable(raw, index, "it is not a JSON object")
+        raise unreadable(raw, index, "it is no JSON object, or nested too deeply")
     if not pairs.keys() & _RECORD_FIELDS.keys():
         raise unreadable(raw, index, "it holds no key of a call")
     fields: dict[str, Any] | None = None

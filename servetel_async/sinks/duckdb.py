@@ -1,51 +1,88 @@
-"""DuckDB: the table ``call_records``, typed, one row per call, kept current by ``id``."""
+"""DuckDB: the table ``call_records``, typed, one row per call, kept current by ``id``.
+
+DuckDB makes its file and its log itself, readable for whoever the process's mask lets in, and the mask is one for all
+threads. So the file is made in a directory of ours and then moved, and the log is there, private and empty, before
+DuckDB looks for it.
+"""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
+import json
 import os
+from contextlib import closing, suppress
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from servetel_async.errors import OutputError, OutputLockedError
-from servetel_async.sinks.columns import COLUMNS, MOMENTS, rows_of
+from servetel_async.protocol.clock import IST, zone_named
+from servetel_async.sinks.columns import COLUMNS, MOMENTS, moments_of
 from servetel_async.sinks.embedded import TABLE, EmbeddedDatabase
+from servetel_async.sinks.files import create_private, put_in_place, remove
 from servetel_async.sinks.libraries import missing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from servetel_async.protocol.records import CallRecord
+    from servetel_async.sinks.columns import Column
 
+#: What a new file is made in, beside the part.
+_NEST = ".new"
+_CONFIG = {
+    "autoinstall_known_extensions": "false",  # nothing is fetched from anywhere: what is needed is built in
+    "temp_directory": "",  # calls are spilt into no file that others could read
+}
 _TYPES = {"INTEGER": "BIGINT", "NUMERIC": "DOUBLE", "TEXT": "VARCHAR"}
-#: Rows of one statement: their values go over as one list for each column.
-_ROWS = 1000
+#: Rows of one statement.
+_ROWS = 2000
 
 
-def _type(name: str, declared: str, kinds: frozenset[Any]) -> str:
-    if name in MOMENTS:
+def _type(column: Column) -> str:
+    if column.name in MOMENTS:
         return "TIMESTAMP WITH TIME ZONE"
-    if bool in kinds:
+    if bool in column.kinds:
         return "BOOLEAN"
-    if kinds >= {int, str}:
+    if column.kinds >= {int, str}:
         return "VARCHAR"  # a number, or a text that is none
-    return _TYPES[declared]
+    return _TYPES[column.type]
 
 
-_COLUMNS = [(column.name, _type(column.name, column.type, column.kinds)) for column in COLUMNS]
-_NAMES = ", ".join(f'"{name}"' for name, _ in _COLUMNS)
+def _given(column: Column, kind: str) -> str:
+    """How a column's values come out of the JSON."""
+    values = f'unnest(columns."{column.name}")'
+    # A moment that DuckDB cannot read becomes NULL: ``date``, ``time`` and ``end_stamp`` stay as they were sent.
+    return f"try_cast({values} AS {kind})" if column.name in MOMENTS else values
+
+
+_KINDS = [_type(column) for column in COLUMNS]
+_PAIRS = list(zip(COLUMNS, _KINDS, strict=True))
+# One JSON text of all columns is bound and read in C++: a list of Python objects for each column takes twice the time.
+_SHAPE = json.dumps({column.name: ["VARCHAR" if column.name in MOMENTS else kind] for column, kind in _PAIRS})
+_NAMES = ", ".join(f'"{column.name}"' for column in COLUMNS)
+_GIVEN = ", ".join(_given(column, kind) for column, kind in _PAIRS)
 # Every name below stands in this package; no text of a caller or a server becomes SQL.
-_UPSERT = (
-    f"INSERT OR REPLACE INTO {TABLE} ({_NAMES}) SELECT "
-    + ", ".join(f"unnest(?::{'VARCHAR' if name in MOMENTS else kind}[])" for name, kind in _COLUMNS)
-)
+_UPSERT = f"INSERT OR REPLACE INTO {TABLE} ({_NAMES}) SELECT {_GIVEN} FROM (SELECT from_json(?, '{_SHAPE}') AS columns)"  # noqa: S608
+_encode = msgspec.json.Encoder().encode
+
+
+class DuckdbError(Exception):
+    """What DuckDB said, without its words: they may quote a value, a statement or a path."""
+
+    def __init__(self, kind: str, what: str = "") -> None:
+        super().__init__(f"DuckDB says {kind}")
+        self.kind = kind
+        self.what = what
 
 
 class DuckdbSink(EmbeddedDatabase):
     """A database: new, or one that is kept current. Rows of calls that the pull does not bring stay as they are."""
 
-    beside = (".wal",)
+    Error = DuckdbError
+    beside = (".wal", _NEST)
 
     def __init__(self, target: Path) -> None:
         super().__init__(target)
@@ -53,89 +90,162 @@ class DuckdbSink(EmbeddedDatabase):
             self._library: Any = importlib.import_module("duckdb")
         except ImportError:
             raise missing("duckdb", "duckdb") from None
-        self.Error = self._library.Error
         self._database: Any = None
+        self._path = self._part
 
     def _make_file(self) -> None:
-        """DuckDB takes no empty file: it makes its own."""
+        """DuckDB takes no empty file, so nobody can make it beforehand: it is made where nobody else comes."""
+        nest = self._part.with_name(f"{self._part.name}{_NEST}")
+        remove(nest)
+        nest.mkdir(mode=0o700)
+        made = nest / "database"
+        try:
+            with closing(self._opened(made)):
+                pass
+            made.chmod(0o600)
+            put_in_place(made, self._part, overwrite=False)
+        finally:
+            remove(nest)
 
     def _connect(self, path: Path) -> None:
-        with _private_files():
-            # No extension is fetched from anywhere: what is needed is built in.
-            self._database = self._library.connect(str(path), config={"autoinstall_known_extensions": "false"})
+        self._path = path
+        for each in (path, self._log):
+            if each.is_symlink():
+                raise OutputError(f"{self.name} is a symbolic link", fix="give the path of the database itself")
+        remove(self._part.with_name(f"{self._part.name}{_NEST}"))  # of a run that was killed while it made the file
+        self._database = self._opened(path)
+
+    def _opened(self, path: Path) -> Any:
+        failure = None
+        try:
+            return self._library.connect(str(path), config=_CONFIG)
+        except self._library.Error as error:
+            failure = self._without_words(error)
+        raise failure
+
+    @property
+    def _log(self) -> Path:
+        return self._path.with_name(f"{self._path.name}.wal")
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        with _private_files():
+        failure = None
+        self._reserve_log()
+        try:
             found: list[tuple[Any, ...]] = self._database.execute(statement, list(values)).fetchall()
-        return found
+        except self._library.Error as error:
+            failure = self._without_words(error)
+        else:
+            return found
+        raise failure
+
+    def _reserve_log(self) -> None:
+        """DuckDB appends to the log that is there, and removes it each time that it brought it into the file."""
+        with suppress(FileExistsError):
+            os.close(create_private(self._log))
 
     def _disconnect(self) -> None:
         database, self._database = self._database, None
         if database is None:
             return
-        with contextlib.closing(database), _private_files(), contextlib.suppress(self._library.TransactionException):
-            database.execute("ROLLBACK")
-        # Closing the last connection brings its log into the file.
+        failure = None
+        with closing(database):
+            with suppress(self._library.Error):
+                database.execute("ROLLBACK")
+            try:  # closing does it too, but tells nobody where it could not
+                database.execute("CHECKPOINT")
+            except self._library.Error as error:
+                failure = self._without_words(error)
+        # Another connection of this process to a database in place may write just now: its log is brought in later.
+        if failure is not None and not (self._in_place and failure.kind == "TransactionException"):
+            raise failure
+        with suppress(FileNotFoundError):
+            if self._log.stat().st_size == 0:
+                self._log.unlink()  # ours, and DuckDB had nothing to write
 
     def _columns(self) -> list[tuple[str, str]]:
-        tables = self._run("SELECT 1 FROM duckdb_tables() WHERE table_name = ? AND NOT internal", (TABLE,))
-        found = self._run(f"PRAGMA table_info('{TABLE}')") if tables else []
-        return [(name, f"{kind} KEY" if key else kind) for _, name, kind, _, _, key in found]
+        here = "database_name = current_database() AND schema_name = 'main' AND table_name = ?"
+        keys = self._run(
+            f"SELECT constraint_column_names FROM duckdb_constraints() WHERE {here} AND constraint_type = 'PRIMARY KEY'",  # noqa: S608
+            (TABLE,),
+        )
+        key = keys[0][0] if keys else []
+        found = self._run(
+            f"SELECT column_name, data_type FROM duckdb_columns() WHERE {here} ORDER BY column_index",  # noqa: S608
+            (TABLE,),
+        )
+        return [(name, f"{kind} KEY" if name in key else kind) for name, kind in found]
 
     def _wanted(self) -> list[tuple[str, str]]:
-        return [(name, f"{kind} KEY" if name == "id" else kind) for name, kind in _COLUMNS]
+        return [(column.name, f"{kind} KEY" if column.name == "id" else kind) for column, kind in _PAIRS]
 
     def _declarations(self) -> list[str]:
-        return [f'"{name}" {kind}{" PRIMARY KEY" if name == "id" else ""}' for name, kind in _COLUMNS]
+        return [f'"{column.name}" {kind}{" PRIMARY KEY" if column.name == "id" else ""}' for column, kind in _PAIRS]
 
     def _indexes(self) -> tuple[str, ...]:
         """DuckDB keeps the bounds of each block of each column; an index would live in memory, and help no scan."""
         return ()
 
     def _insert(self, records: list[CallRecord]) -> None:
-        rows = {
-            row[0]: row for row in rows_of(records)
-        }  # one statement must not bring a key twice: the last one counts
-        values = list(rows.values())
-        for start in range(0, len(values), _ROWS):
-            columns = zip(*values[start : start + _ROWS], strict=True)
-            self._run(
-                _UPSERT, [_texts(column) if kind == "VARCHAR" else list(column) for column, kind in _paired(columns)]
-            )
+        # One transaction must not bring a key twice: the last one counts.
+        calls = list({record.id: record for record in records}.values())
+        for start in range(0, len(calls), _ROWS):
+            self._run(_UPSERT, (_columns_of(calls[start : start + _ROWS]),))
+
+    def _without_words(self, error: Exception) -> DuckdbError:
+        library, said = self._library, str(error)
+        what = ""
+        # Two connections of one process share the file, and must agree on all settings.
+        if "set lock" in said or isinstance(error, library.ConnectionException):
+            what = "locked"
+        elif "not a valid DuckDB database" in said or "checksum" in said or "Corrupt" in said:
+            what = "foreign"
+        elif "No space left" in said or "File too large" in said or "quota" in said.lower():
+            what = "full"
+        elif isinstance(error, library.OutOfMemoryException):
+            what = "memory"
+        return DuckdbError(type(error).__name__, what)
 
     def _failed(self, error: Exception) -> OutputError:
-        said = str(error)
-        if "lock" in said.lower() and isinstance(error, self._library.IOException):
+        what = getattr(error, "what", "")
+        if what == "locked":
             return OutputLockedError(
                 f"{self.name} is locked", why="another program has it open", fix="end that program, or wait"
             )
-        if "not a valid DuckDB database" in said or "checksum" in said.lower():
+        if what == "foreign":
             return OutputError(
                 f"{self.name} is no DuckDB database",
                 why="it is another kind of file, of a newer version, or damaged",
                 fix="give another destination",
             )
-        # Its message may hold a value or a path: the kind of error is enough.
+        if what == "full":
+            return OutputError(
+                f"{self.name} cannot be written", why="the disk is full", fix="make space, then run it again"
+            )
+        if what == "memory":
+            return OutputError(
+                f"{self.name} cannot be written", why="DuckDB has no memory left", fix="free some, then run it again"
+            )
         return OutputError(
             f"{self.name} cannot be written",
-            why=f"DuckDB says {type(error).__name__}",
+            why=str(error),
             fix="check the directory, its permissions and the free space, or give another destination",
         )
 
 
-def _paired(columns: Iterable[tuple[Any, ...]]) -> Iterator[tuple[tuple[Any, ...], str]]:
-    return zip(columns, (kind for _, kind in _COLUMNS), strict=True)
-
-
-def _texts(column: tuple[Any, ...]) -> list[str | None]:
-    return [value if value is None or isinstance(value, str) else str(value) for value in column]
-
-
-@contextlib.contextmanager
-def _private_files() -> Iterator[None]:
-    """DuckDB creates its file and its log itself, with the process's mask: nobody else may read them from the start."""
-    before = os.umask(0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)
+def _columns_of(calls: list[CallRecord]) -> str:
+    """Give the calls' values, column by column, as one JSON text."""
+    zone = zone_named(calls[0].zone) or IST
+    columns: dict[str, list[Any]] = {}
+    for column, kind in _PAIRS:
+        name, convert = column.name, column.converter
+        if name in MOMENTS:
+            moments = moments_of(calls, name, zone)
+            columns[name] = [None if moment is None else moment.isoformat() for moment in moments]
+            continue
+        values: list[Any] = list(map(attrgetter(name), calls))
+        if convert is not None:
+            values = [None if value is None else convert(value) for value in values]
+        elif kind == "VARCHAR" and int in column.kinds:
+            values = [str(value) if isinstance(value, int) else value for value in values]
+        columns[name] = values
+    return _encode(columns).decode()

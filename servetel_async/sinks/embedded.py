@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from servetel_async.errors import OutputError, ResumeMismatchError
-from servetel_async.sinks.columns import COLUMNS, flat_records
+from servetel_async.sinks.columns import COLUMNS, flat_records, pieces_of
 from servetel_async.sinks.files import (
     check_place,
     create_private,
@@ -50,6 +50,7 @@ class EmbeddedDatabase:
 
     keyed_by_id = True
     resumable = True
+    done = False
     sha256: str | None = None
     #: What the database library raises.
     Error: type[Exception]
@@ -213,10 +214,10 @@ class EmbeddedDatabase:
     def commit(self, batch: Batch, span: Span, entry: bytes) -> None:
         """Write a window and its entry in one transaction."""
         claim = self._own()
-        records = flat_records(batch)
         try:
             self._run("BEGIN")
-            self._insert(records)
+            for piece in pieces_of(batch):  # so that a window is never held twice, as bytes and as calls
+                self._insert(flat_records(piece))
             self._run(
                 f"DELETE FROM {WINDOWS} WHERE pull = ? AND first >= ? AND last <= ?",  # noqa: S608 - a name of ours
                 (claim.pull, span.first, span.last),

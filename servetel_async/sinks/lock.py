@@ -7,7 +7,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from servetel_async.errors import OutputLockedError
+from servetel_async.errors import OutputError, OutputLockedError
 from servetel_async.sinks.files import name_of, output_error
 
 if TYPE_CHECKING:
@@ -67,6 +67,13 @@ class OutputLock:
                 self._descriptor = descriptor
             else:  # its last holder removed it between the two calls above
                 os.close(descriptor)
+
+    def clear(self) -> None:
+        """Remove what a killed run left; a lock that somebody holds stays."""
+        if os.path.lexists(self._file):
+            with suppress(OutputError):
+                self.acquire()
+                self.release()
 
     def release(self) -> None:
         """Give it back. Releasing again does nothing."""

@@ -56,6 +56,7 @@ class StdoutSink:
     place: Path | None = None
     keyed_by_id = False
     resumable = False
+    done = False
 
     def __init__(self) -> None:
         self.size = 0

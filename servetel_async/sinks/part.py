@@ -90,10 +90,19 @@ class FileSink:
         self._finished = False
         self._done: Digest | None = None
 
+    @property
+    def done(self) -> bool:
+        """Whether a killed run had given the output its name already."""
+        return self._done is not None
+
     def open(self, claim: Claim, *, fresh: bool = False) -> Saved | None:  # noqa: ARG002 - its header says whose it is
         """Take the lock, and look what is there; see ``Sink.open``."""
         if not os.path.lexists(self._journal_path):  # pathlib's ``exists`` raises where a name is too long
-            self._check_free()
+            try:
+                self._check_free()
+            except OutputError:
+                self._lock.clear()  # of a run that was killed when all but its end was done
+                raise
         self._lock.acquire()
         try:
             check_place(self._receipt)
@@ -254,7 +263,7 @@ class FileSink:
             save_private(self._receipt, receipt)
             if self._finished:
                 self._close()
-                for path in (self._journal_path, self._encoded, self._part, self._aside):
+                for path in (self._encoded, self._part, self._aside, self._journal_path):  # it knows of the others
                     remove(path)
                 sync_directory(self._target.parent)
         except OSError as error:

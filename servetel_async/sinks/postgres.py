@@ -79,6 +79,7 @@ class PostgresSink:
 
     keyed_by_id = True
     resumable = True
+    done = False
     sha256: str | None = None
     place: Path | None = None
 

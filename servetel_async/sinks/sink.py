@@ -77,6 +77,11 @@ class Sink(Protocol):
     size: int
     sha256: str | None
 
+    @property
+    def done(self) -> bool:
+        """Whether a killed run had given the output its name already: only the receipt is missing. After ``open``."""
+        ...
+
     def open(self, claim: Claim, *, fresh: bool = False) -> Saved | None:
         """Claim the destination: whatever can be known to be wrong is raised here, before anything is asked for.
 

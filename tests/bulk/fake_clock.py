@@ -11,11 +11,12 @@ import selectors
 import sys
 import threading
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from unittest import mock
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from types import FrameType
 
 T = TypeVar("T")
@@ -29,12 +30,27 @@ class _JumpingSelector(selectors.DefaultSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = BEGIN
+        self._works: list[Future[Any]] = []
+
+    def watch(self, submit: Callable[..., Future[Any]]) -> Callable[..., Future[Any]]:
+        """Note what is given to threads: until it has begun nobody sees that they are at work."""
+
+        def noted(*args: Any, **kwargs: Any) -> Future[Any]:
+            work = submit(*args, **kwargs)
+            self._works.append(work)
+            return work
+
+        return noted
+
+    def _work_is_left(self) -> bool:
+        self._works = [work for work in self._works if not work.done()]
+        return bool(self._works)
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None or timeout <= 0:
             return super().select(timeout)
         events = super().select(QUIET)
-        while not events and _threads_work():
+        while not events and (self._work_is_left() or _threads_work()):
             events = super().select(QUIET)
         events = events or super().select(0)  # a thread that has ended its work since has said so before
         if not events:
@@ -61,11 +77,11 @@ class FakeClockLoop(asyncio.SelectorEventLoop):
     """See the module."""
 
     def __init__(self) -> None:
-        self._jumping = _JumpingSelector()
-        super().__init__(self._jumping)
+        self.jumping = _JumpingSelector()
+        super().__init__(self.jumping)
 
     def time(self) -> float:
-        return self._jumping.now
+        return self.jumping.now
 
 
 class Switch(float):
@@ -88,6 +104,11 @@ class Switch(float):
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run it in a loop of its own; whoever reads the monotonic clock meanwhile reads the loop's."""
-    runner = asyncio.Runner(loop_factory=FakeClockLoop)
-    with runner, mock.patch.object(time, "monotonic", runner.get_loop().time):
+    loop = FakeClockLoop()
+    submit = loop.jumping.watch(ThreadPoolExecutor.submit)
+    with (
+        asyncio.Runner(loop_factory=lambda: loop) as runner,
+        mock.patch.object(time, "monotonic", loop.time),
+        mock.patch.object(ThreadPoolExecutor, "submit", lambda *args, **kwargs: submit(*args, **kwargs)),
+    ):
         return runner.run(main)

@@ -123,6 +123,22 @@ async def test_repaired():
         assert len(case.server.asked) == 3
 
 
+async def test_what_was_read_alone_counts():
+    """An edge that shows one call twice and hides another one: the second read alone proves the first reading."""
+    calls = at(*["09:30:00"] * 4, "09:40:00", "09:40:01", "09:10:00")
+
+    def habit(asked):
+        if asked.page == 2 and asked.first == HOUR.first:
+            return Answer(rows=[asked.found[4], *asked.rows[1:]])
+        return HONEST
+
+    async with reading(calls, habit) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert (dict(found.kinds), found.duplicates) == ({"repaired": 1}, 1)
+        assert len(case.server.asked) == 3
+
+
 async def test_ties_in_another_order_each_time():
     """A call that the shuffled edge hid is found, one that it showed twice is there once."""
     random = Random(1)
@@ -168,8 +184,8 @@ async def test_fast_still_needs_the_counts_to_agree():
 # Moving lists
 
 
-async def test_a_list_that_moved_is_read_again():
-    """The count before and after differ: the second reading proves it."""
+async def test_a_list_that_moved_is_read_in_leaves():
+    """The counts differ: from then on only what one reply holds is believed."""
     calls = spread(12)
 
     def habit(asked):
@@ -181,7 +197,7 @@ async def test_a_list_that_moved_is_read_again():
     async with reading(calls, habit) as case:
         found = await case.read()
         case.assert_whole(found)
-        assert (found.counted, dict(found.kinds)) == (13, {"counted": 1})
+        assert (found.counted, dict(found.kinds)) == (13, {"leaf": 13})
 
 
 async def test_a_list_that_never_stops_moving_is_cut():
@@ -246,6 +262,15 @@ async def test_a_page_that_lost_its_count():
         assert found.counted == 12
 
 
+async def test_a_first_page_that_lost_its_count():
+    """Where counts are known to come, one reply without makes nobody walk: the window is read again."""
+    calls = spread(12)
+    async with reading(calls, lambda asked: Answer(no_count=True) if asked.nth == 1 else HONEST) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert (found.counted, case.certifier.walks) == (12, False)
+
+
 # Seconds
 
 
@@ -294,22 +319,35 @@ async def test_a_second_whose_calls_never_all_come_is_said():
         assert len(case.server.asked) <= READINGS_OF_SECOND * 9
 
 
-async def test_a_second_that_lost_a_call_meanwhile():
-    """A call that was deleted between readings is not put into the union for ever."""
-    calls = at(*["09:00:00"] * 4)
+def scripted(*readings):
+    """A second whose readings are these: what it counts, and which calls come; the last one again and again."""
+    begun = []
 
     def habit(asked):
-        if asked.nth == 1:
-            return Answer(count=5)
-        if asked.nth == 2:
-            case.server.calls = calls[1:]
-            asked.found[:] = calls[1:]
-        return HONEST
+        if asked.page == 1:
+            begun.append(asked)
+        count, calls = readings[min(len(begun), len(readings)) - 1]
+        rows = [("2024-05-06 09:00:00", call) for call in calls]
+        return Answer(rows=rows[(asked.page - 1) * asked.limit : asked.page * asked.limit], count=count)
 
-    async with reading(calls, habit) as case:
+    return habit
+
+
+async def test_a_second_that_lost_a_call_meanwhile():
+    """What was seen before a deletion does not stand in for what was not seen."""
+    async with reading([], scripted((7, "abcdeff"), (6, "bcdeff"), (6, "bcdefg"))) as case:
         found = await case.read(NINE)
-        assert [row.id for row in found.calls] == ["call-0001", "call-0002", "call-0003"]
+        assert [row.id for row in found.calls] == list("bcdefg")
         assert found.flaws == []
+
+
+async def test_a_second_that_lost_several_calls_meanwhile():
+    """Its union begins anew once it is larger than the count."""
+    readings = [(7, "abcdeff"), (5, "cdeff"), (5, "cdegg"), (5, "defgg")]
+    async with reading([], scripted(*readings)) as case:
+        found = await case.read(NINE)
+        assert [row.id for row in found.calls] == list("cdefg")
+        assert (found.flaws, dict(found.kinds)) == ([], {"repeated": 1})
 
 
 # Ghosts

@@ -125,8 +125,10 @@ def test_a_window_names_its_proofs(conclude):
         ({"entries": [entry(1)]}, None),
         (
             {"entries": [flawed(1), flawed(2, "no count")]},
-            "2024-05-06 02:00:00 to 2024-05-06 02:59:59, 2024-05-06 01:00:00 to 2024-05-06 01:59:59 could not be proved; "
-            "the first of it, 2024-05-06 02:00:00 to 2024-05-06 02:00:59: no count",
+            (
+                "2024-05-06 02:00:00 to 2024-05-06 02:59:59, 2024-05-06 01:00:00 to 2024-05-06 01:59:59 could not be "
+                "proved; the first of it, 2024-05-06 02:00:00 to 2024-05-06 02:00:59: no count"
+            ),
         ),
         (
             {"entries": [entry(1)], "moved": [entry(1)]},
@@ -356,3 +358,19 @@ async def test_every_habit_of_the_api(tmp_path, knobs, fast):
         receipt = await pull(client, tmp_path / "a.ndjson", DAY, fast=fast)
         assert ids(tmp_path / "a.ndjson") == sorted(data.ids)
         assert receipt.complete
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+async def test_progress_never_goes_back(tmp_path, concurrency):
+    """Calls read so far become more and more, up to the total, over many windows and pages."""
+    data = Dataset.range("2024-05-06", "2024-05-06", calls=1000)
+    told = []
+    async with (
+        Emulator(data) as api,
+        ServetelClient(api.token, base_url=api.base_url, rate=None, page_size=5, max_concurrency=concurrency) as client,
+    ):
+        await pull(client, tmp_path / "a.ndjson", DAY, on_progress=told.append)
+    records = [each.records for each in told]
+    assert records == sorted(records)
+    assert records[-1] == 1000
+    assert [each.windows for each in told] == sorted(each.windows for each in told)

@@ -382,6 +382,19 @@ def test_pages_that_were_asked_for_together_halve_once():
     on_clock(main)
 
 
+def test_a_late_complaint_about_an_old_size():
+    """Pages that became much smaller meanwhile stay so."""
+
+    async def main():
+        async with fetching(lambda asked: Answer(after=3600) if asked.limit > 50 else HONEST) as (_, fetcher):
+            fetcher.page_size = 12
+            with pytest.raises(PageTooSlowError):
+                await fetcher.page(DAY, 1, Tally(), size=100)
+            assert fetcher.page_size == 12
+
+    on_clock(main)
+
+
 def test_a_timeout_between_other_failures_does_not_halve():
     """Two in a row are meant: one is weather."""
 

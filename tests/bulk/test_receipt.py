@@ -25,8 +25,10 @@ def receipt(**changes):
     [
         (
             {},
-            "37,431 of the 37,431 the API counted\n"
-            "may.csv: 382 requests, 3 retries, 3 min 12 s; complete: 12 windows certified",
+            (
+                "37,431 of the 37,431 the API counted\n"
+                "may.csv: 382 requests, 3 retries, 3 min 12 s; complete: 12 windows certified"
+            ),
         ),
         (
             {"requests": 1, "retries": 1, "seconds": 4.21, "complete": False, "certified": "why", "records": 1},
@@ -34,8 +36,10 @@ def receipt(**changes):
         ),
         (
             {"counted": None, "requests": 1000, "retries": 0},
-            "37,431 calls; the API sent no usable count\n"
-            "may.csv: 1,000 requests, 0 retries, 3 min 12 s; complete: 12 windows certified",
+            (
+                "37,431 calls; the API sent no usable count\n"
+                "may.csv: 1,000 requests, 0 retries, 3 min 12 s; complete: 12 windows certified"
+            ),
         ),
     ],
 )

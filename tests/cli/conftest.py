@@ -109,10 +109,11 @@ async def launch(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[Runnin
             *arguments: str,
             api: Emulator | None = None,
             redirect: str = "",
+            limit: str = ":",
             stdout: int = asyncio.subprocess.PIPE,
             **environment: str,
         ) -> Running:
-            shell = ("sh", "-c", f'exec "$@" {redirect}', "sh") if redirect else ()
+            shell = ("sh", "-c", f'{limit}; exec "$@" {redirect}', "sh")
             kept = {name: value for name, value in os.environ.items() if not name.startswith(("SERVETEL", "PYTHON"))}
             if api is not None:
                 kept |= {"SERVETEL_BASE_URL": api.base_url, "SERVETEL_TOKEN": api.token}

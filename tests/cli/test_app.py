@@ -22,7 +22,13 @@ def run(code, *arguments):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("--version",), ("pull", "--help"), ("demo", "-h"), ("emulate", "--help")]
+    "arguments",
+    [
+        ("--help",),
+        ("--version",),
+        *((name, "--help") for name in ("check", "doctor", "emulate", "pull", "sync")),
+        ("demo", "-h"),
+    ],
 )
 def test_help_and_version_load_no_http_client(arguments):
     """They are instant: nothing heavy is imported."""

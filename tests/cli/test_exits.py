@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from servetel_async import (
     OutOfWindowError,
     OutputError,
     OutputLockedError,
+    OverloadedError,
     PermissionDeniedError,
     RateLimitError,
     ResumeMismatchError,
@@ -28,7 +30,7 @@ from servetel_async import (
     WrongAddressError,
 )
 from servetel_async.cli.exits import again, code_of, report_error
-from servetel_async.emulator import Fault
+from servetel_async.emulator import Dataset, Fault
 from tests.cli.conftest import MONTH, struck
 
 
@@ -62,36 +64,33 @@ def test_a_foreign_error_is_a_bug_and_a_late_output_error_is_temporary():
     assert code_of(OutputError("x"), started=True) == 5
 
 
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ServerError, 3),
+        (RateLimitError, 3),
+        (ConnectionFailedError, 3),
+        (OverloadedError, 3),
+        (MalformedResponseError, 3),
+        (OutputError, 3),
+        (OutputLockedError, 3),
+        (ResumeMismatchError, 2),
+        (BodyTooLargeError, 2),
+        (AuthenticationError, 4),
+        (OutOfWindowError, 6),
+    ],
+)
+def test_what_is_temporary_is_resumable_where_something_is_kept(error, code):
+    """The same command goes on then; what is wrong for good stays so."""
+    assert code_of(error("x"), started=True, kept=True) == code
+
+
 def three_lines(ended):
     what, why, fix = ended.lines[-3:]
     assert what.startswith("Error: ")
     assert why.startswith("  Why: ")
     assert fix.startswith("  Fix: ")
     return what, why, fix
-
-
-async def test_4_a_wrong_token(servetel, emulate, dataset, tmp_path):
-    """What, why and what to do; the token stands nowhere, and nothing is written."""
-    ended = await servetel("pull", "may.ndjson", *MONTH, api=await emulate(dataset), SERVETEL_TOKEN="canary-token-123")
-    assert ended.code == 4
-    three_lines(ended)
-    assert b"canary" not in ended.out + ended.err
-    assert list(tmp_path.iterdir()) == []
-
-
-async def test_2_no_token(servetel):
-    """Without a token nothing can be asked."""
-    ended = await servetel("pull", "may.ndjson", *MONTH)
-    assert ended.code == 2
-    assert "SERVETEL_TOKEN" in three_lines(ended)[2]
-
-
-async def test_5_the_network(servetel, unused_tcp_port_factory):
-    """Nobody listens: temporary."""
-    url = f"http://127.0.0.1:{unused_tcp_port_factory()}"
-    ended = await servetel("pull", "a.db", *MONTH, SERVETEL_TOKEN="canary-token-123", SERVETEL_BASE_URL=url)
-    assert ended.code == 5
-    assert ended.lines[0].startswith("Error: the connection was refused")
 
 
 async def test_5_a_server_of_garbage(servetel, emulate, dataset, tmp_path):
@@ -104,51 +103,56 @@ async def test_5_a_server_of_garbage(servetel, emulate, dataset, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_6_a_count_that_does_not_agree(servetel, emulate, dataset, tmp_path):
-    """The API counts a call that nobody can read."""
+async def test_6_a_count_that_does_not_agree(inside, emulate, dataset, tmp_path):
+    """The API counts a call that it does not give: the output is there, the windows are named, ten at most."""
     api = await emulate(dataset, faults=[Fault("wrong_count", shift=1)])
-    ended = await servetel("pull", "a.db", *MONTH, api=api)
+    ended = await inside("pull", "a.db", *MONTH, api=api)
     assert ended.code == 6
-    three_lines(ended)
-    assert list(tmp_path.iterdir()) == []
+    verdict = next(number for number, line in enumerate(ended.lines) if "NOT COMPLETE: " in line)
+    named = ended.lines[verdict + 1 :]
+    assert 0 < len(named) <= 11
+    assert all(re.match("  (2024-05-.*: the API counts|and .* more)", line) for line in named)
+    assert (tmp_path / "a.db").exists()
 
 
-async def test_6_calls_outside_of_the_range(servetel, emulate, dataset):
-    """A server that ignores the dates is found out."""
-    record = next(dataset.records()) | {"date": "2019-01-01"}
-    body = json.dumps({"count": 1, "limit": 100, "size": 1, "page": 1, "results": [record]}).encode()
-    ended = await servetel(
-        "pull", "a.db", *MONTH, api=await emulate(dataset, faults=[Fault("status", status=200, body=body)])
-    )
+async def test_6_and_no_output_where_strict(inside, emulate, dataset, tmp_path):
+    """With --strict what does not agree is an error; what was read is kept and said so."""
+    api = await emulate(dataset, faults=[Fault("wrong_count", shift=1)])
+    ended = await inside("pull", "a.ndjson", *MONTH, "--strict", api=api)
     assert ended.code == 6
-    assert record["client_number"].encode() not in ended.err
+    assert ended.lines[-4] == "Error: the output would not be complete"
+    assert " calls are kept; go on with: servetel pull a.ndjson" in ended.lines[-1]
+    assert not (tmp_path / "a.ndjson").exists()
 
 
-async def test_a_servers_message_cannot_command_the_terminal(servetel, emulate, dataset):
+@pytest.mark.parametrize(("flags", "code"), [((), 6), (("--allow-quarantine",), 0)])
+async def test_records_that_nobody_can_read(inside, emulate, tmp_path, flags, code):
+    """They stand beside the output; who is content with that says so, and gets 0."""
+    two = Dataset.range("2024-05-06", "2024-05-06", calls=2)
+    page = {"count": 2, "limit": 100, "size": 2, "page": 1, "results": [next(two.records()), "no record at all"]}
+    api = await emulate(two, faults=[Fault("status", status=200, body=json.dumps(page).encode(), nth=1)])
+    ended = await inside("pull", "a.ndjson", *MONTH, *flags, api=api)
+    assert ended.code == code, ended.err
+    assert b"1 records cannot be read" in ended.err
+    assert (tmp_path / "a.ndjson.quarantine.ndjson").exists()
+
+
+async def test_only_the_quarantine_is_allowed(inside, emulate, dataset):
+    """Where anything else is wrong too, it is still 6."""
+    api = await emulate(dataset, faults=[Fault("wrong_count", shift=1)])
+    assert (await inside("pull", "a.db", *MONTH, "--allow-quarantine", api=api)).code == 6
+
+
+async def test_a_servers_message_cannot_command_the_terminal(inside, emulate, dataset):
     """Escapes and markup in a message are made visible or dropped."""
     api = await emulate(
         dataset, faults=[Fault("success_false_200", message="\x1b[2J[bold red]gone[/]\r\n\x9b31m\u202e")]
     )
-    ended = await servetel("pull", "a.db", *MONTH, api=api)
+    ended = await inside("pull", "a.db", *MONTH, api=api)
     assert ended.code == 2
     text = ended.err.decode()
     assert not [character for character in text if character != "\n" and not character.isprintable()]
     assert "[bold red]" in text
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("name", ["may.ndjson", "may.db"])
-async def test_an_interrupted_pull_is_put_away(launch, emulate, dataset, tmp_path, number, code, name):
-    """A signal in the middle: nothing is left, and the command to run again is printed."""
-    api = await emulate(dataset, faults=[Fault("stall", seconds=60)])
-    running = await launch("pull", name, *MONTH, "--agents", "1", "--page-size", "10", api=api)
-    await struck(api, "stall")
-    running.signal(number)
-    ended = await running.end()
-    assert ended.code == code
-    assert ended.lines[-1] == f"Run it again: servetel pull {name} --month 2024-05 --rate 0 --agents ... --page-size 10"
-    assert b"Traceback" not in ended.err
-    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_killed_pull_is_in_nobodys_way(launch, servetel, emulate, dataset, tmp_path):
@@ -196,11 +200,19 @@ async def test_a_full_disk(emulate, dataset, tmp_path, launch, monkeypatch):
     assert "directory" not in fix
 
 
-def test_the_command_to_run_again_is_quoted_and_masked():
-    """A shell can read it, and it shows no number."""
-    assert again(["pull", "a b.db", "--callerid=+91", "--did-number", "+92", "--agents", "1", "--last", "7d"]) == (
-        "servetel pull 'a b.db' --callerid=... --did-number ... --agents ... --last 7d"
-    )
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["a b.db", "--callerid=+91", "--did-number", "+92"], "'a b.db' --callerid=... --did-number ..."),
+        (["a.db", "--agents", "1", "--last", "7d"], "a.db --agents ... --last 7d"),
+        (["a.db", "--no-resume", "--fast"], "a.db --fast"),
+        (["postgresql://me:p@ss/word@host/calls"], "postgresql://...@host/calls"),
+        (["postgresql://host/calls?password=secret&x=1"], "'postgresql://host/calls?password=...&x=1'"),
+    ],
+)
+def test_the_command_to_run_again(arguments, said):
+    """A shell can read it, it shows no number and no password, and it drops nothing."""
+    assert again(["pull", *arguments], leave_out="--no-resume") == f"servetel pull {said}"
 
 
 STORM = """

@@ -67,7 +67,15 @@ def test_names_and_markup_stay_readable():
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(4.2, "4 s"), (59.4, "59 s"), (60, "1 min"), (1800, "30 min"), (7500, "2 h 5 min"), (7200, "2 h"), (273600, "3 d 4 h")],
+    [
+        (4.2, "4 s"),
+        (59.4, "59 s"),
+        (60, "1 min"),
+        (1800, "30 min"),
+        (7500, "2 h 5 min"),
+        (7200, "2 h"),
+        (273600, "3 d 4 h"),
+    ],
 )
 def test_a_length_of_time_for_people(seconds, said):
     """One unit, or two."""
@@ -152,6 +160,13 @@ def test_the_second_row_tells_silence(situation, clock):
     situation.note(GOOD)
     clock.now += 12
     assert situation.second_row() == "nothing has come for 12 s"
+
+
+def test_the_second_row_tells_the_work_at_the_end(situation, clock):
+    """Everything is read, and a large file takes its time."""
+    situation.take(progress(records=37_431))
+    clock.now += 12
+    assert situation.second_row() == "making the output"
 
 
 def test_a_log_line_every_ten_seconds(clock, situation):
@@ -246,7 +261,11 @@ def test_a_notebook_gets_lines(monkeypatch):
         (250, {}, "250 calls, about 4 requests, about 2.0 s at 2 requests/s"),
         (1, {"rate": 0}, "1 call, about 2 requests, as fast as the API answers"),
         (0, {"rate": 0.5}, "0 calls, about 1 request, about 2.0 s at 0.5 requests/s"),
-        (900, {"here": 800, "rate": 0}, "900 calls, 800 of them here already, about 2 requests, as fast as the API answers"),
+        (
+            900,
+            {"read": 800, "rate": 0},
+            "900 calls, 800 of them read already, about 2 requests, as fast as the API answers",
+        ),
     ],
 )
 def test_an_estimate(calls, options, said):

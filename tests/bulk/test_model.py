@@ -1,0 +1,259 @@
+"""A pull against a server that moves, lies and breaks, in every combination that can be drawn.
+
+Each example draws a table (bursts within one second, gaps, calls on the edges of the range), the habits of the server,
+what changes while it is read, what fails, and the client. Afterwards it must hold that
+
+- the lines are the server's own bytes, newest first, calls of one second by id, and each call once;
+- nothing is there that the server never had;
+- what was there from beginning to end is in the output. Where it is not, the receipt says so, and names the seconds.
+
+What no client can see is not drawn: a list that loses one call and gains another between two replies, a server without
+a count that leaves calls out, and a count that is wrong by just as much as the list has changed.
+``SERVETEL_MODEL_EXAMPLES=5000`` draws so many new examples; the suite repeats the same few.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
+
+from servetel_async import CallQuery, Retry, ServetelClient, ServetelError
+from servetel_async.emulator import Dataset, Emulator, Fault
+from servetel_async.emulator.clock import WallClock
+
+EXAMPLES = int(os.environ.get("SERVETEL_MODEL_EXAMPLES", "0"))
+CLOCK = WallClock()
+BEGIN = CLOCK.parse("2024-05-06 09:59:58")
+EMPTY = {quirks: Dataset.range("2024-05-01", "2024-05-02", calls=0, php_quirks=quirks) for quirks in (False, True)}
+#: How often the same pull is begun again after an error.
+RUNS = 6
+
+#: Faults that leave no page at all, and pages that are not what they say.
+BROKEN = {
+    "500": Fault("status", status=500),
+    "503": Fault("status", status=503),
+    "html_200": Fault("html_200"),
+    "success_false_200": Fault("success_false_200"),
+    "retry_after": Fault("retry_after", retry_after=0),
+    "results_null": Fault("results_null"),
+    "wrong_page": Fault("wrong_page"),
+    "truncated_json": Fault("truncated_json"),
+    "cut_body": Fault("cut_body"),
+    "reset": Fault("reset"),
+    "close": Fault("close"),
+    "stall": Fault("stall", seconds=0.001),
+    "stall_body": Fault("stall_body", seconds=0.001),
+    "slow": Fault("slow", seconds=0.002),
+}
+LYING = {
+    "empty_page": Fault("empty_page"),
+    "short_page": Fault("short_page"),
+    "shorter_page": Fault("short_page", fraction=0.9),
+    "repeat_page": Fault("repeat_page"),
+    "previous_page": Fault("wrong_page", shift=-1),
+    "one_more": Fault("wrong_count", shift=1),
+    "one_less": Fault("wrong_count", shift=-1),
+    "many_more": Fault("wrong_count", shift=1000),
+}
+
+
+@dataclass(frozen=True)
+class World:
+    """One example; its text is enough to repeat it."""
+
+    bursts: list[tuple[int, int]]  # seconds after the one before, and calls
+    php_quirks: bool
+    page_size: int
+    limit_cap: int | None
+    echo_limit: str
+    count_mode: str
+    shuffle_ties: bool
+    churn: dict[str, int]
+    bounds: str
+    faults: list[str]
+    probability: float
+    seed: int
+    concurrency: int
+    fast: bool
+    before: int | None  # seconds from the first call back to the beginning of the range; None leaves it open
+    after: int | None
+    age: int | None  # seconds from the last call to the server's clock; None for long ago
+
+    @property
+    def honest(self) -> bool:
+        """Nothing fails and nothing moves, and calls are counted."""
+        return not self.faults and not self.churn and self.count_mode == "total"
+
+    @property
+    def seconds(self) -> list[int]:
+        at, found = BEGIN, []
+        for gap, calls in self.bursts:
+            at += gap
+            found += [at] * calls
+        return found
+
+    @property
+    def range(self) -> tuple[int | None, int | None]:
+        seconds = self.seconds or [BEGIN]
+        first = None if self.before is None else seconds[0] - self.before
+        last = None if self.after is None else seconds[-1] + self.after
+        return first, last if first is None or last is None else max(first, last)
+
+    @property
+    def clock(self) -> int | None:
+        return None if self.age is None else (self.seconds or [BEGIN])[-1] + self.age
+
+
+@st.composite
+def worlds(draw):
+    gaps = st.sampled_from([0, 1, 1, 1, 2, 7, 60, 3_599, 86_400, 20 * 86_400])
+    calls = st.one_of(st.integers(1, 3), st.integers(1, 12), st.sampled_from([0, 25, 60]))
+    count_mode = draw(st.sampled_from(["total"] * 6 + ["page", "missing"]))
+    counted = count_mode == "total"
+    kinds = ["insert_every", "late_every"] if draw(st.booleans()) or not counted else ["delete_every"]
+    churn = {kind: draw(st.sampled_from([5, 7, 11, 23])) for kind in kinds if draw(st.booleans())}
+    lies = [name for name in LYING if not (churn and name in ("one_more", "one_less"))] if counted else []
+    size = draw(st.one_of(st.integers(3, 6), st.integers(3, 50)))
+    return World(
+        bursts=draw(st.lists(st.tuples(gaps, calls), max_size=draw(st.sampled_from([2, 12, 40])))),
+        php_quirks=draw(st.booleans()),
+        page_size=size,
+        limit_cap=draw(st.one_of(st.none(), st.none(), st.integers(2, size))),
+        echo_limit=draw(st.sampled_from(["asked", "served"])),
+        count_mode=count_mode,
+        shuffle_ties=draw(st.booleans()),
+        churn=churn,
+        bounds=draw(st.sampled_from(["inclusive", "inclusive", "end_exclusive", "start_exclusive"])),
+        faults=draw(st.one_of(st.just([]), st.lists(st.sampled_from([*BROKEN, *lies]), max_size=6, unique=True))),
+        probability=draw(st.sampled_from([0.02, 0.1, 0.25])),
+        seed=draw(st.integers(0, 999)),
+        concurrency=draw(st.integers(1, 8)),
+        fast=draw(st.booleans()),
+        before=draw(st.sampled_from([0, 0, 1, 3_600, -1, -60, None])),
+        after=draw(st.sampled_from([0, 0, 1, 3_600, -1, -60, None])),
+        age=draw(st.sampled_from([None, None, 0, 5_000, 90_000])),
+    )
+
+
+def faults_of(world):
+    """Together as probable as is wished."""
+    known = BROKEN | LYING
+    each = world.probability / max(1, len(world.faults))
+    return [Fault(**{**known[name].__dict__, "probability": each}) for name in world.faults]
+
+
+def emulator_of(world):
+    clock = world.clock
+    api = Emulator(
+        EMPTY[world.php_quirks],
+        seed=world.seed,
+        faults=faults_of(world),
+        limit_cap=world.limit_cap,
+        echo_limit=world.echo_limit,
+        count_mode=world.count_mode,
+        shuffle_ties=world.shuffle_ties,
+        bounds=world.bounds,
+        now=None if clock is None else CLOCK.stamp(clock),
+        **world.churn,
+    )
+    for second in world.seconds:
+        api.insert(CLOCK.stamp(second))
+    return api
+
+
+def stamp(instant):
+    return None if instant is None else CLOCK.stamp(instant)
+
+
+async def pulled(client, target, query, fast, may_fail):
+    """The receipt; None where it never came, and then an error has said so each time."""
+    error = None
+    for _ in range(RUNS):
+        try:
+            return await client.pull(target, query=query, fast=fast)
+        except ServetelError as raised:
+            error = raised
+            if not may_fail:
+                raise
+    event(f"raised {type(error).__name__}")
+    return None
+
+
+async def check(world, directory):
+    first, last = world.range
+    api = emulator_of(world)
+
+    def inside():
+        calls = api._table._calls
+        return {c.id: c for c in calls if (first is None or c.start >= first) and (last is None or c.start <= last)}
+
+    before = inside()
+    target = directory / "calls.ndjson"
+    query = CallQuery(from_date=stamp(first), to_date=stamp(last))
+    async with (
+        api,
+        ServetelClient(
+            api.token,
+            base_url=api.base_url,
+            rate=None,
+            page_size=world.page_size,
+            max_concurrency=world.concurrency,
+            retry=Retry(attempts=4, base=0.0005),
+        ) as client,
+    ):
+        receipt = await pulled(client, target, query, world.fast, bool(world.faults))
+    after = inside()
+    if receipt is None:
+        return
+    event("complete" if receipt.complete else "not complete")
+    ever = before | after | {call.id: call for call in api._table.deleted}
+    judge(world, receipt, target.read_bytes().splitlines(), ever, before.keys() & after.keys())
+
+
+def judge(world, receipt, lines, ever, stayed):
+    records = [json.loads(line) for line in lines]
+    ids = [str(record["id"]) for record in records]
+    keys = [(f"{record['date']} {record['time']}", key) for record, key in zip(records, ids, strict=True)]
+    assert [key for key, times in Counter(ids).items() if times > 1] == []
+    assert set(ids) <= ever.keys()
+    assert [line for line, key in zip(lines, ids, strict=True) if line != ever[key].body] == []
+    assert keys == sorted(sorted(keys, key=lambda key: key[1]), key=lambda key: key[0], reverse=True)
+    assert receipt.records == len(lines)
+    if world.honest:
+        assert receipt.complete, receipt.certified
+    flaws = [flaw for window in receipt.windows for flaw in window.flaws]
+    if not receipt.complete:
+        assert flaws or "did not stop changing" in receipt.certified or "before the oldest" in receipt.certified, (
+            receipt
+        )
+    lost = [CLOCK.stamp(ever[key].start) for key in stayed - set(ids)]
+    if lost:
+        assert not receipt.complete, f"lost silently: {sorted(lost)}"
+        named = [(flaw[:19], flaw[23:42]) for flaw in flaws]
+        unnamed = [second for second in lost if not any(begin <= second <= end for begin, end in named)]
+        assert not unnamed or "did not stop changing" in receipt.certified, (unnamed, receipt)
+
+
+@pytest.mark.timeout(0 if EXAMPLES else 120)
+@settings(
+    max_examples=EXAMPLES or 60,
+    derandomize=not EXAMPLES,
+    database=None,
+    deadline=None,
+    print_blob=False,
+    suppress_health_check=list(HealthCheck),
+)
+@given(worlds())
+def test_nothing_is_ever_silently_lost(world):
+    """Whatever is there from beginning to end is in the output once, as it was sent, or the receipt names where not."""
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(check(world, Path(directory)))

@@ -1,0 +1,243 @@
+"""Bad input of every kind through the real command: its exit code, its message, and what it costs."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+import servetel_async
+from servetel_async.cli.wording import PHRASES, in_flags
+from servetel_async.emulator import Fault
+from tests.cli.conftest import MONTH
+
+#: What only Python spells so: ``name=``, ``Name(...)``, ``name=True``.
+PYTHON = re.compile(r"(?<![-\w'])[a-z_]+=|\w\(|=(?:True|False|None)")
+PULL = ("pull", "a.ndjson")
+
+#: Arguments, and a word of what, why and fix each; "" where that line may be missing.
+KNOWN_BEFORE = [
+    ((*PULL,), "which calls", "by accident", "--month"),
+    ((*PULL, "--month", "2024-05", "--yesterday"), "several ranges", "by accident", "one of"),
+    ((*PULL, "--month", "2024-13"), "not a month", "", "YYYY-MM"),
+    ((*PULL, "--to-date", "2024-05-01"), "--from-date", "by accident", "--from-date"),
+    ((*PULL, "--from-date", "2024-05-09", "--to-date", "2024-05-01"), "lies after --to-date", "no call", "swap"),
+    ((*PULL, "--from-date", "yesterday"), "--from-date is not a moment", "YYYY-MM-DD", "--from-date '2024-05-01'"),
+    ((*PULL, "--from-date", "2024-02-30"), "--from-date is not a moment", "no such day", "--from-date"),
+    ((*PULL, "--last", "soon"), "--last", "", "servetel pull --help"),
+    ((*PULL, "--last", "0d"), "--last", "", "servetel pull --help"),
+    ((*PULL, "--last", "999999d"), "beyond all calendars", "", "--last 7d"),
+    ((*PULL, *MONTH, "--direction", "sideways"), "direction", "", "inbound"),
+    ((*PULL, *MONTH, "--duration", "60"), "--duration needs", "equality", "--duration '>=60'"),
+    ((*PULL, *MONTH, "--page-size", "0"), "--page-size", "", "--help"),
+    ((*PULL, *MONTH, "--timeout", "nan"), "--timeout must be", "", "leave it out"),
+    ((*PULL, "--month", "2024-05", "--rate", "nan"), "--rate must be", "", "leave it out"),
+    ((*PULL, *MONTH, "--patience", "soon"), "--patience", "", "--help"),
+    ((*PULL, *MONTH, "--settle", "2w"), "--settle", "", "--help"),
+    ((*PULL, *MONTH, "--pagesize", "5"), "there is no --pagesize", "", "--page-size"),
+    ((*PULL, *MONTH, "--token", "canary-token-123"), "there is no --token", "read by others", "SERVETEL_TOKEN"),
+    ((*PULL, *MONTH, "--base-url", "http://example.com"), "--base-url is plain http", "readable", "https"),
+    ((*PULL, *MONTH, "--base-url", "https://a", "--brand", "smartflo"), "--base-url and --brand", "", "one of them"),
+    ((*PULL, *MONTH, "--brand", "other"), "--brand", "", "--help"),
+    ((*PULL, *MONTH, "--token-file", "missing"), "token file cannot be read", "", "missing exists"),
+    ((*PULL, *MONTH, "--strict", "--allow-quarantine"), "contradict", "cannot be read", "one of them"),
+    (("pull", "-", *MONTH, "--json"), "both want", "mixed", "into a file"),
+    (("pull",), "missing argument 'DEST'", "", "--help"),
+    (("pull", "a.txt", *MONTH), "ending is not known", "decides the format", ".ndjson"),
+    (("pull", "a.txt", *MONTH, "--dry-run"), "ending is not known", "decides the format", ".ndjson"),
+    (("pull", "none/a.ndjson", *MONTH), "a.ndjson cannot be written", "no such file", "directory"),
+    (("pull", "none/a.db", *MONTH), "a.db cannot be written", "no such file", "directory"),
+    (("pull", "none/a.ndjson", *MONTH, "--dry-run"), "a.ndjson cannot be written", "no such file", "directory"),
+    (("pull", "none/a.db", *MONTH, "--dry-run"), "a.db cannot be written", "no such file", "directory"),
+    (("pull", "there.ndjson", *MONTH), "there.ndjson exists", "unasked", "say --overwrite"),
+    (("pull", "there.ndjson", *MONTH, "--dry-run"), "there.ndjson exists", "unasked", "say --overwrite"),
+    (("pull", "directory.ndjson", *MONTH), "directory.ndjson is a directory", "", "name of a file"),
+    (("pull", "there.db", *MONTH), "there.db is no SQLite database", "another kind", "another destination"),
+    (("pull", "a.csv", *MONTH, "--columns", "id,nonsense"), "no column 'nonsense'", "", "the columns are id, call_id,"),
+    (("pull", "a.csv", *MONTH, "--columns", ""), "no column", "", "the columns are"),
+    (("pull", "a.csv", *MONTH, "--columns", "id,id"), "twice", "", "the columns are"),
+    (("pull", "a.db", *MONTH, "--columns", "id"), "no choice of columns", "one table", ".csv"),
+    (("sync", "a.ndjson"), "only a database", "written once", ".db"),
+    (("sync", "a.db", "--lookback", "7"), "--lookback", "", "servetel sync --help"),
+    (("sync", "a.db", "--every", "0s"), "--every", "", "servetel sync --help"),
+    (("check", "a.ndjson"), "no receipt of a.ndjson", "", "pull into it first"),
+    (("check", "a.txt"), "ending is not known", "decides the format", ".ndjson"),
+    (("nonsense",), "no such command", "", "servetel --help"),
+    ((), "missing command", "", "servetel --help"),
+]
+
+
+def parts(ended):
+    """What, why and fix; why may be missing."""
+    lines = ended.lines
+    assert lines[0].startswith("Error: "), lines
+    assert lines[-1].startswith("  Fix: "), lines
+    why = lines[1] if len(lines) == 3 else ""
+    assert len(lines) == 2 or why.startswith("  Why: "), lines
+    return lines[0], why, lines[-1]
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "there.ndjson").write_text("mine")
+    (tmp_path / "there.db").write_text("mine, and no database at all")
+    (tmp_path / "directory.ndjson").mkdir()
+    return tmp_path
+
+
+def listing(directory):
+    return {path.name: path.read_text() if path.is_file() else None for path in directory.iterdir()}
+
+
+@pytest.mark.parametrize(("arguments", "what", "why", "fix"), KNOWN_BEFORE, ids=[" ".join(x[0]) for x in KNOWN_BEFORE])
+async def test_what_can_be_known_before_costs_no_request(inside, emulate, dataset, place, arguments, what, why, fix):
+    """Exit code 2, three parts in the words of the command line, nothing sent, nothing written, nothing lost."""
+    api, before = await emulate(dataset), listing(place)
+    ended = await inside(*arguments, api=api)
+    assert (ended.code, ended.out, api.requests) == (2, b"", [])
+    told = parts(ended)
+    assert what in told[0]
+    assert why in told[1]
+    assert fix in told[2]
+    assert not PYTHON.search(" ".join(told)), told
+    assert b"canary" not in ended.err
+    assert str(place).encode() not in ended.err
+    assert listing(place) == before
+
+
+async def test_no_token(inside):
+    """Where to put it is said, and that the command line is not the place is why there is no flag."""
+    ended = await inside(*PULL, *MONTH)
+    assert ended.code == 2
+    what, why, fix = parts(ended)
+    assert "no token" in what
+    assert "SERVETEL_TOKEN_FILE" in why
+    assert "set SERVETEL_TOKEN, or give --token-file" in fix
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [
+        ("a.parquet", "pyarrow", "parquet"),
+        ("a.duckdb", "duckdb", "duckdb"),
+        ("postgresql://h/d", "asyncpg", "postgres"),
+    ],
+)
+async def test_a_missing_extra(inside, emulate, dataset, monkeypatch, name, module, extra):
+    """What is not installed is named, and how to install it; before anything is sent."""
+    for room in [room for room in sys.modules if room.startswith("servetel_async.sinks.")]:
+        if module in {*vars(sys.modules[room])}:
+            monkeypatch.delitem(sys.modules, room)
+    monkeypatch.setitem(sys.modules, module, None)
+    api = await emulate(dataset)
+    ended = await inside("pull", name, *MONTH, api=api)
+    assert (ended.code, api.requests) == (2, [])
+    what, _, fix = parts(ended)
+    assert module in what
+    assert f"servetel-async[{extra}]" in fix
+
+
+async def test_a_password_in_an_address_is_never_shown(inside, emulate, dataset):
+    """Not where the address is wrong, and not where its server is not there."""
+    ended = await inside("pull", "postgres-sql://me:canary-1@127.0.0.1:1/calls", *MONTH, api=await emulate(dataset))
+    assert ended.code == 2
+    assert b"canary" not in ended.err
+
+
+async def test_a_dead_server(inside, unused_tcp_port_factory, tmp_path):
+    """Nothing came and nothing is written: temporary."""
+    url = f"http://127.0.0.1:{unused_tcp_port_factory()}"
+    ended = await inside(*PULL, *MONTH, SERVETEL_TOKEN="canary-token-123", SERVETEL_BASE_URL=url)
+    assert ended.code == 5
+    assert "refused" in parts(ended)[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["pull", "sync", "doctor"])
+async def test_a_wrong_token(inside, emulate, dataset, tmp_path, command):
+    """Not authorised, whatever was asked for; the fix names this program's ways to give a token."""
+    destination = {"pull": ("a.db", *MONTH), "sync": ("a.db",), "doctor": ()}[command]
+    ended = await inside(command, *destination, api=await emulate(dataset), SERVETEL_TOKEN="canary-token-123")
+    assert ended.code == 4
+    assert "Error: the API does not accept the token" in ended.err.decode()
+    assert "SERVETEL_TOKEN or with --token-file" in ended.err.decode()
+    assert b"canary" not in ended.out + ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_server_that_ignores_the_dates(inside, emulate, dataset, tmp_path):
+    """The data does not agree: nothing is written, and no argument of Python's is recommended."""
+    record = next(dataset.records()) | {"date": "2019-01-01"}
+    body = json.dumps({"count": 1, "limit": 100, "size": 1, "page": 1, "results": [record]}).encode()
+    api = await emulate(dataset, faults=[Fault("status", status=200, body=body)])
+    ended = await inside(*PULL, *MONTH, api=api)
+    assert ended.code == 6
+    told = parts(ended)
+    assert "ignored the dates" in told[1]
+    assert not PYTHON.search(" ".join(told))
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_server_without_mercy(inside, emulate, dataset):
+    """A 429 that asks for more time than anybody waits is temporary; the fix is a flag."""
+    api = await emulate(dataset, faults=[Fault("retry_after", retry_after=86400)])
+    ended = await inside(*PULL, *MONTH, api=api)
+    assert ended.code == 5
+    assert "--rate 1" in parts(ended)[2]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs ulimit")
+@pytest.mark.parametrize("name", ["a.ndjson", "a.db"])
+async def test_a_full_disk(servetel, emulate, dataset, tmp_path, name):
+    """No space for the first window: temporary, for nothing is kept; the reason is the system's."""
+    ended = await servetel("pull", name, *MONTH, api=await emulate(dataset), limit="ulimit -f 500")
+    assert ended.code == 5, ended.err
+    what, why = ended.lines[-3:-1]
+    assert f"{name} cannot be written" in what
+    assert why.startswith("  Why: ")
+    assert not (tmp_path / name).exists()
+
+
+async def test_a_table_of_another_program(inside, emulate, dataset, tmp_path):
+    """It is refused as it is."""
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database:
+        database.execute("CREATE TABLE call_records (id TEXT)")
+        database.commit()
+    api = await emulate(dataset)
+    ended = await inside("pull", "a.db", *MONTH, api=api)
+    assert (ended.code, api.requests) == (2, [])
+    assert "other columns" in parts(ended)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("say --overwrite (overwrite=True), or not", "say --overwrite, or not"),
+        ("from_date lies after to_date", "--from-date lies after --to-date"),
+        ("lower page_size, or raise Timeouts(read=, total=)", "lower --page-size, or raise --timeout"),
+        ("agents= holds a value", "--agents holds a value"),
+        (
+            "that was: direction=inbound, from_date, callerid=...",
+            "that was: --direction inbound, --from-date, --callerid ...",
+        ),
+        ("the columns are id, call_id, duration", "the columns are id, call_id, duration"),
+        ("a duration of calls", "a duration of calls"),
+    ],
+)
+def test_messages_speak_of_flags(text, said):
+    """What Python calls an argument is a flag here; what is no argument stays as it is."""
+    assert in_flags(text) == said
+
+
+def test_each_phrase_stands_in_the_library():
+    """A phrase that was changed there must be changed here."""
+    sources = Path(servetel_async.__file__).parent
+    text = "".join(path.read_text("utf-8") for path in sources.rglob("*.py") if path.name != "wording.py")
+    for phrase in PHRASES:
+        if phrase != "RateLimit(per_second=)":  # made of a name at run time
+            assert phrase in text, phrase

@@ -1,0 +1,239 @@
+"""What is kept of a pull that ended early, how that is said, and how the same command goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shlex
+import signal
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+
+from servetel_async import IST, CallQuery, ServetelClient
+from servetel_async.cli import exits
+from servetel_async.cli.connection import Connection
+from servetel_async.cli.job import Job
+from servetel_async.cli.kept import claim_of_pull
+from servetel_async.cli.watch import Watch
+from servetel_async.emulator import Dataset, Fault
+from tests.cli.conftest import LATE, MONTH, SLOW, committed, failing, struck
+
+STALL = [Fault("stall", seconds=60, nth=LATE, times=1)]
+NAMES = ("may.ndjson", "may.csv.gz", "may.db")
+
+
+def kept_of(line):
+    """The number of calls, and the arguments of the command that goes on."""
+    calls, _, command = line.partition(" calls are kept; go on with: servetel ")
+    return int(calls.rpartition(" ")[2]), shlex.split(command)
+
+
+async def interrupt(launch, api, tmp_path, number, *arguments):
+    """Begin a pull, and signal it when some of it is committed and a request stalls."""
+    running = await launch("pull", *arguments, *SLOW, api=api)
+    await struck(api, "stall")
+    await committed(tmp_path / f"{arguments[0]}.part")
+    running.signal(number)
+    return await running.end()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"),
+    [(signal.SIGINT, 130, "Interrupted"), (signal.SIGTERM, 143, "Terminated"), (signal.SIGHUP, 129, "Terminated")],
+)
+@pytest.mark.parametrize("name", NAMES)
+async def test_an_interrupted_pull_is_gone_on_with(launch, inside, emulate, large, tmp_path, number, code, word, name):
+    """A signal ends it cleanly; it says what is kept and how to go on, and that is true."""
+    api = await emulate(large, faults=STALL)
+    ended = await interrupt(launch, api, tmp_path, number, name)
+    assert ended.code == code, ended.err
+    assert ended.lines[-1].startswith(f"{word}: ")
+    calls, command = kept_of(ended.lines[-1])
+    assert command == ["pull", name, *SLOW]
+    assert 0 < calls < 600
+    assert b"Traceback" not in ended.err
+    assert not (tmp_path / f"{name}.lock").exists()
+    asked = len(api.requests)
+    again = await inside(*command, api=api)
+    assert again.code == 0, again.err
+    assert int(re.match(r"600 calls, (\d+) of them read already, ", again.lines[0])[1]) >= calls
+    assert again.lines[-2] == "600 of the 600 the API counted"
+    assert len(api.requests) - asked < 600 / 5
+
+
+async def test_an_interrupted_pull_keeps_its_words_to_itself(launch, emulate, large, tmp_path):
+    """With filters the command is shown without what is personal."""
+    api = await emulate(large, faults=[Fault("stall", seconds=60)])
+    running = await launch("pull", "may.ndjson", *MONTH, "--callerid", "+919876543210", api=api)
+    await struck(api, "stall")
+    running.signal(signal.SIGINT)
+    ended = await running.end()
+    assert ended.code == 130
+    assert ended.lines[-1] == (
+        "Interrupted: nothing is kept yet; "
+        "run it again: servetel pull may.ndjson --month 2024-05 --rate 0 --callerid ..."
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_interrupted_pull_to_standard_output(launch, emulate, dataset):
+    """What was written stays written, and nothing can go on from it."""
+    api = await emulate(dataset, faults=[Fault("stall", seconds=60)])
+    running = await launch("pull", "-", *MONTH, api=api)
+    await struck(api, "stall")
+    running.signal(signal.SIGTERM)
+    ended = await running.end()
+    assert ended.code == 143
+    assert ended.lines[-1] == "Terminated: what went to standard output is not complete"
+
+
+async def test_an_ignored_signal_stays_ignored(launch, emulate, large, tmp_path):
+    """Under nohup, or in a shell's background, a pull outlives what it was told to, and ends as if nothing had been."""
+    api = await emulate(large, faults=[Fault("stall", seconds=1, nth=LATE, times=1)])
+    running = await launch("pull", "may.ndjson", *SLOW, api=api, limit="trap '' HUP INT")
+    await struck(api, "stall")
+    await committed(tmp_path / "may.ndjson.part")
+    running.signal(signal.SIGHUP)
+    running.signal(signal.SIGINT)
+    assert (await running.end()).code == 0
+
+
+@pytest.mark.parametrize("name", [*NAMES, "there.db"])
+async def test_3_a_server_that_goes_away(inside, emulate, large, dataset, tmp_path, name):
+    """What ends the requests after windows were committed is resumable: it says how much is kept, and it is true."""
+    api = await emulate(large, faults=failing(times=1))
+    if name == "there.db":
+        assert (await inside("pull", name, "--month", "2024-04", "--rate", "0", api=await emulate(dataset))).code == 0
+    ended = await inside("pull", name, *SLOW, "--patience", "0s", api=api)
+    assert ended.code == 3, ended.err
+    calls, command = kept_of(ended.lines[-1])
+    assert ended.lines[-3].startswith("Error: the server failed (HTTP 503)")
+    assert 0 < calls < 600
+    healed = await emulate(large)
+    again = await inside(*command, api=healed)
+    assert again.code == 0, again.err
+    assert again.lines[-2] == "600 of the 600 the API counted"
+    assert len(healed.requests) < 600 / 5
+
+
+async def test_3_is_told_to_programs_too(inside, emulate, large):
+    """The error's event has the exit code and what is kept; requests that failed were told as waits."""
+    api = await emulate(large, faults=failing())
+    ended = await inside("pull", "may.db", *SLOW, "--patience", "0s", "--json", api=api)
+    events = [json.loads(line) for line in ended.out.splitlines()]
+    last = events[-1]
+    assert (ended.code, last["event"], last["error"], last["exit_code"]) == (3, "error", "ServerError", 3)
+    assert 0 < last["kept"] < 600
+    waits = [event for event in events if event["event"] == "wait"]
+    assert {event["status"] for event in waits} == {503}
+
+
+async def test_4_keeps_what_it_has(inside, emulate, large):
+    """A token that ends on the way is not authorised; what was committed is kept and said."""
+    api = await emulate(large, faults=failing(status=401, body=b'{"success":false,"message":"Unauthenticated."}'))
+    ended = await inside("pull", "may.ndjson", *SLOW, api=api)
+    assert ended.code == 4, ended.err
+    assert kept_of(ended.lines[-1])[0] > 0
+
+
+async def test_another_pull_is_not_mixed_in(inside, emulate, large, tmp_path):
+    """What an interrupted pull left belongs to its own command; another one is refused and told what is there."""
+    api = await emulate(large, faults=failing())
+    assert (await inside("pull", "may.ndjson", *SLOW, "--patience", "0s", api=api)).code == 3
+    before = (tmp_path / "may.ndjson.part").read_bytes()
+    other = await inside("pull", "may.ndjson", *SLOW, "--direction", "inbound", api=api)
+    assert other.code == 2
+    assert other.lines[0] == "Error: may.ndjson holds an interrupted pull of something else"
+    assert "all calls, 2024-05-01" in other.lines[1]
+    assert "say --no-resume to drop it" in other.lines[2]
+    assert (tmp_path / "may.ndjson.part").read_bytes() == before
+
+
+async def test_no_resume_begins_anew(inside, emulate, large):
+    """It drops what is there, reads everything, and is not recommended again when it is interrupted itself."""
+    api = await emulate(large, faults=failing())
+    assert (await inside("pull", "may.ndjson", *SLOW, "--patience", "0s", api=api)).code == 3
+    ended = await inside("pull", "may.ndjson", *SLOW, "--no-resume", "--direction", "inbound", api=await emulate(large))
+    assert ended.code == 0
+    assert "read already" not in ended.lines[0]
+    api = await emulate(large, faults=failing())
+    ended = await inside("pull", "may.csv", *SLOW, "--no-resume", "--patience", "0s", api=api)
+    assert ended.code == 3
+    assert "--no-resume" not in kept_of(ended.lines[-1])[1]
+
+
+async def test_no_resume_that_gets_nowhere_claims_nothing(inside, emulate, large):
+    """What an earlier run had left is neither kept by this one nor what it goes on from."""
+    api = await emulate(large, faults=failing())
+    assert (await inside("pull", "may.ndjson", *SLOW, "--patience", "0s", api=api)).code == 3
+    api = await emulate(large, faults=[Fault("status", status=403, body=b'{"success":false}')])
+    ended = await inside("pull", "may.ndjson", *SLOW, "--no-resume", api=api)
+    assert ended.code == 4
+    assert not any("kept" in line for line in ended.lines)
+
+
+async def test_a_resumed_pull_that_gets_nowhere_still_has_what_it_had(inside, emulate, large, unused_tcp_port_factory):
+    """The server is dead from the first request on: the kept windows are still there, so it is 3 and not 5."""
+    api = await emulate(large, faults=failing())
+    ended = await inside("pull", "may.ndjson", *SLOW, "--patience", "0s", api=api)
+    calls, _ = kept_of(ended.lines[-1])
+    url = f"http://127.0.0.1:{unused_tcp_port_factory()}"
+    dead = await inside("pull", "may.ndjson", *SLOW, SERVETEL_BASE_URL=url, SERVETEL_TOKEN=api.token)
+    assert dead.code == 3
+    assert kept_of(dead.lines[-1])[0] == calls
+
+
+@pytest.mark.parametrize("way", [("--last", "20d"), ("--from-date", "{day}")])
+async def test_a_range_that_moves_is_gone_on_with(inside, emulate, tmp_path, way):
+    """The same words mean the same pull although the clock has gone on: it ends where it was to end."""
+    now = datetime.now(IST)
+    recent = Dataset.range(f"{now - timedelta(days=15):%Y-%m-%d}", f"{now:%Y-%m-%d %H:%M:%S}", calls=600)
+    words = [part.format(day=f"{now - timedelta(days=20):%Y-%m-%d}") for part in way]
+    quick = ("--rate", "0", "--page-size", "5", "--concurrency", "1")
+    ended = await inside(
+        "pull", "a.ndjson", *words, *quick, "--patience", "0s", api=await emulate(recent, faults=failing())
+    )
+    assert ended.code == 3, ended.err
+    again = await inside("pull", "a.ndjson", *words, *quick, api=await emulate(recent))
+    assert again.code == 0, again.err
+    assert "read already" in again.lines[0]
+    lines = (tmp_path / "a.ndjson").read_bytes().splitlines()
+    starts = [(record["date"], record["time"]) for record in map(json.loads, lines)]
+    assert len({json.loads(line)["id"] for line in lines}) == len(lines)
+    assert all(former >= latter for former, latter in pairwise(starts))
+
+
+@pytest.mark.parametrize("name", ["may.ndjson", "may.db"])
+async def test_a_signal_at_the_last_moment(emulate, dataset, tmp_path, monkeypatch, capsys, name):
+    """The output was finished before the signal was heeded: it is called whole, with its receipt."""
+    api = await emulate(dataset)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["servetel", "pull", name])
+    query = CallQuery.month("2024-05")
+    watch = Watch(Connection())
+    job = Job(name, None, watch)
+    job.claim = claim_of_pull(query, None, None, mask=False)
+    async with ServetelClient(api.token, base_url=api.base_url, rate=None) as client:
+        await client.pull(name, query=query)
+    code = await asyncio.to_thread(job.stopped, exits.Stopped(signal.SIGINT))
+    assert code == 130
+    told = capsys.readouterr().err.splitlines()
+    assert told[:2] == ["Interrupted: but the output is whole already", "250 of the 250 the API counted"]
+
+
+async def test_an_older_receipt_is_not_this_runs(emulate, dataset, tmp_path, monkeypatch, capsys):
+    """A database that was complete yesterday does not make today's run complete."""
+    api = await emulate(dataset)
+    monkeypatch.chdir(tmp_path)
+    query = CallQuery.month("2024-05")
+    async with ServetelClient(api.token, base_url=api.base_url, rate=None) as client:
+        await client.pull("may.db", query=query)
+    watch = Watch(Connection())
+    job = Job("may.db", None, watch)
+    job.claim = claim_of_pull(query, None, None, mask=False)
+    job.begun = datetime.now(UTC) + timedelta(days=1)
+    assert await asyncio.to_thread(job.stopped, exits.Stopped(signal.SIGTERM)) == 143
+    assert "nothing is kept yet" in capsys.readouterr().err

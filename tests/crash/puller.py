@@ -1,0 +1,73 @@
+"""Runs pulls, each in a process of its own, so that it can be killed; a process that begins with all imports is ready
+at once, and strace has nothing to look at but the pull.
+
+For each line on standard input, a JSON object, one child is forked: ``base_url``, ``token``, ``destination``,
+``client`` and ``pull`` (arguments of both), ``limit`` (bytes that a file may have at most, or null) and ``libraries`` to import first. Its number is answered; it begins at the
+next line, whatever that says. When it has ended, its exit status and what it said are answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+import resource
+import sys
+import traceback
+from typing import Any
+
+import servetel_async.bulk.pull  # noqa: F401 - for the children
+import servetel_async.sinks.csv  # noqa: F401
+import servetel_async.sinks.sqlite  # noqa: F401
+from servetel_async import Retry, ServetelClient, ServetelError
+
+
+async def pull(job: dict[str, Any]) -> dict[str, Any]:
+    retry = Retry(attempts=2, base=0.001)
+    client = ServetelClient(job["token"], base_url=job["base_url"], rate=None, retry=retry, **job["client"])
+    try:
+        async with client:
+            receipt = await client.pull(job["destination"], **job["pull"])
+    except ServetelError as error:
+        return {"error": type(error).__name__, "what": error.what, "why": error.why, "fix": error.fix}
+    return {"complete": receipt.complete, "records": receipt.records, "sha256": receipt.sha256, "bytes": receipt.bytes}
+
+
+def be_child(job: dict[str, Any], begin: int, answer: int) -> None:
+    if job["limit"] is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (job["limit"], job["limit"]))
+    os.read(begin, 1)
+    try:
+        said = asyncio.run(pull(job))
+        code = 2 if "error" in said else 0
+    except BaseException:
+        said, code = {"traceback": traceback.format_exc()}, 1
+    os.write(answer, json.dumps(said).encode())
+    os._exit(code)
+
+
+def serve() -> None:
+    for line in iter(sys.stdin.readline, ""):
+        job = json.loads(line)
+        for library in job["libraries"]:
+            importlib.import_module(library)
+        (hold, begin), (answer, say) = os.pipe(), os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.close(begin)
+            os.close(answer)
+            be_child(job, hold, say)
+        os.close(say)
+        os.close(hold)
+        print(child, flush=True)
+        sys.stdin.readline()
+        os.close(begin)
+        with os.fdopen(answer, "rb") as pipe:
+            said = pipe.read()
+        _, status = os.waitpid(child, 0)
+        print(json.dumps({"code": os.waitstatus_to_exitcode(status), "said": said.decode()}), flush=True)
+
+
+if __name__ == "__main__":
+    serve()

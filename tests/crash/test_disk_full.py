@@ -1,0 +1,108 @@
+"""A disk that is full, or fails: the pull says so, never that it is complete, and goes on once there is space."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.crash import strace
+from tests.crash.laboratory import TORTURE, Ended, Laboratory, check, each, few
+
+NAMES = ("calls.ndjson", "calls.csv", "calls.ndjson.gz", "calls.parquet", "calls.db", "calls.duckdb")
+SYNCS = ("fsync", "fdatasync")
+#: Calls that need space; those that open a file are refused once only, for later ones of that number only read.
+ONCE_ONLY = ("openat", "mkdir", "link", "rename")
+
+pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
+
+
+def check_refusal(ended: Ended, destination) -> None:
+    """It is an error of the output with its three parts, and tells no path of this machine."""
+    said = ended.said
+    check(ended.code == 2, f"no error of ours: {ended}")
+    check(said["error"] == "OutputError", f"another error: {said}")
+    check(all(said[part] for part in ("what", "why", "fix")), f"a part is missing: {said}")
+    check(str(destination.parent) not in str(said), f"it tells a path: {said}")
+
+
+def accidents(moments: list[strace.Moment]) -> list[str]:
+    """No space at each write, once and from then on; a disk that fails at each sync."""
+    found: list[str] = []
+    for call, number in moments:
+        if call in (*strace.WRITES, *SYNCS, *ONCE_ONLY, "ftruncate", "fallocate"):
+            what = "EIO" if call in SYNCS else "ENOSPC"
+            found.append(f"{call}:error={what}:when={number}")
+            if call not in ONCE_ONLY:
+                found.append(f"{call}:error={what}:when={number}+")
+    return found
+
+
+@pytest.mark.usefixtures("tracing")
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_call_that_fails_never_ends_in_success(build, months, name):
+    """Each write may find the disk full, each sync may fail: an error, or the whole output; the next run completes."""
+    laboratories = await build(months, name)
+    moments = few(accidents(await Laboratory.prepare(laboratories)))
+
+    async def fail(laboratory: Laboratory, inject: str) -> bool:
+        destination = laboratory.place()
+        laboratory.asked()
+        ended = await laboratory.traced(destination, inject)
+        if ended.code == 0:  # there was another way
+            check(ended.said["complete"], f"{ended}")
+            laboratory.check_end(destination)
+            return False
+        check_refusal(ended, destination)
+        await laboratory.resume(destination, laboratory.asked())
+        return True
+
+    refused = await each(moments, laboratories, fail)
+    print(f"{name}: {refused} refusals at {len(moments)} accidents")
+    check(refused >= 0.5 * len(moments), f"only {refused} of {len(moments)} were refused")
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_full_disk_keeps_what_was_committed(build, months, tmp_path, name):
+    """A file system without space for the output: an error; with more space the same command completes it."""
+    (laboratory,) = await build(months, name, count=1)
+    await laboratory.learn()
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = 400 if name in ("calls.ndjson", "calls.db") else 200
+    size = 1200 if name == "calls.duckdb" else size
+    mount = shutil.which("mount")
+    options = ["-t", "tmpfs", "-o", f"size={size}k,mode=700", "servetel-test", str(disk)]
+    if mount is None or subprocess.run([mount, *options], capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file system may be mounted here")
+    try:
+        destination = disk / "work" / name
+        destination.parent.mkdir()
+        laboratory.asked()
+        ended = await laboratory.pull(destination)
+        check_refusal(ended, destination)
+        assert not destination.exists()
+        read = laboratory.asked()
+        subprocess.run([mount, "-o", "remount,size=32m", str(disk)], check=True)
+        await laboratory.resume(destination, read)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_limit_on_the_size_of_files_is_a_full_disk(build, months, name):
+    """``ulimit -f``: an error; without the limit the same command completes it."""
+    (laboratory,) = await build(months, name, count=1)
+    await laboratory.learn()
+    destination = laboratory.place()
+    laboratory.asked()
+    limit = 40_000 if name == "calls.parquet" else 60_000
+    ended = await laboratory.pull(destination, limit=300_000 if name == "calls.duckdb" else limit)
+    check_refusal(ended, destination)
+    if "db" not in name:
+        assert ended.said["why"] == os.strerror(errno.EFBIG)[0].lower() + os.strerror(errno.EFBIG)[1:]
+    assert not destination.exists()
+    await laboratory.resume(destination, laboratory.asked())
