@@ -197,14 +197,20 @@ class Certifier:
             self.walks = True
             return await self._walk(window, tally, asked)
         if total == len(rows):
-            calls = evidence.calls()
-            return _judged(window, evidence, calls, "leaf")
+            await self._see_end(window, tally, evidence, asked)
+            return _judged(window, evidence, evidence.calls(), "leaf")
         if (leaves or self._leaves_only) and window.seconds > 1 and total > asked:
             return _flawed(window, evidence, total, _NO_LEAF)
         size = await self._real_size(window, tally, evidence, total, len(rows), asked)
         if size is None:
             return _flawed(window, evidence, total, f"the API counts {total:,} and gave a first page of {len(rows):,}")
         return await self._read_pages(window, tally, evidence, total, size, asked)
+
+    async def _see_end(self, window: Window, tally: Tally, evidence: Evidence, asked: int) -> None:
+        """A page that is full to the brim may have been miscounted: the next one must be empty."""
+        if len(evidence.calls()) >= asked and self._fetcher.source.count_is_total:
+            page = await self._fetcher.page(window, 2, tally, size=asked)
+            evidence.add(2, rows_of(page), page.count)
 
     async def _total(self, window: Window, tally: Tally, page: PageBody, rows: int, asked: int) -> int | None:
         """What the count says of the whole window; None where it says nothing of it."""

@@ -11,7 +11,7 @@ import msgspec
 
 from servetel_async.bulk.fetcher import Fetcher, Tally
 from servetel_async.bulk.journal import scope_of
-from servetel_async.bulk.receipt import PullReceipt
+from servetel_async.bulk.receipt import PullReceipt, plural
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.query import CallQuery
 from servetel_async.protocol.windows import Window
@@ -63,7 +63,7 @@ class CheckReport:
     def __str__(self) -> str:
         then = sum(window.counted_then or 0 for window in self.windows)
         now = sum(window.counted_now or 0 for window in self.windows)
-        lines = [f"{now:,} calls now, {then:,} when it was pulled, in {len(self.windows):,} windows"]
+        lines = [f"{now:,} calls now, {then:,} when it was pulled, in {plural(len(self.windows), 'window')}"]
         lines += [
             f"  {window.first} to {window.last}: {window.counted_now or 0:,} now, {window.counted_then or 0:,} then"
             for window in self.changed[:_NAMED]

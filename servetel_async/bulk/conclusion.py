@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from servetel_async.bulk.journal import scope_of
-from servetel_async.bulk.receipt import PullReceipt, WindowReceipt, describe
+from servetel_async.bulk.receipt import PullReceipt, WindowReceipt, describe, plural
 from servetel_async.version import __version__
 
 if TYPE_CHECKING:
@@ -63,7 +63,8 @@ class Conclusion:
             reused = _sum(entries, "reused_ids")
             return f"the API gave {reused:,} calls an id that another call has, and the table keeps one of each"
         if quarantined:
-            return f"{quarantined:,} records cannot be read; they are kept apart, as they were sent"
+            kept = "it is kept apart, as it was sent" if quarantined == 1 else "they are kept apart, as they were sent"
+            return f"{plural(quarantined, 'record')} cannot be read; {kept}"
         return None
 
     @property
@@ -117,7 +118,7 @@ class Conclusion:
             return "the pages were read to an empty one"
         windows = len(self._entries)
         repaired = sum(entry.kinds.get("repaired", 0) for entry in self._entries)
-        proof = "1 window certified" if windows == 1 else f"{windows:,} windows certified"
+        proof = f"{plural(windows, 'window')} certified"
         return f"{proof}, {repaired:,} with page edges read again" if repaired else proof
 
 

@@ -57,8 +57,8 @@ class Probe:
                 f"page size   {cap}",
                 f"count       {total}" + ("" if self.calls is None else f": {self.calls:,} calls"),
                 f"dates       {bounds}",
-                f"newest first  {words[self.newest_first]}",
-                f"stable ties   {words[self.ties_stable]}",
+                f"newest up   {words[self.newest_first]}",
+                f"same order  {words[self.ties_stable]}",
             ]
         )
 

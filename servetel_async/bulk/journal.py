@@ -112,6 +112,13 @@ def claim_of(query: CallQuery, zone: tzinfo, *, shape: Sequence[str], range_name
     return Claim(hashlib.sha256("\0".join([asked, str(zone), *shape]).encode()).hexdigest()[:16], scope)
 
 
+def claim_of_pull(
+    query: CallQuery, zone: tzinfo, *, columns: Sequence[str] | None, mask: bool, range_name: str | None
+) -> Claim:
+    """Name a pull by what decides its output."""
+    return claim_of(query, zone, shape=[*(columns or ()), "masked" if mask else ""], range_name=range_name)
+
+
 def scope_of(query: CallQuery, zone: tzinfo) -> str:
     """Name a query without its range."""
     return query.replace(from_date=None, to_date=None).fingerprint(zone)

@@ -11,7 +11,7 @@ import msgspec
 
 from servetel_async.bulk.conclusion import Conclusion
 from servetel_async.bulk.job import Job, Settings
-from servetel_async.bulk.journal import claim_of, read_saved
+from servetel_async.bulk.journal import claim_of_pull, read_saved
 from servetel_async.bulk.quarantine import save_quarantine
 from servetel_async.bulk.writer import Writer
 from servetel_async.errors import CountDriftError, PagingError
@@ -77,8 +77,7 @@ async def pull(
         settle=settle,
         patience=patience,
     )
-    shape = [*(columns or ()), "masked" if mask else ""]
-    claim = claim_of(query, client.zone, shape=shape, range_name=range_name)
+    claim = claim_of_pull(query, client.zone, columns=columns, mask=mask, range_name=range_name)
     writer = Writer()
     job = Job(client, query, sink, writer, settings, on_progress)
     try:

@@ -105,7 +105,7 @@ class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
             first = f"{self.records:,} calls; the API sent no usable count"
         else:
             first = f"{self.records:,} of the {self.counted:,} the API counted"
-        cost = f"{_plural(self.requests, 'request')}, {_plural(self.retries, 'retry', 'retries')}"
+        cost = f"{plural(self.requests, 'request')}, {plural(self.retries, 'retry', 'retries')}"
         verdict = "complete" if self.complete else "NOT COMPLETE"
         return f"{first}\n{self.destination}: {cost}, {duration(self.seconds)}; {verdict}: {self.certified}"
 
@@ -131,5 +131,6 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < _MINUTE else f"{minutes // _MINUTE} h {minutes % _MINUTE} min"
 
 
-def _plural(number: int, one: str, many: str = "") -> str:
+def plural(number: int, one: str, many: str = "") -> str:
+    """Say a number of things: ``1 window``, ``3,000 windows``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

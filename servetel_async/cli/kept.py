@@ -34,10 +34,10 @@ class Kept(NamedTuple):
 
 def claim_of_pull(query: CallQuery, columns: Sequence[str] | None, name: str | None, *, mask: bool) -> Claim:
     """Name a pull as ``bulk.pull`` does."""
-    from servetel_async.bulk.journal import claim_of
+    from servetel_async.bulk import journal
     from servetel_async.protocol.clock import IST
 
-    return claim_of(query, IST, shape=[*(columns or ()), "masked" if mask else ""], range_name=name)
+    return journal.claim_of_pull(query, IST, columns=columns, mask=mask, range_name=name)
 
 
 def look(destination: str, claim: Claim, since: datetime) -> Kept:

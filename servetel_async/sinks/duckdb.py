@@ -163,17 +163,11 @@ class DuckdbSink(EmbeddedDatabase):
                 self._log.unlink()  # ours, and DuckDB had nothing to write
 
     def _columns(self) -> list[tuple[str, str]]:
-        here = "database_name = current_database() AND schema_name = 'main' AND table_name = ?"
-        keys = self._run(
-            f"SELECT constraint_column_names FROM duckdb_constraints() WHERE {here} AND constraint_type = 'PRIMARY KEY'",  # noqa: S608
-            (TABLE,),
-        )
-        key = keys[0][0] if keys else []
-        found = self._run(
-            f"SELECT column_name, data_type FROM duckdb_columns() WHERE {here} ORDER BY column_index",  # noqa: S608
-            (TABLE,),
-        )
-        return [(name, f"{kind} KEY" if name in key else kind) for name, kind in found]
+        here = "WHERE database_name = current_database() AND schema_name = 'main' AND table_name = ?"
+        find = f"SELECT constraint_column_names FROM duckdb_constraints() {here} AND constraint_type = 'PRIMARY KEY'"  # noqa: S608
+        keys: list[str] = [name for (names,) in self._run(find, (TABLE,)) for name in names]
+        find = f"SELECT column_name, data_type FROM duckdb_columns() {here} ORDER BY column_index"  # noqa: S608
+        return [(name, f"{kind} KEY" if name in keys else kind) for name, kind in self._run(find, (TABLE,))]
 
     def _wanted(self) -> list[tuple[str, str]]:
         return [(column.name, f"{kind} KEY" if column.name == "id" else kind) for column, kind in _PAIRS]

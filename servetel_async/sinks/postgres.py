@@ -1,69 +1,67 @@
 """PostgreSQL: the table ``call_records``, typed, one row per call, kept current by ``id``.
 
 A window is one transaction: COPY into a temporary table, one upsert, the journal entry. The run holds an advisory lock
-of the database, which dies with its connection. Nested values are ``jsonb``, so that they can be queried; it takes no
-NUL in a text or in JSON, so it becomes U+FFFD there.
+of the database, which dies with its connection. Nested values are ``jsonb``, so that they can be queried. PostgreSQL
+takes no NUL and no half of a surrogate pair: U+FFFD stands for them. A number in JSON that its ``numeric`` cannot hold
+becomes the text that was sent, and a moment that no calendar has in UTC becomes NULL.
 """
 
 from __future__ import annotations
 
 import asyncio
 import importlib
-import json
+import re
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
+
+import msgspec
 
 from servetel_async.errors import OutputError, OutputLockedError
 from servetel_async.protocol.tokens import Secret
-from servetel_async.sinks.columns import COLUMNS, MOMENTS, flat_records, rows_of
+from servetel_async.sinks.columns import COLUMNS, MOMENTS, flat_records, moments_of
 from servetel_async.sinks.embedded import INDEXED, JOURNAL, PULLS, TABLE, WINDOWS
 from servetel_async.sinks.libraries import missing
 from servetel_async.sinks.sink import Saved
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
+    from datetime import tzinfo
     from pathlib import Path
 
-    from servetel_async.protocol.records import CallRecord
+    from servetel_async.sinks.columns import Column
     from servetel_async.sinks.sink import Batch, Claim, Span
 
 T = TypeVar("T")
 #: Seconds for a connection and for a statement of the journal; a window's COPY may take longer.
 _CONNECT, _STATEMENT = 15.0, 300.0
 _STAGE = "servetel_stage"
-#: Fields whose values are lists or objects, or whatever the API sends: JSON.
-_JSON = frozenset(
-    [
-        "notes",
-        "contact_details",
-        "missed_agents",
-        "call_flow",
-        "circle",
-        "agent_hangup_data",
-        "transfer_missed_agent",
-        "sip_agent_ids",
-        "dialer_call_details",
-        "custom_status",
-        "extra",
-    ]
-)
+# A half of a pair, or NUL, among all escapes of a JSON text; an escaped backslash is one of them.
+_ESCAPE = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_UNHOLDABLE = re.compile(r"u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})")
+# A number that ``numeric`` may not hold: it ends at 131072 digits before the point and 16383 behind it.
+_EXTREME = re.compile(r"[0-9]{1000}|[0-9][eE][+-]?[0-9]{4}")
+_TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9][0-9.eE+-]*', re.DOTALL)
+_encode = msgspec.json.Encoder().encode
 
 
-def _type(name: str, kinds: frozenset[Any]) -> str:
-    if name in MOMENTS:
+def _type(column: Column) -> str:
+    if column.name in MOMENTS:
         return "timestamptz"
-    if name in _JSON:
+    if column.converter is not None:  # lists, objects, or whatever the API sends
         return "jsonb"
-    if kinds == {bool}:
+    if bool in column.kinds:
         return "boolean"
-    if kinds == {int}:
-        return "bigint"
-    return "double precision" if float in kinds else "text"
+    if column.kinds >= {int, str}:
+        return "text"  # a number, or a text that is none
+    if int in column.kinds:
+        return "double precision" if float in column.kinds else "bigint"
+    return "text"
 
 
-_COLUMNS = [(column.name, _type(column.name, column.kinds)) for column in COLUMNS]
+_COLUMNS = [(column.name, _type(column)) for column in COLUMNS]
 _NAMES = [name for name, _ in _COLUMNS]
 # Every name below stands in this package; no text of a caller or a server becomes SQL.
 _DECLARED = ", ".join(f'"{name}" {kind}{" PRIMARY KEY" if name == "id" else ""}' for name, kind in _COLUMNS)
@@ -89,10 +87,7 @@ class PostgresSink:
         except ImportError:
             raise missing("asyncpg", "postgres") from None
         self._address = Secret(address)
-        try:
-            self.name = f"the PostgreSQL database {urlsplit(address).path.lstrip('/') or 'of this user'}"
-        except ValueError:
-            self.name = "the PostgreSQL database"
+        self.name = _name_of(address)
         self.size = 0
         self._runner: asyncio.Runner | None = None
         self._connection: Any = None
@@ -104,16 +99,18 @@ class PostgresSink:
         self._claim = claim
         self._runner = asyncio.Runner()
         try:
+            # Whatever goes wrong there: what the library raises has the address among its locals.
+            self._connection = self._do(self._connected(), any_error=True)
             return self._do(self._open(claim, fresh=fresh))
         except BaseException:
             self.abandon()
             raise
 
+    async def _connected(self) -> Any:
+        return await self._library.connect(str.__str__(self._address), timeout=_CONNECT, command_timeout=_STATEMENT)
+
     async def _open(self, claim: Claim, *, fresh: bool) -> Saved | None:
-        self._connection = await self._library.connect(
-            str.__str__(self._address), timeout=_CONNECT, command_timeout=_STATEMENT
-        )
-        lock = "SELECT pg_try_advisory_lock(hashtext(current_schema() || '.call_records'))"
+        lock = "SELECT pg_try_advisory_lock(hashtext(coalesce(current_schema(), '') || '.call_records'))"
         if not await self._connection.fetchval(lock):
             raise OutputLockedError(
                 f"another run is writing {self.name}",
@@ -151,7 +148,11 @@ class PostgresSink:
         async with self._connection.transaction():
             await self._connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} ({_DECLARED})")
             for name in INDEXED:
-                await self._connection.execute(f"CREATE INDEX IF NOT EXISTS {TABLE}_{name} ON {TABLE} ({name})")
+                # Numbers are looked up, and a hash takes a text of any length.
+                method = "btree" if name in MOMENTS else "hash"
+                await self._connection.execute(
+                    f"CREATE INDEX IF NOT EXISTS {TABLE}_{name} ON {TABLE} USING {method} ({name})"
+                )
             for statement in JOURNAL:
                 await self._connection.execute(statement)
         await self._connection.execute(f"CREATE TEMPORARY TABLE {_STAGE} (LIKE {TABLE}) ON COMMIT DELETE ROWS")
@@ -174,13 +175,12 @@ class PostgresSink:
 
     def commit(self, batch: Batch, span: Span, entry: bytes) -> None:
         """Write a window and its entry in one transaction."""
-        self._do(self._commit(self._own(), flat_records(batch), span, entry.decode()))
+        self._do(self._commit(self._own(), _rows_of(batch), span, entry.decode()))
         self._seq += 1
 
-    async def _commit(self, claim: Claim, records: list[CallRecord], span: Span, entry: str) -> None:
-        rows = {record.id: _row(record, values) for record, values in zip(records, rows_of(records), strict=True)}
+    async def _commit(self, claim: Claim, rows: list[tuple[Any, ...]], span: Span, entry: str) -> None:
         async with self._connection.transaction():
-            await self._connection.copy_records_to_table(_STAGE, records=rows.values(), columns=_NAMES)
+            await self._connection.copy_records_to_table(_STAGE, records=rows, columns=_NAMES)
             await self._connection.execute(_UPSERT)
             await self._connection.execute(
                 f"DELETE FROM {WINDOWS} WHERE pull = $1 AND first >= $2 AND last <= $3",  # noqa: S608 - a name of ours
@@ -247,19 +247,23 @@ class PostgresSink:
         assert self._claim is not None  # noqa: S101 - for the type checker: it was opened
         return self._claim
 
-    def _do(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run it in this thread's own loop; what goes wrong says nothing of the address or of a value."""
+    def _do(self, work: Coroutine[Any, Any, T], *, any_error: bool = False) -> T:
+        """Run it in this sink's own loop; what goes wrong says nothing of the address or of a value."""
         assert self._runner is not None  # noqa: S101 - for the type checker: it was opened
+        library = self._library
+        expected: Any = (library.PostgresError, library.InterfaceError, OSError, ValueError, OverflowError, TypeError)
+        if any_error:
+            expected = Exception
         failure = None
         try:
             return self._runner.run(work)
         except OutputError:
             raise
-        except (self._library.PostgresError, self._library.InterfaceError, OSError, TimeoutError, ValueError) as error:
+        except expected as error:
             failure = self._failed(error)
         raise failure
 
-    def _failed(self, error: Exception) -> OutputError:
+    def _failed(self, error: Exception) -> OutputError:  # noqa: PLR0911 - a table
         library = self._library
         if isinstance(error, library.InvalidAuthorizationSpecificationError):
             return OutputError(
@@ -275,54 +279,93 @@ class PostgresSink:
             return OutputError(
                 f"{self.name} cannot be written", why="its disk is full", fix="make space, then run it again"
             )
-        if isinstance(error, library.PostgresError):
+        if isinstance(error, library.ProgramLimitExceededError):
+            return OutputError(
+                f"{self.name} cannot take a call",
+                why="its id or another value of it is longer than PostgreSQL allows",
+                fix="pull into another kind of destination",
+            )
+        lost = (library.PostgresConnectionError, library.OperatorInterventionError, library.InterfaceError, OSError)
+        if not isinstance(error, lost):
             return OutputError(
                 f"{self.name} cannot be written",
-                why=f"PostgreSQL says {type(error).__name__}",
+                why=f"PostgreSQL or its driver says {type(error).__name__}",
                 fix="look into its log, then run it again: what was committed is kept",
             )
+        if self._connection is None:
+            return OutputError(
+                f"{self.name} cannot be reached",
+                why="its server does not answer, or the address cannot be read",
+                fix="check the address and the server",
+            )
         return OutputError(
-            f"{self.name} cannot be reached",
-            why="there is no connection to its server, or it was lost",
-            fix="check the address and the server, then run it again: what was committed is kept",
+            f"the connection to {self.name} was lost",
+            why="its server, or the network, has closed it",
+            fix="run the same command again: it goes on from what was committed",
         )
 
 
-def _row(record: CallRecord, values: list[Any]) -> tuple[Any, ...]:
-    row: list[Any] = []
-    for (name, kind), value in zip(_COLUMNS, values, strict=True):
-        if value is None:
-            row.append(None)
-        elif kind == "timestamptz":
-            row.append(getattr(record, name))
-        elif kind == "jsonb":
-            row.append(_as_json(value, getattr(record, name)))
+def _name_of(address: str) -> str:
+    """Name database and host, and nothing where a password might have slipped into them."""
+    nameless = "a PostgreSQL database"
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname or "this computer", parts.port  # a port that is no number may be half a password
+    except ValueError:
+        return nameless
+    database = parts.path.lstrip("/")
+    if "@" in parts.path + parts.query + parts.fragment or not (host + database).isprintable():
+        return nameless
+    return f"the PostgreSQL database {database or 'of this user'} on {host}"
+
+
+def _rows_of(batch: Batch) -> list[tuple[Any, ...]]:
+    """Give a row for each id as PostgreSQL spells it; the last one counts."""
+    calls = flat_records(batch)
+    columns: list[list[Any]] = []
+    for column, (name, kind) in zip(COLUMNS, _COLUMNS, strict=True):
+        if kind == "timestamptz":
+            columns.append([_in_utc(moment) for moment in moments_of(calls, name, batch.zone)])
+            continue
+        values: list[Any] = list(map(attrgetter(name), calls))
+        if kind == "jsonb":
+            values = [None if value is None else _as_json(value, column.converter) for value in values]
         elif kind == "text":
-            row.append(_clean(value if isinstance(value, str) else str(value)))
-        else:
-            row.append(value)
-    return tuple(row)
+            values = [None if value is None else _clean(value) for value in values]
+        columns.append(values)
+    return list({row[0]: row for row in zip(*columns, strict=True)}.values())
 
 
-def _as_json(text: str, sent: Any) -> str:
-    """What the table has as text, as JSON that ``jsonb`` takes: no NUL and no half of a surrogate pair."""
-    written = json.dumps(sent, ensure_ascii=False) if isinstance(sent, str) else text
-    if "\\u" not in written and "\0" not in written:
-        return written
-    return json.dumps(_cleaned(json.loads(written, strict=False)), ensure_ascii=False)
+def _in_utc(moment: datetime | None, zone: tzinfo = UTC) -> datetime | None:
+    try:
+        return None if moment is None else moment.astimezone(zone)
+    except OverflowError:
+        return None
 
 
-def _cleaned(value: Any) -> Any:
-    if isinstance(value, str):
-        return _clean(value)
-    if isinstance(value, list):
-        return [_cleaned(item) for item in cast("list[Any]", value)]
-    if isinstance(value, dict):
-        return {_clean(key): _cleaned(item) for key, item in cast("dict[str, Any]", value).items()}
-    return value
+def _as_json(value: Any, convert: Callable[[Any], str | None]) -> str | None:
+    """Write a value as JSON that ``jsonb`` takes; it is changed as text, so that all else stays as it was sent."""
+    text = _encode(_clean(value)).decode() if isinstance(value, str) else convert(value)
+    if text is None:
+        return None
+    if "\\u" in text:
+        text = _ESCAPE.sub(_holdable, text)
+    return _TOKEN.sub(_quoted, text) if _EXTREME.search(text) else text
 
 
-def _clean(text: str) -> str:
+def _holdable(found: re.Match[str]) -> str:
+    escape = found[0]
+    return "\ufffd" if _UNHOLDABLE.fullmatch(escape, 1) else escape
+
+
+def _quoted(found: re.Match[str]) -> str:
+    token = found[0]
+    return f'"{token}"' if token[0] != '"' and _EXTREME.search(token) else token
+
+
+def _clean(value: Any) -> str:
+    """Give a text that PostgreSQL takes: no NUL and no half of a surrogate pair."""
+    text = value if isinstance(value, str) else str(value)
     if "\0" in text:
         text = text.replace("\0", "\ufffd")
     return text if text.isascii() else text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -42,6 +42,8 @@ class SqliteSink(EmbeddedDatabase):
         self._database: sqlite3.Connection | None = None
 
     def _connect(self, path: Path) -> None:
+        if path.is_symlink():
+            raise OutputError(f"{self.name} is a symbolic link", fix="give the path of the database itself")
         # One thread at a time uses it, though not always the same one.
         database = self._database = sqlite3.connect(
             path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
@@ -64,22 +66,28 @@ class SqliteSink(EmbeddedDatabase):
         database, self._database = self._database, None
         if database is None:
             return
+        # What has its name already may be read meanwhile: then folding does nothing, and fails not; the reader's last
+        # close does it. What is still to be named must be one file, and nobody else's, or its log would be left behind:
+        # leaving the log's mode folds it, and fails where another program has the database open.
+        fold = "PRAGMA wal_checkpoint(TRUNCATE)" if self._in_place else "PRAGMA journal_mode = DELETE"
         unfolded: sqlite3.Error | None = None
         with closing(database):
             if database.in_transaction:
                 database.execute("ROLLBACK")
-            # Where another program reads it does nothing, and fails not; then that program's last close does it.
             try:
-                database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                database.execute(fold)
             except sqlite3.Error as error:
                 unfolded = error
         path = self._target if self._in_place else self._part
-        if unfolded is not None and path.with_name(f"{path.name}-wal").exists():  # closing it had been a second try
-            raise OutputError(
-                f"{self.name} is written, but only together with {self.name}-wal",
-                why=f"the one could not be brought into the other: {self._failed(unfolded).why}",
-                fix="keep the two side by side, make space, then open it once with any SQLite program",
-            )
+        if unfolded is None or not path.with_name(f"{path.name}-wal").exists():  # closing it had been a second try
+            return
+        if not self._in_place:
+            raise self._failed(unfolded)
+        raise OutputError(
+            f"{self.name} is written, but only together with {self.name}-wal",
+            why=f"the one could not be brought into the other: {self._failed(unfolded).why}",
+            fix="keep the two side by side, make space, then open it once with any SQLite program",
+        )
 
     def _columns(self) -> list[tuple[str, str]]:
         found = self._run(f"SELECT name, type, pk FROM pragma_table_info('{TABLE}')")  # noqa: S608 - a name of ours

@@ -133,7 +133,7 @@ async def test_records_that_nobody_can_read(inside, emulate, tmp_path, flags, co
     api = await emulate(two, faults=[Fault("status", status=200, body=json.dumps(page).encode(), nth=1)])
     ended = await inside("pull", "a.ndjson", *MONTH, *flags, api=api)
     assert ended.code == code, ended.err
-    assert b"1 records cannot be read" in ended.err
+    assert b"1 record cannot be read" in ended.err
     assert (tmp_path / "a.ndjson.quarantine.ndjson").exists()
 
 

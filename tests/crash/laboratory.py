@@ -83,6 +83,7 @@ class Laboratory:
         self.folders: tuple[str, ...] = ()
         self.whole = ""
         self.windows: list[tuple[str, str]] = []
+        self.last_asked = 0
         self._what = what
         self._directory = directory
         self._number = 0
@@ -227,6 +228,7 @@ class Laboratory:
             self.check_end(destination)  # it had come to its end, and only the process had not
             return
         check(ended.code == 0 and ended.said["complete"], f"the same command again: {ended}")
+        self.last_asked = len(self.api.requests)
         again = self.asked() & before
         check(again_all or len(again) <= IN_FLIGHT, f"{len(again)} windows were read again")
         self.check_end(destination)

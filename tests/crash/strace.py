@@ -28,6 +28,7 @@ CALLS = (
 _ENDINGS = (
     *("", ".lock", ".receipt.json", ".receipt.json.part", ".part", ".part.journal", ".part.new", ".part.old"),
     *("-wal", "-shm", "-journal", ".part-wal", ".part-shm", ".part-journal"),
+    *(".part.new/database", ".part.new/database.wal", ".part.new/database.wal.checkpoint"),
     *(".wal", ".wal.checkpoint", ".wal.recovery", ".part.wal", ".part.wal.checkpoint", ".part.wal.recovery"),
 )
 _call = re.compile(r"(\d+) +(\w+)\((.*)").match
@@ -62,12 +63,18 @@ def missing() -> str | None:
 
 
 def command(
-    process: int, destination: Path, log: Path, *, inject: str = "", folders: Iterable[str] = (), whole: bool = False
+    process: int | None,
+    destination: Path,
+    log: Path,
+    *,
+    inject: str = "",
+    folders: Iterable[str] = (),
+    whole: bool = False,
 ) -> list[str]:
-    """The command that looks at a process; it says so on standard error.
+    """The command that looks at a process.
 
     Args:
-        process: its number.
+        process: its number, it says on standard error that it looks; None to begin the one whose command follows.
         destination: of the pull; its directory holds nothing else.
         log: where the calls are noted.
         inject: an accident, as ``strace -e inject=`` takes it.
@@ -75,14 +82,15 @@ def command(
         whole: note all bytes of what is written.
     """
     names = [f"{destination.name}{ending}" for ending in _ENDINGS]
-    paths = [destination.parent, *(destination.with_name(name) for name in names)]
+    paths = [destination.parent, *(destination.parent / name for name in names)]
     paths += [destination.with_name(f"{destination.name}{end}") / each for end in ("", ".part.new") for each in folders]
     options = ["-xx", "-s", "100000000"] if whole else ["-s", "0"]
-    options += [f"-P{path}" for path in paths]
+    options += [f"-P{path}" for path in (*names, *paths)]
     options += ["-e", f"trace={','.join(f'?{call}' for call in CALLS)}"]
     if inject:
         options += ["-e", f"inject={inject}"]
-    return ["strace", "-f", "-y", "-p", str(process), "-o", str(log), *options]
+    options += ["-qq"] if process is None else ["-p", str(process)]
+    return ["strace", "-f", "-y", "-o", str(log), *options]
 
 
 def moments(log: Path) -> Iterator[Moment]:

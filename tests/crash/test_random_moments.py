@@ -1,0 +1,71 @@
+"""Kills at random moments of long pulls, some of them again while it goes on, as ``kill -9`` from outside.
+
+The moments are seeded. The ordinary suite takes a few of a short pull; all 100 of 1,000 pages are
+``SERVETEL_TORTURE=1 python -m pytest tests/crash/test_random_moments.py -s``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+from contextlib import suppress
+
+import pytest
+
+from tests.crash.laboratory import IN_FLIGHT, TORTURE, Laboratory, check, each, material
+
+NAMES = ("calls.ndjson", "calls.db", "calls.parquet", "calls.duckdb")
+CALLS = 10_000 if TORTURE else 600
+ROUNDS = 100 if TORTURE else 4
+#: Requests that one window may need: the pages of the largest one, its first page again, seconds at page edges.
+MOST_REQUESTS = 60
+
+pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
+
+
+async def kill_at(laboratory: Laboratory, destination, request: int, delay: float) -> bool:
+    """Kill it when that many requests have come, and a little later; gives whether it had not ended before."""
+    laboratory.api.requests.clear()
+    process = await laboratory.begin(destination)
+    running = asyncio.create_task(laboratory.go())
+    while len(laboratory.api.requests) < request and not running.done():
+        await asyncio.sleep(0.001)
+    await asyncio.sleep(delay)
+    if not running.done():
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    return (await running).killed
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_pull_may_be_killed_at_random_moments(build, name):
+    """Killed once, twice or three times: the output is that of an undisturbed run, and little is asked for twice."""
+    laboratories = await build(material("2024-01-01", "2024-08-31", CALLS), name)
+    first = laboratories[0]
+    first.api.requests.clear()
+    await first.learn()
+    usual = len(first.api.requests)
+    for other in laboratories[1:]:
+        other.whole, other.windows = first.whole, first.windows
+
+    async def kill(laboratory: Laboratory, seed: int) -> bool:
+        chance = random.Random(f"{name} {seed}")
+        destination = laboratory.place()
+        asked = kills = 0
+        for _ in range(chance.choice((1, 1, 2, 3))):
+            # The end is worth more than its share: there the output is made.
+            moment = usual if chance.random() < 0.15 else chance.randrange(usual)
+            kills += await kill_at(laboratory, destination, max(1, moment - asked), chance.random() * 0.1)
+            asked += len(laboratory.api.requests)
+            laboratory.check_name(destination)
+            if destination.exists():
+                break
+        await laboratory.resume(destination, set())
+        asked += laboratory.last_asked
+        check(asked <= usual + kills * IN_FLIGHT * MOST_REQUESTS, f"{asked} requests, {kills} kills, usually {usual}")
+        return kills > 0
+
+    killed = await each(range(ROUNDS), laboratories, kill)
+    print(f"{name}: {killed} of {ROUNDS} pulls of {usual} requests killed")

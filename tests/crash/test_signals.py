@@ -1,0 +1,167 @@
+"""Ctrl-C and ``kill`` at any moment of the command line: the state is kept, and the printed command completes it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+import shlex
+import signal
+import sys
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from servetel_async.emulator import Emulator
+from tests.crash import strace
+from tests.crash.laboratory import PAGE_SIZE, ROOT, SLOTS, TORTURE, beside, content
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Seconds from the signal to the end of the process.
+AT_ONCE = 5.0
+MOMENTS = 20 if TORTURE else 1
+
+pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
+printed = re.compile(r"(?:go on with|run it again|Run it again): (servetel .*)").search
+
+
+class Ended(NamedTuple):
+    code: int
+    errors: str
+
+
+@pytest.fixture(params=["calls.ndjson", "calls.parquet", "calls.db", "calls.duckdb"])
+def destination(tmp_path, request):
+    place = tmp_path / "work" / request.param
+    place.parent.mkdir()
+    return place
+
+
+@pytest.fixture
+async def api(months):
+    async with Emulator(months.dataset) as api:
+        yield api
+
+
+def arguments(months, destination) -> list[str]:
+    dates = ["--from-date", months.first, "--to-date", months.last]
+    return ["pull", destination.name, *dates, f"--page-size={PAGE_SIZE}", f"--concurrency={SLOTS}", "--rate=0"]
+
+
+async def start(api, destination, arguments: Sequence[str], *, under: Sequence[str] = ()):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SERVETEL", "PYTHON"))}
+    added = {"SERVETEL_BASE_URL": api.base_url, "SERVETEL_TOKEN": api.token, "SERVETEL_CONFIG": ""}
+    return await asyncio.create_subprocess_exec(
+        *(*under, sys.executable, "-W", "error", "-m", "servetel_async", *arguments),
+        cwd=destination.parent,
+        env={**kept, **added, "PYTHONPATH": str(ROOT), "PYTHONUTF8": "1"},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def ended(process, patience: float) -> Ended:
+    try:
+        _, errors = await asyncio.wait_for(process.communicate(), patience)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Ended(process.returncode, errors.decode())
+
+
+async def whole(api, months, destination) -> str:
+    """What an undisturbed run gives."""
+    other = destination.with_name(f"other-{destination.name}")
+    assert (await ended(await start(api, other, arguments(months, other)), 60)).code == 0
+    digest = content(other)
+    other.unlink()
+    beside(other, ".receipt.json").unlink()
+    return digest
+
+
+async def check_completed(api, destination, errors: str, digest: str) -> None:
+    """The output is whole already, or it is after the command that was printed."""
+    if "whole already" not in errors:
+        command = printed(errors)
+        assert command, errors
+        if destination.exists():
+            assert content(destination) == digest
+        again = await ended(await start(api, destination, shlex.split(command[1])[1:]), 60)
+        assert again.code == 0, again.errors
+    assert content(destination) == digest
+    names = sorted(path.name for path in destination.parent.iterdir())
+    assert names == [destination.name, f"{destination.name}.receipt.json"]
+
+
+def clear(destination) -> None:
+    for path in destination.parent.iterdir():
+        path.unlink()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+async def test_a_signal_keeps_what_is_committed(api, months, destination, number):
+    """At whatever request it comes: the code says which signal it was, and the printed command completes the pull."""
+    digest = await whole(api, months, destination)
+    usual = len(api.requests)
+    chance = random.Random(f"{destination.name} {number}")
+    for _ in range(MOMENTS):
+        moment = chance.randrange(1, usual)
+        api.requests.clear()
+        process = await start(api, destination, arguments(months, destination))
+        while len(api.requests) < moment:
+            await asyncio.sleep(0.002)
+        process.send_signal(number)
+        stopped = await ended(process, AT_ONCE)
+        assert stopped.code == 128 + number, (moment, stopped)
+        await check_completed(api, destination, stopped.errors, digest)
+        clear(destination)
+
+
+@pytest.mark.usefixtures("tracing")
+async def test_a_signal_in_the_final_commit_is_no_harm(api, months, destination):
+    """Ctrl-C at the very call that gives the output its name, syncs it, or saves its receipt."""
+    digest = await whole(api, months, destination)
+    log = destination.parent.with_suffix(".log")
+    moments = ["link 1", "rename 1", "fsync 2"]
+    if TORTURE:
+        under = strace.command(None, destination, log)
+        traced = await ended(await start(api, destination, arguments(months, destination), under=under), 60)
+        assert traced.code == 0, traced.errors
+        clear(destination)
+        found = list(strace.moments(log))
+        moments = [str(moment) for moment in found[len(found) * 2 // 3 :]]
+    for call, number in map(str.split, moments):
+        under = strace.command(None, destination, log, inject=f"{call}:signal=SIGINT:when={number}")
+        stopped = await ended(await start(api, destination, arguments(months, destination), under=under), 60)
+        if stopped.code != 0:  # else it came after the last thing that could be stopped
+            assert stopped.code == 128 + signal.SIGINT, (call, number, stopped)
+        if stopped.code:
+            await check_completed(api, destination, stopped.errors, digest)
+        assert content(destination) == digest
+        clear(destination)
+
+
+@pytest.mark.usefixtures("tracing")
+@pytest.mark.parametrize("moment", ["write 1", "write 6", "link 1"])
+async def test_a_full_disk_has_a_code_and_three_lines(api, months, destination, moment):
+    """No space: code 2 before anything was asked for, else 3 or 5; what, why and what to do; then it can go on."""
+    if destination.suffix == ".db":
+        moment = moment.replace("write", "pwrite64")
+    call, number = moment.split()
+    under = strace.command(
+        None, destination, destination.parent.with_suffix(".log"), inject=f"{call}:error=ENOSPC:when={number}+"
+    )
+    full = await ended(await start(api, destination, arguments(months, destination), under=under), 60)
+    assert full.code in (2, 3, 5), full.errors
+    assert re.search(r"Error: .*\n +Why: .*\n +Fix: ", full.errors)
+    assert str(destination.parent) not in full.errors
+    assert not destination.exists()
+    again = await ended(await start(api, destination, arguments(months, destination)), 60)
+    assert again.code == 0, again.errors
+    names = sorted(path.name for path in destination.parent.iterdir())
+    assert names == [destination.name, f"{destination.name}.receipt.json"]

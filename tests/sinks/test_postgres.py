@@ -1,0 +1,439 @@
+"""PostgreSQL: a window and its journal entry in one transaction, on a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import traceback
+from datetime import UTC, datetime
+
+import pytest
+
+from servetel_async import ConfigurationError, OutputError, OutputLockedError
+from servetel_async.sinks import libraries
+from servetel_async.sinks.columns import COLUMNS
+from servetel_async.sinks.postgres import PostgresSink
+from servetel_async.sinks.sink import Claim, Span
+from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
+
+asyncpg = pytest.importorskip("asyncpg")
+
+CLAIM = Claim("pull", "scope")
+DAY = Span("2024-05-01 00:00:00", "2024-05-01 23:59:59")
+
+
+def span(number):
+    return Span(f"2024-05-{number:02} 00:00:00", f"2024-05-{number:02} 23:59:59")
+
+
+@pytest.fixture
+def ask(postgres_server):  # noqa: F811
+    """Ask a database of the server, the superuser's unless another is named; give its rows."""
+
+    def run(statement, *values, database="postgres"):
+        async def go():
+            connection = await asyncpg.connect(postgres_server.address(database))
+            try:
+                return [tuple(row) for row in await connection.fetch(statement, *values)]
+            finally:
+                await connection.close()
+
+        with asyncio.Runner() as runner:
+            return runner.run(go())
+
+    return run
+
+
+@pytest.fixture
+def database(postgres_server, ask):  # noqa: F811
+    """An empty database; gives its name."""
+    ask("DROP DATABASE IF EXISTS calls WITH (FORCE)")
+    ask("CREATE DATABASE calls")
+    yield "calls"
+    ask("DROP DATABASE calls WITH (FORCE)")
+
+
+@pytest.fixture
+def rows(ask, database):
+    return lambda statement, *values: ask(statement, *values, database=database)
+
+
+@pytest.fixture
+def sinks(postgres_server, database):  # noqa: F811
+    """Make sinks for the empty database, and let go of them in the end."""
+    made = []
+
+    def make(address=None):
+        sink = PostgresSink(address or postgres_server.address(database))
+        made.append(sink)
+        return sink
+
+    yield make
+    for sink in made:
+        sink.abandon()
+
+
+@pytest.fixture
+def save(sinks, batch_of):
+    """Write one window of calls, to the end."""
+
+    def run(*lines):
+        sink = sinks()
+        sink.open(CLAIM)
+        sink.begin(b'{"h":1}')
+        sink.commit(batch_of(*lines), DAY, b'{"n":1}')
+        sink.finish()
+        sink.save_receipt(b'{"receipt":1}')
+        sink.abandon()
+        return sink
+
+    return run
+
+
+CALL = (
+    b'{"id":"1","date":"2024-05-02","time":"19:19:59","end_stamp":"2024-05-02 19:20:57","call_duration":54,'
+    b'"charges":0.5,"support_api_call":1,"agent_ring_time":7,"notes":{"a":[1]}}'
+)
+
+
+def test_a_call_becomes_a_typed_row(save, rows):
+    """Numbers are numbers, moments are moments, what is nested is JSON and what is missing is NULL."""
+    save(CALL)
+    (row,) = rows(
+        "SELECT started_at, ended_at, call_duration, charges, support_api_call, agent_ring_time, agent_name, extra "
+        "FROM call_records"
+    )
+    started, ended = datetime(2024, 5, 2, 13, 49, 59, tzinfo=UTC), datetime(2024, 5, 2, 13, 50, 57, tzinfo=UTC)
+    assert row == (started, ended, 54, 0.5, True, "7", None, None)
+
+
+def test_json_can_be_queried(save, rows):
+    """Nested values are jsonb, and so is a plain text of an open field."""
+    save(CALL, b'{"id":"2","notes":"plain \\"text\\""}')
+    assert rows("SELECT notes #>> '{a,0}' FROM call_records WHERE id = '1'") == [("1",)]
+    assert rows("SELECT notes #>> '{}' FROM call_records WHERE id = '2'") == [('plain "text"',)]
+
+
+def test_every_value_of_realistic_calls(sinks, rows, realistic, expected):
+    """250 calls in every odd form of the field: each column holds what the server's JSON says."""
+    sink = sinks()
+    sink.open(CLAIM)
+    sink.begin(b"{}")
+    sink.commit(realistic, DAY, b"{}")
+    lines = {str(json.loads(line)["id"]): line for line in realistic.lines}
+    kinds = dict(
+        rows(
+            "SELECT column_name::text, data_type::text FROM information_schema.columns WHERE table_name = $1",
+            "call_records",
+        )
+    )
+    found = rows(f"SELECT {', '.join(column.name for column in COLUMNS)} FROM call_records")
+    assert {row[0] for row in found} == set(lines)
+    for row in found:
+        for column, value in zip(COLUMNS, row, strict=True):
+            wanted = expected(lines[row[0]], column.name)
+            if kinds[column.name] == "jsonb" and value is not None:
+                value = json.loads(value)
+            if column.name == "agent_ring_time" and wanted is not None:
+                wanted = str(wanted)
+            if column.name == "circle" and value is not None:
+                wanted = {"operator": None, "circle": None} | wanted
+            assert value == wanted, column.name
+
+
+def test_hostile_calls_are_all_written(sinks, rows, hostile):
+    """Texts and numbers that harm some reader: none of them keeps a window from being committed."""
+    sink = sinks()
+    sink.open(CLAIM)
+    sink.begin(b"{}")
+    sink.commit(hostile, DAY, b"{}")
+    (count,) = rows("SELECT count(*) FROM call_records")
+    assert count == (len({record.id.replace("\0", "\ufffd") for record in hostile.records()}),)
+
+
+def test_nul_becomes_the_replacement_character(save, rows):
+    """PostgreSQL takes no NUL, in texts and in JSON alike; an escaped backslash before u0000 is none."""
+    save(rb'{"id":"1","agent_name":"a\u0000b","notes":"c\u0000d","call_flow":[{"name":"e\u0000f\\u0000g\u2028"}]}')
+    assert rows("SELECT agent_name, notes #>> '{}', call_flow #>> '{0,name}' FROM call_records") == [
+        ("a\ufffdb", "c\ufffdd", "e\ufffdf\\u0000g\u2028")
+    ]
+
+
+def test_surrogates_in_json_are_pairs_or_replaced(save, rows):
+    """A pair is its character; a half is the replacement character."""
+    save(rb'{"id":"1","call_flow":[{"name":"\ud83d\ude00 \ud800x \udc00"}]}')
+    ((name,),) = rows("SELECT call_flow #>> '{0,name}' FROM call_records")
+    assert name == "\U0001f600 \ufffdx \ufffd"
+
+
+@pytest.mark.parametrize("number", ["1e200000", "-1E-99999", "9" * 140_000], ids=["large", "small", "long"])
+def test_numbers_that_numeric_cannot_hold_become_texts(save, rows, number):
+    """JSON has no bounds for a number, PostgreSQL has: what was sent is kept as text."""
+    save(b'{"id":"1","call_flow":[{"value":"1e200000","odd":%s}]}' % number.encode())
+    ((value, odd),) = rows("SELECT call_flow #>> '{0,value}', call_flow -> 0 -> 'odd' FROM call_records")
+    assert (value, json.loads(odd)) == ("1e200000", number)
+
+
+def test_moments_outside_of_the_calendar_are_null(save, rows):
+    """The first second of the year 1 in India is none in UTC; its date stays as it was sent."""
+    save(b'{"id":"1","date":"0001-01-01","time":"00:00:00","end_stamp":"9999-12-31 23:59:59"}')
+    ((started, ended, date),) = rows("SELECT started_at, ended_at, date FROM call_records")
+    assert (started, ended.year, date) == (None, 9999, "0001-01-01")
+
+
+def test_a_long_number_is_no_trouble_for_an_index(save, rows):
+    """A text that no B-tree takes stands in an indexed column."""
+    text = "".join(chr(33 + index * 7919 % 90) for index in range(9_000)).replace("\\", "x").replace('"', "x")
+    save(b'{"id":"1","client_number":"%s"}' % text.encode())
+    assert rows("SELECT client_number FROM call_records WHERE client_number = $1", text) == [(text,)]
+
+
+def test_an_id_that_is_too_long_is_said(sinks, batch_of, rows):
+    """An id is a key, which PostgreSQL bounds: the error says so, and nothing of the window is there."""
+    sink = sinks()
+    sink.open(CLAIM)
+    sink.begin(b"{}")
+    name = "".join(chr(35 + index * 7919 % 50) for index in range(20_000)).replace("\\", "x")
+    with pytest.raises(OutputError, match="longer than PostgreSQL allows"):
+        sink.commit(batch_of(b'{"id":"1"}', b'{"id":"%s"}' % name.encode()), DAY, b"{}")
+    assert rows("SELECT count(*) FROM call_records") == [(0,)]
+
+
+def test_ids_that_become_one_are_one_row(save, rows):
+    """Two ids that differ in NUL and its replacement only: the last one is kept, and no error is made of it."""
+    save(rb'{"id":"a\u0000","agent_name":"first"}', '{"id":"a\ufffd","agent_name":"last"}'.encode())
+    assert rows("SELECT id, agent_name FROM call_records") == [("a\ufffd", "last")]
+
+
+def test_sql_in_a_name_is_text(save, rows):
+    """Values are bound, never pasted."""
+    name = "x'); DROP TABLE call_records; --\t\\N"
+    save(json.dumps({"id": "1", "agent_name": name}).encode())
+    assert rows("SELECT agent_name FROM call_records") == [(name,)]
+
+
+def test_an_existing_table_is_kept_current(save, rows):
+    """A call that is there takes its new values, a new one is added, and all others stay."""
+    save(b'{"id":"1","agent_name":"old"}', b'{"id":"2"}')
+    save(b'{"id":"1","agent_name":"new"}', b'{"id":"3"}')
+    assert rows("SELECT id, agent_name FROM call_records ORDER BY id") == [("1", "new"), ("2", None), ("3", None)]
+
+
+def test_one_call_twice_in_a_window(save, rows):
+    """The last one counts."""
+    save(b'{"id":"1","agent_name":"first"}', b'{"id":"1","agent_name":"last"}')
+    assert rows("SELECT agent_name FROM call_records") == [("last",)]
+
+
+def test_the_columns_people_search_are_indexed(save, rows):
+    """started_at and the three numbers have an index each."""
+    save(CALL)
+    names = {name for (name,) in rows("SELECT indexname::text FROM pg_indexes WHERE tablename = 'call_records'")}
+    assert names >= {f"call_records_{name}" for name in ("started_at", "client_number", "agent_number", "did_number")}
+
+
+def test_a_pull_that_was_killed_is_gone_on_from(sinks, batch_of, rows):
+    """Header and entries come back in the order of their commits; a window within another one's span is gone."""
+    first = sinks()
+    assert first.open(CLAIM) is None
+    first.begin(b'{"h":1}')
+    for number in (3, 1, 2):
+        first.commit(batch_of(b'{"id":"%d"}' % number), span(number), b'{"n":%d}' % number)
+    first.commit(batch_of(b'{"id":"4"}'), Span(span(1).first, span(2).last), b'{"n":12}')
+    first._connection.terminate()
+    second = sinks()
+    saved = second.open(CLAIM)
+    assert (saved.header, saved.entries) == (b'{"h":1}', [b'{"n":3}', b'{"n":12}'])
+    second.commit(batch_of(b'{"id":"5"}'), span(4), b'{"n":4}')
+    assert rows("SELECT entry FROM servetel_windows ORDER BY seq")[-1] == ('{"n":4}',)
+
+
+def test_another_pull_is_not_gone_on_from(sinks):
+    """What one pull left is nothing to another; with fresh nothing is looked at."""
+    first = sinks()
+    first.open(CLAIM)
+    first.begin(b"{}")
+    first.abandon()
+    second = sinks()
+    assert second.open(Claim("other", "scope")) is None
+    second.abandon()
+    assert sinks().open(CLAIM, fresh=True) is None
+
+
+def test_begin_forgets_the_journal_and_keeps_the_calls(sinks, save, rows):
+    """A pull that begins anew has no windows; a call that was written stays."""
+    save(CALL)
+    sink = sinks()
+    assert sink.open(CLAIM) is None
+    sink.begin(b'{"h":2}')
+    assert rows("SELECT header FROM servetel_pulls") == [('{"h":2}',)]
+    assert rows("SELECT count(*) FROM servetel_windows") == [(0,)]
+    assert rows("SELECT count(*) FROM call_records") == [(1,)]
+
+
+def test_windows_and_receipt_for_sync(sinks, batch_of):
+    """Entries of a scope by any pull, in order of time; the receipt that was saved last."""
+    for pull, number in (("a", 2), ("b", 1)):
+        sink = sinks()
+        sink.open(Claim(pull, "scope"))
+        sink.begin(b"{}")
+        sink.commit(batch_of(b'{"id":"1"}'), span(number), b'{"n":%d}' % number)
+        sink.finish()
+        sink.save_receipt(b'{"of":"%s"}' % pull.encode())
+        sink.abandon()
+    sink = sinks()
+    sink.open(CLAIM)
+    assert sink.windows("scope") == [b'{"n":1}', b'{"n":2}']
+    assert sink.windows("another") == []
+    assert sink.load_receipt() == b'{"of":"b"}'
+
+
+def test_no_receipt_at_first(sinks):
+    """There is none before a pull has ended."""
+    sink = sinks()
+    sink.open(CLAIM)
+    sink.begin(b"{}")
+    assert sink.load_receipt() is None
+
+
+def test_size_is_that_of_the_table(save):
+    """Known after the end; there is no digest of a server's table."""
+    sink = save(CALL)
+    assert sink.size > 0
+    assert (sink.sha256, sink.place) == (None, None)
+
+
+def test_two_writers_on_one_database(sinks):
+    """The second one fails at once; when the first one has let go, it may."""
+    first, second = sinks(), sinks()
+    first.open(CLAIM)
+    with pytest.raises(OutputLockedError):
+        second.open(CLAIM)
+    first.abandon()
+    second.open(CLAIM)
+
+
+def test_a_lost_connection_says_how_to_go_on(sinks, batch_of, ask, rows):
+    """The server ends the connection: the same command goes on, and nothing of the window is there."""
+    sink = sinks()
+    sink.open(CLAIM)
+    sink.begin(b"{}")
+    ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'calls'")
+    with pytest.raises(OutputError, match="was lost.*same command"):
+        sink.commit(batch_of(CALL), DAY, b"{}")
+    assert rows("SELECT count(*) FROM call_records") == [(0,)]
+
+
+def test_an_abandoned_sink_can_be_abandoned_again(sinks):
+    """Letting go never raises, be the connection there or not."""
+    sink = sinks()
+    sink.abandon()
+    sink.open(CLAIM)
+    sink._connection.terminate()
+    sink.abandon()
+    sink.abandon()
+
+
+def test_a_server_that_is_not_there(unused_tcp_port, sinks):
+    """An output error, before anything was asked for."""
+    with pytest.raises(OutputError, match="cannot be reached"):
+        sinks(f"postgresql://u:s3cret@127.0.0.1:{unused_tcp_port}/calls").open(CLAIM)
+
+
+def test_a_database_that_is_not_there(sinks, postgres_server):  # noqa: F811
+    """Its name is said, and what to do."""
+    with pytest.raises(OutputError, match="nowhere on 127.0.0.1 does not exist"):
+        sinks(postgres_server.address("nowhere")).open(CLAIM)
+
+
+@pytest.mark.parametrize("option", ["?sslmode=nonsense", "?target_session_attrs=nonsense"])
+def test_an_address_that_cannot_be_read(sinks, postgres_server, option):  # noqa: F811
+    """The driver refuses it: an output error, without the address."""
+    with pytest.raises(OutputError) as caught:
+        sinks(postgres_server.address("calls") + option).open(CLAIM)
+    assert postgres_server.password not in _all_of(caught.value)
+
+
+def test_a_wrong_password_is_nowhere_in_the_error(sinks, postgres_server):  # noqa: F811
+    """Neither in its text nor in anything that its traceback holds."""
+    with pytest.raises(OutputError, match="user or password is wrong") as caught:
+        sinks(postgres_server.address("calls", password="s3cret-word")).open(CLAIM)
+    said = _all_of(caught.value)
+    assert "s3cret-word" not in said
+    assert "puller" not in str(caught.value)
+
+
+def _all_of(error):
+    """Everything that a reporter of errors could print: texts, causes, and the locals of each frame."""
+    return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        ("postgresql://user:pass@db.example:5433/calls?sslmode=require", "the PostgreSQL database calls on db.example"),
+        ("postgresql:///calls", "the PostgreSQL database calls on this computer"),
+        ("postgresql://user:pass@db.example", "the PostgreSQL database of this user on db.example"),
+        ("postgresql://user:pa/ss@db.example/calls", "a PostgreSQL database"),
+        ("postgresql://user:pa#ss@db.example/calls", "a PostgreSQL database"),
+        ("postgresql://user:pa?ss@db.example/calls", "a PostgreSQL database"),
+        ("postgresql://user:12/pa@ss@db.example/calls", "a PostgreSQL database"),
+        ("postgresql://user:pass@[db/calls", "a PostgreSQL database"),
+        ("postgresql://db.example/ca\x1b[31mlls", "a PostgreSQL database"),
+    ],
+)
+def test_the_name_holds_no_password(address, name):
+    """Database and host are named; where a password was not quoted, nothing is."""
+    sink = PostgresSink(address)
+    assert sink.name == name
+    assert "pa" not in repr(vars(sink)).replace("'place'", "").replace(name, "")
+
+
+def test_another_table_of_that_name_is_refused(sinks, rows):
+    """A table with other columns belongs to another program, and is left as it is."""
+    rows("CREATE TABLE call_records (id integer)")
+    with pytest.raises(OutputError, match="other columns"):
+        sinks().open(CLAIM)
+    assert rows("SELECT count(*) FROM information_schema.tables WHERE table_name LIKE 'servetel%'") == [(0,)]
+
+
+def test_a_user_who_may_not_write(sinks, postgres_server, ask, rows):  # noqa: F811
+    """It is said before anything is asked for."""
+    ask("DROP ROLE IF EXISTS reader")
+    ask("CREATE ROLE reader LOGIN PASSWORD 'r'")
+    with pytest.raises(OutputError, match="this user may not"):
+        sinks(f"postgresql://reader:r@127.0.0.1:{postgres_server.port}/calls").open(CLAIM)
+
+
+def test_a_disk_that_is_full(sinks, batch_of, rows):
+    """What the server says of its disk reaches whoever must make space."""
+    sink = sinks()
+    sink.open(CLAIM)
+    rows(
+        "CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION 'no space' USING ERRCODE = 'disk_full'; END $$"
+    )
+    rows("CREATE TRIGGER full_disk BEFORE INSERT ON call_records FOR EACH ROW EXECUTE FUNCTION fill()")
+    sink.begin(b"{}")
+    with pytest.raises(OutputError, match="disk is full"):
+        sink.commit(batch_of(CALL), DAY, b"{}")
+    assert rows("SELECT count(*) FROM servetel_windows") == [(0,)]
+
+
+def test_what_the_server_says_of_a_value_is_not_repeated(sinks, batch_of, rows):
+    """A constraint of somebody's own fails: its message quotes the row, ours does not."""
+    sink = sinks()
+    sink.open(CLAIM)
+    rows("ALTER TABLE call_records ADD CONSTRAINT mine CHECK (client_number IS NULL)")
+    sink.begin(b"{}")
+    with pytest.raises(OutputError, match="CheckViolationError") as caught:
+        sink.commit(batch_of(b'{"id":"1","client_number":"+919812345678"}'), DAY, b"{}")
+    assert "9812345678" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_without_the_driver(monkeypatch):
+    """It says which extra to install, when the sink is made."""
+    monkeypatch.setitem(__import__("sys").modules, "asyncpg", None)
+    with pytest.raises(ConfigurationError) as caught:
+        PostgresSink("postgresql:///calls")
+    assert str(caught.value) == str(libraries.missing("asyncpg", "postgres"))
