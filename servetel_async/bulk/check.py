@@ -53,7 +53,8 @@ class CheckReport:
     @property
     def changed(self) -> tuple[Recount, ...]:
         """The windows whose count is another one now."""
-        return tuple(window for window in self.windows if window.counted_then != window.counted_now)
+        known = [window for window in self.windows if window.counted_then is not None]
+        return tuple(window for window in known if window.counted_then != window.counted_now)
 
     @property
     def agrees(self) -> bool:
@@ -64,6 +65,8 @@ class CheckReport:
         then = sum(window.counted_then or 0 for window in self.windows)
         now = sum(window.counted_now or 0 for window in self.windows)
         lines = [f"{now:,} calls now, {then:,} when it was pulled, in {plural(len(self.windows), 'window')}"]
+        if self.windows and all(window.counted_then is None for window in self.windows):
+            lines = ["the API sends no count, so there is none to compare"]
         lines += [
             f"  {window.first} to {window.last}: {window.counted_now or 0:,} now, {window.counted_then or 0:,} then"
             for window in self.changed[:_NAMED]

@@ -28,6 +28,7 @@ class Probe:
 
     Attributes:
         asked: calls per page that were asked for.
+        rows: calls that a page had.
         page_cap: the most that a page gave; None where it gave what was asked for, or there were no more.
         count_is_total: whether ``count`` counts the whole and not the page.
         bounds: seconds by which dates must be widened; both 0 where the server counts both bounds in.
@@ -37,6 +38,7 @@ class Probe:
     """
 
     asked: int
+    rows: int
     page_cap: int | None
     count_is_total: bool | None
     bounds: Bounds | None
@@ -45,7 +47,13 @@ class Probe:
     calls: int | None
 
     def __str__(self) -> str:
-        cap = f"at least {self.asked:,} calls" if self.page_cap is None else f"{self.page_cap:,} calls at most"
+        cap = (
+            f"not known: a page had {self.rows:,} calls"
+            if self.page_cap is None
+            else f"{self.page_cap:,} calls at most"
+        )
+        if self.rows >= self.asked:
+            cap = f"at least {self.asked:,} calls"
         total = {True: "the total", False: "not the total", None: "not known: too few calls"}[self.count_is_total]
         bounds = "not known: no calls"
         if self.bounds is not None:
@@ -84,6 +92,7 @@ async def probe(client: ServetelClient) -> Probe:
     starts = [row.start for row in rows if row.start]
     return Probe(
         asked=ASKED,
+        rows=len(rows),
         page_cap=cap,
         count_is_total=total if one.count is not None else False,
         bounds=client.bounds,

@@ -1,8 +1,8 @@
 """Sync: keep a database current. What may have changed is looked at again, what has changed is read again.
 
-1. The range goes from the server's clock back over the look-back, to a midnight; and further, to where the last run of
-   the same query ended, so that a pause longer than the look-back leaves no gap.
-2. The last day is read in full: a call's notes, charges and recording come after the call.
+1. The look-back is counted from where the last run of the same query ended, to a midnight: so a pause, however long,
+   leaves no gap, and what came late to the last run's calls meanwhile is found.
+2. From a day before that on everything is read in full: a call's notes, charges and recording come after the call.
 3. Of each older window the count is asked for again, window by window: one deleted and one late call of the same day
    would cancel out in the day's count. Those that differ are read again, and so is what could not be proved last time.
 4. Everything is upserted by ``id``. What the account has deleted stays in the database.
@@ -89,14 +89,14 @@ async def sync(
     try:
         saved = await writer.run(database.open, claim)
         entries = read_entries(await writer.run(database.windows, claim.scope))
-        frozen = await _range(job, client, lookback, settle)
-        # A window that was not final ended in the present of its run; a month that was pulled long after says nothing.
-        ends = [max(entry.last for entry in entries if not entry.final)] if not all(e.final for e in entries) else []
-        if saved is not None:  # the last run was killed: it may have been on its way to close a gap
-            ends.append(read_saved(saved, claim, database.name)[0].first)
-        frozen = _without_gap(frozen, min(ends, default=""))
-        header = job.header(claim, frozen)
-        unchanged = await _unchanged(job, _newest(entries, frozen))
+        now = await _now(job, client, settle)
+        seen_to = _seen_to(entries, now)
+        start = (seen_to - lookback).replace(hour=0, minute=0, second=0)
+        if saved is not None:  # the last run was killed, perhaps on its way over a long pause
+            begun = Window.of(*[read_saved(saved, claim, database.name)[0].first] * 2).start
+            start = min(start, begun or start)
+        header = job.header(claim, Frozen(Window(start, now.window.end), now.final_until))
+        unchanged = await _unchanged(job, _newest(entries, header.first, stamp(seen_to - IN_FULL)))
         await writer.run(database.begin, msgspec.json.encode(header), keep=True)
         await job.sync(header, unchanged)
         return await writer.run(finish, Conclusion(job, header, database), database, query, client, strict=False)
@@ -107,31 +107,29 @@ async def sync(
             writer.close()
 
 
-async def _range(job: Job, client: ServetelClient, lookback: timedelta, settle: float) -> Frozen:
-    """From the server's clock back; this computer's clock only says where to look for it."""
+async def _now(job: Job, client: ServetelClient, settle: float) -> Frozen:
+    """The server's clock; this computer's only says where to look for it."""
     here = datetime.now(UTC).astimezone(client.zone).replace(tzinfo=None, microsecond=0)
     page = await job.fetcher.sure_page(Window(here - timedelta(hours=1), here), 1, job.extra)
-    now = freeze(Window(here, None), page.date, client.zone, settle)
-    end = now.final_until + timedelta(seconds=settle)
-    start = (end - lookback).replace(hour=0, minute=0, second=0)
-    return Frozen(Window(start, end), now.final_until)
+    final_until = freeze(Window(here, None), page.date, client.zone, settle).final_until
+    now = final_until + timedelta(seconds=settle)
+    return Frozen(Window(now, now), final_until)
 
 
-def _without_gap(frozen: Frozen, known_to: str) -> Frozen:
-    if not known_to or known_to >= frozen.window.first:
-        return frozen
-    begin = Window.of(known_to, known_to).start
-    return Frozen(Window(begin, frozen.window.end), frozen.final_until)
-
-
-def _newest(entries: list[Entry], frozen: Frozen) -> list[Entry]:
-    """Windows that lie in the range and not in its last day; of two that overlap, the one that was read later."""
-    end = frozen.window.end
+def _seen_to(entries: list[Entry], now: Frozen) -> datetime:
+    """Where the last run ended: in the present of its newest window, which was not final; that of an old month was."""
+    end = now.window.end
     assert end is not None  # noqa: S101 - for the type checker: it is closed
-    until = stamp(end - IN_FULL)
+    last = max((entry.last for entry in entries if not entry.final), default="")
+    seen = Window.of(last, last).end if last else None
+    return end if seen is None else min(seen, end)
+
+
+def _newest(entries: list[Entry], first: str, until: str) -> list[Entry]:
+    """Windows that lie in the range, before what is read in full; of two that overlap, the one that was read later."""
     kept: list[Entry] = []
     for entry in sorted(entries, key=lambda entry: entry.at, reverse=True):
-        if entry.last < frozen.window.first or entry.last > until:
+        if entry.last < first or entry.last > until:
             continue
         if all(entry.last < other.first or entry.first > other.last for other in kept):
             kept.append(entry)

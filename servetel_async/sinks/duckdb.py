@@ -199,6 +199,9 @@ class DuckdbSink(EmbeddedDatabase):
             what = "memory"
         return DuckdbError(type(error).__name__, what)
 
+    def _is_passing(self, error: Exception) -> bool:
+        return getattr(error, "what", "") in {"locked", "full", "memory", "refused"}
+
     def _failed(self, error: Exception) -> OutputError:
         what = getattr(error, "what", "")
         if what == "locked":

@@ -7,11 +7,11 @@ have in common is here; how each is opened, filled and closed is theirs.
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from servetel_async.errors import OutputError, ResumeMismatchError
+from servetel_async.errors import OutputError, OutputLockedError, ResumeMismatchError
 from servetel_async.sinks.columns import COLUMNS, flat_records, pieces_of
 from servetel_async.sinks.files import (
     check_place,
@@ -28,7 +28,7 @@ from servetel_async.sinks.lock import OutputLock
 from servetel_async.sinks.sink import Saved
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from servetel_async.protocol.records import CallRecord
@@ -44,8 +44,7 @@ JOURNAL = (f"CREATE TABLE IF NOT EXISTS {PULLS} ({_PULLS})", f"CREATE TABLE IF N
 class EmbeddedDatabase:
     """One file, one writer.
 
-    Subclasses give: ``_connect``, ``_run``, ``_begin``, ``_end``, ``_undo``, ``_disconnect``, ``_types``, ``_insert``,
-    ``_failed`` and ``Error``.
+    Subclasses give ``Error``, ``beside`` and what raises NotImplementedError here.
     """
 
     keyed_by_id = True
@@ -106,45 +105,70 @@ class EmbeddedDatabase:
     def _failed(self, error: Exception) -> OutputError:
         raise NotImplementedError
 
+    def _is_passing(self, error: Exception) -> bool:
+        """Whether it is the system that failed, and says nothing against the file."""
+        raise NotImplementedError
+
     # The life of a pull
 
     def open(self, claim: Claim, *, fresh: bool = False) -> Saved | None:
         """Take the lock, open or create the database, look whether a pull was interrupted; see ``Sink.open``."""
         self._claim = claim
+        try:
+            with self._telling():
+                self._check_kind()
+                self._lock.acquire()
+                check_place(self._receipt)
+                return self._open(claim, fresh=fresh)
+        except BaseException:
+            self.abandon()
+            raise
+
+    def _check_kind(self) -> None:
         if self._target.is_symlink():
             raise OutputError(f"{self.name} is a symbolic link", fix="give the path of the database itself")
         if self._target.exists() and not self._target.is_file():
             raise OutputError(f"{self.name} is no file", fix="give the name of a database file")
-        self._lock.acquire()
-        try:
-            check_place(self._receipt)
-            return self._open(claim, fresh=fresh)
-        except BaseException as error:
-            self.abandon()
-            raise self._told(error) from error
 
     def _open(self, claim: Claim, *, fresh: bool) -> Saved | None:
-        self._settle_names(fresh=fresh)
+        self._settle_names()
         self._in_place = self._target.exists()
         if self._in_place:
             self._connect(self._target)
             self._prepare()
             return None if fresh else self._saved("pull = ?", (claim.pull,))
+        self._check_alone()
         if not self._part.exists():
             self._create()
+            return None
+        if fresh:  # it may be an hour's work until a pull begins
             return None
         try:
             self._connect(self._part)
             self._prepare()
             return self._saved("TRUE", ())
         except (self.Error, OutputError) as error:
+            told = self._failed(error) if isinstance(error, self.Error) else error
+            if isinstance(told, OutputLockedError) or self._is_passing(error):
+                raise told from (None if told is error else error)
             raise ResumeMismatchError(
                 f"{self._part.name} cannot be gone on from",
                 why="it is damaged, or another program wrote it",
                 fix="say --no-resume (resume=False) to begin anew, or give another destination",
             ) from error
 
-    def _settle_names(self, *, fresh: bool) -> None:
+    def _check_alone(self) -> None:
+        """A log whose database is gone would be read into the new one as soon as that bears the name."""
+        for ending in self.beside:
+            log = self._target.with_name(f"{self._target.name}{ending}")
+            if os.path.lexists(log):
+                raise OutputError(
+                    f"{name_of(log)} is there without {self.name}",
+                    why="it belongs to a database of that name, and would be read into the new one",
+                    fix="bring its database back, or remove it",
+                )
+
+    def _settle_names(self) -> None:
         """A run that was killed between the two steps of naming left one file under two names."""
         if not self._part.exists():
             return
@@ -156,10 +180,9 @@ class EmbeddedDatabase:
                     fix="move one of the two away",
                 )
             self._part.unlink()
-        elif fresh:
-            self._remove_part()
 
     def _create(self) -> None:
+        self._remove_part()  # there is none; but a log of one that was removed may be there, and would be read
         self._is_new = True
         self._make_file()
         self._connect(self._part)
@@ -194,7 +217,7 @@ class EmbeddedDatabase:
     def begin(self, header: bytes, *, keep: bool = False) -> None:
         """Forget what is left of this pull, or of another one in ``DEST.part``, and note the new one."""
         claim = self._own()
-        try:
+        with self._telling():
             if not (keep or self._in_place or self._is_new):
                 self._disconnect()
                 self._remove_part()
@@ -208,13 +231,11 @@ class EmbeddedDatabase:
                 (claim.pull, claim.scope, header.decode()),
             )
             self._run("COMMIT")
-        except Exception as error:
-            raise self._told(error) from error
 
     def commit(self, batch: Batch, span: Span, entry: bytes) -> None:
         """Write a window and its entry in one transaction."""
         claim = self._own()
-        try:
+        with self._telling(), self._undone():
             self._run("BEGIN")
             for piece in pieces_of(batch):  # so that a window is never held twice, as bytes and as calls
                 self._insert(flat_records(piece))
@@ -227,10 +248,6 @@ class EmbeddedDatabase:
                 (claim.pull, claim.scope, span.first, span.last, self._seq, entry.decode()),
             )
             self._run("COMMIT")
-        except Exception as error:
-            with suppress(self.Error):
-                self._run("ROLLBACK")
-            raise self._told(error) from error
         self._seq += 1
         self._is_new = False
 
@@ -240,6 +257,7 @@ class EmbeddedDatabase:
         try:
             self._disconnect()
             if not self._in_place:
+                self._check_alone()
                 descriptor = open_private(self._part)
                 try:
                     os.fsync(descriptor)
@@ -254,7 +272,7 @@ class EmbeddedDatabase:
                 why="another program made it",
                 fix=f"move it away, then run it again: {self._part.name} is whole",
             ) from None
-        except Exception as error:
+        except (self.Error, OSError) as error:
             raise self._told(error) from error
 
     def save_receipt(self, receipt: bytes) -> None:
@@ -274,8 +292,8 @@ class EmbeddedDatabase:
                 why=f"{reason_of(error)}; the output itself is written",
                 fix="use the output: the calls need not be pulled again",
             ) from error
-        except Exception as error:
-            raise self._told(error) from error
+        except self.Error as error:
+            raise self._failed(error) from error
 
     def abandon(self) -> None:
         """Roll back and close; a new database that nothing was committed to goes."""
@@ -290,12 +308,15 @@ class EmbeddedDatabase:
 
     def windows(self, scope: str) -> list[bytes]:
         """Give the entries of all windows that were committed for that scope, by any pull."""
-        rows = self._run(f"SELECT entry FROM {WINDOWS} WHERE scope = ? ORDER BY first", (scope,))  # noqa: S608
+        with self._telling():
+            rows = self._run(f"SELECT entry FROM {WINDOWS} WHERE scope = ? ORDER BY first", (scope,))  # noqa: S608
         return [entry.encode() for (entry,) in rows]
 
     def load_receipt(self) -> bytes | None:
         """Give the receipt that was saved last."""
-        rows = self._run(f"SELECT receipt FROM {PULLS} WHERE receipt IS NOT NULL ORDER BY finished_at DESC LIMIT 1")  # noqa: S608
+        last = f"SELECT receipt FROM {PULLS} WHERE receipt IS NOT NULL ORDER BY finished_at DESC LIMIT 1"  # noqa: S608
+        with self._telling():
+            rows = self._run(last)
         return rows[0][0].encode() if rows else None
 
     def _own(self) -> Claim:
@@ -307,8 +328,23 @@ class EmbeddedDatabase:
             with suppress(OSError):
                 remove(self._part.with_name(f"{self._part.name}{ending}"))
 
-    def _told(self, error: BaseException) -> BaseException:
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
         """Say what the database or the system says; whatever else comes is left as it is."""
-        if isinstance(error, self.Error):
-            return self._failed(error)
-        return output_error(self.name, error) if isinstance(error, OSError) else error
+        try:
+            yield
+        except (self.Error, OSError) as error:
+            raise self._told(error) from error
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """Roll back what fails."""
+        try:
+            yield
+        except Exception:
+            with suppress(self.Error):
+                self._run("ROLLBACK")
+            raise
+
+    def _told(self, error: Exception) -> OutputError:
+        return output_error(self.name, error) if isinstance(error, OSError) else self._failed(error)

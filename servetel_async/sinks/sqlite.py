@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: Seconds to wait for another program's short transaction.
 _PATIENCE = 5.0
+#: What the system says, not the file.
+_PASSING = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_READONLY", "SQLITE_PERM")
 
 _names = [column.name for column in COLUMNS]
 # Every name below stands in this package; no text of a caller or a server becomes SQL.
@@ -99,6 +101,9 @@ class SqliteSink(EmbeddedDatabase):
     def _insert(self, records: list[CallRecord]) -> None:
         assert self._database is not None  # noqa: S101 - for the type checker: it is open
         self._database.executemany(_UPSERT, rows_of(records))
+
+    def _is_passing(self, error: Exception) -> bool:
+        return (getattr(error, "sqlite_errorname", "") or "").startswith(_PASSING)
 
     def _failed(self, error: Exception) -> OutputError:
         code = getattr(error, "sqlite_errorname", "") or ""

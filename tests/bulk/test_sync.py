@@ -164,3 +164,17 @@ async def test_what_makes_no_sense_is_refused(connect, fortnight, tmp_path, quer
     _, client = await connect(fortnight)
     with pytest.raises(ConfigurationError, match=said):
         await sync(client, tmp_path / "a.db", query, lookback=lookback)
+
+
+async def test_what_came_late_before_a_pause_is_found_after_it(connect, fortnight, tmp_path):
+    """The look-back is counted from where the last run ended, not from now."""
+    api, client = await connect(fortnight)
+    await client.pull(tmp_path / "a.db", wall(days=14)[:10], wall(days=6)[:10])
+    with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:  # as if that had been a run of its day
+        database.execute(
+            "UPDATE servetel_windows SET entry = json_set(entry, '$.final', json('false')) "
+            "WHERE last = (SELECT max(last) FROM servetel_windows)"
+        )
+    late = {api.insert_late(wall(days=6, hours=4)), api.insert_late(wall(days=7, hours=2))}
+    await sync(client, tmp_path / "a.db", EVERYTHING, lookback=timedelta(days=2))
+    assert late <= ids(tmp_path / "a.db")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,9 @@ from tests.crash.laboratory import Laboratory, Material, material
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
+
+if sys.platform == "win32":  # neither SIGKILL, nor fork, nor strace
+    collect_ignore_glob = ["test_*.py"]
 
 
 @pytest.fixture(scope="session")

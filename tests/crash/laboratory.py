@@ -34,7 +34,8 @@ PAGE_SIZE, SLOTS = 10, 2
 #: Windows that a pull with so many slots has under way at most.
 IN_FLIGHT = SLOTS + 2
 PATIENCE = 60.0
-FEW = 4
+#: Moments of each destination that the ordinary suite looks at.
+FEW = 3
 T = TypeVar("T")
 #: What is slow to import, by the ending that needs it.
 LIBRARIES = {".parquet": "pyarrow.parquet", "days": "pyarrow.parquet", ".duckdb": "duckdb"}
@@ -59,7 +60,7 @@ class Ended(NamedTuple):
         return self.code == -signal.SIGKILL
 
 
-class Wrong(AssertionError):
+class BrokenPromiseError(AssertionError):
     """What must hold does not."""
 
 
@@ -238,15 +239,26 @@ def beside(destination: Path, ending: str) -> Path:
     return destination.with_name(destination.name + ending)
 
 
+def chosen(all_of_them: Sequence[str], *usual: str) -> Sequence[str]:
+    """Destinations: all with SERVETEL_TORTURE=1, else those that stand for their kind."""
+    return all_of_them if TORTURE else usual
+
+
 def few(points: Sequence[T]) -> Sequence[T]:
     """A few of them, spread over all; with SERVETEL_TORTURE=1 all of them."""
     step = 1 if TORTURE else max(1, len(points) // FEW)
     return points[step // 2 :: step]
 
 
+def tell(text: str) -> None:
+    """Note how much was looked at; ``pytest -s`` shows it at once."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def check(holds: object, message: str) -> None:
     if not holds:
-        raise Wrong(message)
+        raise BrokenPromiseError(message)
 
 
 def content(destination: Path) -> str:
@@ -314,7 +326,7 @@ async def each(
     """Do it at all points, as many at a time as there are laboratories; gives how often it came to an accident.
 
     Raises:
-        Wrong: at some of them something did not hold; says at which ones, and what.
+        BrokenPromiseError: at some of them something did not hold; says at which ones, and what.
     """
     left = list(reversed(points))
     accidents = 0
@@ -327,7 +339,7 @@ async def each(
             try:
                 if await work(laboratory, point):
                     accidents += 1
-            except (Wrong, OSError, EOFError, ValueError, AssertionError, sqlite3.Error) as error:
+            except (BrokenPromiseError, OSError, EOFError, ValueError, AssertionError, sqlite3.Error) as error:
                 wrong.append(f"{point}: {type(error).__name__}: {error}")
 
     await asyncio.gather(*map(go_on, laboratories))

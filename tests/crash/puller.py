@@ -1,5 +1,6 @@
-"""Runs pulls, each in a process of its own, so that it can be killed; a process that begins with all imports is ready
-at once, and strace has nothing to look at but the pull.
+"""Runs pulls, each in a process of its own, so that it can be killed.
+
+Such a process is a fork that has all imports already: it is ready at once, and strace sees nothing but the pull.
 
 For each line on standard input, a JSON object, one child is forked: ``base_url``, ``token``, ``destination``,
 ``client`` and ``pull`` (arguments of both), ``limit`` (bytes that a file may have at most, or null) and ``libraries`` to import first. Its number is answered; it begins at the
@@ -17,10 +18,9 @@ import sys
 import traceback
 from typing import Any
 
-import servetel_async.bulk.pull  # noqa: F401 - for the children
-import servetel_async.sinks.csv  # noqa: F401
-import servetel_async.sinks.sqlite  # noqa: F401
 from servetel_async import Retry, ServetelClient, ServetelError
+
+OUR_OWN = ("servetel_async.bulk.pull", "servetel_async.sinks.csv", "servetel_async.sinks.sqlite")
 
 
 async def pull(job: dict[str, Any]) -> dict[str, Any]:
@@ -47,10 +47,15 @@ def be_child(job: dict[str, Any], begin: int, answer: int) -> None:
     os._exit(code)
 
 
+def answer_line(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def serve() -> None:
     for line in iter(sys.stdin.readline, ""):
         job = json.loads(line)
-        for library in job["libraries"]:
+        for library in (*OUR_OWN, *job["libraries"]):
             importlib.import_module(library)
         (hold, begin), (answer, say) = os.pipe(), os.pipe()
         child = os.fork()
@@ -60,13 +65,13 @@ def serve() -> None:
             be_child(job, hold, say)
         os.close(say)
         os.close(hold)
-        print(child, flush=True)
+        answer_line(str(child))
         sys.stdin.readline()
         os.close(begin)
         with os.fdopen(answer, "rb") as pipe:
             said = pipe.read()
         _, status = os.waitpid(child, 0)
-        print(json.dumps({"code": os.waitstatus_to_exitcode(status), "said": said.decode()}), flush=True)
+        answer_line(json.dumps({"code": os.waitstatus_to_exitcode(status), "said": said.decode()}))
 
 
 if __name__ == "__main__":

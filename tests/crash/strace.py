@@ -112,8 +112,11 @@ def moments(log: Path) -> Iterator[Moment]:
 
 def last_write(log: Path) -> Write | None:
     """The write before which the process was killed; None where it was another call."""
-    lines = [line for line in log.read_text("ascii", "replace").splitlines() if "+++" not in line]
-    found = next((match for line in reversed(lines) if "= ?" in line and (match := _torn(_plain(line)))), None)
+    lines = log.read_text("ascii", "replace").splitlines()
+    # The end of a call may stand on a line of its own: "<... write resumed>) = ?".
+    threads = {line.split()[0] for line in lines if line.endswith("= ?")}
+    ends = [match for line in reversed(lines) if line.split()[0] in threads and (match := _call(line))][:1]
+    found = _torn(_plain(ends[0].string)) if ends else None
     if found is None or found[1] not in WRITES:
         return None
     data = _bytes(found[3])

@@ -14,11 +14,11 @@ from contextlib import suppress
 
 import pytest
 
-from tests.crash.laboratory import IN_FLIGHT, TORTURE, Laboratory, check, each, material
+from tests.crash.laboratory import IN_FLIGHT, TORTURE, Laboratory, check, chosen, each, material, tell
 
 NAMES = ("calls.ndjson", "calls.db", "calls.parquet", "calls.duckdb")
-CALLS = 10_000 if TORTURE else 600
-ROUNDS = 100 if TORTURE else 4
+CALLS = 10_000 if TORTURE else 500
+ROUNDS = 100 if TORTURE else 3
 #: Requests that one window may need: the pages of the largest one, its first page again, seconds at page edges.
 MOST_REQUESTS = 60
 
@@ -39,7 +39,7 @@ async def kill_at(laboratory: Laboratory, destination, request: int, delay: floa
     return (await running).killed
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", chosen(NAMES, "calls.ndjson", "calls.db"))
 async def test_a_pull_may_be_killed_at_random_moments(build, name):
     """Killed once, twice or three times: the output is that of an undisturbed run, and little is asked for twice."""
     laboratories = await build(material("2024-01-01", "2024-08-31", CALLS), name)
@@ -68,4 +68,4 @@ async def test_a_pull_may_be_killed_at_random_moments(build, name):
         return kills > 0
 
     killed = await each(range(ROUNDS), laboratories, kill)
-    print(f"{name}: {killed} of {ROUNDS} pulls of {usual} requests killed")
+    tell(f"{name}: {killed} of {ROUNDS} pulls of {usual} requests killed")

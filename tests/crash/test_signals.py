@@ -15,13 +15,14 @@ import pytest
 
 from servetel_async.emulator import Emulator
 from tests.crash import strace
-from tests.crash.laboratory import PAGE_SIZE, ROOT, SLOTS, TORTURE, beside, content
+from tests.crash.laboratory import PAGE_SIZE, ROOT, SLOTS, TORTURE, beside, chosen, content
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: Seconds from the signal to the end of the process.
 AT_ONCE = 5.0
+NAMES = ("calls.ndjson", "calls.parquet", "calls.db", "calls.duckdb")
 MOMENTS = 20 if TORTURE else 1
 
 pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
@@ -33,7 +34,7 @@ class Ended(NamedTuple):
     errors: str
 
 
-@pytest.fixture(params=["calls.ndjson", "calls.parquet", "calls.db", "calls.duckdb"])
+@pytest.fixture(params=chosen(NAMES, "calls.ndjson"))
 def destination(tmp_path, request):
     place = tmp_path / "work" / request.param
     place.parent.mkdir()
@@ -127,7 +128,7 @@ async def test_a_signal_in_the_final_commit_is_no_harm(api, months, destination)
     """Ctrl-C at the very call that gives the output its name, syncs it, or saves its receipt."""
     digest = await whole(api, months, destination)
     log = destination.parent.with_suffix(".log")
-    moments = ["link 1", "rename 1", "fsync 2"]
+    moments = ["link 1", "rename 1"]
     if TORTURE:
         under = strace.command(None, destination, log)
         traced = await ended(await start(api, destination, arguments(months, destination), under=under), 60)
@@ -147,7 +148,7 @@ async def test_a_signal_in_the_final_commit_is_no_harm(api, months, destination)
 
 
 @pytest.mark.usefixtures("tracing")
-@pytest.mark.parametrize("moment", ["write 1", "write 6", "link 1"])
+@pytest.mark.parametrize("moment", ["write 1", "write 6"])
 async def test_a_full_disk_has_a_code_and_three_lines(api, months, destination, moment):
     """No space: code 2 before anything was asked for, else 3 or 5; what, why and what to do; then it can go on."""
     if destination.suffix == ".db":

@@ -73,7 +73,7 @@ def postgres_server() -> Iterator[PostgresServer]:
     programs = _PROGRAMS[-1].parent
     password, rights = secrets.token_urlsafe(18), _drop()
     # Not in pytest's directories: those are closed to the other user.
-    home = Path(tempfile.mkdtemp(prefix="servetel-postgres-", dir="/tmp"))  # noqa: S108 - private, and removed
+    home = Path(tempfile.mkdtemp(prefix="servetel-postgres-", dir="/tmp"))
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C", "TZ": "UTC"}
     try:
         (home / "password").write_text(password + "\n")

@@ -1,221 +1,505 @@
-"""SQLite: the table call_records, one transaction per pull, kept current by id."""
+"""SQLite: a window and its journal entry in one transaction; a new database gets its name in the end, whole."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import stat
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import pytest
 
-from servetel_async import OutputError, OutputLockedError
+from servetel_async import OutputError, OutputLockedError, ResumeMismatchError
+from servetel_async.sinks.sink import Claim, Span
 from servetel_async.sinks.sqlite import SqliteSink
 
+CLAIM = Claim("pull", "scope")
 CALL = (
     b'{"id":"1","date":"2024-05-02","time":"19:19:59","end_stamp":"2024-05-02 19:20:57","call_duration":54,"charges":0}'
 )
-
-
-def save(target, *pages):
-    sink = SqliteSink(target)
-    sink.open()
-    for page in pages:
-        sink.write(page)
-    sink.commit()
-    sink.abandon()
-    return sink
+NAME = "a.db"
+Sink = SqliteSink
 
 
 def rows(target, sql="SELECT * FROM call_records ORDER BY id"):
     with closing(sqlite3.connect(target)) as database:
-        database.row_factory = sqlite3.Row
-        return [dict(row) for row in database.execute(sql)]
+        return database.execute(sql).fetchall()
 
 
-def test_a_call_becomes_a_typed_row(page_of, tmp_path):
-    """Numbers are numbers, moments carry their offset, and what is missing is NULL."""
-    save(tmp_path / "a.db", page_of(CALL))
-    (row,) = rows(tmp_path / "a.db")
-    assert (row["call_duration"], row["charges"], row["agent_name"], row["extra"]) == (54, 0, None, None)
-    assert (row["started_at"], row["ended_at"]) == ("2024-05-02T19:19:59+05:30", "2024-05-02T19:20:57+05:30")
+def span(number):
+    return Span(f"2024-05-{number:02} 00:00:00", f"2024-05-{number:02} 23:59:59")
 
 
-def test_nested_values_become_json(page_of, tmp_path):
-    """Lists and objects are JSON text, unknown keys are kept in extra, and a plain text stays one."""
-    row = b'{"id":"1","circle":{"circle":"Delhi"},"missed_agents":[{"a":1}],"notes":"x","new_key":[1e400,18446744073709551616]}'
-    save(tmp_path / "a.db", page_of(row))
-    (row,) = rows(tmp_path / "a.db")
-    assert json.loads(row["circle"])["circle"] == "Delhi"
-    assert json.loads(row["missed_agents"]) == [{"a": 1}]
-    assert row["notes"] == "x"
-    assert "new_key" in json.loads(row["extra"])
+def entry(number):
+    return b'{"n":%d}' % number
 
 
-def test_texts_that_databases_dislike_do_no_harm(page_of, tmp_path):
-    """NUL, lone surrogates, U+2028 and numbers beyond 64 bits reach the table or extra, and break nothing."""
-    nul = b'{"id":"1","agent_name":"a\\u0000b\xe2\x80\xa8","call_duration":99999999999999999999,"notes":99999999999999999999}'
-    save(tmp_path / "a.db", page_of(nul), page_of(b'{"id":"2","agent_name":"a\\ud800b"}'))
-    first, second = rows(tmp_path / "a.db")
-    assert first["agent_name"] == "a\0b\u2028"
-    assert (first["call_duration"], first["notes"]) == (None, "99999999999999999999")
-    assert second["agent_name"] == "a\ufffdb"
+def names(directory):
+    return {path.name for path in directory.iterdir()}
 
 
-def test_sql_in_a_name_is_text(page_of, tmp_path):
-    """Values are bound, never pasted."""
-    name = "x'); DROP TABLE call_records; --"
-    save(tmp_path / "a.db", page_of(json.dumps({"id": "1", "agent_name": name}).encode()))
-    assert rows(tmp_path / "a.db")[0]["agent_name"] == name
-
-
-def test_an_existing_database_is_kept_current(page_of, tmp_path):
-    """A call that is there takes its new values, a new one is added, and all others stay."""
-    save(tmp_path / "a.db", page_of(b'{"id":"1","notes":"old"}', b'{"id":"2"}'))
-    save(tmp_path / "a.db", page_of(b'{"id":"1","notes":"new"}', b'{"id":"3"}'))
-    assert [(row["id"], row["notes"]) for row in rows(tmp_path / "a.db")] == [("1", "new"), ("2", None), ("3", None)]
-
-
-def test_nothing_is_seen_before_commit(page_of, tmp_path):
-    """A reader sees the table as it was; after an abandoned pull it still is."""
-    save(tmp_path / "a.db", page_of(b'{"id":"1"}'))
-    sink = SqliteSink(tmp_path / "a.db")
-    sink.open()
-    sink.write(page_of(b'{"id":"2"}'))
-    assert len(rows(tmp_path / "a.db")) == 1
+def end(sink):
+    sink.finish()
+    sink.save_receipt(b'{"receipt":1}')
     sink.abandon()
-    assert len(rows(tmp_path / "a.db")) == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+    return sink
 
 
-def test_a_new_database_goes_when_it_is_abandoned(page_of, tmp_path):
-    """A failed pull leaves no empty database, no log and no lock behind."""
-    sink = SqliteSink(tmp_path / "a.db")
-    sink.open()
-    sink.write(page_of(b'{"id":"1"}'))
+def kill(sink):
+    """Let go of what a dead process lets go of, and of nothing else."""
+    sink._is_new = False
     sink.abandon()
-    assert list(tmp_path.iterdir()) == []
 
 
-def test_every_file_is_private(page_of, tmp_path):
-    """Database, log and index are 0600 from their first moment, whatever the umask."""
+@pytest.fixture
+def begun(batch_of):
+    """Open a sink, begin, and commit a window for each number, of the one call of that id."""
+
+    def start(sink, *numbers, claim=CLAIM):
+        sink.open(claim)
+        sink.begin(b'{"pull":"%s"}' % claim.pull.encode())
+        for number in numbers:
+            sink.commit(batch_of(b'{"id":"%d"}' % number), span(number), entry(number))
+        return sink
+
+    return start
+
+
+@pytest.fixture
+def save(batch_of, tmp_path):
+    """Write one window of calls into the database, to the end."""
+
+    def run(*lines):
+        sink = Sink(tmp_path / NAME)
+        sink.open(CLAIM)
+        sink.begin(b"{}")
+        sink.commit(batch_of(*lines), span(1), entry(1))
+        return end(sink)
+
+    return run
+
+
+def test_a_pull_from_beginning_to_end(begun, tmp_path):
+    """One file that holds everything, its receipt, and nothing else."""
+    sink = end(begun(Sink(tmp_path / NAME), 3, 2, 1))
+    assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}
+    assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("1",), ("2",), ("3",)]
+    assert (tmp_path / f"{NAME}.receipt.json").read_bytes() == b'{"receipt":1}'
+    assert sink.sha256 is None
+
+
+def test_a_new_database_bears_its_name_in_the_end(begun, tmp_path):
+    """Until then it is DEST.part: nobody takes it for whole."""
+    sink = begun(Sink(tmp_path / NAME), 3)
+    assert not (tmp_path / NAME).exists()
+    sink.finish()
+    assert rows(tmp_path / NAME, "SELECT id FROM call_records") == [("3",)]
+    assert not (tmp_path / f"{NAME}.part").exists()
+    sink.abandon()
+
+
+def test_size_is_that_of_the_file(begun, tmp_path):
+    """Known after finish."""
+    sink = begun(Sink(tmp_path / NAME), 3)
+    sink.finish()
+    assert sink.size == (tmp_path / NAME).stat().st_size
+    sink.abandon()
+
+
+def test_every_file_is_private(begun, tmp_path):
+    """Database, log, lock and receipt are 0600 from their first moment, whatever the umask."""
     before = os.umask(0)
     try:
-        sink = SqliteSink(tmp_path / "a.db")
-        sink.open()
-        sink.write(page_of(b'{"id":"1"}'))
+        sink = begun(Sink(tmp_path / NAME), 3, 2)
         modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
-        sink.commit()
-        sink.abandon()
+        end(sink)
+        modes |= {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+        assert os.umask(0) == 0
     finally:
         os.umask(before)
-    assert modes == dict.fromkeys(("a.db", "a.db-shm", "a.db-wal", "a.db.lock"), 0o600)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
-    assert sink.size == (tmp_path / "a.db").stat().st_size
+    assert len(modes) >= 5
+    assert set(modes.values()) == {0o600}
 
 
-def test_the_columns_people_search_are_indexed(page_of, tmp_path):
-    """started_at and the three numbers have an index each."""
-    save(tmp_path / "a.db", page_of(CALL))
-    names = {row["name"] for row in rows(tmp_path / "a.db", "SELECT name FROM sqlite_master WHERE type = 'index'")}
-    assert {
-        f"call_records_{column}" for column in ("started_at", "client_number", "agent_number", "did_number")
-    } <= names
+def test_a_killed_pull_is_gone_on_from(begun, batch_of, tmp_path):
+    """Header and entries come back in the order of their commits."""
+    kill(begun(Sink(tmp_path / NAME), 3, 1))
+    sink = Sink(tmp_path / NAME)
+    saved = sink.open(CLAIM)
+    assert (saved.header, saved.entries) == (b'{"pull":"pull"}', [entry(3), entry(1)])
+    sink.commit(batch_of(b'{"id":"2"}'), span(2), entry(2))
+    end(sink)
+    assert rows(tmp_path / NAME, "SELECT entry FROM servetel_windows ORDER BY seq") == [
+        ('{"n":3}',),
+        ('{"n":1}',),
+        ('{"n":2}',),
+    ]
+
+
+def test_a_killed_pull_into_a_database_in_place(begun, save, tmp_path):
+    """What was committed is in it, and the pull goes on from there."""
+    save(b'{"id":"9"}')
+    kill(begun(Sink(tmp_path / NAME), 3, claim=Claim("other", "scope")))
+    sink = Sink(tmp_path / NAME)
+    assert sink.open(Claim("other", "scope")).entries == [entry(3)]
+    end(sink)
+    assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("3",), ("9",)]
+
+
+def test_a_pull_of_another_is_given_too(begun, tmp_path):
+    """DEST.part belongs to another pull: its header comes back, so that the caller can say so."""
+    kill(begun(Sink(tmp_path / NAME), 3, claim=Claim("other", "scope")))
+    sink = Sink(tmp_path / NAME)
+    assert sink.open(CLAIM).header == b'{"pull":"other"}'
+    sink.abandon()
+    assert (tmp_path / f"{NAME}.part").exists()
+
+
+def test_begin_drops_what_is_in_a_part(begun, tmp_path):
+    """No call and no window of the other pull is left."""
+    kill(begun(Sink(tmp_path / NAME), 3, 2, claim=Claim("other", "scope")))
+    end(begun(Sink(tmp_path / NAME), 1))
+    assert rows(tmp_path / NAME, "SELECT id FROM call_records") == [("1",)]
+    assert rows(tmp_path / NAME, "SELECT pull, first FROM servetel_windows") == [("pull", "2024-05-01 00:00:00")]
+
+
+def test_begin_with_keep_forgets_the_journal_only(begun, tmp_path):
+    """Calls of an interrupted sync stay; its windows are journaled anew."""
+    kill(begun(Sink(tmp_path / NAME), 3))
+    sink = Sink(tmp_path / NAME)
+    sink.open(CLAIM)
+    sink.begin(b'{"new":1}', keep=True)
+    end(sink)
+    assert rows(tmp_path / NAME, "SELECT id FROM call_records") == [("3",)]
+    assert rows(tmp_path / NAME, "SELECT count(*) FROM servetel_windows") == [(0,)]
+
+
+def test_begin_in_place_keeps_the_calls(begun, save, tmp_path):
+    """A second pull of the same range begins a new journal; rows that it does not bring stay."""
+    save(b'{"id":"9"}')
+    end(begun(Sink(tmp_path / NAME), 3))
+    assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("3",), ("9",)]
+    assert rows(tmp_path / NAME, "SELECT entry FROM servetel_windows") == [('{"n":3}',)]
+
+
+def test_fresh_looks_at_nothing(begun, tmp_path):
+    """Even a part that is no database goes."""
+    (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
+    sink = Sink(tmp_path / NAME)
+    assert sink.open(CLAIM, fresh=True) is None
+    sink.begin(b"{}")
+    end(sink)
+    assert rows(tmp_path / NAME) == []
+
+
+def test_a_part_that_is_no_database_is_refused(tmp_path):
+    """It is left as it is."""
+    (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
+    with pytest.raises(ResumeMismatchError, match="cannot be gone on from"):
+        Sink(tmp_path / NAME).open(CLAIM)
+    assert names(tmp_path) == {f"{NAME}.part"}
+    assert (tmp_path / f"{NAME}.part").read_bytes() == b"junk" * 5_000
+
+
+def test_a_part_beside_a_database_is_refused(begun, save, tmp_path):
+    """Nobody can say which one is wanted."""
+    kill(begun(Sink(tmp_path / NAME), 3))
+    shutil.copy(tmp_path / f"{NAME}.part", tmp_path / NAME)
+    before = names(tmp_path)
+    with pytest.raises(ResumeMismatchError, match="Move one of the two away"):
+        Sink(tmp_path / NAME).open(CLAIM)
+    assert names(tmp_path) == before
+
+
+def test_killed_between_link_and_unlink(begun, tmp_path):
+    """One file has both names: the pull goes on under the right one."""
+    kill(begun(Sink(tmp_path / NAME), 3))
+    os.link(tmp_path / f"{NAME}.part", tmp_path / NAME)
+    sink = Sink(tmp_path / NAME)
+    assert sink.open(CLAIM).entries == [entry(3)]
+    end(sink)
+    assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}
+
+
+def test_a_name_that_was_taken_meanwhile(begun, tmp_path):
+    """It is not overwritten, and the part stays."""
+    sink = begun(Sink(tmp_path / NAME), 3)
+    (tmp_path / NAME).write_bytes(b"mine")
+    with pytest.raises(OutputError, match="has appeared meanwhile"):
+        sink.finish()
+    sink.abandon()
+    assert (tmp_path / NAME).read_bytes() == b"mine"
+    assert rows(tmp_path / f"{NAME}.part", "SELECT id FROM call_records") == [("3",)]
+
+
+def test_an_abandoned_pull_that_committed_nothing(begun, tmp_path):
+    """Nothing is left of it."""
+    begun(Sink(tmp_path / NAME)).abandon()
+    assert names(tmp_path) == set()
+
+
+def test_an_abandoned_pull_keeps_what_it_committed(begun, tmp_path):
+    """DEST.part, for the next run; no log and no lock."""
+    begun(Sink(tmp_path / NAME), 3).abandon()
+    assert names(tmp_path) == {f"{NAME}.part"}
+
+
+def test_a_window_within_another_is_replaced(begun, batch_of, tmp_path):
+    """Of a window and the parts that were journaled before it, only the window's entry stays."""
+    sink = begun(Sink(tmp_path / NAME), 1, 2, 3)
+    sink.commit(batch_of(b'{"id":"4"}'), Span(span(1).first, span(2).last), entry(12))
+    kill(sink)
+    sink = Sink(tmp_path / NAME)
+    assert sink.open(CLAIM).entries == [entry(3), entry(12)]
+    sink.abandon()
+
+
+def test_an_existing_database_is_kept_current(save, tmp_path):
+    """A call that is there takes its new values, a new one is added, and all others stay."""
+    save(b'{"id":"1","agent_name":"old"}', b'{"id":"2"}')
+    save(b'{"id":"1","agent_name":"new"}', b'{"id":"3"}')
+    found = rows(tmp_path / NAME, "SELECT id, agent_name FROM call_records ORDER BY id")
+    assert found == [("1", "new"), ("2", None), ("3", None)]
+
+
+def test_one_call_twice_in_a_window(save, tmp_path):
+    """The last one counts."""
+    save(b'{"id":"1","agent_name":"first"}', b'{"id":"1","agent_name":"last"}')
+    assert rows(tmp_path / NAME, "SELECT agent_name FROM call_records") == [("last",)]
+
+
+def test_windows_and_receipt_for_sync(begun, tmp_path):
+    """Entries of a scope by any pull, in order of time; the receipt that was saved last."""
+    end(begun(Sink(tmp_path / NAME), 3, claim=Claim("a", "scope")))
+    end(begun(Sink(tmp_path / NAME), 1, claim=Claim("b", "scope")))
+    end(begun(Sink(tmp_path / NAME), 2, claim=Claim("c", "another")))
+    sink = Sink(tmp_path / NAME)
+    sink.open(CLAIM)
+    assert sink.windows("scope") == [entry(1), entry(3)]
+    assert sink.load_receipt() == b'{"receipt":1}'
+    sink.abandon()
+
+
+def test_no_receipt_at_first(begun, tmp_path):
+    """There is none before a pull has ended."""
+    sink = begun(Sink(tmp_path / NAME), 3)
+    assert sink.load_receipt() is None
+    sink.abandon()
+
+
+def test_sql_in_a_name_is_text(save, tmp_path):
+    """Values are bound, never pasted."""
+    name = "x'); DROP TABLE call_records; --"
+    save(json.dumps({"id": "1", "agent_name": name}).encode())
+    assert rows(tmp_path / NAME, "SELECT agent_name FROM call_records") == [(name,)]
+
+
+def test_texts_that_databases_dislike_are_kept(save, tmp_path):
+    """NUL, escapes, line separators and signs of formulas are texts like others."""
+    text = "=1+1\0\x1b[31m\u2028'\"\U0001f600"
+    save(json.dumps({"id": "1", "agent_name": text}).encode())
+    assert rows(tmp_path / NAME, "SELECT agent_name FROM call_records") == [(text,)]
+
+
+def test_hostile_calls_are_all_written(batch_of, hostile, tmp_path):
+    """Texts and numbers that harm some reader: none of them keeps a window from being committed."""
+    sink = Sink(tmp_path / NAME)
+    sink.open(CLAIM)
+    sink.begin(b"{}")
+    sink.commit(hostile, span(1), entry(1))
+    end(sink)
+    found = rows(tmp_path / NAME, "SELECT id, agent_name, call_duration FROM call_records")
+    assert sorted(found) == sorted(
+        {record.id: (record.id, record.agent_name, record.call_duration) for record in hostile.records()}.values()
+    )
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):
     """Another kind of file is left as it is."""
-    (tmp_path / "a.db").write_bytes(b"not a database, but long enough to look like one\n" * 50)
-    before = (tmp_path / "a.db").read_bytes()
-    with pytest.raises(OutputError, match="no SQLite database"):
-        SqliteSink(tmp_path / "a.db").open()
-    assert (tmp_path / "a.db").read_bytes() == before
-    assert [path.name for path in tmp_path.iterdir()] == ["a.db"]
+    (tmp_path / NAME).write_bytes(b"junk" * 5_000)
+    with pytest.raises(OutputError, match=r"is no .* database"):
+        Sink(tmp_path / NAME).open(CLAIM)
+    assert (tmp_path / NAME).read_bytes() == b"junk" * 5_000
+    assert names(tmp_path) == {NAME}
 
 
 def test_another_table_of_that_name_is_refused(tmp_path):
     """A table with other columns belongs to another program, and is left as it is."""
-    with closing(sqlite3.connect(tmp_path / "a.db")) as database:
-        database.execute("CREATE TABLE call_records (id INTEGER)")
-        database.commit()
+    rows(tmp_path / NAME, "CREATE TABLE call_records (id INTEGER)")
     with pytest.raises(OutputError, match="other columns"):
-        SqliteSink(tmp_path / "a.db").open()
-    assert rows(tmp_path / "a.db", "SELECT sql FROM sqlite_master") == [
-        {"sql": "CREATE TABLE call_records (id INTEGER)"}
-    ]
+        Sink(tmp_path / NAME).open(CLAIM)
+    assert names(tmp_path) == {NAME}
 
 
-def test_other_tables_of_a_database_stay(page_of, tmp_path):
-    """A database with other tables gets one more."""
-    with closing(sqlite3.connect(tmp_path / "a.db")) as database:
-        database.execute("CREATE TABLE mine (a)")
-        database.execute("INSERT INTO mine VALUES (1)")
-        database.commit()
-    save(tmp_path / "a.db", page_of(CALL))
-    assert rows(tmp_path / "a.db", "SELECT * FROM mine") == [{"a": 1}]
+def test_other_tables_of_a_database_stay(save, tmp_path):
+    """A database with other tables gets more."""
+    rows(tmp_path / NAME, "CREATE TABLE mine AS SELECT 1 AS a")
+    save(CALL)
+    assert rows(tmp_path / NAME, "SELECT * FROM mine") == [(1,)]
 
 
-def test_links_and_directories_are_refused(tmp_path):
-    """A planted link is not followed, and a directory is no database."""
-    (tmp_path / "link.db").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "dir.db").mkdir()
-    for name in ("link.db", "dir.db"):
-        with pytest.raises(OutputError):
-            SqliteSink(tmp_path / name).open()
-    assert {path.name for path in tmp_path.iterdir()} == {"link.db", "dir.db"}
+@pytest.mark.parametrize("name", [NAME, f"{NAME}.part"])
+@pytest.mark.parametrize("there", [True, False])
+def test_links_are_refused(tmp_path, begun, name, there):
+    """A planted link is not followed, be it to a database or to nothing."""
+    (tmp_path / "elsewhere").mkdir()
+    if there:
+        end(begun(Sink(tmp_path / "elsewhere" / NAME), 3))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "elsewhere").iterdir()}
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere" / NAME)
+    with pytest.raises(OutputError):
+        Sink(tmp_path / NAME).open(CLAIM)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "elsewhere").iterdir()} == before
 
 
-def test_two_writers_on_one_database(tmp_path):
+def test_a_directory_is_refused(tmp_path):
+    """A directory is no database."""
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(OutputError, match="is no file"):
+        Sink(tmp_path / NAME).open(CLAIM)
+
+
+def test_a_receipt_that_has_no_place(tmp_path):
+    """It is known before an hour's work."""
+    (tmp_path / f"{NAME}.receipt.json").mkdir()
+    with pytest.raises(OutputError, match="directory"):
+        Sink(tmp_path / NAME).open(CLAIM)
+    assert names(tmp_path) == {f"{NAME}.receipt.json"}
+
+
+def test_two_writers_on_one_database(begun, tmp_path):
     """The second pull fails at once."""
-    first, second = SqliteSink(tmp_path / "a.db"), SqliteSink(tmp_path / "a.db")
-    first.open()
+    first = begun(Sink(tmp_path / NAME), 3)
     with pytest.raises(OutputLockedError):
-        second.open()
-    first.commit()
-    first.abandon()
+        Sink(tmp_path / NAME).open(CLAIM)
+    end(first)
+
+
+def test_an_abandoned_sink_can_be_abandoned_again(tmp_path):
+    """Letting go never raises, whatever was done before."""
+    sink = Sink(tmp_path / NAME)
+    sink.abandon()
+    sink.open(CLAIM)
+    sink.abandon()
+    sink.abandon()
+    assert names(tmp_path) == set()
+
+
+def test_a_call_becomes_a_typed_row(save, tmp_path):
+    """Numbers are numbers, moments carry their offset, and what is missing is NULL."""
+    save(CALL)
+    (row,) = rows(
+        tmp_path / NAME, "SELECT call_duration, charges, agent_name, extra, started_at, ended_at FROM call_records"
+    )
+    assert row == (54, 0, None, None, "2024-05-02T19:19:59+05:30", "2024-05-02T19:20:57+05:30")
+
+
+def test_nested_values_become_json(save, tmp_path):
+    """Lists and objects are JSON that SQLite can query, unknown keys are in extra, and a plain text stays one."""
+    save(
+        b'{"id":"1","circle":{"circle":"Delhi"},"missed_agents":[{"a":1}],"notes":"x","new_key":[1,18446744073709551616]}'
+    )
+    (row,) = rows(
+        tmp_path / NAME,
+        "SELECT json_extract(circle, '$.circle'), json_extract(missed_agents, '$[0].a'), notes, "
+        "json_type(extra, '$.new_key') FROM call_records",
+    )
+    assert row == ("Delhi", 1, "x", "array")
+
+
+def test_the_columns_people_search_are_indexed(save, tmp_path):
+    """started_at and the three numbers have an index each."""
+    save(CALL)
+    found = {name for (name,) in rows(tmp_path / NAME, "SELECT name FROM sqlite_master WHERE type = 'index'")}
+    assert found >= {f"call_records_{name}" for name in ("started_at", "client_number", "agent_number", "did_number")}
+
+
+def test_a_reader_sees_whole_windows(save, begun, tmp_path):
+    """A database that somebody has open is written, and they see each window once it is committed."""
+    save(b'{"id":"9"}')
+    with closing(sqlite3.connect(tmp_path / NAME)) as reader:
+        assert reader.execute("SELECT count(*) FROM call_records").fetchone() == (1,)
+        sink = begun(Sink(tmp_path / NAME), 1, 2)
+        assert reader.execute("SELECT count(*) FROM call_records").fetchone() == (3,)
+        end(sink)
+        assert reader.execute("SELECT count(*) FROM call_records").fetchone() == (3,)
+
+
+def test_a_part_that_somebody_reads_is_not_named(begun, tmp_path):
+    """Its log would be left behind: it is named by the next run, when they have closed it."""
+    sink = begun(Sink(tmp_path / NAME), 3)
+    with closing(sqlite3.connect(tmp_path / f"{NAME}.part")) as reader:
+        reader.execute("SELECT count(*) FROM call_records").fetchone()
+        sink._database.execute("PRAGMA busy_timeout = 10")
+        with pytest.raises(OutputLockedError):
+            sink.finish()
+        sink.abandon()
+    assert not (tmp_path / NAME).exists()
+    sink = Sink(tmp_path / NAME)
+    assert sink.open(CLAIM).entries == [entry(3)]
+    end(sink)
+    assert rows(tmp_path / NAME, "SELECT id FROM call_records") == [("3",)]
 
 
 def test_another_programs_transaction_locks_it(tmp_path, monkeypatch):
     """A database that another program is writing is locked, not broken."""
     monkeypatch.setattr("servetel_async.sinks.sqlite._PATIENCE", 0.01)
-    with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as database:
+    with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("BEGIN IMMEDIATE")
         with pytest.raises(OutputLockedError):
-            SqliteSink(tmp_path / "a.db").open()
+            Sink(tmp_path / NAME).open(CLAIM)
 
 
-def test_a_full_disk_is_an_output_error(page_of, tmp_path):
-    """SQLite finds no room: the error says so, and the table is as it was."""
-    save(tmp_path / "a.db", page_of(b'{"id":"1"}'))
-    sink = SqliteSink(tmp_path / "a.db")
-    sink.open()
-    sink._database.execute("PRAGMA max_page_count = 8")
+def test_a_full_disk_is_an_output_error(save, begun, batch_of, tmp_path):
+    """SQLite finds no room: the error says so, and neither the window's calls nor its entry are there."""
+    save(b'{"id":"9"}')
+    sink = begun(Sink(tmp_path / NAME))
+    (pages,) = sink._database.execute("PRAGMA page_count").fetchone()
+    sink._database.execute(f"PRAGMA max_page_count = {pages}")
+    many = batch_of(*(b'{"id":"x%d","notes":"%s"}' % (index, b"n" * 9_000) for index in range(50)))
     with pytest.raises(OutputError, match="disk is full"):
-        sink.write(page_of(*(b'{"id":"x%d","notes":"%s"}' % (index, b"n" * 9_000) for index in range(50))))
+        sink.commit(many, span(1), entry(1))
     sink.abandon()
-    assert len(rows(tmp_path / "a.db")) == 1
+    assert rows(tmp_path / NAME, "SELECT id FROM call_records") == [("9",)]
+    assert rows(tmp_path / NAME, "SELECT count(*) FROM servetel_windows") == [(0,)]
 
 
-def test_a_log_that_cannot_be_folded_in_is_told(page_of, tmp_path):
-    """The disk takes no more after COMMIT: the error says that the output is complete, with its -wal beside it."""
+@contextmanager
+def full(sink):
+    """Let no file grow from when SQLite is told to fold its log."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    sink = SqliteSink(tmp_path / "a.db")
-    sink.open()
-    sink.write(page_of(CALL))
 
-    def fill(statement):
-        if "wal_checkpoint" in statement:
+    def trace(statement):
+        if "wal_checkpoint" in statement or "journal_mode = DELETE" in statement:
             resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
 
-    sink._database.set_trace_callback(fill)
+    sink._database.set_trace_callback(trace)
     try:
-        with pytest.raises(OutputError, match="written and complete, but only together"):
-            sink.commit()
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_log_that_cannot_be_folded_in_is_told(save, begun, tmp_path):
+    """The disk takes no more: the error says that a database in place is written, with its -wal beside it."""
+    save(b'{"id":"9"}')
+    sink = begun(Sink(tmp_path / NAME), 1)
+    with full(sink), pytest.raises(OutputError, match="is written, but only together"):
+        sink.finish()
     sink.abandon()
-    assert {path.name for path in tmp_path.iterdir()} >= {"a.db", "a.db-wal"}
-    assert len(rows(tmp_path / "a.db")) == 1
+    assert (tmp_path / f"{NAME}-wal").exists()
+    assert len(rows(tmp_path / NAME)) == 2
+
+
+def test_a_new_database_that_cannot_be_folded_gets_no_name(begun, tmp_path):
+    """It would not be whole without its log; the next run names it."""
+    sink = begun(Sink(tmp_path / NAME), 1)
+    with full(sink), pytest.raises(OutputError, match="cannot be written"):
+        sink.finish()
+    sink.abandon()
+    assert not (tmp_path / NAME).exists()
+    assert rows(tmp_path / f"{NAME}.part", "SELECT id FROM call_records") == [("1",)]

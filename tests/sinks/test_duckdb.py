@@ -1,0 +1,568 @@
+"""DuckDB: a window and its journal entry in one transaction; a new database gets its name in the end, whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+import traceback
+from contextlib import closing
+from datetime import UTC, datetime
+
+import pytest
+
+from servetel_async import ConfigurationError, OutputError, OutputLockedError, ResumeMismatchError
+from servetel_async.sinks import libraries
+from servetel_async.sinks.columns import COLUMNS
+from servetel_async.sinks.duckdb import DuckdbSink
+from servetel_async.sinks.sink import Claim, Span
+
+duckdb = pytest.importorskip("duckdb")
+
+CLAIM = Claim("pull", "scope")
+CALL = (
+    b'{"id":"1","date":"2024-05-02","time":"19:19:59","end_stamp":"2024-05-02 19:20:57","call_duration":54,'
+    b'"charges":0.5,"support_api_call":1,"agent_ring_time":7}'
+)
+NAME = "a.duckdb"
+Sink = DuckdbSink
+
+
+def rows(target, sql="SELECT * FROM call_records ORDER BY id"):
+    with closing(duckdb.connect(str(target))) as database:
+        database.execute("SET TimeZone = 'UTC'")
+        return database.execute(sql).fetchall()
+
+
+def span(number):
+    return Span(f"2024-05-{number:02} 00:00:00", f"2024-05-{number:02} 23:59:59")
+
+
+def entry(number):
+    return b'{"n":%d}' % number
+
+
+def names(directory):
+    return {path.name for path in directory.iterdir()}
+
+
+def end(sink):
+    sink.finish()
+    sink.save_receipt(b'{"receipt":1}')
+    sink.abandon()
+    return sink
+
+
+def kill(sink):
+    """Let go of what a dead process lets go of, and of nothing else."""
+    sink._is_new = False
+    sink.abandon()
+
+
+@pytest.fixture
+def begun(batch_of):
+    """Open a sink, begin, and commit a window for each number, of the one call of that id."""
+
+    def start(sink, *numbers, claim=CLAIM):
+        sink.open(claim)
+        sink.begin(b'{"pull":"%s"}' % claim.pull.encode())
+        for number in numbers:
+            sink.commit(batch_of(b'{"id":"%d"}' % number), span(number), entry(number))
+        return sink
+
+    return start
+
+
+@pytest.fixture
+def save(batch_of, tmp_path):
+    """Write one window of calls into the database, to the end."""
+
+    def run(*lines):
+        sink = Sink(tmp_path / NAME)
+        sink.open(CLAIM)
+        sink.begin(b"{}")
+        sink.commit(batch_of(*lines), span(1), entry(1))
+        return end(sink)
+
+    return run
+
+
+def test_a_pull_from_beginning_to_end(begun, tmp_path):
+    """One file that holds everything, its receipt, and nothing else."""
+    sink = end(begun(Sink(tmp_path / NAME), 3, 2, 1))
+    assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}
+    assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("1",), ("2",), ("3",)]
+    assert (tmp_path / f"{NAME}.receipt.json").read_bytes() == b'{"receipt":1}'
+    assert sink.sha256 is None
+
+
+def test_a_new_database_bears_its_name_in_the_end(begun, tmp_path):
+    """Until then it is DEST.part: nobody takes it for whole."""
+    sink = begun(Sink(tmp_path / NAME), 3)
+    assert not (tmp_path / NAME).exists()
+    sink.finish()
+    assert rows(tmp_path / NAME, "SELECT id FROM call_records") == [("3",)]
+    assert not (tmp_path / f"{NAME}.part").exists()
+    sink.abandon()
+
+
+def test_size_is_that_of_the_file(begun, tmp_path):
+    """Known after finish."""
+    sink = begun(Sink(tmp_path / NAME), 3)
+    sink.finish()
+    assert sink.size == (tmp_path / NAME).stat().st_size
+    sink.abandon()
+
+
+def test_every_file_is_private(begun, tmp_path):
+    """Database, log, lock and receipt are 0600 from their first moment, whatever the umask."""
+    before = os.umask(0)
+    try:
+        sink = begun(Sink(tmp_path / NAME), 3, 2)
+        modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+        end(sink)
+        modes |= {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
+        assert os.umask(0) == 0
+    finally:
+        os.umask(before)
+    assert len(modes) >= 5
+    assert set(modes.values()) == {0o600}
+
+
+def test_a_killed_pull_is_gone_on_from(begun, batch_of, tmp_path):
+    """Header and entries come back in the order of their commits."""
+    kill(begun(Sink(tmp_path / NAME), 3, 1))
+    sink = Sink(tmp_path / NAME)
+    saved = sink.open(CLAIM)
+    assert (saved.header, saved.entries) == (b'{"pull":"pull"}', [entry(3), entry(1)])
+    sink.commit(batch_of(b'{"id":"2"}'), span(2), entry(2))
+    end(sink)
+    assert rows(tmp_path / NAME, "SELECT entry FROM servetel_windows ORDER BY seq") == [
+        ('{"n":3}',),
+        ('{"n":1}',),
+        ('{"n":2}',),
+    ]
+
+
+def test_a_killed_pull_into_a_database_in_place(begun, save, tmp_path):
+    """What was committed is in it, and the pull goes on from there."""
+    save(b'{"id":"9"}')
+    kill(begun(Sink(tmp_path / NAME), 3, claim=Claim("other", "scope")))
+    sink = Sink(tmp_path / NAME)
+    assert sink.open(Claim("other", "scope")).entries == [entry(3)]
+    end(sink)
+    assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("3",), ("9",)]
+
+
+def test_a_pull_of_another_is_given_too(begun, tmp_path):
+    """DEST.part belongs to another pull: its header comes back, so that the caller can say so."""
+    kill(begun(Sink(tmp_path / NAME), 3, claim=Claim("other", "scope")))
+    sink = Sink(tmp_path / NAME)
+    assert sink.open(CLAIM).header == b'{"pull":"other"}'
+    sink.abandon()
+    assert (tmp_path / f"{NAME}.part").exists()
+
+
+def test_begin_drops_what_is_in_a_part(begun, tmp_path):
+    """No call and no window of the other pull is left."""
+    kill(begun(Sink(tmp_path / NAME), 3, 2, claim=Claim("other", "scope")))
+    end(begun(Sink(tmp_path / NAME), 1))
+    assert rows(tmp_path / NAME, "SELECT id FROM call_records") == [("1",)]
+    assert rows(tmp_path / NAME, "SELECT pull, first FROM servetel_windows") == [("pull", "2024-05-01 00:00:00")]
+
+
+def test_begin_with_keep_forgets_the_journal_only(begun, tmp_path):
+    """Calls of an interrupted sync stay; its windows are journaled anew."""
+    kill(begun(Sink(tmp_path / NAME), 3))
+    sink = Sink(tmp_path / NAME)
+    sink.open(CLAIM)
+    sink.begin(b'{"new":1}', keep=True)
+    end(sink)
+    assert rows(tmp_path / NAME, "SELECT id FROM call_records") == [("3",)]
+    assert rows(tmp_path / NAME, "SELECT count(*) FROM servetel_windows") == [(0,)]
+
+
+def test_begin_in_place_keeps_the_calls(begun, save, tmp_path):
+    """A second pull of the same range begins a new journal; rows that it does not bring stay."""
+    save(b'{"id":"9"}')
+    end(begun(Sink(tmp_path / NAME), 3))
+    assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("3",), ("9",)]
+    assert rows(tmp_path / NAME, "SELECT entry FROM servetel_windows") == [('{"n":3}',)]
+
+
+def test_fresh_looks_at_nothing(begun, tmp_path):
+    """Even a part that is no database goes."""
+    (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
+    sink = Sink(tmp_path / NAME)
+    assert sink.open(CLAIM, fresh=True) is None
+    sink.begin(b"{}")
+    end(sink)
+    assert rows(tmp_path / NAME) == []
+
+
+def test_a_part_that_is_no_database_is_refused(tmp_path):
+    """It is left as it is."""
+    (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
+    with pytest.raises(ResumeMismatchError, match="cannot be gone on from"):
+        Sink(tmp_path / NAME).open(CLAIM)
+    assert names(tmp_path) == {f"{NAME}.part"}
+    assert (tmp_path / f"{NAME}.part").read_bytes() == b"junk" * 5_000
+
+
+def test_a_part_beside_a_database_is_refused(begun, save, tmp_path):
+    """Nobody can say which one is wanted."""
+    kill(begun(Sink(tmp_path / NAME), 3))
+    shutil.copy(tmp_path / f"{NAME}.part", tmp_path / NAME)
+    before = names(tmp_path)
+    with pytest.raises(ResumeMismatchError, match="Move one of the two away"):
+        Sink(tmp_path / NAME).open(CLAIM)
+    assert names(tmp_path) == before
+
+
+def test_killed_between_link_and_unlink(begun, tmp_path):
+    """One file has both names: the pull goes on under the right one."""
+    kill(begun(Sink(tmp_path / NAME), 3))
+    os.link(tmp_path / f"{NAME}.part", tmp_path / NAME)
+    sink = Sink(tmp_path / NAME)
+    assert sink.open(CLAIM).entries == [entry(3)]
+    end(sink)
+    assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}
+
+
+def test_a_name_that_was_taken_meanwhile(begun, tmp_path):
+    """It is not overwritten, and the part stays."""
+    sink = begun(Sink(tmp_path / NAME), 3)
+    (tmp_path / NAME).write_bytes(b"mine")
+    with pytest.raises(OutputError, match="has appeared meanwhile"):
+        sink.finish()
+    sink.abandon()
+    assert (tmp_path / NAME).read_bytes() == b"mine"
+    assert rows(tmp_path / f"{NAME}.part", "SELECT id FROM call_records") == [("3",)]
+
+
+def test_an_abandoned_pull_that_committed_nothing(begun, tmp_path):
+    """Nothing is left of it."""
+    begun(Sink(tmp_path / NAME)).abandon()
+    assert names(tmp_path) == set()
+
+
+def test_an_abandoned_pull_keeps_what_it_committed(begun, tmp_path):
+    """DEST.part, for the next run; no log and no lock."""
+    begun(Sink(tmp_path / NAME), 3).abandon()
+    assert names(tmp_path) == {f"{NAME}.part"}
+
+
+def test_a_window_within_another_is_replaced(begun, batch_of, tmp_path):
+    """Of a window and the parts that were journaled before it, only the window's entry stays."""
+    sink = begun(Sink(tmp_path / NAME), 1, 2, 3)
+    sink.commit(batch_of(b'{"id":"4"}'), Span(span(1).first, span(2).last), entry(12))
+    kill(sink)
+    sink = Sink(tmp_path / NAME)
+    assert sink.open(CLAIM).entries == [entry(3), entry(12)]
+    sink.abandon()
+
+
+def test_an_existing_database_is_kept_current(save, tmp_path):
+    """A call that is there takes its new values, a new one is added, and all others stay."""
+    save(b'{"id":"1","agent_name":"old"}', b'{"id":"2"}')
+    save(b'{"id":"1","agent_name":"new"}', b'{"id":"3"}')
+    found = rows(tmp_path / NAME, "SELECT id, agent_name FROM call_records ORDER BY id")
+    assert found == [("1", "new"), ("2", None), ("3", None)]
+
+
+def test_one_call_twice_in_a_window(save, tmp_path):
+    """The last one counts."""
+    save(b'{"id":"1","agent_name":"first"}', b'{"id":"1","agent_name":"last"}')
+    assert rows(tmp_path / NAME, "SELECT agent_name FROM call_records") == [("last",)]
+
+
+def test_windows_and_receipt_for_sync(begun, tmp_path):
+    """Entries of a scope by any pull, in order of time; the receipt that was saved last."""
+    end(begun(Sink(tmp_path / NAME), 3, claim=Claim("a", "scope")))
+    end(begun(Sink(tmp_path / NAME), 1, claim=Claim("b", "scope")))
+    end(begun(Sink(tmp_path / NAME), 2, claim=Claim("c", "another")))
+    sink = Sink(tmp_path / NAME)
+    sink.open(CLAIM)
+    assert sink.windows("scope") == [entry(1), entry(3)]
+    assert sink.load_receipt() == b'{"receipt":1}'
+    sink.abandon()
+
+
+def test_no_receipt_at_first(begun, tmp_path):
+    """There is none before a pull has ended."""
+    sink = begun(Sink(tmp_path / NAME), 3)
+    assert sink.load_receipt() is None
+    sink.abandon()
+
+
+def test_sql_in_a_name_is_text(save, tmp_path):
+    """Values are bound, never pasted."""
+    name = "x'); DROP TABLE call_records; --"
+    save(json.dumps({"id": "1", "agent_name": name}).encode())
+    assert rows(tmp_path / NAME, "SELECT agent_name FROM call_records") == [(name,)]
+
+
+def test_texts_that_databases_dislike_are_kept(save, tmp_path):
+    """NUL, escapes, line separators and signs of formulas are texts like others."""
+    text = "=1+1\0\x1b[31m\u2028'\"\U0001f600"
+    save(json.dumps({"id": "1", "agent_name": text}).encode())
+    assert rows(tmp_path / NAME, "SELECT agent_name FROM call_records") == [(text,)]
+
+
+def test_hostile_calls_are_all_written(batch_of, hostile, tmp_path):
+    """Texts and numbers that harm some reader: none of them keeps a window from being committed."""
+    sink = Sink(tmp_path / NAME)
+    sink.open(CLAIM)
+    sink.begin(b"{}")
+    sink.commit(hostile, span(1), entry(1))
+    end(sink)
+    found = rows(tmp_path / NAME, "SELECT id, agent_name, call_duration FROM call_records")
+    assert sorted(found) == sorted(
+        {record.id: (record.id, record.agent_name, record.call_duration) for record in hostile.records()}.values()
+    )
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path):
+    """Another kind of file is left as it is."""
+    (tmp_path / NAME).write_bytes(b"junk" * 5_000)
+    with pytest.raises(OutputError, match=r"is no .* database"):
+        Sink(tmp_path / NAME).open(CLAIM)
+    assert (tmp_path / NAME).read_bytes() == b"junk" * 5_000
+    assert names(tmp_path) == {NAME}
+
+
+def test_another_table_of_that_name_is_refused(tmp_path):
+    """A table with other columns belongs to another program, and is left as it is."""
+    rows(tmp_path / NAME, "CREATE TABLE call_records (id INTEGER)")
+    with pytest.raises(OutputError, match="other columns"):
+        Sink(tmp_path / NAME).open(CLAIM)
+    assert names(tmp_path) == {NAME}
+
+
+def test_other_tables_of_a_database_stay(save, tmp_path):
+    """A database with other tables gets more."""
+    rows(tmp_path / NAME, "CREATE TABLE mine AS SELECT 1 AS a")
+    save(CALL)
+    assert rows(tmp_path / NAME, "SELECT * FROM mine") == [(1,)]
+
+
+@pytest.mark.parametrize("name", [NAME, f"{NAME}.part"])
+@pytest.mark.parametrize("there", [True, False])
+def test_links_are_refused(tmp_path, begun, name, there):
+    """A planted link is not followed, be it to a database or to nothing."""
+    (tmp_path / "elsewhere").mkdir()
+    if there:
+        end(begun(Sink(tmp_path / "elsewhere" / NAME), 3))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "elsewhere").iterdir()}
+    (tmp_path / name).symlink_to(tmp_path / "elsewhere" / NAME)
+    with pytest.raises(OutputError):
+        Sink(tmp_path / NAME).open(CLAIM)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "elsewhere").iterdir()} == before
+
+
+def test_a_directory_is_refused(tmp_path):
+    """A directory is no database."""
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(OutputError, match="is no file"):
+        Sink(tmp_path / NAME).open(CLAIM)
+
+
+def test_a_receipt_that_has_no_place(tmp_path):
+    """It is known before an hour's work."""
+    (tmp_path / f"{NAME}.receipt.json").mkdir()
+    with pytest.raises(OutputError, match="directory"):
+        Sink(tmp_path / NAME).open(CLAIM)
+    assert names(tmp_path) == {f"{NAME}.receipt.json"}
+
+
+def test_two_writers_on_one_database(begun, tmp_path):
+    """The second pull fails at once."""
+    first = begun(Sink(tmp_path / NAME), 3)
+    with pytest.raises(OutputLockedError):
+        Sink(tmp_path / NAME).open(CLAIM)
+    end(first)
+
+
+def test_an_abandoned_sink_can_be_abandoned_again(tmp_path):
+    """Letting go never raises, whatever was done before."""
+    sink = Sink(tmp_path / NAME)
+    sink.abandon()
+    sink.open(CLAIM)
+    sink.abandon()
+    sink.abandon()
+    assert names(tmp_path) == set()
+
+
+def test_a_call_becomes_a_typed_row(save, tmp_path):
+    """Numbers are numbers, moments are moments, and what is missing is NULL."""
+    save(CALL)
+    (row,) = rows(
+        tmp_path / NAME,
+        "SELECT started_at, ended_at, call_duration, charges, support_api_call, agent_ring_time, agent_name, extra "
+        "FROM call_records",
+    )
+    started, ended = datetime(2024, 5, 2, 13, 49, 59, tzinfo=UTC), datetime(2024, 5, 2, 13, 50, 57, tzinfo=UTC)
+    assert row == (started, ended, 54, 0.5, True, "7", None, None)
+
+
+def test_json_can_be_queried(save, tmp_path):
+    """DuckDB's own functions read what is nested."""
+    save(b'{"id":"1","circle":{"circle":"Delhi"},"missed_agents":[{"a":1}]}')
+    found = rows(
+        tmp_path / NAME, "SELECT circle ->> '$.circle', json_extract(missed_agents, '$[0].a') FROM call_records"
+    )
+    assert found == [("Delhi", "1")]
+
+
+def test_every_value_of_realistic_calls(batch_of, realistic, expected, tmp_path):
+    """250 calls in every odd form of the field: each column holds what the server's JSON says."""
+    sink = Sink(tmp_path / NAME)
+    sink.open(CLAIM)
+    sink.begin(b"{}")
+    sink.commit(realistic, span(1), entry(1))
+    end(sink)
+    lines = {str(json.loads(line)["id"]): line for line in realistic.lines}
+    found = rows(tmp_path / NAME, f"SELECT {', '.join(column.name for column in COLUMNS)} FROM call_records")
+    assert {row[0] for row in found} == set(lines)
+    for row in found:
+        for column, value in zip(COLUMNS, row, strict=True):
+            wanted = expected(lines[row[0]], column.name)
+            if column.converter is not None and column.name not in ("started_at", "ended_at"):
+                value = value if isinstance(wanted, str) or value is None else json.loads(value)
+            if column.name == "agent_ring_time" and wanted is not None:
+                wanted = str(wanted)
+            if column.name == "circle" and value is not None:
+                wanted = {"operator": None, "circle": None} | wanted
+            assert value == wanted, column.name
+
+
+def test_many_windows_bring_the_log_into_the_file(begun, batch_of, tmp_path):
+    """DuckDB removes its log and makes it anew meanwhile: it is private each time, whatever the umask."""
+    before = os.umask(0)
+    try:
+        sink = begun(Sink(tmp_path / NAME))
+        sink._database.execute("SET wal_autocheckpoint = '10KB'")
+        sizes = []
+        for number in range(1, 29):
+            many = (b'{"id":"%d-%d","agent_name":"%s"}' % (number, row, b"n" * 90) for row in range(40))
+            sink.commit(batch_of(*many), span(number), entry(number))
+            log = tmp_path / f"{NAME}.part.wal"
+            sizes.append(log.exists() and log.stat().st_size)
+            assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+        assert not all(sizes)
+        end(sink)
+    finally:
+        os.umask(before)
+    assert rows(tmp_path / NAME, "SELECT count(*) FROM call_records") == [(28 * 40,)]
+
+
+def test_the_process_keeps_its_mask(begun, tmp_path, monkeypatch):
+    """A mask is one for all threads: files that others make meanwhile are theirs."""
+    asked = []
+    monkeypatch.setattr(os, "umask", asked.append)
+    end(begun(Sink(tmp_path / NAME), 1))
+    assert asked == []
+
+
+def test_a_planted_log_is_refused(save, tmp_path):
+    """DuckDB would append calls to whatever the link leads to."""
+    save(CALL)
+    (tmp_path / f"{NAME}.wal").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="symbolic link"):
+        Sink(tmp_path / NAME).open(CLAIM)
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_a_run_left_that_was_killed_while_it_made_the_file(begun, tmp_path):
+    """The directory in which it was made goes."""
+    (tmp_path / f"{NAME}.part.new").mkdir()
+    (tmp_path / f"{NAME}.part.new" / "database").write_bytes(b"")
+    end(begun(Sink(tmp_path / NAME), 1))
+    assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}
+
+
+def test_another_program_that_has_it_open_locks_it(save, tmp_path):
+    """DuckDB lets one process in: it is locked, not broken."""
+    save(CALL)
+    code = f"import duckdb; c = duckdb.connect({str(tmp_path / NAME)!r}); print('open', flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"open\n"
+        with pytest.raises(OutputLockedError, match="Another program has it open"):
+            Sink(tmp_path / NAME).open(CLAIM)
+        other.communicate(b"\n")
+
+
+def test_a_connection_of_this_process_locks_it(save, tmp_path):
+    """DuckDB lets no second one in with other settings."""
+    save(CALL)
+    with closing(duckdb.connect(str(tmp_path / NAME))), pytest.raises(OutputLockedError):
+        Sink(tmp_path / NAME).open(CLAIM)
+
+
+def test_two_sinks_in_two_threads(batch_of, tmp_path):
+    """Neither knows of the other."""
+    targets = [tmp_path / f"{number}.duckdb" for number in range(2)]
+    failures = []
+
+    def work(target):
+        try:
+            sink = Sink(target)
+            sink.open(CLAIM)
+            sink.begin(b"{}")
+            for number in range(1, 6):
+                sink.commit(batch_of(b'{"id":"%d"}' % number), span(number), entry(number))
+            end(sink)
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(target,)) for target in targets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert [rows(target, "SELECT count(*) FROM call_records") for target in targets] == [[(5,)], [(5,)]]
+
+
+def test_a_window_that_fails_is_not_there(begun, batch_of, tmp_path):
+    """Neither its calls nor its entry; and what DuckDB says of a value is not repeated, not even as the cause."""
+    sink = begun(Sink(tmp_path / NAME), 3)
+    sink._run("CREATE UNIQUE INDEX mine ON call_records (client_number)")
+    number = "+919812345678"
+    calls = (b'{"id":"%d","client_number":"%s"}' % (index, number.encode()) for index in (7, 8))
+    with pytest.raises(OutputError) as caught:
+        sink.commit(batch_of(*calls), span(1), entry(1))
+    assert number not in "".join(traceback.format_exception(caught.value))
+    kill(sink)
+    sink = Sink(tmp_path / NAME)
+    assert sink.open(CLAIM).entries == [entry(3)]
+    assert sink._run("SELECT id FROM call_records") == [("3",)]
+    sink.abandon()
+
+
+def test_a_disk_that_is_full_while_the_log_is_brought_in(begun, tmp_path):
+    """A new database gets no name then: it would not be whole."""
+    resource = pytest.importorskip("resource")
+    sink = begun(Sink(tmp_path / NAME), 3)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(OutputError, match="cannot be written"):
+            sink.finish()
+        sink.abandon()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / NAME).exists()
+    assert rows(tmp_path / f"{NAME}.part", "SELECT id FROM call_records") == [("3",)]
+
+
+def test_without_the_library(monkeypatch, tmp_path):
+    """It says which extra to install, when the sink is made."""
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(ConfigurationError) as caught:
+        Sink(tmp_path / NAME)
+    assert str(caught.value) == str(libraries.missing("duckdb", "duckdb"))
