@@ -79,6 +79,7 @@ def width_for(size: int, concurrency: int) -> int:
 def pieces_for(window: Window, count: int, size: int) -> int:
     """Into how many pieces a window is to be cut that has so many calls; 1 to read it as it is."""
     pages = max(1, min(PAGES, MOST_CALLS // size))
-    if count <= pages * size * (MOST_PAGES // PAGES) or window.seconds <= 1:
+    most = max(pages * size, min(pages * size * MOST_PAGES // PAGES, MOST_CALLS + MOST_CALLS // 5))
+    if count <= most or window.seconds <= 1:
         return 1
     return -(-count // (pages * size))

@@ -37,6 +37,8 @@ _CONFIG = {
     "temp_directory": "",  # calls are spilt into no file that others could read
 }
 _TYPES = {"INTEGER": "BIGINT", "NUMERIC": "DOUBLE", "TEXT": "VARCHAR"}
+#: What DuckDB says of a file that is none of its own, or cut off, or damaged.
+_FOREIGN = ("not a valid DuckDB database", "checksum", "Corrupt", "Could not read enough bytes", "version number")
 #: Rows of one statement.
 _ROWS = 2000
 
@@ -191,8 +193,10 @@ class DuckdbSink(EmbeddedDatabase):
         # Two connections of one process share the file, and must agree on all settings.
         if "set lock" in said or isinstance(error, library.ConnectionException):
             what = "locked"
-        elif "not a valid DuckDB database" in said or "checksum" in said or "Corrupt" in said:
+        elif any(sign in said for sign in _FOREIGN):
             what = "foreign"
+        elif "Permission denied" in said or "Read-only" in said:
+            what = "refused"
         elif "No space left" in said or "File too large" in said or "quota" in said.lower():
             what = "full"
         elif isinstance(error, library.OutOfMemoryException):
@@ -224,7 +228,7 @@ class DuckdbSink(EmbeddedDatabase):
             )
         return OutputError(
             f"{self.name} cannot be written",
-            why=str(error),
+            why="the system does not let us" if what == "refused" else str(error),
             fix="check the directory, its permissions and the free space, or give another destination",
         )
 

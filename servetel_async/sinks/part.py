@@ -41,10 +41,14 @@ from servetel_async.sinks.ndjson import LinesEncoder
 from servetel_async.sinks.sink import Batch, Saved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from servetel_async.sinks.sink import Claim, Encoder, Span
+
+
+#: Lines that are written at a time.
+_LINES = 500
 
 
 class _Segment(NamedTuple):
@@ -174,11 +178,11 @@ class FileSink:
             )
         assert self._journal is not None  # noqa: S101 - for the type checker: a pull has begun
         assert self._descriptor is not None  # noqa: S101 - and nothing is done yet
-        data = b"".join([line + b"\n" for line in batch.lines])
-        if self._encoder is not None:
-            data = zlib.compress(data, 1)
+        crc = 0
         try:
-            write_all(self._descriptor, data)
+            for piece in self._packed(batch.lines):
+                write_all(self._descriptor, piece)
+                crc = zlib.crc32(piece, crc)
             os.fsync(self._descriptor)
             self._journal.append(
                 Line(
@@ -187,13 +191,22 @@ class FileSink:
                     first=span.first,
                     last=span.last,
                     end=os.lseek(self._descriptor, 0, os.SEEK_CUR),
-                    crc=zlib.crc32(data),
+                    crc=crc,
                     zone=name_zone(batch.zone),
                 )
             )
         except OSError as error:
             raise output_error(self.name, error) from error
         self._is_new = False
+
+    def _packed(self, lines: Sequence[bytes]) -> Iterator[bytes]:
+        """A window's lines as they go to the part, piece by piece, so that it is never in memory twice."""
+        packer = None if self._encoder is None else zlib.compressobj(1)
+        for start in range(0, len(lines), _LINES):
+            piece = b"".join([line + b"\n" for line in lines[start : start + _LINES]])
+            yield piece if packer is None else packer.compress(piece)
+        if packer is not None:
+            yield packer.flush()
 
     def finish(self) -> None:
         """Make the output of the part, and give it its name."""

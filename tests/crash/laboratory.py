@@ -233,6 +233,8 @@ class Laboratory:
         again = self.asked() & before
         check(again_all or len(again) <= IN_FLIGHT, f"{len(again)} windows were read again")
         self.check_end(destination)
+        shutil.rmtree(destination.parent)  # hundreds of them come; what is wrong stays to be looked at
+        self.log(destination).unlink(missing_ok=True)
 
 
 def beside(destination: Path, ending: str) -> Path:
