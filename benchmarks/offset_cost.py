@@ -28,19 +28,21 @@ COST = 0.01
 async def measure(calls: int) -> tuple[float, float]:
     """Seconds of a pull and of a walk."""
     dataset = Dataset.month("2024-05", calls=calls)
-    async with Emulator(dataset, offset_cost=COST) as api:
-        async with ServetelClient(api.token, base_url=api.base_url, rate=None) as client:
-            with tempfile.TemporaryDirectory() as directory:
-                begun = time.perf_counter()
-                receipt = await client.pull(Path(directory) / "may.ndjson", query=MAY)
-                pulled = time.perf_counter() - begun
-                assert receipt.complete
+    async with (
+        Emulator(dataset, offset_cost=COST) as api,
+        ServetelClient(api.token, base_url=api.base_url, rate=None) as client,
+    ):
+        with tempfile.TemporaryDirectory() as directory:
             begun = time.perf_counter()
-            count = 0
-            async for page in client.calls(query=MAY).pages():
-                count += len(page)
-            assert count == calls
-            return pulled, time.perf_counter() - begun
+            receipt = await client.pull(Path(directory) / "may.ndjson", query=MAY)
+            pulled = time.perf_counter() - begun
+            assert receipt.complete
+        begun = time.perf_counter()
+        count = 0
+        async for page in client.calls(query=MAY).pages():
+            count += len(page)
+        assert count == calls
+        return pulled, time.perf_counter() - begun
 
 
 def slope(points: list[tuple[int, float]]) -> float:
