@@ -18,7 +18,7 @@ import msgspec
 
 from servetel_async.errors import OutputError, OutputLockedError
 from servetel_async.protocol.clock import IST, zone_named
-from servetel_async.sinks.columns import COLUMNS, MOMENTS, moments_of
+from servetel_async.sinks.columns import COLUMNS, MOMENTS, PIECE_BYTES, flat_records, moments_of, pieces_of
 from servetel_async.sinks.embedded import TABLE, EmbeddedDatabase
 from servetel_async.sinks.files import create_private, put_in_place, remove
 from servetel_async.sinks.libraries import missing
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from servetel_async.protocol.records import CallRecord
     from servetel_async.sinks.columns import Column
+    from servetel_async.sinks.sink import Batch
 
 #: What a new file is made in, beside the part.
 _NEST = ".new"
@@ -40,7 +41,7 @@ _TYPES = {"INTEGER": "BIGINT", "NUMERIC": "DOUBLE", "TEXT": "VARCHAR"}
 #: What DuckDB says of a file that is none of its own, or cut off, or damaged.
 _FOREIGN = ("not a valid DuckDB database", "checksum", "Corrupt", "Could not read enough bytes", "version number")
 #: Rows of one statement.
-_ROWS = 2000
+_ROWS = 2048
 
 
 def _type(column: Column) -> str:
@@ -68,6 +69,9 @@ _NAMES = ", ".join(f'"{column.name}"' for column in COLUMNS)
 _GIVEN = ", ".join(_given(column, kind) for column, kind in _PAIRS)
 # Every name below stands in this package; no text of a caller or a server becomes SQL.
 _UPSERT = f"INSERT OR REPLACE INTO {TABLE} ({_NAMES}) SELECT {_GIVEN} FROM (SELECT from_json(?, '{_SHAPE}') AS columns)"  # noqa: S608
+# Where pyarrow is installed, its tables take half the time of the JSON.
+_TABLE = "servetel_table"
+_UPSERT_TABLE = f"INSERT OR REPLACE INTO {TABLE} ({_NAMES}) SELECT {_NAMES} FROM {_TABLE}"  # noqa: S608
 _encode = msgspec.json.Encoder().encode
 
 
@@ -92,6 +96,10 @@ class DuckdbSink(EmbeddedDatabase):
             self._library: Any = importlib.import_module("duckdb")
         except ImportError:
             raise missing("duckdb", "duckdb") from None
+        try:
+            self._arrow: Any = importlib.import_module("pyarrow")
+        except ImportError:
+            self._arrow = None
         self._database: Any = None
         self._path = self._part
 
@@ -181,11 +189,48 @@ class DuckdbSink(EmbeddedDatabase):
         """DuckDB keeps the bounds of each block of each column; an index would live in memory, and help no scan."""
         return ()
 
+    def _write(self, batch: Batch) -> None:
+        """A statement costs as much as hundreds of rows: pieces are put together, as far as memory allows."""
+        calls: dict[str, CallRecord] = {}  # one statement must not bring a key twice: the last one counts
+        size = 0
+        for piece in pieces_of(batch):
+            calls.update((record.id, record) for record in flat_records(piece))
+            size += sum(map(len, piece.lines))
+            if len(calls) >= _ROWS or size >= PIECE_BYTES:
+                self._insert(list(calls.values()))
+                calls.clear()
+                size = 0
+        if calls:
+            self._insert(list(calls.values()))
+
     def _insert(self, records: list[CallRecord]) -> None:
-        # One transaction must not bring a key twice: the last one counts.
-        calls = list({record.id: record for record in records}.values())
-        for start in range(0, len(calls), _ROWS):
-            self._run(_UPSERT, (_columns_of(calls[start : start + _ROWS]),))
+        columns = _columns_of(records)
+        table = None if self._arrow is None else self._table_of(columns)
+        if table is None:
+            stamped = {name: [each and each.isoformat() for each in columns[name]] for name in MOMENTS}
+            self._run(_UPSERT, (_encode({**columns, **stamped}).decode(),))
+            return
+        self._database.register(_TABLE, table)
+        try:
+            self._run(_UPSERT_TABLE)
+        finally:
+            with suppress(self._library.Error):  # a transaction that failed lets nothing be done but its end
+                self._database.unregister(_TABLE)
+
+    def _table_of(self, columns: dict[str, list[Any]]) -> Any:
+        """Give them as an Arrow table; None where a value is beyond Arrow's types."""
+        arrow = self._arrow
+        kinds = {
+            "BIGINT": arrow.int64(),
+            "DOUBLE": arrow.float64(),
+            "BOOLEAN": arrow.bool_(),
+            "VARCHAR": arrow.string(),
+            "TIMESTAMP WITH TIME ZONE": arrow.timestamp("us", tz="UTC"),
+        }
+        try:
+            return arrow.table({column.name: arrow.array(columns[column.name], kinds[kind]) for column, kind in _PAIRS})
+        except (arrow.ArrowException, ValueError, OverflowError, TypeError):
+            return None
 
     def _without_words(self, error: Exception) -> DuckdbError:
         library, said = self._library, str(error)
@@ -233,15 +278,14 @@ class DuckdbSink(EmbeddedDatabase):
         )
 
 
-def _columns_of(calls: list[CallRecord]) -> str:
-    """Give the calls' values, column by column, as one JSON text."""
+def _columns_of(calls: list[CallRecord]) -> dict[str, list[Any]]:
+    """Give the calls' values, column by column."""
     zone = zone_named(calls[0].zone) or IST
     columns: dict[str, list[Any]] = {}
     for column, kind in _PAIRS:
         name, convert = column.name, column.converter
         if name in MOMENTS:
-            moments = moments_of(calls, name, zone)
-            columns[name] = [None if moment is None else moment.isoformat() for moment in moments]
+            columns[name] = list(moments_of(calls, name, zone))
             continue
         values: list[Any] = list(map(attrgetter(name), calls))
         if convert is not None:
@@ -249,4 +293,4 @@ def _columns_of(calls: list[CallRecord]) -> str:
         elif kind == "VARCHAR" and int in column.kinds:
             values = [str(value) if isinstance(value, int) else value for value in values]
         columns[name] = values
-    return _encode(columns).decode()
+    return columns

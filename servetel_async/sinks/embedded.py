@@ -99,6 +99,10 @@ class EmbeddedDatabase:
     def _declarations(self) -> list[str]:
         return [column.declaration for column in COLUMNS]
 
+    def _write(self, batch: Batch) -> None:
+        for piece in pieces_of(batch):  # so that a window is never held twice, as bytes and as calls
+            self._insert(flat_records(piece))
+
     def _insert(self, records: list[CallRecord]) -> None:
         raise NotImplementedError
 
@@ -182,13 +186,14 @@ class EmbeddedDatabase:
             self._part.unlink()
 
     def _create(self) -> None:
-        self._remove_part()  # there is none; but a log of one that was removed may be there, and would be read
+        self._remove(*self.beside)  # a log of a part that was removed would be read into the new one
         self._is_new = True
         self._make_file()
         self._connect(self._part)
         self._prepare()
 
-    def _prepare(self) -> None:
+    def _is_ours(self) -> bool:
+        """Whether the table is there already; raises where it is somebody else's."""
         columns = self._columns()
         if columns and columns != self._wanted():
             raise OutputError(
@@ -196,7 +201,10 @@ class EmbeddedDatabase:
                 why="it was made by another program, or by another version of this one",
                 fix="give another destination",
             )
-        if not columns:
+        return bool(columns)
+
+    def _prepare(self) -> None:
+        if not self._is_ours():
             self._run("BEGIN")
             self._run(f"CREATE TABLE {TABLE} ({', '.join(self._declarations())})")
             for name in self._indexes():
@@ -220,7 +228,7 @@ class EmbeddedDatabase:
         with self._telling():
             if not (keep or self._in_place or self._is_new):
                 self._disconnect()
-                self._remove_part()
+                self._remove("", *self.beside)
                 self._create()
             self._seq = 0
             self._run("BEGIN")
@@ -237,8 +245,7 @@ class EmbeddedDatabase:
         claim = self._own()
         with self._telling(), self._undone():
             self._run("BEGIN")
-            for piece in pieces_of(batch):  # so that a window is never held twice, as bytes and as calls
-                self._insert(flat_records(piece))
+            self._write(batch)
             self._run(
                 f"DELETE FROM {WINDOWS} WHERE pull = ? AND first >= ? AND last <= ?",  # noqa: S608 - a name of ours
                 (claim.pull, span.first, span.last),
@@ -300,7 +307,7 @@ class EmbeddedDatabase:
         with suppress(Exception):
             self._disconnect()
         if self._is_new and self._lock.held:
-            self._remove_part()
+            self._remove("", *self.beside)
         self._is_new = False
         self._lock.release()
 
@@ -323,8 +330,9 @@ class EmbeddedDatabase:
         assert self._claim is not None  # noqa: S101 - for the type checker: it was opened
         return self._claim
 
-    def _remove_part(self) -> None:
-        for ending in ("", *self.beside):
+    def _remove(self, *endings: str) -> None:
+        """Remove the part, or what the library keeps beside it."""
+        for ending in endings:
             with suppress(OSError):
                 remove(self._part.with_name(f"{self._part.name}{ending}"))
 

@@ -53,10 +53,11 @@ class SqliteSink(EmbeddedDatabase):
         # A call is 2 to 3 KB: pages of 4 KB would stand half empty. The size is fixed with the first table.
         database.execute("PRAGMA page_size = 16384")
         database.execute("PRAGMA cache_size = -64000")
-        database.execute("PRAGMA journal_mode = WAL")
         database.execute("PRAGMA synchronous = FULL")
         database.execute("BEGIN IMMEDIATE")  # to know now whether another program has it
         database.execute("ROLLBACK")
+        self._is_ours()  # the journal's mode is written into the file, and what is refused stays as it is
+        database.execute("PRAGMA journal_mode = WAL")
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         assert self._database is not None  # noqa: S101 - for the type checker: it is open

@@ -225,11 +225,11 @@ class Laboratory:
         done = destination.exists() and beside(destination, ".receipt.json").exists()
         self.asked()
         ended = await self.pull(destination)
+        self.last_asked = len(self.api.requests)
         if done and not again_all and ended.said.get("what") == f"{self.name} exists":
             self.check_end(destination)  # it had come to its end, and only the process had not
             return
         check(ended.code == 0 and ended.said["complete"], f"the same command again: {ended}")
-        self.last_asked = len(self.api.requests)
         again = self.asked() & before
         check(again_all or len(again) <= IN_FLIGHT, f"{len(again)} windows were read again")
         self.check_end(destination)

@@ -1,0 +1,470 @@
+"""What both database files have in common, and what a killed run leaves of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+import traceback
+from contextlib import closing
+from typing import Any
+
+import pytest
+
+from servetel_async import (
+    ConfigurationError,
+    MalformedResponseError,
+    OutputError,
+    OutputLockedError,
+    ResumeMismatchError,
+)
+from servetel_async.sinks.destination import sink_for
+from servetel_async.sinks.sink import Claim, Span
+
+duckdb = pytest.importorskip("duckdb")
+
+CLAIM = Claim("pull", "scope")
+OTHER = Claim("other", "scope")
+
+
+def span(number):
+    return Span(f"2024-05-{number:02} 00:00:00", f"2024-05-{number:02} 23:59:59")
+
+
+def entry(number):
+    return b'{"n":%d}' % number
+
+
+def names(directory):
+    return {path.name for path in directory.iterdir()}
+
+
+def contents(directory):
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def modes(directory):
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()}
+
+
+def rows(target, statement):
+    connect: Any = duckdb.connect if ".duckdb" in target.name else sqlite3.connect
+    with closing(connect(str(target))) as database:
+        return database.execute(statement).fetchall()
+
+
+@pytest.fixture(params=["a.db", "a.duckdb"])
+def target(request, tmp_path):
+    """The database of a kind, in a directory of its own."""
+    (tmp_path / "here").mkdir()
+    return tmp_path / "here" / request.param
+
+
+@pytest.fixture
+def log(target):
+    """What the library keeps beside a file while it is open."""
+
+    def name(path):
+        return path.with_name(path.name + (".wal" if target.suffix == ".duckdb" else "-wal"))
+
+    return name
+
+
+@pytest.fixture
+def sinks():
+    """Make sinks, and let go of them in the end."""
+    made = []
+
+    def make(path):
+        made.append(sink_for(path))
+        return made[-1]
+
+    yield make
+    for sink in made:
+        sink.abandon()
+
+
+@pytest.fixture
+def begun(sinks, batch_of):
+    """Open a sink, begin, and commit a window of one call for each number."""
+
+    def start(path, *numbers, claim=CLAIM):
+        sink = sinks(path)
+        sink.open(claim)
+        sink.begin(b'{"pull":"%s"}' % claim.pull.encode())
+        for number in numbers:
+            sink.commit(batch_of(b'{"id":"%d","agent_name":"%d"}' % (number, number)), span(number), entry(number))
+        return sink
+
+    return start
+
+
+@pytest.fixture
+def end():
+    def run(sink):
+        sink.finish()
+        sink.save_receipt(b"{}")
+        sink.abandon()
+
+    return run
+
+
+@pytest.fixture
+def killed(begun, target, tmp_path):
+    """Copy what is on the disk in the middle of a pull to where a killed run would have left it; gives the path."""
+
+    def run(*numbers):
+        sink = begun(target, *numbers)
+        place = tmp_path / "left"
+        place.mkdir()
+        for path in target.parent.iterdir():
+            shutil.copy2(path, place)
+        sink.abandon()
+        return place / target.name
+
+    return run
+
+
+def test_what_a_killed_run_left_is_gone_on_from(killed, sinks, batch_of, end):
+    """The part, its log and a lock that nobody holds: every committed window is there, and one file comes of it."""
+    left = killed(3, 1)
+    sink = sinks(left)
+    assert sink.open(CLAIM).entries == [entry(3), entry(1)]
+    sink.commit(batch_of(b'{"id":"2"}'), span(2), entry(2))
+    end(sink)
+    assert names(left.parent) == {left.name, f"{left.name}.receipt.json"}
+    assert rows(left, "SELECT id FROM call_records ORDER BY id") == [("1",), ("2",), ("3",)]
+
+
+def test_a_run_that_was_killed_in_place_is_gone_on_from(begun, end, killed, sinks, target):
+    """The log of a database that has its name is read too."""
+    end(begun(target, 9))
+    left = killed(3)
+    sink = sinks(left)
+    assert sink.open(CLAIM).entries == [entry(3)]
+    end(sink)
+    assert rows(left, "SELECT id FROM call_records ORDER BY id") == [("3",), ("9",)]
+
+
+def test_killed_after_the_name_was_given(begun, sinks, target, end):
+    """Only the receipt is missing: the pull is not finished, and its windows need not be read again."""
+    sink = begun(target, 3)
+    sink.finish()
+    sink.abandon()
+    again = sinks(target)
+    assert again.open(CLAIM).entries == [entry(3)]
+    end(again)
+    assert sinks(target).open(CLAIM) is None
+
+
+def test_killed_while_a_part_was_removed(killed, begun, end, log):
+    """A log without its part is not read into the next one."""
+    left = killed(3, 2)
+    left.with_name(f"{left.name}.part").unlink()
+    end(begun(left, 1))
+    assert rows(left, "SELECT id FROM call_records") == [("1",)]
+    assert not log(left).exists()
+
+
+def test_a_log_whose_database_is_gone_is_refused(killed, begun, end, sinks, target, log):
+    """It would be read into the new database as soon as that had the name, and take the place of its calls."""
+    end(begun(target, 9))
+    left = killed(3)
+    left.unlink()
+    before = contents(left.parent)
+    with pytest.raises(OutputError, match=f"{log(left).name} is there without {left.name}"):
+        sinks(left).open(CLAIM)
+    before.pop(f"{left.name}.lock")
+    assert contents(left.parent) == before
+
+
+def test_a_log_that_appears_meanwhile_is_refused(begun, sinks, target, log, end):
+    """The part is kept, and gets its name once the log is gone."""
+    sink = begun(target, 3)
+    log(target).write_bytes(b"log")
+    with pytest.raises(OutputError, match="is there without"):
+        sink.finish()
+    sink.abandon()
+    log(target).unlink()
+    again = sinks(target)
+    assert again.open(CLAIM).entries == [entry(3)]
+    end(again)
+    assert rows(target, "SELECT id FROM call_records") == [("3",)]
+
+
+def test_killed_between_its_two_names(killed, sinks, end):
+    """One file under two names, and the log is in it: it goes on under the right one."""
+    left = killed(3)
+    again = sinks(left)
+    again.open(CLAIM)
+    again.abandon()
+    part = left.with_name(f"{left.name}.part")
+    os.link(part, left)
+    sink = sinks(left)
+    assert sink.open(CLAIM).entries == [entry(3)]
+    assert not part.exists()
+    end(sink)
+    assert names(left.parent) == {left.name, f"{left.name}.receipt.json"}
+
+
+def test_every_file_is_private_at_every_moment(begun, sinks, batch_of, target, end, log):
+    """Whatever the mask: part, log, lock, and what stands beside a database in place."""
+    seen = {}
+    before = os.umask(0)
+    try:
+        for claim in (CLAIM, OTHER):
+            sink = sinks(target)
+            for step in (
+                lambda sink=sink, claim=claim: sink.open(claim),
+                lambda sink=sink: sink.begin(b"{}"),
+                lambda sink=sink: sink.commit(batch_of(b'{"id":"1"}'), span(1), entry(1)),
+                sink.finish,
+                lambda sink=sink: sink.save_receipt(b"{}"),
+                sink.abandon,
+            ):
+                step()
+                seen |= modes(target.parent)
+    finally:
+        os.umask(before)
+    assert {target.name, f"{target.name}.part", log(target).name, f"{target.name}.lock"} <= set(seen)
+    assert set(seen.values()) == {0o600}
+
+
+def test_fresh_keeps_a_part_until_a_pull_begins(begun, sinks, target, end):
+    """A run that fails before its first window has cost nobody an hour's work."""
+    begun(target, 3).abandon()
+    before = contents(target.parent)
+    sink = sinks(target)
+    assert sink.open(CLAIM, fresh=True) is None
+    sink.abandon()
+    assert contents(target.parent) == before
+    sink = sinks(target)
+    sink.open(CLAIM, fresh=True)
+    sink.begin(b"{}")
+    end(sink)
+    assert rows(target, "SELECT count(*) FROM call_records") == [(0,)]
+
+
+@pytest.mark.parametrize("damage", ["cut", "zeros", "another program's"])
+def test_a_damaged_part_is_refused_and_left_as_it_is(begun, sinks, target, damage):
+    """Nobody goes on from it, and nobody but its owner throws it away."""
+    begun(target, 3).abandon()
+    part = target.with_name(f"{target.name}.part")
+    data = part.read_bytes()
+    if damage == "cut":
+        part.write_bytes(data[: len(data) // 2 + 100])
+    elif damage == "zeros":
+        part.write_bytes(b"\0" * 4096 + data[4096:])
+    else:
+        part.unlink()
+        rows(part, "CREATE TABLE call_records (id INTEGER)")
+    before = contents(target.parent)
+    sink = sinks(target)
+    with pytest.raises(ResumeMismatchError, match="cannot be gone on from"):
+        sink.open(CLAIM)
+    assert contents(target.parent) == before
+
+
+def test_fresh_drops_a_damaged_part(begun, sinks, target, batch_of, end):
+    """And its log."""
+    begun(target, 3).abandon()
+    target.with_name(f"{target.name}.part").write_bytes(b"junk" * 3000)
+    sink = sinks(target)
+    assert sink.open(CLAIM, fresh=True) is None
+    sink.begin(b"{}")
+    sink.commit(batch_of(b'{"id":"1"}'), span(1), entry(1))
+    end(sink)
+    assert names(target.parent) == {target.name, f"{target.name}.receipt.json"}
+
+
+def test_a_database_of_another_program_is_left_as_it_is(sinks, target):
+    """Refused for its columns: not one byte of it changes."""
+    rows(target, "CREATE TABLE call_records (id INTEGER)")
+    before = contents(target.parent)
+    with pytest.raises(OutputError, match="other columns"):
+        sinks(target).open(CLAIM)
+    assert contents(target.parent) == before
+
+
+def test_an_error_is_not_its_own_cause(sinks, target):
+    """Whoever walks along the causes comes to an end."""
+    rows(target, "CREATE TABLE call_records (id INTEGER)")
+    with pytest.raises(OutputError) as caught:
+        sinks(target).open(CLAIM)
+    assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize("length", [250, 400])
+def test_a_name_that_is_too_long(sinks, target, length):
+    """Its own, or that of what belongs to it: an output error before anything is asked for."""
+    with pytest.raises(OutputError):
+        sinks(target.with_name("n" * (length - len(target.name)) + target.name)).open(CLAIM)
+    assert names(target.parent) == set()
+
+
+def test_a_directory_that_is_not_there(sinks, target):
+    """The message names the file, and no path."""
+    with pytest.raises(OutputError, match="No such file or directory") as caught:
+        sinks(target.parent / "none" / target.name).open(CLAIM)
+    assert str(target.parent) not in str(caught.value)
+
+
+def test_both_a_database_and_a_part_are_left_as_they_are(begun, sinks, target, end):
+    """Nobody can say which is wanted."""
+    begun(target, 3).abandon()
+    part = target.with_name(f"{target.name}.part")
+    kept = part.read_bytes()
+    part.unlink()
+    end(begun(target, 1))
+    part.write_bytes(kept)
+    before = contents(target.parent)
+    with pytest.raises(ResumeMismatchError, match="Both"):
+        sinks(target).open(CLAIM)
+    assert contents(target.parent) == before
+
+
+def test_a_finish_that_failed_is_made_up_for(begun, sinks, target, end):
+    """Another program took the name: once it is free, the next run finishes without any window read again."""
+    sink = begun(target, 3)
+    target.mkdir()
+    with pytest.raises(OutputError, match="has appeared meanwhile"):
+        sink.finish()
+    sink.abandon()
+    target.rmdir()
+    again = sinks(target)
+    assert again.open(CLAIM).entries == [entry(3)]
+    end(again)
+    assert rows(target, "SELECT id FROM call_records") == [("3",)]
+
+
+def test_a_receipt_that_cannot_be_saved(begun, sinks, target):
+    """The output is there, and says so; the next run has nothing to read."""
+    sink = begun(target, 3)
+    sink.finish()
+    target.with_name(f"{target.name}.receipt.json").mkdir()
+    with pytest.raises(OutputError, match="need not be pulled again"):
+        sink.save_receipt(b"{}")
+    sink.abandon()
+    assert rows(target, "SELECT id FROM call_records") == [("3",)]
+
+
+def test_a_commit_that_fails_in_the_middle_leaves_the_sink_usable(begun, batch_of, target, end):
+    """Neither its calls nor its entry are there, and the next window is committed."""
+    sink = begun(target, 3)
+    odd = batch_of(*(b'{"id":"x%d"}' % index for index in range(600)))
+    odd.lines.append(b"[no call]")
+    with pytest.raises(MalformedResponseError):
+        sink.commit(odd, span(1), entry(1))
+    sink.commit(batch_of(b'{"id":"2"}'), span(2), entry(2))
+    end(sink)
+    assert rows(target, "SELECT id FROM call_records ORDER BY id") == [("2",), ("3",)]
+    assert rows(target, "SELECT entry FROM servetel_windows ORDER BY seq") == [('{"n":3}',), ('{"n":2}',)]
+
+
+def test_one_call_twice_far_apart_in_a_window(begun, batch_of, target, end):
+    """The last one counts, also where a thousand calls stand between the two."""
+    sink = begun(target)
+    calls = [b'{"id":"%d","agent_name":"%d"}' % (index % 1_100, index) for index in range(2_500)]
+    sink.commit(batch_of(*calls), span(1), entry(1))
+    end(sink)
+    assert rows(target, "SELECT count(*) FROM call_records") == [(1_100,)]
+    assert rows(target, "SELECT agent_name FROM call_records WHERE id = '7'") == [("2207",)]
+
+
+def test_a_later_window_takes_the_place_of_a_call(begun, batch_of, target, end):
+    """A call that two windows bring has the values of the window that was committed last."""
+    sink = begun(target, 3)
+    sink.commit(batch_of(b'{"id":"3","agent_name":"new"}'), span(4), entry(4))
+    end(sink)
+    assert rows(target, "SELECT id, agent_name FROM call_records") == [("3", "new")]
+
+
+def test_a_pull_without_any_call(begun, batch_of, target, end):
+    """An empty window is journaled, and the table is there."""
+    sink = begun(target)
+    sink.commit(batch_of(), span(1), entry(1))
+    end(sink)
+    assert rows(target, "SELECT count(*) FROM call_records") == [(0,)]
+    assert rows(target, "SELECT count(*) FROM servetel_windows") == [(1,)]
+
+
+@pytest.mark.parametrize("steps", range(5))
+def test_letting_go_at_any_point(sinks, batch_of, target, steps):
+    """Before the first commit nothing is left; after it the part alone; after the naming the database."""
+    sink = sinks(target)
+    for step in [
+        lambda: sink.open(CLAIM),
+        lambda: sink.begin(b"{}"),
+        lambda: sink.commit(batch_of(b'{"id":"1"}'), span(1), entry(1)),
+        sink.finish,
+    ][:steps]:
+        step()
+    sink.abandon()
+    assert names(target.parent) == [set(), set(), set(), {f"{target.name}.part"}, {target.name}][steps]
+
+
+def test_letting_go_of_a_database_in_place(begun, sinks, target, end):
+    """A pull that committed nothing leaves it as it was, but for its own header."""
+    end(begun(target, 9))
+    sink = sinks(target)
+    sink.open(OTHER)
+    sink.begin(b"{}")
+    sink.abandon()
+    assert names(target.parent) == {target.name, f"{target.name}.receipt.json"}
+    assert rows(target, "SELECT id FROM call_records") == [("9",)]
+
+
+def test_a_receipt_that_is_a_link_is_replaced(begun, target, end, tmp_path):
+    """What it leads to is not written."""
+    (tmp_path / "elsewhere").write_text("mine")
+    target.with_name(f"{target.name}.receipt.json").symlink_to(tmp_path / "elsewhere")
+    end(begun(target, 3))
+    assert (tmp_path / "elsewhere").read_text() == "mine"
+    assert target.with_name(f"{target.name}.receipt.json").read_bytes() == b"{}"
+
+
+def test_what_a_journal_cannot_say_is_an_output_error(begun, sinks, target, end):
+    """Windows and receipt of a database whose journal somebody dropped: an error of ours, not of the library."""
+    end(begun(target, 9))
+    sink = sinks(target)
+    sink.open(CLAIM)
+    sink._run("DROP TABLE servetel_windows")
+    sink._run("DROP TABLE servetel_pulls")
+    with pytest.raises(OutputError):
+        sink.windows("scope")
+    with pytest.raises(OutputError):
+        sink.load_receipt()
+
+
+def test_no_value_is_in_an_error(begun, sinks, target, batch_of):
+    """What a reporter of errors prints of a call that a table refuses holds neither its number nor a path."""
+    sink = begun(target)
+    sink._run("DROP TABLE servetel_windows")
+    batch = batch_of(b'{"id":"1","client_number":"%s"}' % b"+919812345678")
+    with pytest.raises(OutputError) as caught:
+        sink.commit(batch, span(1), entry(1))
+    said = "".join(traceback.format_exception(caught.value))
+    assert "+919812345678" not in said
+    assert str(target.parent) not in str(caught.value)
+
+
+def test_a_missing_library_names_its_extra(monkeypatch, target):
+    """Before anything is asked for; SQLite is always there."""
+    monkeypatch.setitem(__import__("sys").modules, "duckdb", None)
+    if target.suffix == ".db":
+        sink_for(target)
+        return
+    with pytest.raises(ConfigurationError, match=r"ip install 'servetel-async\[duckdb\]'"):
+        sink_for(target)
+
+
+def test_a_part_that_somebody_writes_is_locked_and_not_damaged(begun, sinks, target, monkeypatch):
+    """Nobody is told to throw it away."""
+    monkeypatch.setattr("servetel_async.sinks.sqlite._PATIENCE", 0.01)
+    begun(target, 3).abandon()
+    connect: Any = duckdb.connect if target.suffix == ".duckdb" else sqlite3.connect
+    with closing(connect(str(target.with_name(f"{target.name}.part")))) as other:
+        other.execute("BEGIN IMMEDIATE" if target.suffix == ".db" else "BEGIN")
+        with pytest.raises(OutputLockedError):
+            sinks(target).open(CLAIM)
