@@ -28,7 +28,7 @@ from servetel_async.sinks.lock import OutputLock
 from servetel_async.sinks.sink import Saved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from servetel_async.protocol.records import CallRecord
@@ -337,7 +337,7 @@ class EmbeddedDatabase:
                 remove(self._part.with_name(f"{self._part.name}{ending}"))
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _telling(self) -> Generator[None]:
         """Say what the database or the system says; whatever else comes is left as it is."""
         try:
             yield
@@ -345,7 +345,7 @@ class EmbeddedDatabase:
             raise self._told(error) from error
 
     @contextmanager
-    def _undone(self) -> Iterator[None]:
+    def _undone(self) -> Generator[None]:
         """Roll back what fails."""
         try:
             yield

@@ -120,7 +120,9 @@ def worlds(draw):
     count_mode = draw(st.sampled_from(["total"] * 6 + ["page", "missing"]))
     counted = count_mode == "total"
     kinds = ["insert_every", "late_every"] if draw(st.booleans()) or not counted else ["delete_every"]
-    churn = {kind: draw(st.sampled_from([5, 7, 11, 23])) for kind in kinds if draw(st.booleans())}
+    # A list that grows by a call for every fifth request of itself never ends: the more it is read, the longer it is.
+    often = {"late_every": [29, 53, 101]}
+    churn = {kind: draw(st.sampled_from(often.get(kind, [5, 7, 11, 23]))) for kind in kinds if draw(st.booleans())}
     lies = [name for name in LYING if not (churn and name in ("one_more", "one_less"))] if counted else []
     size = draw(st.one_of(st.integers(3, 6), st.integers(3, 50)))
     return World(
@@ -245,7 +247,7 @@ def judge(world, receipt, lines, ever, stayed):
 
 @pytest.mark.timeout(0 if EXAMPLES else 120)
 @settings(
-    max_examples=EXAMPLES or 60,
+    max_examples=EXAMPLES or 150,
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,

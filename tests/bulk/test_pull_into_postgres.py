@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-
 import pytest
 
-from servetel_async import OutputError, OutputLockedError
-from servetel_async.sinks.postgres import PostgresSink
-from servetel_async.sinks.sink import Claim
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 
 asyncpg = pytest.importorskip("asyncpg")
 
 
-class Stop(Exception):
+class StopError(Exception):
     """What an application raises to end a pull."""
 
 
@@ -35,18 +29,18 @@ async def ask(postgres_server):  # noqa: F811
 def stop_after(windows):
     def on_progress(progress):
         if progress.windows >= windows:
-            raise Stop
+            raise StopError
 
     return on_progress
 
 
 async def test_interrupted_twice_and_gone_on_from(connect, rough, query, postgres_server, ask):  # noqa: F811
     """Every call of the month is there once, as if nothing had happened, and what was committed was not asked again."""
-    api, client = await connect(rough)
+    _, client = await connect(rough)
     address = postgres_server.address("pulled")
     there = []
     for windows in (2, 4):
-        with pytest.raises(Stop):
+        with pytest.raises(StopError):
             await client.pull(address, query=query, on_progress=stop_after(windows))
         there.append((await ask("SELECT count(*) FROM servetel_windows"))[0][0])
     receipt = await client.pull(address, query=query)

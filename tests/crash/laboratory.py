@@ -35,7 +35,7 @@ PAGE_SIZE, SLOTS = 10, 2
 IN_FLIGHT = SLOTS + 2
 PATIENCE = 60.0
 #: Moments of each destination that the ordinary suite looks at.
-FEW = 3
+FEW = 2
 T = TypeVar("T")
 #: What is slow to import, by the ending that needs it.
 LIBRARIES = {".parquet": "pyarrow.parquet", "days": "pyarrow.parquet", ".duckdb": "duckdb"}

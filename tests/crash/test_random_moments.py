@@ -14,7 +14,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.crash.laboratory import IN_FLIGHT, TORTURE, Laboratory, check, chosen, each, material, tell
+from tests.crash.laboratory import IN_FLIGHT, TORTURE, Laboratory, check, chosen, each, is_concluded, material, tell
 
 NAMES = ("calls.ndjson", "calls.db", "calls.parquet", "calls.duckdb")
 CALLS = 10_000 if TORTURE else 500
@@ -39,7 +39,7 @@ async def kill_at(laboratory: Laboratory, destination, request: int, delay: floa
     return (await running).killed
 
 
-@pytest.mark.parametrize("name", chosen(NAMES, "calls.ndjson", "calls.db"))
+@pytest.mark.parametrize("name", chosen(NAMES, "calls.db"))
 async def test_a_pull_may_be_killed_at_random_moments(build, name):
     """Killed once, twice or three times: the output is that of an undisturbed run, and little is asked for twice."""
     laboratories = await build(material("2024-01-01", "2024-08-31", CALLS), name)
@@ -62,8 +62,9 @@ async def test_a_pull_may_be_killed_at_random_moments(build, name):
             laboratory.check_name(destination)
             if destination.exists():
                 break
+        over = is_concluded(destination)  # then the same command begins another pull of all of it
         await laboratory.resume(destination, set())
-        asked += laboratory.last_asked
+        asked += 0 if over else laboratory.last_asked
         most = usual + kills * IN_FLIGHT * MOST_REQUESTS
         check(asked <= most, f"{asked} requests, {kills} kills, usually {usual}")
         return kills > 0
