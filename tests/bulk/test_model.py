@@ -247,7 +247,7 @@ def judge(world, receipt, lines, ever, stayed):
 
 @pytest.mark.timeout(0 if EXAMPLES else 120)
 @settings(
-    max_examples=EXAMPLES or 150,
+    max_examples=EXAMPLES or 40,
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,
