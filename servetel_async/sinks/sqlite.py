@@ -82,12 +82,14 @@ class SqliteSink(EmbeddedDatabase):
             except sqlite3.Error as error:
                 unfolded = error
         path = self._target if self._in_place else self._part
-        if unfolded is None or not path.with_name(f"{path.name}-wal").exists():  # closing it had been a second try
+        # Closing it had been a second try. A journal that is left belongs to that very name: SQLite looks for it there.
+        left = [ending for ending in ("-wal", "-journal") if path.with_name(f"{path.name}{ending}").exists()]
+        if unfolded is None or not left:
             return
         if not self._in_place:
             raise self._failed(unfolded)
         raise OutputError(
-            f"{self.name} is written, but only together with {self.name}-wal",
+            f"{self.name} is written, but only together with {self.name}{left[0]}",
             why=f"the one could not be brought into the other: {self._failed(unfolded).why}",
             fix="keep the two side by side, make space, then open it once with any SQLite program",
         )
