@@ -47,6 +47,11 @@ _NO_LEAF = "one reply does not hold it whole"
 _OUT_OF_ORDER = "its pages are not in the order of time"
 #: Where another reading of the same window would tell no more.
 _NO_USE = (_NO_LEAF, _OUT_OF_ORDER)
+#: Pages that a window may cost: for each that it counts at first, and beyond. A list may grow as it is read.
+PAGES_PER_PAGE, MORE_PAGES = 100, 200
+#: Pages in a row without a call that is new: calls of one second may come in another order for each page.
+STALE_PAGES = 30
+_TOO_FAST = "its list changed faster than it could be read"
 #: Pieces of a window are to be leaves although calls are not spread evenly.
 FILL = 0.75
 
@@ -129,7 +134,7 @@ class Certifier:
         counted: int | None = None
         readings = READINGS if window.seconds > 1 else READINGS_OF_LEAF
         reading = 0
-        while reading < readings:
+        while flawed is None or (reading < readings and not tally.is_spent()):
             try:
                 flawed = await self._read_once(window, tally, first, leaves=leaves or self._restless())
             except PageTooSlowError:  # not its fault: the same again, with smaller pages
@@ -142,6 +147,7 @@ class Certifier:
             first = None
             if not flawed.flaws:
                 return flawed
+            self._limit(tally, flawed)
             if window.seconds == 1 and flawed.counted is not None:
                 if flawed.counted > self._fetcher.page_size:
                     readings = READINGS_OF_SECOND
@@ -152,11 +158,23 @@ class Certifier:
             if window.seconds > 1 and (flawed.moved or flawed.flaws[0].why in _NO_USE):
                 break
             reading += 1
-        assert flawed is not None  # noqa: S101 - for the type checker: it was read at least once
+        return await self._cut(window, tally, flawed)
+
+    async def _cut(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
+        """Read its parts, where that can prove more."""
         self._wrong_counts += flawed.wrong
-        if window.seconds == 1 or (flawed.wrong and self._wrong_counts > MOST_WRONG_COUNTS):
+        is_spent = tally.is_spent() and not flawed.flaws[0].lost
+        if is_spent:
+            flawed.flaws = [Flaw(window.first, window.last, _TOO_FAST)]
+        if is_spent or window.seconds == 1 or (flawed.wrong and self._wrong_counts > MOST_WRONG_COUNTS):
             return await self._salvage(window, tally, flawed)
         return await self._read_parts(window, tally, flawed)
+
+    def _limit(self, tally: Tally, first: Certified) -> None:
+        """Say what a window may cost, once, by what it counts at first."""
+        if tally.limit is None and first.counted is not None:
+            pages = -(-first.counted // self._fetcher.page_size)
+            tally.limit = tally.pages + PAGES_PER_PAGE * pages + MORE_PAGES
 
     def _restless(self) -> bool:
         return self._moves >= MOVES and self._moves * REQUESTS_PER_MOVE > self._fetcher.total.requests
@@ -295,19 +313,25 @@ class Certifier:
         return _flawed(window, evidence, None, why)
 
     async def _walk_pages(self, window: Window, tally: Tally, evidence: Evidence, asked: int) -> None:
-        number, before = 1, None
+        number, stale = 1, 0
+        seen: set[Key] = set()
         while True:
+            if tally.is_spent(2):
+                raise PagingError(_TOO_FAST, page=number)
             page = await self._fetcher.page(window, number, tally, size=asked)
             if not page.open()[2]:  # an empty page ends the list if it stays empty
                 page = await self._fetcher.page(window, number, tally, size=asked)
                 if not page.open()[2]:
                     return
-            if page.open() == before:
+            rows = rows_of(page)
+            before = len(seen)
+            seen.update((row.id, row.start) for row in rows)
+            stale = 0 if len(seen) > before else stale + 1
+            if stale == STALE_PAGES:
                 raise PagingError(
                     "the same calls came again", why="the server does not heed the page number", page=number
                 )
-            before = page.open()
-            evidence.add(number, rows_of(page), None)
+            evidence.add(number, rows, None)
             number += 1
 
 

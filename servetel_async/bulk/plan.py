@@ -42,14 +42,14 @@ def freeze(asked: Window, date: str | None, zone: tzinfo, settle: float) -> Froz
     """Close an open end at the server's clock, and say from when on calls may still arrive.
 
     Args:
-        asked: with a start.
+        asked: without a start it begins where it ends, until somebody knows the oldest call.
         date: the server's ``Date``; this computer's clock stands in for one that is missing.
         zone: the account's wall clock.
         settle: seconds; a call is listed when it is over, and some come hours late.
     """
     now = server_clock(date).astimezone(zone).replace(tzinfo=None, microsecond=0)
-    start = asked.start if asked.start is not None else now
-    end = asked.end if asked.end is not None else max(start, now)
+    end = asked.end if asked.end is not None else max(asked.start or now, now)
+    start = asked.start if asked.start is not None else min(now, end)
     return Frozen(Window(start, end), now - timedelta(seconds=settle))
 
 

@@ -84,8 +84,14 @@ class SqliteSink(EmbeddedDatabase):
         path = self._target if self._in_place else self._part
         # Closing it had been a second try. A journal that is left belongs to that very name: SQLite looks for it there.
         left = [ending for ending in ("-wal", "-journal") if path.with_name(f"{path.name}{ending}").exists()]
-        if unfolded is None or not left:
+        if not left or (self._in_place and unfolded is None):
             return
+        if unfolded is None:  # a change of the mode that fails is not always an error: it gives the old mode
+            raise OutputError(
+                f"{self.name} cannot be written",
+                why=f"SQLite left {path.name}{left[0]} behind",
+                fix="check the disk and its free space, then run it again",
+            )
         if not self._in_place:
             raise self._failed(unfolded)
         raise OutputError(

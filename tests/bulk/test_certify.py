@@ -8,7 +8,15 @@ from random import Random
 import pytest
 
 from servetel_async import CallQuery, OutOfWindowError, PagingError, Retry, ServetelClient
-from servetel_async.bulk.certify import READINGS_OF_SECOND, Certified, Certifier, Flaw, merged
+from servetel_async.bulk.certify import (
+    MORE_PAGES,
+    PAGES_PER_PAGE,
+    READINGS_OF_SECOND,
+    Certified,
+    Certifier,
+    Flaw,
+    merged,
+)
 from servetel_async.bulk.fetcher import Fetcher, Tally
 from servetel_async.protocol.rows import Row
 from servetel_async.protocol.windows import Window
@@ -605,6 +613,25 @@ def test_pages_that_become_smaller_in_the_middle():
             assert case.fetcher.page_size == 10
 
     fake_clock.run(main())
+
+
+@pytest.mark.parametrize("more", [1, 3])
+async def test_a_list_that_grows_as_fast_as_it_is_read(more):
+    """However often it is read there is more: at last it is left as not proved, with what was there at first."""
+    calls = spread(8)
+    before = set(calls)
+
+    def habit(asked):
+        calls.extend((asked.first, f"late-{asked.nth}-{asked.window}-{number}") for number in range(more))
+        calls.sort(key=lambda call: call[0], reverse=True)
+        return HONEST
+
+    async with reading(calls, habit, page_size=2) as case:
+        found = await case.read()
+        assert before <= {(row.start, row.id) for row in found.calls}
+        assert "its list changed faster than it could be read" in {flaw.why for flaw in found.flaws}
+        most = PAGES_PER_PAGE * 4 + MORE_PAGES
+        assert most < len(case.server.asked) < 4 * most
 
 
 async def test_calls_outside_of_the_window_end_it():

@@ -84,6 +84,8 @@ def test_everything():
 def test_an_end_without_a_start():
     """The end is kept."""
     assert freeze(Window(None, MAY.end), DATE, IST, 0).window.end == MAY.end
+    past = MAY.start
+    assert freeze(Window(None, past), DATE, IST, 0).window == Window(past, past)
 
 
 # Windows
