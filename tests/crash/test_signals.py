@@ -118,8 +118,11 @@ async def test_a_signal_keeps_what_is_committed(api, months, destination, number
             await asyncio.sleep(0.002)
         process.send_signal(number)
         stopped = await ended(process, AT_ONCE)
-        assert stopped.code == 128 + number, (moment, stopped)
-        await check_completed(api, destination, stopped.errors, digest)
+        if stopped.code == 0 and len(api.requests) == usual:  # it had asked for everything, and came to its end first
+            assert content(destination) == digest
+        else:
+            assert stopped.code == 128 + number, (moment, stopped)
+            await check_completed(api, destination, stopped.errors, digest)
         clear(destination)
 
 

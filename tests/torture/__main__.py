@@ -1,0 +1,71 @@
+"""Run all promises and print the table: what is promised, what was measured, with which seeds.
+
+``python -m tests.torture`` is the whole size, about two hours on two cores, with a fresh seed. ``--quick`` takes
+minutes. Names such as ``P1 P8`` run only these.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from tests.torture.promises import PROMISES, Promise
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def run(promise: Promise, environment: dict[str, str]) -> tuple[int, float]:
+    """Run its tests; gives pytest's code, and the seconds."""
+    began = time.monotonic()
+    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *promise.tests]
+    code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+    return code, time.monotonic() - began
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
+    parser.add_argument("promises", nargs="*", metavar="P1", help="only these")
+    parser.add_argument("--quick", action="store_true", help="the size of the ordinary suite")
+    parser.add_argument("--seed", type=int, help="repeat a run")
+    chosen = parser.parse_args()
+    seed = secrets.randbelow(1_000_000) if chosen.seed is None else chosen.seed
+    wanted = [each for each in PROMISES if not chosen.promises or each.number in chosen.promises]
+    unknown = set(chosen.promises) - {each.number for each in PROMISES}
+    if unknown:
+        parser.error(f"no such promise: {', '.join(sorted(unknown))}")
+    rows: list[str] = []
+    failed = 0
+    with tempfile.TemporaryDirectory() as directory:
+        report = Path(directory) / "measured.jsonl"
+        report.touch()
+        environment = os.environ | {"SERVETEL_TORTURE_REPORT": str(report), "SERVETEL_TORTURE_SEED": str(seed)}
+        environment["SERVETEL_TORTURE"] = "" if chosen.quick else "1"
+        ends = {promise.number: run(promise, environment) for promise in wanted}
+        found: dict[str, list[dict[str, str]]] = defaultdict(list)
+        for line in report.read_text("utf-8").splitlines():
+            entry = json.loads(line)
+            found[entry["promise"]].append(entry)
+    for promise in wanted:
+        code, seconds = ends[promise.number]
+        kept = code == 0 and bool(found[promise.number])
+        failed += not kept
+        rows.append(f"{promise.number:4}{'kept' if kept else 'BROKEN':8}{promise.what} ({seconds:.0f} s)")
+        rows.append(f"{'':12}promised: {promise.promised}")
+        for entry in found[promise.number] or [{"value": "nothing", "seeds": ""}]:
+            seeds = f" [seeds {entry['seeds']}]" if entry["seeds"] else ""
+            rows.append(f"{'':12}measured: {entry['value']}{seeds}")
+    sys.stdout.write(f"\nseed {seed}, {'quick' if chosen.quick else 'whole'} size\n" + "\n".join(rows) + "\n")
+    sys.stdout.write(f"{len(wanted) - failed} of {len(wanted)} promises kept\n")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

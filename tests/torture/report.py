@@ -1,0 +1,34 @@
+"""What a promise's test has measured, and at which size it is run.
+
+``python -m tests.torture`` collects it into the table of promises; in the ordinary suite it only stands in the output
+of the test.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+#: The whole size: hours. Else the quick one, which the ordinary suite runs too. Read when this is imported: the suite's
+#: own fixture takes these variables away from the tests.
+TORTURE = os.environ.get("SERVETEL_TORTURE", "") not in ("", "0")
+#: What every seed of a run is derived from; the whole run draws a fresh one and says which.
+SEED = int(os.environ.get("SERVETEL_TORTURE_SEED", "1"))
+_COLLECTED = os.environ.get("SERVETEL_TORTURE_REPORT")
+
+
+def measured(promise: str, value: str, *, seeds: str = "") -> None:
+    """Note a number.
+
+    Args:
+        promise: its number, such as ``"P1"``.
+        value: what was measured, in the words and units of the promise.
+        seeds: that it was measured with.
+    """
+    sys.stdout.write(f"{promise}: {value}\n")
+    sys.stdout.flush()
+    if _COLLECTED is not None:
+        with Path(_COLLECTED).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"promise": promise, "value": value, "seeds": seeds}) + "\n")
