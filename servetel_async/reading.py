@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from servetel_async.protocol.windows import Window
     from servetel_async.transport.transport import Fetched
 
+#: Seconds for which calls may come one after the other without the loop.
+BREATH = 0.002
+
 
 @dataclass(slots=True)
 class StreamStats:
@@ -155,6 +158,8 @@ class Reading:
         self._open: _Open | None = None
         self._offset = 0  # of the next slice in its page
         self._planned = 0  # calls given out, and those of the page in hand
+        self._unread: Piece | None = None  # begun to be put together when its reader was cancelled
+        self._breathed_at = 0.0
         self._dropped = False
 
     # For the stream
@@ -167,7 +172,8 @@ class Reading:
             ServetelError: a page failed, or the pages do not agree.
         """
         while True:
-            piece = self._next_slice()
+            await self._breathe()
+            piece, self._unread = self._unread or self._next_slice(), None
             if piece is not None:
                 return piece
             if self.max_records is not None and self._planned >= self.max_records:
@@ -183,10 +189,14 @@ class Reading:
             else:
                 self._conclude(current)
 
-    def rest_of_page(self, piece: Piece) -> Piece:
+    async def rest_of_page(self, piece: Piece) -> Piece:
         """Add what is left of the piece's page."""
+        self._unread = piece
         while (more := self._next_slice()) is not None:
-            piece = more._replace(records=[*piece.records, *more.records])
+            piece.records.extend(more.records)
+            self._unread = piece = more._replace(records=piece.records)
+            await self._breathe()
+        self._unread = None
         return piece
 
     def begun(self, left: list[CallRecord], place: Place | None) -> Piece | None:
@@ -206,10 +216,23 @@ class Reading:
         """Let go of everything; gives the tasks that somebody has to end."""
         self._dropped = True
         tasks, self.pending = list(self.pending.values()), {}
-        self._open = self._current = None
+        self._open = self._current = self._unread = None
         return tasks
 
     # Slices, pages, windows
+
+    async def _breathe(self) -> None:
+        """Let others have the loop where it has been held for long: pages that are there come without any waiting."""
+        now = time.perf_counter()
+        if now - self._breathed_at < BREATH:
+            return
+        await asyncio.sleep(0)
+        self._breathed_at = time.perf_counter()
+        self._check_not_dropped()
+
+    def _check_not_dropped(self) -> None:
+        if self._dropped:
+            raise StreamClosedError("the stream was closed while its next call was awaited")
 
     def _next_slice(self) -> Piece | None:
         """Decode and sift until something is left; None at the end of the page."""
@@ -291,8 +314,8 @@ class Reading:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)  # each ends at the deadline by itself
         finally:
             self._stats.waited_for_pages += time.perf_counter() - begun
-        if self._dropped:
-            raise StreamClosedError("the stream was closed while its next call was awaited")
+        self._breathed_at = time.perf_counter()
+        self._check_not_dropped()
 
     def _open_page(self, current: _WindowReading, number: int, fetched: Fetched[PageBody]) -> None:
         page, walk = fetched.value, current.walk

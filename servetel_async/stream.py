@@ -238,7 +238,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         left, self._ready = list(self._ready), iter(())
         self._taken -= len(left)
         piece = self._reading.begun(left, self._place)
-        return self._reading.rest_of_page(piece if piece is not None else await self._reading.next_piece())
+        return await self._reading.rest_of_page(piece if piece is not None else await self._reading.next_piece())
 
     def _check_open(self) -> None:
         if self._state is _State.NEW:

@@ -8,6 +8,7 @@ seconds at its two edges are looked at from both sides: they may be all there is
 from __future__ import annotations
 
 import asyncio
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from servetel_async.page_source import Bounds
@@ -47,11 +48,12 @@ class Calibration:
         async with self._looking:
             if source.bounds is not None:
                 return source.bounds != Bounds()
-            seconds = [row.start for row in reversed(rows) if is_wall_stamp(row.start)]
+            dated = (row.start for row in reversed(rows) if is_wall_stamp(row.start))
+            seconds = list(islice(dated, _TRIES))
             if not rows and window.start is not None and window.end is not None:
                 edges = dict.fromkeys((window.last, window.first))
                 seconds = [second for second in edges if await self._has(second, Bounds(1, 1), tally)]
-            for second in seconds[:_TRIES]:
+            for second in seconds:
                 for guess in _GUESSES:
                     if await self._has(second, guess, tally):
                         source.bounds = guess

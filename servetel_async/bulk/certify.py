@@ -14,6 +14,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +25,6 @@ import msgspec
 from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
 from servetel_async.errors import PagingError
 from servetel_async.protocol.evidence import Evidence, Key, ordered
-from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.windows import Window
 from servetel_async.transport.tasks import run_together
 
@@ -52,6 +52,8 @@ PAGES_PER_PAGE, MORE_PAGES = 100, 200
 #: Pages in a row without a call that is new: calls of one second may come in another order for each page.
 STALE_PAGES = 30
 _TOO_FAST = "its list changed faster than it could be read"
+#: Records from which on a window is put in order by a thread.
+LARGE = 2_000
 #: Pieces of a window are to be leaves although calls are not spread evenly.
 FILL = 0.75
 
@@ -206,7 +208,7 @@ class Certifier:
         if page is None:
             page = await fetcher.page(window, 1, tally, size=asked)
         evidence = Evidence(window)
-        rows = rows_of(page)
+        rows = await fetcher.rows(page)
         evidence.add(1, rows, page.count)
         total = await self._total(window, tally, page, len(rows), asked)
         if total is None and fetcher.source.count_is_total:
@@ -216,7 +218,7 @@ class Certifier:
             return await self._walk(window, tally, asked)
         if total == len(rows):
             await self._see_end(window, tally, evidence, asked)
-            return _judged(window, evidence, evidence.calls(), "leaf")
+            return await _judge(window, evidence, "leaf")
         if (leaves or self._leaves_only) and window.seconds > 1 and total > asked:
             return _flawed(window, evidence, total, _NO_LEAF)
         size = await self._real_size(window, tally, evidence, total, len(rows), asked)
@@ -228,7 +230,7 @@ class Certifier:
         """A page that is full to the brim may have been miscounted: the next one must be empty."""
         if len(evidence.calls()) >= asked and self._fetcher.source.count_is_total:
             page = await self._fetcher.page(window, 2, tally, size=asked)
-            evidence.add(2, rows_of(page), page.count)
+            evidence.add(2, await self._fetcher.rows(page), page.count)
 
     async def _total(self, window: Window, tally: Tally, page: PageBody, rows: int, asked: int) -> int | None:
         """What the count says of the whole window; None where it says nothing of it."""
@@ -238,7 +240,7 @@ class Certifier:
         if count is None or source.count_is_total or count == rows == 0:
             return count
         # It may be the number of rows on this page: the next one tells.
-        if count == rows and not rows_of(await self._fetcher.page(window, 2, tally, size=asked)):
+        if count == rows and not (await self._fetcher.page(window, 2, tally, size=asked)).open()[2]:
             return count
         return count if source.count_is_total else None
 
@@ -252,7 +254,7 @@ class Certifier:
         if rows == 0 or total < rows:
             return None
         second = await self._fetcher.page(window, 2, tally, size=asked)
-        more = rows_of(second)
+        more = await self._fetcher.rows(second)
         if len(more) != min(rows, total - rows):
             return None
         evidence.add(2, more, second.count)
@@ -271,7 +273,7 @@ class Certifier:
                 if len(evidence.counts) > 1:
                     return  # it has moved, or one count was wrong: the rest would prove nothing
                 page = await self._fetcher.page(window, number, tally, size=asked)
-                rows = rows_of(page)
+                rows = await self._fetcher.rows(page)
                 evidence.add(number, rows, page.count)
                 if len(rows) == expected or page.count != total:
                     break
@@ -280,13 +282,13 @@ class Certifier:
         if not evidence.has(last):
             await read_page(last)  # after all others: its count is the count after
         if len(evidence.counts) > 1:
-            return _judged(window, evidence, evidence.calls(), "counted")
+            return await _judge(window, evidence, "counted")
         if not evidence.in_order():
             self._leaves_only = True
             return _flawed(window, evidence, total, _OUT_OF_ORDER)
         cut = [] if self._fast or window.seconds == 1 else evidence.cut_seconds()
         flaws = await self._repair(evidence, cut, tally)
-        found = _judged(window, evidence, evidence.calls(), "repaired" if cut else "counted")
+        found = await _judge(window, evidence, "repaired" if cut else "counted")
         found.flaws += flaws
         return found
 
@@ -323,7 +325,7 @@ class Certifier:
                 page = await self._fetcher.page(window, number, tally, size=asked)
                 if not page.open()[2]:
                     return
-            rows = rows_of(page)
+            rows = await self._fetcher.rows(page)
             before = len(seen)
             seen.update((row.id, row.start) for row in rows)
             stale = 0 if len(seen) > before else stale + 1
@@ -361,7 +363,15 @@ def merged(parts: list[Certified]) -> Certified:
     return whole
 
 
-def _judged(window: Window, evidence: Evidence, calls: list[Row], kind: str) -> Certified:
+async def _judge(window: Window, evidence: Evidence, kind: str) -> Certified:
+    """Put a window in order and see what it proves; a large one in a thread, for sorting cannot be done by pieces."""
+    if len(evidence) < LARGE:
+        return _judged(window, evidence, kind)
+    return await asyncio.to_thread(_judged, window, evidence, kind)
+
+
+def _judged(window: Window, evidence: Evidence, kind: str) -> Certified:
+    calls = evidence.calls()
     why = evidence.flaw(len(calls))
     counted = next(iter(evidence.counts)) if len(evidence.counts) == 1 else max(evidence.counts, key=lambda c: c or 0)
     found = Certified(calls, counted, evidence.duplicates, Counter({kind: 1}))

@@ -25,8 +25,10 @@ from servetel_async.errors import (
     StreamClosedError,
 )
 from servetel_async.page_source import PageRequest
+from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.windows import Window
 from servetel_async.transport.tasks import end
+from servetel_async.transport.turns import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,12 +36,15 @@ if TYPE_CHECKING:
     from servetel_async.page_source import PageSource
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
+    from servetel_async.protocol.rows import Row
 
 #: Tries of one page while others come.
 TRIES = 8
 #: Timeouts of one page in a row after which pages are asked for in half the size.
 SLOW = 2
 SMALLEST_PAGE = 10
+#: Records that are looked at in one turn of the loop: about a millisecond.
+ROWS_IN_A_TURN = 250
 _TOO_LARGE = 413
 _LONG_AGO = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock, as the windows are
 
@@ -118,6 +123,7 @@ class Fetcher:
         self._outage = Outage(source.retry, patience)
         self._has_succeeded = False
         self._good = Window(None, None)  # whose first page came last
+        self._turns = Turns()
 
     @property
     def waited(self) -> float:
@@ -154,6 +160,15 @@ class Fetcher:
                 if not looks:
                     return page
                 failures = TRIES - 1
+
+    async def rows(self, page: PageBody) -> list[Row]:
+        """Give its records as rows; those of a large page in several turns, so that the loop is never held for long."""
+        found: list[Row] = []
+        for first in range(0, len(page.rows()), ROWS_IN_A_TURN):
+            if first:
+                await self._turns.take()
+            found += rows_of(page, first, first + ROWS_IN_A_TURN)
+        return found
 
     async def sure_page(self, window: Window, number: int, tally: Tally, *, size: int | None = None) -> PageBody:
         """Fetch a page that is looked at alone, so that it may be of any size.

@@ -46,6 +46,8 @@ _KNOBS: tuple[tuple[str, Any, Any, str], ...] = (
     ("--late-every", int, None, "A late call before every N-th page."),
     ("--delete-every", int, None, "A call disappears before every N-th page."),
     ("--shuffle-ties/--stable-ties", bool, False, "Whether calls of one second change places."),
+    ("--bounds", click.Choice(["inclusive", "end_exclusive", "start_exclusive"]), "inclusive", "How dates are read."),
+    ("--now", str, None, "What the Date header shows, as YYYY-MM-DD HH:MM:SS."),
 )
 
 

@@ -45,6 +45,10 @@ class Evidence:
         self._pages[number] = rows
         self.counts.add(count)
 
+    def __len__(self) -> int:
+        """How many records the pages hold."""
+        return sum(map(len, self._pages.values()))
+
     def has(self, number: int) -> bool:
         """Whether that page was read."""
         return number in self._pages

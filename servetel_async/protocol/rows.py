@@ -54,9 +54,15 @@ _record = msgspec.json.Decoder(CallRecord, strict=False).decode
 _FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-def rows_of(page: PageBody) -> list[Row]:
-    """Give the page's records as rows, in the page's order. A record that nobody can read has a reason."""
-    return [_row(bytes(raw), index) for index, raw in enumerate(page.rows())]
+def rows_of(page: PageBody, first: int = 0, last: int | None = None) -> list[Row]:
+    """Give the page's records as rows, in the page's order. A record that nobody can read has a reason.
+
+    Args:
+        page: which one.
+        first: index of the first record.
+        last: index behind the last one; None to the end.
+    """
+    return [_row(bytes(raw), index) for index, raw in enumerate(page.rows()[first:last], first)]
 
 
 def _row(line: bytes, index: int) -> Row:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from servetel_async.errors import ConfigurationError
+from servetel_async.transport.turns import Turns
 from servetel_async.transport.wire import reuse_trace
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class BoundSession:
         self.loop = asyncio.get_running_loop()
         self.pid = os.getpid()
         self.admission = admission
+        self.turns = Turns()
         if given is not None and given.closed:
             raise ConfigurationError("the session that this client was given is closed", fix="give one that is open")
         self.session = given if given is not None else _make_session(slots, traces)

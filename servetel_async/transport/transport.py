@@ -226,7 +226,11 @@ class Transport:
             begun = time.perf_counter()
             try:
                 reply = await exchange(
-                    bound.session, method, url, _headers(token), clock=self._clock, largest=LARGEST_PAGE, json=payload
+                    *(bound.session, method, url, _headers(token)),
+                    clock=self._clock,
+                    turns=bound.turns,
+                    largest=LARGEST_PAGE,
+                    json=payload,
                 )
             except WireFault as error:
                 fault = error.fault

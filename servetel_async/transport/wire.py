@@ -14,11 +14,14 @@ import aiohttp
 
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.verdict import Fault
+from servetel_async.transport.turns import HEAVY
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
     from yarl import URL
+
+    from servetel_async.transport.turns import Turns
 
 ERROR_BODY = 64 * 1024
 _KEPT_HEADERS = ("content-type", "date", "retry-after")
@@ -69,10 +72,11 @@ async def exchange(
     headers: dict[str, str],
     *,
     clock: aiohttp.ClientTimeout,
+    turns: Turns,
     largest: int,
     json: dict[str, str] | None = None,
 ) -> Reply:
-    """Send one request once and read its reply whole, up to ``largest`` bytes.
+    """Send one request once and read its reply whole, up to ``largest`` bytes; a heavy one comes in a turn of its own.
 
     Raises:
         WireFault: there is no whole reply.
@@ -90,7 +94,7 @@ async def exchange(
             trace_request_ctx=trace,
             middlewares=(_no_hidden_resend,),
         ) as response:
-            return await _read(response, largest)
+            return await _read(response, turns, largest)
     except WireFault as error:
         fault = error.fault
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -98,7 +102,7 @@ async def exchange(
     raise WireFault(Fault.STALE if fault is Fault.RESET and trace.reused else fault)
 
 
-async def _read(response: aiohttp.ClientResponse, largest: int) -> Reply:
+async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int) -> Reply:
     headers = {name: ", ".join(response.headers.getall(name)) for name in _KEPT_HEADERS if name in response.headers}
     whole = response.status == 200  # noqa: PLR2004
     if whole and (response.content_length or 0) > largest:
@@ -112,6 +116,8 @@ async def _read(response: aiohttp.ClientResponse, largest: int) -> Reply:
             raise WireFault(Fault.TOO_LARGE)
         if not whole and size > ERROR_BODY:
             break  # an error page need not be read to its end
+    if size > HEAVY:
+        await turns.take()
     return Reply(response.status, chunks[0] if len(chunks) == 1 else b"".join(chunks), headers)
 
 
