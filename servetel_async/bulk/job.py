@@ -228,15 +228,20 @@ class Job:
 
     async def _commit(self, window: Window, found: Certified, tally: Tally) -> None:
         span = Span(window.first, window.last)
-        entry = self._entry(span, found, tally)
-        lines = [row.line for row in found.calls if row.reason is None]
-        if self._settings.mask:
-            lines = [mask_line(line) for line in lines]
-        await self._writer.run(self._sink.commit, Batch(lines, self._zone), span, msgspec.json.encode(entry))
+        entry = await self._writer.run(self._write, span, found, tally)
         before = self.entries.get(span)
         self.entries[span] = entry
         self._committed += entry.records - (before.records if before is not None else 0)
         self._tell()
+
+    def _write(self, span: Span, found: Certified, tally: Tally) -> Entry:
+        """Write a window, in the writer's thread."""
+        entry = self._entry(span, found, tally)
+        lines = [row.line for row in found.calls if row.reason is None]
+        if self._settings.mask:
+            lines = [mask_line(line) for line in lines]
+        self._sink.commit(Batch(lines, self._zone), span, msgspec.json.encode(entry))
+        return entry
 
     def _entry(self, span: Span, found: Certified, tally: Tally) -> Entry:
         sound = [row for row in found.calls if row.reason is None]

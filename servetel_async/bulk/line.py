@@ -15,7 +15,6 @@ from servetel_async.bulk.certify import Certified
 from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError, Tally
 from servetel_async.bulk.plan import DAY, pieces_for
 from servetel_async.protocol.evidence import check_inside
-from servetel_async.protocol.rows import rows_of
 from servetel_async.transport.tasks import end
 
 if TYPE_CHECKING:
@@ -158,7 +157,7 @@ class Line:
             except PageLostError:
                 return None
             if not known:
-                rows = rows_of(page)
+                rows = await self._fetcher.rows(page)
                 check_inside(window, rows)
                 if await self._calibration.check_bounds(window, rows, tally):
                     page = None

@@ -72,7 +72,7 @@ class Evidence:
     def in_order(self) -> bool:
         """Whether the pages come newest first, so that an edge can only cut a second."""
         starts = [row.start for _, rows in sorted(self._pages.items()) for row in rows if row.start]
-        return all(former >= latter for former, latter in pairwise(starts))
+        return starts == sorted(starts, reverse=True)
 
     def cut_seconds(self) -> list[str]:
         """The seconds that an edge between two pages cuts."""

@@ -7,7 +7,7 @@ and decodes the rest where a destination wants it typed.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MANY_BRACKETS = 500
 
 
-class Row(NamedTuple):
+class Row(msgspec.Struct, frozen=True, gc=False):  # ten thousands are held: the collector need not look at them
     """One record.
 
     Attributes:

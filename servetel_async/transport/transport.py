@@ -24,6 +24,7 @@ from servetel_async.settings import LARGEST_PAGE
 from servetel_async.transport.pace import Admission, account_pace
 from servetel_async.transport.retry import Attempts, final_error
 from servetel_async.transport.session import BoundSession
+from servetel_async.transport.turns import HUGE
 from servetel_async.transport.wire import WireFault, exchange
 from servetel_async.version import __version__
 
@@ -317,7 +318,10 @@ class _Call(Generic[T]):
         verdict = judge(reply, now)
         if verdict is not OK:
             raise Unacceptable(verdict)
-        value = self._read(reply, now)
+        if len(reply.body) > HUGE:
+            value = await asyncio.to_thread(self._read, reply, now)
+        else:
+            value = self._read(reply, now)
         if not transport.proved or transport.proved[-1] != token:
             transport.proved.append(token)
         return Fetched(value, self.sent, len(reply.body), seconds)

@@ -7,6 +7,7 @@ middleware turns the reset into a fault before it can, so that requests on the w
 
 from __future__ import annotations
 
+import asyncio
 import errno
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ import aiohttp
 
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.verdict import Fault
-from servetel_async.transport.turns import HEAVY
+from servetel_async.transport.turns import HEAVY, HUGE
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -118,7 +119,8 @@ async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int) ->
             break  # an error page need not be read to its end
     if size > HEAVY:
         await turns.take()
-    return Reply(response.status, chunks[0] if len(chunks) == 1 else b"".join(chunks), headers)
+    body = await asyncio.to_thread(b"".join, chunks) if size > HUGE else b"".join(chunks)
+    return Reply(response.status, body, headers)
 
 
 def classify(error: Exception) -> Fault:  # noqa: PLR0911 - a table
