@@ -32,7 +32,7 @@ from servetel_async.settings import (
 from servetel_async.stream import CallStream, check_whole
 from servetel_async.transport.auth import choose_tokens
 from servetel_async.transport.session import check_given
-from servetel_async.transport.tasks import end
+from servetel_async.transport.tasks import end, start
 from servetel_async.transport.transport import Transport, check_seconds
 
 if TYPE_CHECKING:
@@ -383,7 +383,7 @@ class ServetelClient:
         return self._encoded[2]
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.get_running_loop().create_task(work)
+        task = start(work)
         self._tasks.add(task)
         task.add_done_callback(self._reap)
         return task

@@ -11,4 +11,5 @@ def clean_environment(monkeypatch, tmp_path):
     for name in [name for name in os.environ if name.startswith("SERVETEL_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SERVETEL_CONFIG", "")
+    monkeypatch.delenv("PYTHONDEVMODE", raising=False)  # programs that are run are run as users do
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -48,7 +48,7 @@ _OUT_OF_ORDER = "its pages are not in the order of time"
 #: Where another reading of the same window would tell no more.
 _NO_USE = (_NO_LEAF, _OUT_OF_ORDER)
 #: Pages that a window may cost: for each that it counts at first, and beyond. A list may grow as it is read.
-PAGES_PER_PAGE, MORE_PAGES = 100, 200
+PAGES_PER_PAGE, MORE_PAGES = 40, 200
 #: Pages in a row without a call that is new: calls of one second may come in another order for each page.
 STALE_PAGES = 30
 _TOO_FAST = "its list changed faster than it could be read"

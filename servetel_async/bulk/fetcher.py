@@ -20,6 +20,7 @@ from servetel_async.errors import (
     MalformedResponseError,
     PagingError,
     RateLimitError,
+    RequestRejectedError,
     RequestTimeoutError,
     ServetelError,
     StreamClosedError,
@@ -45,7 +46,7 @@ SLOW = 2
 SMALLEST_PAGE = 10
 #: Records that are looked at in one turn of the loop: less than a millisecond.
 ROWS_IN_A_TURN = 150
-_TOO_LARGE = 413
+_OK, _TOO_LARGE = 200, 413
 _LONG_AGO = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock, as the windows are
 
 
@@ -140,6 +141,7 @@ class Fetcher:
         """
         asked = self.page_size if size is None else size
         failures = slow = 0
+        refused = False
         while True:
             # After many failures in an outage it may be this page's own: then a page that came before is looked at.
             looks = failures >= TRIES and self._outage.is_open()
@@ -147,10 +149,10 @@ class Fetcher:
                 where = (self._good, 1, tally, 1) if looks else (window, number, tally, asked)
                 page = await self._try(*where)
             except ServetelError as error:
-                if not (
-                    error.retryable or isinstance(error, MalformedResponseError | PagingError) or _too_large(error)
-                ):
+                passes = error.retryable or isinstance(error, MalformedResponseError | PagingError)
+                if not (passes or _too_large(error) or (_refuses(error) and not refused)):
                     raise
+                refused = refused or _refuses(error)
                 failures += not looks
                 slow = slow + 1 if isinstance(error, RequestTimeoutError) else 0
                 await self._give_up_or_wait(error, failures, slow, asked)
@@ -278,6 +280,11 @@ class Fetcher:
 def _too_large(error: ServetelError) -> bool:
     """Whether a smaller page may be given where this one was not."""
     return isinstance(error, BodyTooLargeError) or error.status == _TOO_LARGE
+
+
+def _refuses(error: ServetelError) -> bool:
+    """Whether a 200 said no: an accident of the server's more often than an answer, so it is asked once more."""
+    return isinstance(error, RequestRejectedError) and error.status == _OK
 
 
 def _last_second(window: Window) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -38,8 +39,8 @@ class Events:
         if sys.stdout is None:
             return
         shown = {name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items()}
-        # JSON escapes control characters itself, and the line goes out as bytes, whatever the terminal's encoding.
-        line = msgspec.json.encode({"event": event, **shown}) + b"\n"
+        # The line goes out as bytes, whatever the terminal's encoding.
+        line = spelt_out(msgspec.json.encode({"event": event, **shown}).decode()).encode() + b"\n"
         try:
             with standard_output():
                 sys.stdout.buffer.write(line)
@@ -75,3 +76,10 @@ class Events:
         """Tell what ended it."""
         said = {name: in_flags(getattr(error, name, "")) for name in ("what", "why", "fix")}
         self.put("error", error=type(error).__name__, exit_code=code, kept=kept, **said)
+
+
+def spelt_out(line: str) -> str:
+    """Escape in JSON what a terminal would obey and JSON itself lets stand: DEL, C1 and direction marks."""
+    if line.isprintable():
+        return line
+    return "".join(each if each.isprintable() else json.dumps(each)[1:-1].replace("\x7f", "\\u007f") for each in line)

@@ -2,8 +2,8 @@
 
 1. No byte order mark: programs would read it as a part of the first column's name. Excel is told UTF-8 when importing.
 2. A text that a spreadsheet would run as a formula gets a ``'`` in front (OWASP ASVS 1.2.10): one that begins with
-   ``= + - @``, their full-width forms, TAB, CR, LF or NUL. A phone number with its ``+`` is no formula and stays.
-   Numbers are written as numbers, a minus included.
+   ``= + - @``, their full-width forms, TAB, CR, LF or NUL, also where characters that nobody sees stand before the
+   sign. A phone number with its ``+`` is no formula and stays. Numbers are written as numbers, a minus included.
 3. NUL, at which many readers stop, becomes U+2400 (a visible NUL). All other characters stay as they are, so do ESC and
    U+2028; a lone surrogate was U+FFFD already when the page was read. The server's own text is what NDJSON holds.
 4. A field is quoted where it holds a comma, a quote or a line end.
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 LINE_END = "\r\n"
 _RISKY = frozenset("=+-@\t\r\n\0＝＋－＠")  # noqa: RUF001 - the full-width forms are meant
+#: Control characters, marks of direction and width that a spreadsheet may drop before it looks for a sign.
+_MARKS = (0xAD, 0x61C, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
+_UNSEEN = "".join(map(chr, (*range(1, 32), *range(127, 160), *_MARKS)))
+_SUSPECT = _RISKY | frozenset(_UNSEEN)
 _is_phone = re.compile(r"\+?[0-9]{6,15}").fullmatch
 _needs_quotes = re.compile(r'[",\r\n]').search
 _VISIBLE_NUL = "\u2400"
@@ -100,14 +104,16 @@ def _converter(column: Column) -> Converter:
 
 
 def _texts(values: Iterable[str | None]) -> list[str]:
-    texts = ["" if text is None else text if text[:1] not in _RISKY else _guard(text) for text in values]
+    texts = ["" if text is None else text if text[:1] not in _SUSPECT else _guard(text) for text in values]
     if _needs_quotes("".join(texts)) is None:  # the usual case, and the search of one long text is the fastest there is
         return texts
     return [text if _needs_quotes(text) is None else _quoted(text) for text in texts]
 
 
 def _guard(text: str) -> str:
-    return text if _is_phone(text) else f"'{text}"
+    if _is_phone(text) or (text[0] not in _RISKY and text.lstrip(_UNSEEN)[:1] not in _RISKY):
+        return text
+    return f"'{text}"
 
 
 def _quoted(text: str) -> str:
@@ -135,7 +141,7 @@ def _mixed(values: Iterable[Any], convert: Callable[[Any], str | None] | None) -
             texts.append("")
             continue
         if isinstance(value, str):
-            text = value if value[:1] not in _RISKY else _guard(value)
+            text = value if value[:1] not in _SUSPECT else _guard(value)
         else:
             text = str(value) if convert is None else convert(value) or ""
         texts.append(text if _needs_quotes(text) is None else _quoted(text))

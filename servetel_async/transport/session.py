@@ -15,7 +15,7 @@ import aiohttp
 
 from servetel_async.errors import ConfigurationError
 from servetel_async.transport.turns import Turns
-from servetel_async.transport.wire import reuse_trace
+from servetel_async.transport.wire import CleanRequest, reuse_trace
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -112,5 +112,6 @@ def _make_session(slots: int, traces: Sequence[aiohttp.TraceConfig]) -> aiohttp.
         connector=aiohttp.TCPConnector(limit=slots + 2),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
+        request_class=CleanRequest,
         trace_configs=[reuse_trace(), *traces],
     )

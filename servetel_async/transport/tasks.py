@@ -1,4 +1,4 @@
-"""Ending tasks: cancel them, and be there until they are over, whatever happens to oneself."""
+"""Tasks: start them; cancel them, and be there until they are over, whatever happens to oneself."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
 T = TypeVar("T")
+
+
+def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start one in the running loop.
+
+    Raises:
+        RuntimeError: there is none, or it is not asyncio's; then nothing is left that nobody awaits.
+    """
+    try:
+        return asyncio.get_running_loop().create_task(work)
+    except RuntimeError:
+        work.close()
+        raise
 
 
 def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:

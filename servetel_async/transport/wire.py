@@ -20,6 +20,7 @@ from servetel_async.transport.turns import HEAVY, HUGE
 if TYPE_CHECKING:
     from types import SimpleNamespace
 
+    from aiohttp.connector import Connection
     from yarl import URL
 
     from servetel_async.transport.turns import Turns
@@ -54,6 +55,19 @@ def reuse_trace() -> aiohttp.TraceConfig:
     config = aiohttp.TraceConfig()
     config.on_connection_reuseconn.append(_note_reuse)
     return config
+
+
+class CleanRequest(aiohttp.ClientRequest):
+    """Is not sent over a kept-alive connection on which something has come that nobody asked for.
+
+    aiohttp would take that for its reply, and from then on each reply for that of the request before.
+    """
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        """See aiohttp."""
+        if conn.protocol is None or conn.protocol.should_close:
+            raise aiohttp.ServerDisconnectedError
+        return await super().send(conn)
 
 
 async def _no_hidden_resend(

@@ -294,7 +294,7 @@ def judge(world, receipt, target, ever, stayed):
 
 @pytest.mark.timeout(0 if EXAMPLES else 120)
 @settings(
-    max_examples=EXAMPLES or 25,
+    max_examples=EXAMPLES or 12,
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,

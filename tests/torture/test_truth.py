@@ -1,0 +1,238 @@
+"""P1: whatever goes wrong on the wire, what comes is the truth, or an error that says so."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import os
+import ssl
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+import aiohttp
+import pytest
+import trustme
+
+from servetel_async import CallQuery, Retry, ServetelError
+from servetel_async.bulk.pull import pull
+from tests.torture.fault_table import CONNECTION, FAULTS, Kind, Where
+from tests.torture.report import SEED, TORTURE, measured
+from tests.torture.storm import CALLS, FIRST, LAST, CallList, Outcome, Storm, client_of, weather
+from tests.transport.wire_server import Act, Send, http
+
+SEEDS = range(SEED, SEED + (20 if TORTURE else 1))
+#: Of one storm; at the whole size, so many that there are 10,000 faults and 30,000 requests in all of them.
+STORM = 6_000 if TORTURE else CALLS
+PLAIN = tuple(fault for fault in FAULTS if not fault.secure)
+SMALL = 60
+QUERY = CallQuery(from_date=FIRST, to_date=LAST)
+TWICE = Retry(attempts=3, base=0.001, cap=0.002, throttled_base=0.001, throttled_cap=0.002)
+
+pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
+
+
+def told(total: Outcome, kinds: int) -> str:
+    return (
+        f"{total.faults:,} faults of {kinds} kinds, {total.paired:,} of them in a row, {total.requests:,} requests: "
+        f"{total.lost} lost, {total.twice} twice, {total.foreign} of another list"
+    )
+
+
+def check(total: Outcome, faults) -> None:
+    """See that all of it came, and that all that was planned has happened."""
+    assert total.flawless, told(total, len(faults))
+    assert set(total.fired) == {fault.name for fault in faults} | {"honest"}
+    assert total.unfired == []
+    assert total.paired > 0
+    assert total.requests <= total.counted, "a request was sent that nobody counts"
+
+
+def test_the_table_knows_every_place_of_an_exchange():
+    """At least forty kinds, each under a name of its own, from the connection to what follows the body."""
+    names = [fault.name for fault in CONNECTION + FAULTS]
+    assert len(names) == len(set(names)) >= 40
+    assert {fault.where for fault in CONNECTION + FAULTS} == set(Where)
+
+
+async def test_a_storm(tmp_path):
+    """Four in ten exchanges go wrong: a stream and a pull give every call once, and show no error."""
+    total = Outcome()
+    for seed in SEEDS:
+        total.add(await weather(CallList(STORM, seed), seed, tmp_path, PLAIN))
+    planned = CONNECTION + PLAIN
+    measured("P1", told(total, len(planned)), seeds=f"{SEEDS[0]} to {SEEDS[-1]}")
+    check(total, planned)
+    if TORTURE:
+        assert total.faults >= 10_000
+        assert total.requests >= 30_000
+
+
+async def test_a_storm_behind_tls(tmp_path):
+    """The same behind a certificate, with connections that end without the goodbye of TLS."""
+    authority = trustme.CA()
+    theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
+    authority.issue_cert("127.0.0.1").configure_cert(theirs)
+    authority.configure_trust(ours)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=ours)) as session:
+        total = await weather(CallList(CALLS, SEED), SEED, tmp_path, FAULTS, tls=theirs, session=session)
+    planned = CONNECTION + FAULTS
+    measured("P1", f"behind TLS: {told(total, len(planned))}", seeds=str(SEED))
+    check(total, planned)
+
+
+def in_another_process(*arguments, **environment) -> dict:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.torture.storm", str(SEED), *arguments],
+        cwd=Path(__file__).parent.parent.parent,
+        env=os.environ | environment,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()[-3000:]
+    assert done.stderr == b""
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("way", ["parser of Python", "uvloop"])
+def test_a_storm_with_other_parts(way):
+    """The same with aiohttp's parser that is not written in C, and with another event loop."""
+    if way == "uvloop" and importlib.util.find_spec("uvloop") is None:
+        pytest.skip("uvloop is not installed")
+    said = in_another_process("uvloop") if way == "uvloop" else in_another_process(AIOHTTP_NO_EXTENSIONS="1")
+    assert (said.pop("parser") == "aiohttp.http_parser") is (way != "uvloop")
+    assert (said.pop("loop") == "uvloop") is (way == "uvloop")
+    total = Outcome(**said)
+    measured("P1", f"{way}: {told(total, len(CONNECTION + PLAIN))}", seeds=str(SEED))
+    check(total, CONNECTION + PLAIN)
+
+
+# Faults that stay -----------------------------------------------------------------------------------------------------------
+
+
+class Stubborn(Storm):
+    """A server that is well for three replies, and then always ill in the same way, or always on one page.
+
+    Args:
+        calls: what it serves.
+        fault: what it does.
+        page: the page that is ill, from the beginning; None for every page.
+    """
+
+    def __init__(self, calls, fault, page=None):
+        super().__init__(calls)
+        self.fault = fault
+        self.page = page
+        self.ill = True
+        self.random = Random(f"{SEED} {fault.name}")
+
+    def _answer(self, request):
+        body = self.honest(request)
+        struck = request.number > 3 if self.page is None else dict(request.query).get("page") == str(self.page)
+        if not (self.ill and struck):
+            return Act("honest", (Send(http(body)),))
+        return Act(self.fault.name, self.fault.make(self.random, body))
+
+
+def _hangs_not(fault):
+    return fault.kind is not Kind.SLOW
+
+
+async def each_fault(case):
+    """Run a case with each of them, a dozen side by side, and first those that hang: they mostly wait."""
+    turns = asyncio.Semaphore(12)
+
+    async def one(fault):
+        async with turns:
+            try:
+                await case(fault)
+            except Exception as error:
+                return f"{fault.name}: {type(error).__name__}: {str(error).splitlines()[:1]}"
+        return None
+
+    wrong = await asyncio.gather(*(one(fault) for fault in sorted(PLAIN, key=_hangs_not)))
+    assert not any(wrong), "\n".join(filter(None, wrong))
+
+
+async def test_a_fault_that_stays_ends_a_stream_with_its_error():
+    """What came before it is the beginning of the truth; and once it has passed, the checkpoint gives all the rest."""
+    calls = CallList(SMALL, SEED)
+
+    async def case(fault):
+        async with Stubborn(calls, fault) as server, client_of(server, retry=TWICE) as client:
+            came, met = [], None
+            stream = client.calls(FIRST, LAST)
+            try:
+                async for call in stream:
+                    came.append(call.id)
+            except ServetelError as error:
+                met = type(error)
+            assert met is fault.kind.error, met
+            assert server.fired[fault.name] > 0
+            assert came == calls.ids[: len(came)] != []
+            server.ill = False
+            came += [call.id async for call in client.calls(FIRST, LAST, start=stream.checkpoint)]
+            assert came == calls.ids
+
+    await each_fault(case)
+    measured("P1", f"{len(PLAIN)} faults that stay: the stream says so, and goes on from there once they have passed")
+
+
+async def test_a_fault_that_stays_ends_a_pull_with_its_error(tmp_path):
+    """Nothing is there under the output's name; and once it has passed, the same pull is complete."""
+    calls = CallList(SMALL, SEED)
+
+    async def case(fault):
+        target = tmp_path / f"{fault.name.replace('/', '')}.ndjson"
+        async with Stubborn(calls, fault) as server, client_of(server, retry=TWICE) as client:
+            met = None
+            try:
+                await pull(client, target, QUERY, patience=0.05)
+            except ServetelError as error:
+                met = type(error)
+            assert met is fault.kind.error, met
+            assert server.fired[fault.name] > 0
+            assert target.exists() is (met is None)
+            server.ill = False
+            receipt = await pull(client, target, QUERY, overwrite=met is None)
+            assert receipt.complete
+            assert sorted(target.read_bytes().splitlines()) == sorted(calls.bodies)
+
+    await each_fault(case)
+    measured("P1", f"{len(PLAIN)} faults that stay: no output of a part, and a whole one once they have passed")
+
+
+async def test_one_page_that_never_comes_is_never_left_out_silently(tmp_path):
+    """A stream raises its error. A pull finds another way to its calls, or says in its receipt that some are missing."""
+    calls = CallList(SMALL, SEED)
+    ends = []
+
+    async def case(fault):
+        target = tmp_path / f"{fault.name.replace('/', '')}.ndjson"
+        async with Stubborn(calls, fault, page=2) as server, client_of(server, retry=TWICE) as client:
+            came, met = [], None
+            try:
+                async for call in client.calls(FIRST, LAST):
+                    came.append(call.id)
+            except ServetelError as error:
+                met = type(error)
+            assert met is fault.kind.error, met
+            assert came == calls.ids[: len(came)]
+            assert server.fired[fault.name] > 0
+            try:
+                receipt = await pull(client, target, QUERY, patience=0.05)
+            except ServetelError as error:
+                assert not target.exists()
+                ends.append(type(error).__name__)
+                return
+            lines = target.read_bytes().splitlines()
+            assert len(lines) == len(set(lines))
+            assert set(lines) <= set(calls.bodies)
+            assert receipt.complete is (len(lines) == SMALL)
+            ends.append("complete" if receipt.complete else "incomplete, and said")
+
+    await each_fault(case)
+    measured("P1", f"a page that never comes, {len(PLAIN)} ways: {dict(sorted(Counter(ends).items()))}")
