@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import io
 import json
-import os
 import shutil
 import signal
 import sqlite3
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from servetel_async.emulator import Dataset, Emulator
 from tests.crash import strace
+from tests.torture.report import TORTURE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
-#: Said before pytest looks: its own fixture takes these variables away from the tests.
-TORTURE = os.environ.get("SERVETEL_TORTURE", "") not in ("", "0")
 PAGE_SIZE, SLOTS = 10, 2
 #: Windows that a pull with so many slots has under way at most.
 IN_FLIGHT = SLOTS + 2
@@ -250,12 +248,6 @@ def few(points: Sequence[T]) -> Sequence[T]:
     """A few of them, spread over all; with SERVETEL_TORTURE=1 all of them."""
     step = 1 if TORTURE else max(1, len(points) // FEW)
     return points[step // 2 :: step]
-
-
-def tell(text: str) -> None:
-    """Note how much was looked at; ``pytest -s`` shows it at once."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def check(holds: object, message: str) -> None:

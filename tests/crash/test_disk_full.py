@@ -10,7 +10,8 @@ import subprocess
 import pytest
 
 from tests.crash import strace
-from tests.crash.laboratory import TORTURE, Ended, Laboratory, check, chosen, each, few, tell
+from tests.crash.laboratory import Ended, Laboratory, check, chosen, each, few
+from tests.torture.report import TORTURE, measured
 
 NAMES = ("calls.ndjson", "calls.csv", "calls.ndjson.gz", "calls.parquet", "calls.db", "calls.duckdb")
 SYNCS = ("fsync", "fdatasync")
@@ -63,7 +64,7 @@ async def test_a_call_that_fails_never_ends_in_success(build, months, name):
     moments = few(accidents(await Laboratory.prepare(laboratories)))
 
     refused = await each(moments, laboratories, fail)
-    tell(f"{name}: {refused} refusals at {len(moments)} accidents")
+    measured("P10", f"{name}: {refused} refusals at {len(moments)} accidents")
     check(refused >= 0.5 * len(moments), f"only {refused} of {len(moments)} were refused")
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.crash import strace
-from tests.crash.laboratory import TORTURE, Laboratory, check, chosen, each, few, tell
+from tests.crash.laboratory import Laboratory, check, chosen, each, few
+from tests.torture.report import TORTURE, measured
 
 NAMES = ("calls.ndjson", "calls.csv", "calls.ndjson.gz", "calls.parquet", "days", "calls.db", "calls.duckdb")
 TWICE = ("calls.ndjson", "calls.parquet", "calls.db", "calls.duckdb")
@@ -31,7 +32,7 @@ async def test_a_killed_pull_is_gone_on_from(build, months, week, name):
         return True
 
     killed = await each(moments, laboratories, kill)
-    tell(f"{name}: {killed} kills at {len(moments)} moments")
+    measured("P2", f"{name}: {killed} kills at {len(moments)} moments")
     check(killed >= 0.8 * len(moments), f"only {killed} of {len(moments)} were killed")
 
 
@@ -59,5 +60,5 @@ async def test_a_run_that_goes_on_may_be_killed_too(build, months, name):
         return True
 
     killed = await each(moments, laboratories, kill_twice)
-    tell(f"{name}: {killed} second kills at {len(moments)} moments")
+    measured("P2", f"{name}: {killed} second kills at {len(moments)} moments")
     check(killed >= 0.8 * len(moments), f"only {killed} of {len(moments)} were killed")

@@ -14,7 +14,8 @@ from contextlib import suppress
 
 import pytest
 
-from tests.crash.laboratory import IN_FLIGHT, TORTURE, Laboratory, check, chosen, each, is_concluded, material, tell
+from tests.crash.laboratory import IN_FLIGHT, Laboratory, check, chosen, each, is_concluded, material
+from tests.torture.report import TORTURE, measured
 
 NAMES = ("calls.ndjson", "calls.db", "calls.parquet", "calls.duckdb")
 CALLS = 10_000 if TORTURE else 500
@@ -70,4 +71,4 @@ async def test_a_pull_may_be_killed_at_random_moments(build, name):
         return kills > 0
 
     killed = await each(range(ROUNDS), laboratories, kill)
-    tell(f"{name}: {killed} of {ROUNDS} pulls of {usual} requests killed")
+    measured("P2", f"{name}: {killed} of {ROUNDS} pulls of {usual} requests killed")

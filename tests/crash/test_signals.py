@@ -15,7 +15,8 @@ import pytest
 
 from servetel_async.emulator import Emulator
 from tests.crash import strace
-from tests.crash.laboratory import PAGE_SIZE, ROOT, SLOTS, TORTURE, beside, chosen, content
+from tests.crash.laboratory import PAGE_SIZE, ROOT, SLOTS, beside, chosen, content
+from tests.torture.report import TORTURE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,7 +11,8 @@ import pytest
 
 from servetel_async import OutputError, RequestRejectedError, ResumeMismatchError, Retry, ServetelClient
 from servetel_async.emulator import Emulator, Fault
-from tests.crash.laboratory import PAGE_SIZE, SLOTS, TORTURE, beside, chosen
+from tests.crash.laboratory import PAGE_SIZE, SLOTS, beside, chosen
+from tests.torture.report import TORTURE
 
 FILES = ("calls.ndjson", "calls.csv", "calls.parquet")
 DATABASES = ("calls.db", "calls.duckdb")

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.crash import strace
-from tests.crash.laboratory import TORTURE, Laboratory, check, chosen, each, few, tell
+from tests.crash.laboratory import Laboratory, check, chosen, each, few
+from tests.torture.report import TORTURE, measured
 
 NAMES = ("calls.ndjson", "calls.csv", "calls.parquet", "calls.db", "calls.duckdb")
 
@@ -48,5 +49,5 @@ async def test_a_torn_write_is_gone_on_from(build, months, name):
         return True
 
     torn = await each(few(moments), laboratories, kill)
-    tell(f"{name}: {torn} torn writes")
+    measured("P2", f"{name}: {torn} torn writes")
     check(torn >= 0.8 * len(few(moments)), f"only {torn} writes were torn")

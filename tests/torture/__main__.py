@@ -30,41 +30,55 @@ def run(promise: Promise, environment: dict[str, str]) -> tuple[int, float]:
     return code, time.monotonic() - began
 
 
+def read(report: Path) -> dict[str, list[dict[str, str]]]:
+    """What was measured, by promise."""
+    found: dict[str, list[dict[str, str]]] = defaultdict(list)
+    for line in report.read_text("utf-8").splitlines():
+        entry = json.loads(line)
+        found[entry["promise"]].append(entry)
+    return found
+
+
+def table(wanted: list[Promise], ends: dict[str, tuple[int, float]], found: dict[str, list[dict[str, str]]]) -> int:
+    """Print what is promised and what was measured; gives how many promises are broken."""
+    broken = 0
+    for promise in wanted:
+        code, seconds = ends.get(promise.number, (0, 0.0))
+        kept = code == 0 and bool(found[promise.number])
+        broken += not kept
+        took = f" ({seconds:.0f} s)" if seconds else ""
+        sys.stdout.write(f"{promise.number:4}{'kept' if kept else 'BROKEN':8}{promise.what}{took}\n")
+        sys.stdout.write(f"{'':12}promised: {promise.promised}\n")
+        for entry in found[promise.number] or [{"value": "nothing", "seeds": ""}]:
+            seeds = f" [seeds {entry['seeds']}]" if entry["seeds"] else ""
+            sys.stdout.write(f"{'':12}measured: {entry['value']}{seeds}\n")
+    sys.stdout.write(f"{len(wanted) - broken} of {len(wanted)} promises kept\n")
+    return broken
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.torture", description=__doc__)
     parser.add_argument("promises", nargs="*", metavar="P1", help="only these")
     parser.add_argument("--quick", action="store_true", help="the size of the ordinary suite")
     parser.add_argument("--seed", type=int, help="repeat a run")
+    parser.add_argument("--from", dest="report", type=Path, help="run nothing: show what a suite has measured")
     chosen = parser.parse_args()
-    seed = secrets.randbelow(1_000_000) if chosen.seed is None else chosen.seed
-    wanted = [each for each in PROMISES if not chosen.promises or each.number in chosen.promises]
     unknown = set(chosen.promises) - {each.number for each in PROMISES}
     if unknown:
         parser.error(f"no such promise: {', '.join(sorted(unknown))}")
-    rows: list[str] = []
-    failed = 0
+    wanted = [each for each in PROMISES if not chosen.promises or each.number in chosen.promises]
+    if chosen.report is not None:
+        return min(1, table(wanted, {}, read(chosen.report)))
+    seed = secrets.randbelow(1_000_000) if chosen.seed is None else chosen.seed
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "measured.jsonl"
         report.touch()
         environment = os.environ | {"SERVETEL_TORTURE_REPORT": str(report), "SERVETEL_TORTURE_SEED": str(seed)}
         environment["SERVETEL_TORTURE"] = "" if chosen.quick else "1"
         ends = {promise.number: run(promise, environment) for promise in wanted}
-        found: dict[str, list[dict[str, str]]] = defaultdict(list)
-        for line in report.read_text("utf-8").splitlines():
-            entry = json.loads(line)
-            found[entry["promise"]].append(entry)
-    for promise in wanted:
-        code, seconds = ends[promise.number]
-        kept = code == 0 and bool(found[promise.number])
-        failed += not kept
-        rows.append(f"{promise.number:4}{'kept' if kept else 'BROKEN':8}{promise.what} ({seconds:.0f} s)")
-        rows.append(f"{'':12}promised: {promise.promised}")
-        for entry in found[promise.number] or [{"value": "nothing", "seeds": ""}]:
-            seeds = f" [seeds {entry['seeds']}]" if entry["seeds"] else ""
-            rows.append(f"{'':12}measured: {entry['value']}{seeds}")
-    sys.stdout.write(f"\nseed {seed}, {'quick' if chosen.quick else 'whole'} size\n" + "\n".join(rows) + "\n")
-    sys.stdout.write(f"{len(wanted) - failed} of {len(wanted)} promises kept\n")
-    return 1 if failed else 0
+        found = read(report)
+    sys.stdout.write(f"\nseed {seed}, {'quick' if chosen.quick else 'whole'} size\n")
+    return min(1, table(wanted, ends, found))
 
 
 if __name__ == "__main__":
