@@ -149,7 +149,7 @@ class Certifier:
             first = None
             if not flawed.flaws:
                 return flawed
-            self._limit(tally, flawed)
+            self.limit(tally, flawed.counted)
             if window.seconds == 1 and flawed.counted is not None:
                 if flawed.counted > self._fetcher.page_size:
                     readings = READINGS_OF_SECOND
@@ -172,10 +172,10 @@ class Certifier:
             return await self._salvage(window, tally, flawed)
         return await self._read_parts(window, tally, flawed)
 
-    def _limit(self, tally: Tally, first: Certified) -> None:
+    def limit(self, tally: Tally, counted: int | None) -> None:
         """Say what a window may cost, once, by what it counts at first."""
-        if tally.limit is None and first.counted is not None:
-            pages = -(-first.counted // self._fetcher.page_size)
+        if tally.limit is None and counted is not None:
+            pages = -(-counted // self._fetcher.page_size)
             tally.limit = tally.pages + PAGES_PER_PAGE * pages + MORE_PAGES
 
     def _restless(self) -> bool:
