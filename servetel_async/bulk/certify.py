@@ -149,7 +149,7 @@ class Certifier:
             first = None
             if not flawed.flaws:
                 return flawed
-            self.limit(tally, flawed.counted)
+            self.limit(tally, len(flawed.calls) if flawed.counted is None else flawed.counted)
             if window.seconds == 1 and flawed.counted is not None:
                 if flawed.counted > self._fetcher.page_size:
                     readings = READINGS_OF_SECOND
@@ -172,9 +172,9 @@ class Certifier:
             return await self._salvage(window, tally, flawed)
         return await self._read_parts(window, tally, flawed)
 
-    def limit(self, tally: Tally, counted: int | None) -> None:
-        """Say what a window may cost, once, by what it counts at first."""
-        if tally.limit is None and counted is not None:
+    def limit(self, tally: Tally, counted: int) -> None:
+        """Say what a window may cost, once, by what it counts or gives at first."""
+        if tally.limit is None:
             pages = -(-counted // self._fetcher.page_size)
             tally.limit = tally.pages + PAGES_PER_PAGE * pages + MORE_PAGES
 
@@ -304,7 +304,8 @@ class Certifier:
         evidence = Evidence(window)
         for _ in range(PASSES):
             evidence = Evidence(window)
-            await self._walk_pages(window, tally, evidence, asked)
+            if not await self._walk_pages(window, tally, evidence, asked):
+                return _flawed(window, evidence, None, _TOO_FAST)
             flaws: list[Flaw] = []
             if not self._fast and window.seconds > 1 and evidence.in_order():
                 flaws = await self._repair(evidence, evidence.cut_seconds(), tally)
@@ -314,17 +315,18 @@ class Certifier:
         why = "calls came twice or pages had holes, and the API sends no count to prove anything by"
         return _flawed(window, evidence, None, why)
 
-    async def _walk_pages(self, window: Window, tally: Tally, evidence: Evidence, asked: int) -> None:
+    async def _walk_pages(self, window: Window, tally: Tally, evidence: Evidence, asked: int) -> bool:
+        """Read to an empty page; gives whether it was reached."""
         number, stale = 1, 0
         seen: set[Key] = set()
         while True:
             if tally.is_spent(2):
-                raise PagingError(_TOO_FAST, page=number)
+                return False
             page = await self._fetcher.page(window, number, tally, size=asked)
             if not page.open()[2]:  # an empty page ends the list if it stays empty
                 page = await self._fetcher.page(window, number, tally, size=asked)
                 if not page.open()[2]:
-                    return
+                    return True
             rows = await self._fetcher.rows(page)
             before = len(seen)
             seen.update((row.id, row.start) for row in rows)

@@ -143,7 +143,7 @@ class Line:
                 pieces = pieces_for(window, first.count, rows or asked)
                 if pieces > 1:
                     return window.cut(pieces)
-        if first is not None and self._fetcher.source.count_is_total:
+        if first is not None and first.count is not None and self._fetcher.source.count_is_total:
             self._certifier.limit(tally, first.count)
         return await self._certifier.read(window, tally, first, leaves=place.whole)
 
