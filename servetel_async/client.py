@@ -307,7 +307,7 @@ class ServetelClient:
         """
         from servetel_async.bulk.pull import pull  # noqa: PLC0415 - whoever only streams needs no sinks
 
-        asked = build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
+        dest, asked = hide(dest), build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
         return await pull(
             self,
             dest,

@@ -237,12 +237,19 @@ class Certifier:
         source, count = self._fetcher.source, page.count
         if count is not None and count > rows > 0:
             source.count_is_total = True
-        if count is None or source.count_is_total or count == rows == 0:
+        if count is None or source.count_is_total:
             return count
-        # It may be the number of rows on this page: the next one tells.
-        if count == rows and not (await self._fetcher.page(window, 2, tally, size=asked)).open()[2]:
+        # It may be the number of rows on this page: the next one tells. Where nothing counts, one empty page may be an
+        # accident.
+        if count == rows and await self._is_empty(window, tally, 2 if rows else 1, asked, 2 if rows else 1):
             return count
         return count if source.count_is_total else None
+
+    async def _is_empty(self, window: Window, tally: Tally, number: int, asked: int, times: int) -> bool:
+        for _ in range(times):
+            if (await self._fetcher.page(window, number, tally, size=asked)).open()[2]:
+                return False
+        return True
 
     async def _real_size(  # noqa: PLR0917 - what is known of the first page
         self, window: Window, tally: Tally, evidence: Evidence, total: int, rows: int, asked: int

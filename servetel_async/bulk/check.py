@@ -14,6 +14,7 @@ from servetel_async.bulk.journal import scope_of
 from servetel_async.bulk.receipt import PullReceipt, plural
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.query import CallQuery
+from servetel_async.protocol.tokens import hide
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.files import digest_of
@@ -91,6 +92,7 @@ async def check(client: ServetelClient, destination: Destination, query: CallQue
         ConfigurationError: there is no receipt, or it is one of other filters.
         ServetelError: whatever ended the requests.
     """
+    destination = hide(destination)  # an address may hold a password
     asked = query if query is not None else CallQuery()
     sink = sink_for(destination)
     receipt = await asyncio.to_thread(_receipt, sink)

@@ -25,6 +25,7 @@ from servetel_async.bulk.receipt import describe
 from servetel_async.protocol.clock import SECOND, is_wall_stamp, stamp
 from servetel_async.protocol.mask import mask_line
 from servetel_async.protocol.pages import find_last_page
+from servetel_async.protocol.reply import MOST_STRANGE
 from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.sink import Batch, Span
@@ -283,8 +284,8 @@ class Job:
         return cost
 
     def _raw(self, row: Row) -> str:
-        """A record that cannot be read cannot be masked field by field either: then it is only named."""
-        if self._settings.mask:
+        """A record that cannot be read cannot be masked field by field either: so it is named, as a huge one is."""
+        if self._settings.mask or len(row.line) > MOST_STRANGE:
             return f"{len(row.line)} bytes, sha256 {hashlib.sha256(row.line).hexdigest()}"
         return row.line.decode("utf-8", "replace")
 

@@ -6,7 +6,7 @@ A destination keeps both as texts and commits an entry together with its window'
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -52,6 +52,14 @@ class Unreadable(msgspec.Struct, frozen=True):
 
     reason: str
     raw: str
+
+    def __repr__(self) -> str:
+        """Show the reason, and not the record."""
+        return f"Unreadable(reason={self.reason!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no more where rich prints it."""
+        return [("reason", self.reason)]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

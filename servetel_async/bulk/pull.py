@@ -15,6 +15,7 @@ from servetel_async.bulk.journal import claim_of_pull, read_saved
 from servetel_async.bulk.quarantine import save_quarantine
 from servetel_async.bulk.writer import Writer
 from servetel_async.errors import CountDriftError, PagingError
+from servetel_async.protocol.tokens import hide
 from servetel_async.sinks.destination import sink_for
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ async def pull(
         ResumeMismatchError: it holds the state of another pull.
         ServetelError: whatever ended the requests. What was committed is kept for the next run.
     """
+    destination = hide(destination)  # an address may hold a password
     sink = sink_for(destination, overwrite=overwrite, columns=columns)
     settings = Settings(
         page_size=client.page_size,

@@ -23,6 +23,7 @@ from servetel_async.bulk.pull import finish
 from servetel_async.bulk.writer import Writer
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.clock import stamp
+from servetel_async.protocol.tokens import hide
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.destination import sink_for
 from servetel_async.transport.tasks import run_together
@@ -68,6 +69,7 @@ async def sync(
         OutputLockedError: another run is writing it.
         ServetelError: whatever ended the requests. What was committed stays.
     """
+    destination = hide(destination)  # an address may hold a password
     if query.from_date is not None or query.to_date is not None:
         raise ConfigurationError("sync takes no dates", why="it looks back from now", fix="say how far: --lookback 7d")
     if lookback <= timedelta(0):

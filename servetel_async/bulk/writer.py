@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import anyio
 
+from servetel_async.errors import ServetelError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -38,8 +40,20 @@ class Writer:
         if cancelled is not None:
             future.exception()  # looked at, so that nothing is logged: the cancellation is the story now
             raise cancelled
+        failure = future.exception()
+        if isinstance(failure, ServetelError):
+            raise _bare(failure)
         return future.result()
 
     def close(self) -> None:
         """End the thread; it is idle, for every call was waited for."""
         self._thread.shutdown()
+
+
+def _bare(error: ServetelError) -> ServetelError:
+    """Take the frames off an error and what caused it: those of a sink hold calls, and some tracebacks show locals."""
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = None
+        link = link.__cause__ or link.__context__
+    return error

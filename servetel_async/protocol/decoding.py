@@ -18,9 +18,9 @@ import msgspec
 
 from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.records import CallRecord
-from servetel_async.protocol.reply import Reply, says_no, server_message
-from servetel_async.protocol.rescue import in_numeric_order, rescue, split_object
-from servetel_async.protocol.verdict import Unacceptable, judge_refusal, malformed
+from servetel_async.protocol.reply import MOST_STRANGE, Reply, says_no, server_message, values_in
+from servetel_async.protocol.rescue import in_numeric_order, is_too_large, rescue, split_object
+from servetel_async.protocol.verdict import Unacceptable, judge_refusal, malformed, too_large
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 #: Bodies up to this size are decoded whole (about 128 records of 2 KB).
 SMALL_BODY = 256 * 1024
 SLICE = 64
+#: Bytes of a slice from which on its records are decoded one by one.
+LARGE_SLICE = 512 * 1024
+#: Values of a page: more than the largest body holds calls.
+MOST_VALUES = 700_000
 
 _FAILURES = (msgspec.DecodeError, UnicodeDecodeError)
 
@@ -116,7 +120,10 @@ class PageBody:
             return
         rows = self.rows()
         for start in range(0, len(rows), SLICE):
-            yield _in_zone(_decode_each(rows[start : start + SLICE], start), zone)
+            piece = rows[start : start + SLICE]
+            step = SLICE if sum(map(len, piece)) <= LARGE_SLICE else 1
+            for first in range(0, len(piece), step):
+                yield _in_zone(_decode_each(piece[first : first + step], start + first), zone)
 
     def records(self, zone: tzinfo = IST) -> list[CallRecord]:
         """Decode all of it at once; see ``slices``."""
@@ -152,6 +159,8 @@ def _decode_each(rows: list[msgspec.Raw], start: int) -> list[CallRecord]:
 
 
 def _strict(row: msgspec.Raw) -> CallRecord | None:
+    if is_too_large(row):
+        return None
     try:
         return _record(row)
     except (*_FAILURES, RecursionError):
@@ -180,6 +189,8 @@ def split_page(reply: Reply, now: float) -> PageBody:
 
 
 def _split_page(reply: Reply, now: float) -> PageBody:
+    if len(reply.body) > MOST_VALUES and values_in(reply.body) > MOST_VALUES:
+        raise Unacceptable(too_large("it holds more values than any page of calls"))
     try:
         body = reply.json_bytes()
         envelope = _split_envelope(body) if len(body) > SMALL_BODY else _skim(body)
@@ -232,6 +243,10 @@ def _read_strange(reply: Reply, now: float) -> PageBody:
     Reading it leniently proves it whole, so it is no cut body and another request would bring the same again.
     """
     payload: Any = None
+    if len(reply.body) > MOST_STRANGE:
+        if reply.body[-100:].rstrip()[-1:] == b"}":
+            raise Unacceptable(too_large("it is no strict JSON in UTF-8, so that reading it would take much memory"))
+        raise Unacceptable(_not_a_page(reply, "it is not whole JSON"))
     try:
         payload = json.loads(
             reply.json_bytes().decode("utf-8", "replace"), strict=False, parse_constant=str, parse_float=str

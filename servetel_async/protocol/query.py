@@ -216,6 +216,17 @@ def build_query(
     """Make one query of what a client's method was given: a query, keywords, or a query and changes to it."""
     given = dict(filters)
     filters.clear()  # the caller's frame lives on while it waits, and should hold no phone number
+    try:
+        return _build(query, from_date, to_date, given)
+    except ConfigurationError as error:
+        mistake = error
+    given.clear()
+    raise mistake.with_traceback(None)  # the frames below hold what was given
+
+
+def _build(
+    query: CallQuery | None, from_date: Moment | None, to_date: Moment | None, given: dict[str, Any]
+) -> CallQuery:
     _known(given)
     if from_date is not None:
         given["from_date"] = from_date

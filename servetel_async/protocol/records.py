@@ -76,6 +76,10 @@ class FlowStep(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     def __repr__(self) -> str:
         return f"FlowStep(type={self.type!r}, time={self.time!r})"
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no more where rich prints it; msgspec's own would show everything."""
+        return [("type", self.type), ("time", self.time)]
+
 
 class CallRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
     """One call. Frozen, hashable by ``id``, picklable; its ``repr`` shows no number, no name and no recording token.
@@ -159,6 +163,10 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
             f"status={self.status!r}, call_duration={self.call_duration!r})"
         )
 
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no more where rich prints it; msgspec's own would show everything."""
+        return [(name, getattr(self, name)) for name in ("id", "date", "time", "direction", "status", "call_duration")]
+
 
 class CallPage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One page of calls.
@@ -182,3 +190,7 @@ class CallPage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def __repr__(self) -> str:
         return f"CallPage(number={self.number}, records={len(self.records)}, count={self.count})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no more where rich prints it; msgspec's own would show everything."""
+        return [("number", self.number), ("records", len(self.records)), ("count", self.count)]

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MESSAGE_LENGTH = 200
+#: Bytes that are read with care at most, as one text: what is no strict JSON in UTF-8 takes sixteen times its size.
+MOST_STRANGE = 2 * 1024 * 1024
 _NO_HEADERS: dict[str, str] = {}
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';]+)", re.IGNORECASE)
 _DIGITS = re.compile(r"\d[\d\s().-]{4,}\d")
@@ -37,16 +39,18 @@ class Reply:
         """Give the body as UTF-8 without a byte-order mark.
 
         Raises:
-            UnicodeError: the charset is unknown, or the body is not in it.
+            UnicodeError: the charset is unknown, or the body is not in it, or it is another and the body is large.
         """
         body = self.body
         if body.startswith(codecs.BOM_UTF8):
             return body[len(codecs.BOM_UTF8) :]
         if body.startswith(_UTF16):
+            _check_size(body)
             return body.decode("utf-16").encode()
         match = _CHARSET.search(self.headers.get("content-type", ""))
         if match is None or match[1].lower() in ("utf-8", "utf8", "ascii", "us-ascii"):
             return body
+        _check_size(body)
         try:
             return body.decode(match[1]).encode()
         except (LookupError, ValueError):
@@ -80,6 +84,16 @@ class Reply:
         if isinstance(value, str) and _seconds(value) is None:
             return _until(value, clock)
         return _seconds(value)
+
+
+def _check_size(body: bytes) -> None:
+    if len(body) > MOST_STRANGE:
+        raise UnicodeError("too large for another charset")
+
+
+def values_in(text: bytes) -> int:
+    """Count, from above, the values of a JSON text: each takes many times the two bytes that it may be written with."""
+    return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _seconds(value: object) -> float | None:

@@ -15,9 +15,13 @@ import msgspec
 
 from servetel_async.errors import MalformedResponseError
 from servetel_async.protocol.records import EXTRA, ZONE, CallRecord, Circle, FlowStep, Id
+from servetel_async.protocol.reply import MOST_STRANGE, values_in
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+#: Values of one call: its flow may have thousands of steps.
+MANY_VALUES = 20_000
 
 split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 split_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -94,6 +98,8 @@ def rescue(raw: msgspec.Raw | bytes, index: int = 0) -> CallRecord:
     Raises:
         MalformedResponseError: it is not an object, or holds no key of a call.
     """
+    if is_too_large(raw):
+        raise unreadable(raw, index, "it is too large for a call")
     pairs: dict[str, msgspec.Raw] | None = None
     with contextlib.suppress(msgspec.DecodeError, RecursionError):
         try:
@@ -115,6 +121,11 @@ def rescue(raw: msgspec.Raw | bytes, index: int = 0) -> CallRecord:
         fields["id"] = "sha256-" + hashlib.sha256(raw).hexdigest()[:24]
         extra.setdefault("id", None)
     return CallRecord(**fields, extra=extra)
+
+
+def is_too_large(raw: msgspec.Raw | bytes) -> bool:
+    """Whether reading it would take much memory; asked here, so that no frame of an error holds its bytes."""
+    return len(raw) > MOST_STRANGE or (len(raw) > MANY_VALUES and values_in(bytes(raw)) > MANY_VALUES)
 
 
 def _rescue_fields(pairs: dict[str, msgspec.Raw], readers: dict[str, Reader]) -> tuple[dict[str, Any], dict[str, Any]]:

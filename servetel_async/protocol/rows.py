@@ -7,13 +7,14 @@ and decodes the rest where a destination wants it typed.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from servetel_async.errors import MalformedResponseError
 from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.records import CallRecord, Id
+from servetel_async.protocol.reply import MOST_STRANGE
 from servetel_async.protocol.rescue import rescue
 
 if TYPE_CHECKING:
@@ -42,6 +43,14 @@ class Row(msgspec.Struct, frozen=True, gc=False):  # ten thousands are held: the
     start: str
     reason: str | None = None
 
+    def __repr__(self) -> str:
+        """Show which, and not what: a traceback that keeps local variables is no place for calls."""
+        return f"Row(id={self.id!r}, start={self.start!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no more where rich prints it."""
+        return [("id", self.id), ("start", self.start)]
+
 
 class _Key(msgspec.Struct, gc=False):
     id: Id
@@ -66,6 +75,8 @@ def rows_of(page: PageBody, first: int = 0, last: int | None = None) -> list[Row
 
 
 def _row(line: bytes, index: int) -> Row:
+    if len(line) > MOST_STRANGE:
+        return _strange(line, index)
     line = _one_line(line)
     if line.count(b"[") + line.count(b"{") > MANY_BRACKETS:  # perhaps nested too deeply for whoever decodes it later
         return _strange(line, index)

@@ -95,6 +95,11 @@ def malformed(what: str, *, retries: int = 3, why: str = "") -> Verdict:
     return Verdict(Action.RETRY if retries else Action.FAIL, error, retries=retries)
 
 
+def too_large(why: str) -> Verdict:
+    """Give the verdict on a body that would take too much memory to read."""
+    return Verdict(Action.FAIL, BodyTooLargeError("the reply is too large to be read", why=why, fix="lower page_size"))
+
+
 def judge(reply: Reply, now: float) -> Verdict:
     """Judge a reply by its status and, where it says no, by its body. A 200 is ok until its body is read."""
     status = reply.status

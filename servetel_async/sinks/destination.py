@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from servetel_async.errors import ConfigurationError
+from servetel_async.protocol.tokens import hide, kind_of
 from servetel_async.sinks.columns import check_columns
 from servetel_async.sinks.libraries import missing as missing  # noqa: PLC0414 - given on to the sinks
 from servetel_async.sinks.ndjson import LinesEncoder, StdoutSink
@@ -40,6 +41,7 @@ def sink_for(destination: Destination, *, overwrite: bool = False, columns: Sequ
         ConfigurationError: no text and no path, an ending that is not known, a library that is not installed, or a
             column that does not exist.
     """
+    destination = hide(destination)  # an address may hold a password
     text = _text(destination)
     chosen = check_columns(columns)
     sink, takes_columns = _choose(text, chosen, overwrite=overwrite)
@@ -57,6 +59,8 @@ def _choose(text: str, columns: tuple[str, ...], *, overwrite: bool) -> tuple[Si
         return StdoutSink(), False
     if text.lower().startswith(POSTGRES):
         return _made("postgres", "PostgresSink", text), False
+    if "://" in text:
+        raise _unknown()
     path = Path(text)
     if text.endswith(("/", os.sep)):
         return FileSink(path, _made("parquet", "DaysEncoder", columns), overwrite=overwrite, directory=True), True
@@ -73,8 +77,12 @@ def _choose(text: str, columns: tuple[str, ...], *, overwrite: bool) -> tuple[Si
         return _made("sqlite", "SqliteSink", path), False
     if ending == ".duckdb" and packing is None:
         return _made("duckdb", "DuckdbSink", path), False
+    raise _unknown()
+
+
+def _unknown() -> ConfigurationError:
     # Neither the path nor an address is repeated in a message: it may hold a password.
-    raise ConfigurationError(
+    return ConfigurationError(
         "the destination's ending is not known", why="the ending decides the format", fix=f"use {_KNOWN}"
     )
 
@@ -86,7 +94,7 @@ def _made(module: str, kind: str, *arguments: Any) -> Any:
 
 def _text(destination: object) -> str:
     if not isinstance(destination, str | os.PathLike):
-        raise ConfigurationError(f"the destination is a {type(destination).__name__}", fix="give a path, or '-'")
+        raise ConfigurationError(f"the destination is a {kind_of(destination)}", fix="give a path, or '-'")
     text: object = os.fspath(destination)  # pyright: ignore[reportUnknownArgumentType, reportUnknownVariableType]
     if not isinstance(text, str) or "\0" in text:
         raise ConfigurationError("the destination is not a path", fix='give a text, for example "calls.db"')

@@ -24,6 +24,10 @@ class Batch(NamedTuple):
     lines: list[bytes]
     zone: tzinfo
 
+    def __repr__(self) -> str:
+        """Show how many, and not which: a traceback that keeps local variables is no place for calls."""
+        return f"<Batch of {len(self.lines)} calls>"
+
     def records(self) -> list[CallRecord]:
         """Decode them."""
         return records_of(self.lines, self.zone)

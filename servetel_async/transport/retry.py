@@ -122,7 +122,8 @@ class Attempts(Generic[T]):
             return await self._send()
         except Unacceptable as refusal:
             self._judge(refusal.verdict)
-            raise
+            refusal.__context__ = None
+            raise refusal.with_traceback(None) from None  # the frames below hold the body, and tenacity the refusal
 
     def _judge(self, verdict: Verdict) -> None:
         """Take note of what an attempt met. A verdict that has used up its own retries becomes final."""

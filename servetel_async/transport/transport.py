@@ -186,7 +186,7 @@ class Transport:
         error.attempts = call.sent
         if call.sent and error.page is None:  # a login that failed is no matter of this page
             error.page = page
-        raise error
+        raise error.with_traceback(None)  # the frames below hold the URL
 
     async def post(self, path: str, payload: dict[str, str], token: Secret | None) -> Reply:
         """POST once, for logins.

@@ -7,15 +7,15 @@ middleware turns the reset into a fault before it can, so that requests on the w
 
 from __future__ import annotations
 
-import asyncio
 import errno
+import io
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.verdict import Fault
-from servetel_async.transport.turns import HEAVY, HUGE
+from servetel_async.transport.turns import HEAVY
 
 if TYPE_CHECKING:
     from types import SimpleNamespace
@@ -122,19 +122,16 @@ async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int) ->
     whole = response.status == 200  # noqa: PLR2004
     if whole and (response.content_length or 0) > largest:
         raise WireFault(Fault.TOO_LARGE)
-    chunks: list[bytes] = []
-    size = 0
+    held = io.BytesIO()  # it gives its bytes away without a copy: a body is never in memory twice
     async for chunk in response.content.iter_any():
-        chunks.append(chunk)
-        size += len(chunk)
+        size = held.tell() + held.write(chunk)
         if whole and size > largest:
             raise WireFault(Fault.TOO_LARGE)
         if not whole and size > ERROR_BODY:
             break  # an error page need not be read to its end
-    if size > HEAVY:
+    if held.tell() > HEAVY:
         await turns.take()
-    body = await asyncio.to_thread(b"".join, chunks) if size > HUGE else b"".join(chunks)
-    return Reply(response.status, body, headers)
+    return Reply(response.status, held.getvalue(), headers)
 
 
 def classify(error: Exception) -> Fault:  # noqa: PLR0911 - a table

@@ -24,6 +24,7 @@ from tests.bulk import fake_clock
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
 
 HOUR = Window.of("2024-05-06 09:00:00", "2024-05-06 09:59:59")
+HOUR_ASKED = (HOUR.first, HOUR.last)
 NINE = Window.of("2024-05-06 09:00:00", "2024-05-06 09:00:00")
 QUICK = Retry(attempts=1, base=0.001, cap=0.001, throttled_base=0.001, throttled_cap=0.001)
 
@@ -613,6 +614,22 @@ def test_pages_that_become_smaller_in_the_middle():
             assert case.fetcher.page_size == 10
 
     fake_clock.run(main())
+
+
+@pytest.mark.parametrize("page", [1, 2])
+async def test_one_empty_page_is_no_end_where_nothing_counts(page):
+    """A count of the page's own rows says nothing of the rest: nothing on a page, once, is an accident."""
+    emptied = []
+
+    def habit(asked):
+        if asked.page == page and asked.window == HOUR_ASKED and not emptied:
+            emptied.append(asked)
+            return Answer(rows=[], count=0)
+        return Answer(count=len(asked.rows))
+
+    async with reading(spread(12), habit, page_size=5, total=False) as case:
+        case.assert_whole(await case.read())
+        assert emptied
 
 
 @pytest.mark.parametrize("more", [1, 3])

@@ -132,6 +132,8 @@ def worlds(draw):
     calls = st.one_of(st.integers(1, 3), st.integers(1, 12), st.sampled_from([0, 25, 60]))
     count_mode = draw(st.sampled_from(["total"] * 6 + ["page", "missing"]))
     counted = count_mode == "total"
+    # Without a count a page of nothing is the end of the list: twice in a row, and no client can tell.
+    broken = [name for name in BROKEN if counted or name != "results_null"]
     grows, shrinks = ["insert_every", "late_every"], ["delete_every"]
     kinds = draw(st.sampled_from([grows, grows, shrinks, shrinks, grows + shrinks])) if counted else grows
     # A list that grows by a call for every fifth request of itself is a long chase: not one for every day.
@@ -149,7 +151,7 @@ def worlds(draw):
         shuffle_ties=draw(st.booleans()),
         churn=churn,
         bounds=draw(st.sampled_from(["inclusive", "inclusive", "end_exclusive", "start_exclusive"])),
-        faults=draw(st.one_of(st.just([]), st.lists(st.sampled_from([*BROKEN, *lies]), max_size=6, unique=True))),
+        faults=draw(st.one_of(st.just([]), st.lists(st.sampled_from([*broken, *lies]), max_size=6, unique=True))),
         probability=draw(st.sampled_from([0.02, 0.1, 0.25])),
         seed=draw(st.integers(0, 999)),
         concurrency=draw(st.integers(1, 8)),

@@ -307,9 +307,9 @@ def test_a_damaged_page_is_read_or_refused():
 @pytest.mark.parametrize("letter", ["a", "7", "[", "@", "7 ", "7.", "a@", "a.", "=", "\n", "{"])
 @pytest.mark.parametrize("end", ["", "@", "7", "@b"])
 def test_a_long_message_is_masked_at_once(letter, end):
-    """No way of writing 1,600 characters is read again at each of them: 10 ms are a fifth of what a page may take."""
+    """No way of writing 1,600 characters is read again at each of them: 4 ms are a twelfth of what a page may take."""
     said = json.dumps({"success": False, "message": letter * (1_600 // len(letter)) + end}).encode()
-    assert seconds_of(Reply(400, said), 0.01)[0] <= 0.01
+    assert seconds_of(Reply(400, said), 0.004)[0] <= 0.004
 
 
 # JSON that is sound, and no page of calls -----------------------------------------------------------------------------------

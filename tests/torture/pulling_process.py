@@ -1,0 +1,73 @@
+"""A process that pulls, and says how much memory that took: ``python -m tests.torture.pulling_process``.
+
+``hostile URL HOW DIRECTORY`` asks an address whose replies are hostile, ``long URL TOKEN DEST SINCE SIZE`` pulls all of it in
+pages of a size, and notes its memory from a call on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import re
+import sys
+from pathlib import Path
+
+from servetel_async import CallQuery, Retry, ServetelClient, ServetelError, Timeouts
+
+DAY = "2024-05-06"
+
+
+def memory(name):
+    """Bytes of memory of this process: ``VmRSS`` now, ``VmHWM`` at most."""
+    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text("ascii"))
+    return int(found[1]) * 1024
+
+
+def forget_peak():
+    Path("/proc/self/clear_refs").write_text("5", "ascii")
+
+
+async def ask(client, how, directory):
+    if how == "stream":
+        async for _ in client.calls(DAY, DAY):
+            pass
+    elif how == "page":
+        await client.fetch_page(CallQuery(from_date=DAY, to_date=DAY))
+    elif how == "count":
+        await client.count(DAY, DAY)
+    else:
+        await client.pull(Path(directory) / f"calls.{how}", DAY, DAY, overwrite=True)
+
+
+async def hostile(url, how, directory):
+    """Ask once where all is well, so that everything is imported, and then where it is not."""
+    options = {"rate": None, "retry": Retry(attempts=1), "timeouts": Timeouts(read=1, total=2)}
+    async with ServetelClient("canary-token", base_url=f"{url}/honest", **options) as client:
+        await ask(client, how, directory)
+    gc.collect()
+    forget_peak()
+    before, outcome = memory("VmRSS"), "read"
+    async with ServetelClient("canary-token", base_url=f"{url}/hostile", **options) as client:
+        try:
+            await ask(client, how, directory)
+        except ServetelError as error:
+            outcome = type(error).__name__
+    return {"grown": memory("VmHWM") - before, "outcome": outcome}
+
+
+async def long(url, token, dest, since, size):
+    """Pull everything, and note the memory from that call on."""
+    samples = []
+
+    def note(progress):
+        if progress.records >= int(since):
+            samples.append((progress.records, memory("VmRSS")))
+
+    async with ServetelClient(token, base_url=url, rate=None, page_size=int(size)) as client:
+        receipt = await client.pull(dest, "2024-05-01", "2024-05-31", on_progress=note)
+    return {"samples": samples, "complete": receipt.complete, "records": receipt.records, "peak": memory("VmHWM")}
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(asyncio.run({"hostile": hostile, "long": long}[sys.argv[1]](*sys.argv[2:]))) + "\n")

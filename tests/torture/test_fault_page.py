@@ -1,0 +1,55 @@
+"""The page of faults: every one of them is there, with a test that exists, or with a reason."""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+
+import pytest
+
+from tests.torture.fault_page import PAGE, ROOT, groups, page
+
+FAULTS = [fault for group in groups() for fault in group["fault"]]
+
+
+@cache
+def names_in(file):
+    """Names of the test functions of a file, without importing it."""
+    tree = ast.parse((ROOT / file).read_text("utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
+def test_every_fault_is_there():
+    """All 157 numbers, in order, each once and each another fault."""
+    assert [fault["number"] for fault in FAULTS] == list(range(1, 158))
+    assert len({fault["what"] for fault in FAULTS}) == len(FAULTS)
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault["number"]))
+def test_a_fault_has_a_behaviour_and_a_test_or_a_reason(fault):
+    """No cell is empty, and each test that is named can be found."""
+    assert fault["what"].strip()
+    assert fault["behaviour"].strip()
+    if "reason" in fault:
+        assert set(fault) == {"number", "what", "behaviour", "reason"}
+        assert fault["reason"].startswith(("does not apply: ", "not tested: "))
+        return
+    assert set(fault) == {"number", "what", "behaviour", "tests"}
+    assert fault["tests"]
+    assert len(set(fault["tests"])) == len(fault["tests"])
+    for test in fault["tests"]:
+        file, _, name = test.partition("::")
+        assert name.startswith("test_")
+        assert name in names_in(file), test
+
+
+def test_almost_every_fault_is_tested():
+    """Reasons are for what this library does not do at all."""
+    assert sum("reason" in fault for fault in FAULTS) <= 3
+
+
+def test_the_page_is_made_of_the_data():
+    """``python -m tests.torture.fault_page`` was run after the last change."""
+    text = PAGE.read_text("utf-8")
+    assert text == page()
+    assert "|  |" not in text
