@@ -158,7 +158,7 @@ class Reading:
         self._open: _Open | None = None
         self._offset = 0  # of the next slice in its page
         self._planned = 0  # calls given out, and those of the page in hand
-        self._unread: Piece | None = None  # begun to be put together when its reader was cancelled
+        self._unread: list[Piece] = []  # of the page in hand: whoever put them together was cancelled
         self._breathed_at = 0.0
         self._dropped = False
 
@@ -173,7 +173,7 @@ class Reading:
         """
         while True:
             await self._breathe()
-            piece, self._unread = self._unread or self._next_slice(), None
+            piece = self._unread.pop(0) if self._unread else self._next_slice()
             if piece is not None:
                 return piece
             if self.max_records is not None and self._planned >= self.max_records:
@@ -190,14 +190,13 @@ class Reading:
                 self._conclude(current)
 
     async def rest_of_page(self, piece: Piece) -> Piece:
-        """Add what is left of the piece's page."""
-        self._unread = piece
+        """Add what is left of the piece's page. Cancelled, it gives the pieces back, each with its own place."""
+        self._unread.insert(0, piece)
         while (more := self._next_slice()) is not None:
-            piece.records.extend(more.records)
-            self._unread = piece = more._replace(records=piece.records)
+            self._unread.append(more)
             await self._breathe()
-        self._unread = None
-        return piece
+        pieces, self._unread = self._unread, []
+        return pieces[-1]._replace(records=[record for piece in pieces for record in piece.records])
 
     def begun(self, left: list[CallRecord], place: Place | None) -> Piece | None:
         """Make a piece of what is left of the page in hand; None if nothing is."""
@@ -216,7 +215,8 @@ class Reading:
         """Let go of everything; gives the tasks that somebody has to end."""
         self._dropped = True
         tasks, self.pending = list(self.pending.values()), {}
-        self._open = self._current = self._unread = None
+        self._open = self._current = None
+        self._unread.clear()
         return tasks
 
     # Slices, pages, windows

@@ -3,6 +3,7 @@
 import os
 
 import pytest
+import trustme
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +14,9 @@ def clean_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("SERVETEL_CONFIG", "")
     monkeypatch.delenv("PYTHONDEVMODE", raising=False)  # programs that are run are run as users do
     monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def authority():
+    """Who signs the tests' certificates."""
+    return trustme.CA()

@@ -10,6 +10,8 @@
 4. What is not proved even then is walked to an empty page, so that all of it that comes is there, and reported with
    its window and the reason, never hidden. A count that is wrong everywhere is not looked for second by second.
 5. A server that sends no total is walked to an empty page, and again where calls were met twice or a page had a hole.
+6. A list may grow as fast as it is read. So what a window may cost is bounded, and then the window is reported: that is
+   the one reason for which calls may be missing from it though no page was lost.
 """
 
 from __future__ import annotations
@@ -64,7 +66,8 @@ class Flaw(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         first, last: seconds of it.
         why: what the server said and gave.
-        lost: its pages did not come, so its calls are missing; else they are there, and only the proof is not.
+        lost: its pages did not come, so its calls are missing; else they are there, and only the proof is not (but for
+            a list that changed faster than it could be read: of that is there what came).
     """
 
     first: str
@@ -239,8 +242,7 @@ class Certifier:
             source.count_is_total = True
         if count is None or source.count_is_total:
             return count
-        # It may be the number of rows on this page: the next one tells. Where nothing counts, one empty page may be an
-        # accident.
+        # It may be the number of rows on this page: the next one tells. One empty page may be an accident, two are not.
         if count == rows and await self._is_empty(window, tally, 2 if rows else 1, asked, 2 if rows else 1):
             return count
         return count if source.count_is_total else None
@@ -323,7 +325,7 @@ class Certifier:
         return _flawed(window, evidence, None, why)
 
     async def _walk_pages(self, window: Window, tally: Tally, evidence: Evidence, asked: int) -> bool:
-        """Read to an empty page; gives whether it was reached."""
+        """Read to an empty page, or until the window has cost twice what it may; gives whether there was an end."""
         number, stale = 1, 0
         seen: set[Key] = set()
         while True:

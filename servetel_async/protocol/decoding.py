@@ -34,7 +34,7 @@ SMALL_BODY = 256 * 1024
 SLICE = 64
 #: Bytes of a slice from which on its records are decoded one by one.
 LARGE_SLICE = 512 * 1024
-#: Values of a page: more than the largest body holds calls.
+#: Values of a page: about what the largest body holds of calls.
 MOST_VALUES = 700_000
 
 _FAILURES = (msgspec.DecodeError, UnicodeDecodeError)

@@ -575,6 +575,28 @@ async def test_calls_and_pages_are_two_views_of_one_stream(serve, connect, paddi
     assert got == server.ids
 
 
+async def test_a_page_cancelled_while_it_is_put_together(serve, connect, monkeypatch):
+    """Wherever that hits, the calls go on where they stood, none is lost, and the checkpoint is that of the last one."""
+    monkeypatch.setattr("servetel_async.reading.BREATH", 0.0)
+    server = await serve(400, padding=LARGE)
+    client, cut = connect(server), 0
+    for ticks in range(1, 12):
+        stream = client.calls(*MAY, page_size=400)
+        got = await take(stream, 10)
+        step = asyncio.ensure_future(anext(stream.pages()))
+        for _ in range(ticks):
+            await asyncio.sleep(0)
+        cut += step.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            got += [call.id for call in (await step).records]
+        if len(got) < 400:
+            got += await take(stream, 1)
+        went_on = client.calls(*MAY, page_size=400, start=stream.checkpoint)
+        assert got + await rest(went_on) == server.ids, ticks
+        assert got + await rest(stream) == server.ids, ticks
+    assert cut > 2
+
+
 async def test_each_step_in_a_task_of_its_own(serve, connect):
     """``wait_for`` and frameworks wrap each ``anext`` in a new task: a stream is not bound to the task that began it."""
     server = await serve(60)

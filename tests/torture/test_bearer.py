@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
-import ssl
 import sys
 
 import aiohttp
@@ -20,6 +19,7 @@ import trustme
 
 from servetel_async import ConfigurationError, Retry, ServetelClient, ServetelError, Timeouts, TLSError
 from tests.bulk.small_server import Answer, SmallServer, calls_at
+from tests.tls import serving, trusting
 from tests.torture.addresses import BASE_URLS, LOCATIONS, POINTERS, PRIVATE, STATUSES
 from tests.torture.report import TORTURE, measured
 from tests.transport.conftest import connect, loop_log, serve, stack
@@ -239,17 +239,16 @@ async def test_no_proxy_of_the_environment_sees_the_token(serve, connect, monkey
     tell(cases, strange, [proxy])
 
 
-async def test_a_proxy_that_was_asked_for_sees_no_token(serve):
+async def test_a_proxy_that_was_asked_for_sees_no_token(serve, authority):
     """The owner of a session may send it through a proxy: over TLS that learns the address, and nothing else."""
-    authority = trustme.CA()
-    home = await serve(tls=server_context(authority, "localhost"), name="localhost")
+    home = await serve(tls=serving(authority.issue_cert("localhost")), name="localhost")
     proxy = await serve(reply(b"", 502))
     cases = 0
     for options in ({"proxy": proxy.url}, {"proxy": proxy.url, "headers": {"X-Mine": "1"}}, {"trust_env": True}):
         with pytest.MonkeyPatch.context() as patch, watch() as seen:
             patch.setenv("https_proxy", proxy.url)
             patch.setenv("no_proxy", "")
-            connector = aiohttp.TCPConnector(ssl=client_context(authority))
+            connector = aiohttp.TCPConnector(ssl=trusting(authority))
             async with aiohttp.ClientSession(connector=connector, **options) as session:
                 client = ServetelClient(TOKEN, base_url=home.url, session=session, rate=None, retry=QUICK)
                 assert await outcome_of(client.fetch_page()) is not None
@@ -283,18 +282,6 @@ class ForgedNames(aiohttp.abc.AbstractResolver):
         pass
 
 
-def server_context(authority, name):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert(name).configure_cert(context)
-    return context
-
-
-def client_context(authority):
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return context
-
-
 NAMES = ("api.servetel.example", "metadata.google.internal", "api-account-uk.example")
 
 
@@ -307,13 +294,13 @@ async def test_a_forged_address_gets_no_request(serve, forged):
         stranger = await serve(
             greeting=reply() if forged == "no TLS" else None,
             tls={
-                "another certificate": server_context(theirs, "localhost"),
-                "an unknown authority": server_context(theirs, name),
-                "another name": server_context(ours, "evil.example"),
+                "another certificate": serving(theirs.issue_cert("localhost")),
+                "an unknown authority": serving(theirs.issue_cert(name)),
+                "another name": serving(ours.issue_cert("evil.example")),
             }.get(forged),
         )
         resolver = ForgedNames(closed_port() if forged == "nobody" else stranger.port)
-        connector = aiohttp.TCPConnector(ssl=client_context(ours), resolver=resolver, use_dns_cache=False)
+        connector = aiohttp.TCPConnector(ssl=trusting(ours), resolver=resolver, use_dns_cache=False)
         async with aiohttp.ClientSession(connector=connector) as session:
             client = ServetelClient(
                 TOKEN, base_url=f"https://{name}", session=session, rate=None, retry=QUICK, timeouts=Timeouts(total=5)
@@ -331,11 +318,11 @@ async def test_a_name_that_moves_between_two_requests_gets_none(serve):
     """The first answer is right and the second forged (DNS rebinding): the second request is not sent."""
     ours = trustme.CA()
     home = await serve(
-        reply(*[page(call(1), count=1), 200, ("Connection", "close")]), tls=server_context(ours, "api.example")
+        reply(*[page(call(1), count=1), 200, ("Connection", "close")]), tls=serving(ours.issue_cert("api.example"))
     )
-    stranger = await serve(tls=server_context(ours, "evil.example"))
+    stranger = await serve(tls=serving(ours.issue_cert("evil.example")))
     resolver = ForgedNames(home.port, stranger.port)
-    connector = aiohttp.TCPConnector(ssl=client_context(ours), resolver=resolver, use_dns_cache=False, force_close=True)
+    connector = aiohttp.TCPConnector(ssl=trusting(ours), resolver=resolver, use_dns_cache=False, force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
         client = ServetelClient(TOKEN, base_url="https://api.example", session=session, rate=None, retry=QUICK)
         assert await outcome_of(client.fetch_page()) is None

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from servetel_async import TLSError
+from tests.tls import serving, trusting
 from tests.torture.report import TORTURE, measured
 from tests.torture.storm import FIRST, LAST, client_of
 from tests.transport.wire_server import WireServer
@@ -24,17 +25,6 @@ DAY = dt.timedelta(days=1)
 HOST = "127.0.0.1"
 
 pytestmark = pytest.mark.timeout(600 if TORTURE else 60)
-
-
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
 
 
 def signed_by_itself(directory) -> ssl.SSLContext:
@@ -95,21 +85,19 @@ LOGIN = {"token": None, "email": "a@example.com", "password": "a password"}
 
 
 @pytest.fixture
-async def trusting(authority):
+async def session(authority):
     """A session that trusts the tests' authority."""
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting(authority))) as session:
         yield session
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_wrong_certificate_is_final(way, authority, trusting, tmp_path):
+async def test_a_wrong_certificate_is_final(way, authority, session, tmp_path):
     """One connection, no request and no token for each fault, whoever asks; the error says what to check."""
     connections = {}
     for name, make in FAULTS.items():
         async with WireServer(tls=make(authority, tmp_path)) as server:
-            async with client_of(server, trusting, **LOGIN if way == "a login" else {}) as client:
+            async with client_of(server, session, **LOGIN if way == "a login" else {}) as client:
                 with pytest.raises(TLSError) as caught:
                     await WAYS[way](client, tmp_path)
             connections[name] = server.connections
@@ -121,10 +109,10 @@ async def test_a_wrong_certificate_is_final(way, authority, trusting, tmp_path):
     assert set(connections.values()) == {1}, connections
 
 
-async def test_a_wrong_certificate_behind_a_good_one_is_final_too(authority, trusting):
+async def test_a_wrong_certificate_behind_a_good_one_is_final_too(authority, session):
     """A server whose certificate changes while the client is in use: the next connection is the last one."""
     good = serving(authority.issue_cert(HOST))
-    async with WireServer(tls=good) as server, client_of(server, trusting) as client:
+    async with WireServer(tls=good) as server, client_of(server, session) as client:
         await client.fetch_page()
         server._tls = FAULTS["expired"](authority, None)
         for writer in server._writers:
@@ -135,11 +123,11 @@ async def test_a_wrong_certificate_behind_a_good_one_is_final_too(authority, tru
         assert (server.connections, server.asked) == (2, 1)
 
 
-async def test_the_right_certificate_is_accepted(authority, trusting):
+async def test_the_right_certificate_is_accepted(authority, session):
     """The twin of the tests above: it is the certificates that fail there, and nothing else."""
     async with (
         WireServer(tls=serving(authority.issue_cert(HOST))) as server,
-        client_of(server, trusting) as client,
+        client_of(server, session) as client,
     ):
         assert len((await client.fetch_page()).records) == 1
         assert server.asked == server.connections == 1

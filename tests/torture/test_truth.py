@@ -6,7 +6,6 @@ import asyncio
 import importlib.util
 import json
 import os
-import ssl
 import subprocess
 import sys
 from collections import Counter
@@ -15,10 +14,10 @@ from random import Random
 
 import aiohttp
 import pytest
-import trustme
 
 from servetel_async import CallQuery, Retry, ServetelError
 from servetel_async.bulk.pull import pull
+from tests.tls import serving, trusting
 from tests.torture.fault_table import CONNECTION, FAULTS, Kind, Where
 from tests.torture.report import SEED, TORTURE, measured
 from tests.torture.storm import CALLS, FIRST, LAST, CallList, Outcome, Storm, client_of, weather
@@ -71,13 +70,10 @@ async def test_a_storm(tmp_path):
         assert total.requests >= 30_000
 
 
-async def test_a_storm_behind_tls(tmp_path):
+async def test_a_storm_behind_tls(authority, tmp_path):
     """The same behind a certificate, with connections that end without the goodbye of TLS."""
-    authority = trustme.CA()
-    theirs, ours = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.create_default_context()
-    authority.issue_cert("127.0.0.1").configure_cert(theirs)
-    authority.configure_trust(ours)
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=ours)) as session:
+    theirs = serving(authority.issue_cert("127.0.0.1"))
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting(authority))) as session:
         total = await weather(CallList(CALLS, SEED), SEED, tmp_path, FAULTS, tls=theirs, session=session)
     planned = CONNECTION + FAULTS
     measured("P1", f"behind TLS: {told(total, len(planned))}", seeds=str(SEED))

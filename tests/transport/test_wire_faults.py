@@ -12,7 +12,6 @@ import gc
 import os
 import resource
 import socket
-import ssl
 import tracemalloc
 
 import aiohttp
@@ -36,6 +35,7 @@ from servetel_async import (
     TLSError,
     WrongAddressError,
 )
+from tests.tls import serving, trusting
 from tests.transport.leaks import TOKEN, assert_clean, failure_of
 from tests.transport.wire_server import (
     ACTS,
@@ -413,42 +413,29 @@ async def test_a_body_just_below_the_cap_is_read(serve, connect):
 # TLS -----------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def authority() -> trustme.CA:
-    return trustme.CA()
-
-
-def serving(certificate: trustme.LeafCert) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    certificate.configure_cert(context)
-    return context
-
-
 @pytest.fixture
-async def trusting(stack, authority) -> aiohttp.ClientSession:
+async def session(stack, authority) -> aiohttp.ClientSession:
     """A session that trusts the tests' authority."""
-    context = ssl.create_default_context()
-    authority.configure_trust(context)
-    return await session_of(stack, ssl=context)
+    return await session_of(stack, ssl=trusting(authority))
 
 
 @pytest.mark.parametrize(("row", "name", "kind", "wire"), TLS_FAULTS, ids=[name for _, name, *_ in TLS_FAULTS])
-async def test_a_fault_behind_tls_is_the_same_fault(row, name, kind, wire, serve, connect, authority, trusting):
+async def test_a_fault_behind_tls_is_the_same_fault(row, name, kind, wire, serve, connect, authority, session):
     """Encryption changes nothing; a connection that TLS did not end properly passes for no complete body."""
     server = await serve(ACTS[name], tls=serving(authority.issue_cert("127.0.0.1")))
 
-    error = await failure_of(connect(server, session=trusting, timeouts=Timeouts(read=1)).fetch_page())
+    error = await failure_of(connect(server, session=session, timeouts=Timeouts(read=1)).fetch_page())
 
     assert type(error) is kind, error
     assert server.asked == wire == error.attempts
     assert_clean(error)
 
 
-async def test_a_trusted_server_is_spoken_to(serve, connect, authority, trusting):
+async def test_a_trusted_server_is_spoken_to(serve, connect, authority, session):
     """The twin of the tests below: with a good certificate all is well."""
     server = await serve(tls=serving(authority.issue_cert("127.0.0.1")))
 
-    assert len((await connect(server, session=trusting).fetch_page()).records) == 1
+    assert len((await connect(server, session=session).fetch_page()).records) == 1
 
 
 def certificates(authority: trustme.CA) -> dict[str, trustme.LeafCert]:
@@ -461,11 +448,11 @@ def certificates(authority: trustme.CA) -> dict[str, trustme.LeafCert]:
 
 
 @pytest.mark.parametrize("which", ["expired", "wrong host", "untrusted"])
-async def test_a_certificate_error_is_final(which, serve, connect, authority, trusting):
+async def test_a_certificate_error_is_final(which, serve, connect, authority, session):
     """A certificate cannot become right by trying again: one connection, no request, no token sent."""
     server = await serve(tls=serving(certificates(authority)[which]))
 
-    error = await failure_of(connect(server, session=trusting).fetch_page())
+    error = await failure_of(connect(server, session=session).fetch_page())
 
     assert type(error) is TLSError
     assert (error.stopped_by, error.retryable, error.attempts) == ("final", False, 1)
@@ -484,32 +471,32 @@ async def test_an_untrusted_server_is_refused_by_our_own_session_as_well(serve, 
     assert_clean(error)
 
 
-async def test_a_handshake_that_is_cut_is_tried_again(serve, connect, trusting):
+async def test_a_handshake_that_is_cut_is_tried_again(serve, connect, session):
     """A connection that ends within the handshake proves nothing about the certificate."""
     server = await serve(greeting=Act("cut", (Fin(),)))
 
-    error = await failure_of(connect(server.url.replace("http:", "https:"), session=trusting).fetch_page())
+    error = await failure_of(connect(server.url.replace("http:", "https:"), session=session).fetch_page())
 
     assert type(error) is ConnectionFailedError
     assert server.connections == ATTEMPTS == error.attempts
     assert_clean(error)
 
 
-async def test_plain_http_on_a_tls_port_is_final(serve, connect, trusting):
+async def test_plain_http_on_a_tls_port_is_final(serve, connect, session):
     """A server that answers the handshake with HTTP is the wrong port or scheme; trying again cannot help."""
     server = await serve(greeting=Act("plain", (Send(http(b"400", 400)),)))
 
-    error = await failure_of(connect(server.url.replace("http:", "https:"), session=trusting).fetch_page())
+    error = await failure_of(connect(server.url.replace("http:", "https:"), session=session).fetch_page())
 
     assert type(error) is TLSError
     assert server.connections == 1
     assert_clean(error)
 
 
-async def test_a_handshake_that_hangs_is_a_timeout_of_the_connection(serve, connect, trusting):
+async def test_a_handshake_that_hangs_is_a_timeout_of_the_connection(serve, connect, session):
     """The time for a connection covers its handshake."""
     server = await serve(greeting=ACTS["head hangs"])
-    client = connect(server.url.replace("http:", "https:"), session=trusting, timeouts=Timeouts(connect=0.1))
+    client = connect(server.url.replace("http:", "https:"), session=session, timeouts=Timeouts(connect=0.1))
 
     error = await failure_of(client.fetch_page())
 
@@ -518,12 +505,12 @@ async def test_a_handshake_that_hangs_is_a_timeout_of_the_connection(serve, conn
     assert_clean(error)
 
 
-async def test_an_old_protocol_is_final(serve, connect, trusting):
+async def test_an_old_protocol_is_final(serve, connect, session):
     """A server that refuses every protocol of today is given up, not spoken to in a weaker way."""
     alert = Act("fatal alert: protocol version", (Send(bytes([21, 3, 1, 0, 2, 2, 70])),))
     server = await serve(greeting=alert)
 
-    error = await failure_of(connect(server.url.replace("http:", "https:"), session=trusting).fetch_page())
+    error = await failure_of(connect(server.url.replace("http:", "https:"), session=session).fetch_page())
 
     assert type(error) is TLSError
     assert (server.connections, error.attempts) == (1, 1)

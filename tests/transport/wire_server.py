@@ -372,6 +372,8 @@ class WireServer:
                         await writer.drain()
                 case Drip(data, seconds):
                     for index in range(len(data)):
+                        if writer.is_closing():  # uvloop raises when written to then
+                            return False
                         writer.write(data[index : index + 1])
                         await writer.drain()
                         await asyncio.sleep(seconds)
