@@ -26,7 +26,7 @@ PROMISES = (
         "P1",
         "truth under faults",
         "10,000 faults of 40 kinds, 20 seeds, 30,000 requests: 0 lost, 0 twice",
-        ("tests/torture/test_truth.py",),
+        ("tests/torture/test_truth.py", "tests/torture/test_network.py", "tests/torture/test_wrong_clock.py"),
     ),
     Promise(
         "P2",
