@@ -56,6 +56,8 @@ STALE_PAGES = 30
 _TOO_FAST = "its list changed faster than it could be read"
 #: Records from which on a window is put in order by a thread.
 LARGE = 2_000
+#: Pages of a walk, where no count says how many to expect: a list that grows as fast as it is read has no end.
+MOST_PAGES = 100_000
 #: Pieces of a window are to be leaves although calls are not spread evenly.
 FILL = 0.75
 
@@ -325,10 +327,12 @@ class Certifier:
         return _flawed(window, evidence, None, why)
 
     async def _walk_pages(self, window: Window, tally: Tally, evidence: Evidence, asked: int) -> bool:
-        """Read to an empty page, or until the window has cost twice what it may; gives whether there was an end."""
+        """Read to an empty page, or until it has cost twice what it may or has no end; gives whether there was one."""
         number, stale = 1, 0
         seen: set[Key] = set()
         while True:
+            if number > MOST_PAGES:
+                tally.limit = 0
             if tally.is_spent(2):
                 return False
             page = await self._fetcher.page(window, number, tally, size=asked)

@@ -9,6 +9,7 @@ import pytest
 
 from servetel_async import CallQuery, OutOfWindowError, PagingError, Retry, ServetelClient
 from servetel_async.bulk.certify import (
+    LARGE,
     MORE_PAGES,
     PAGES_PER_PAGE,
     READINGS_OF_SECOND,
@@ -678,3 +679,42 @@ def test_merged_without_a_count():
     """One part that nobody counted leaves the whole uncounted."""
     assert merged([Certified([], 1), Certified([], None)]).counted is None
     assert merged([Certified([], 0), Certified([], 0)]).counted == 0
+
+
+async def test_a_second_that_is_seen_to_have_lost_calls_begins_anew():
+    """More are known of it than it counts, and its count stood still: what was seen is no proof of what is there."""
+    readings = [(6, "abcdee"), (6, "fgaabb"), (6, "bcdeff"), (6, "bcdegg")]
+    async with reading([], scripted(*readings)) as case:
+        found = await case.read(NINE)
+        assert [row.id for row in found.calls] == list("bcdefg")
+        assert (found.flaws, dict(found.kinds)) == ([], {"repeated": 1})
+
+
+async def test_a_large_window_is_put_in_order_like_a_small_one():
+    """That a thread does it changes nothing of it."""
+    async with reading(spread(LARGE // 4 + 1), page_size=250) as case:
+        small = await case.read()
+    stamps = [f"09:{second // 60:02}:{second % 60:02}" for second in range(3600)]
+    async with reading(at(*stamps[: LARGE + 1]), page_size=500) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert dict(found.kinds) == dict(small.kinds)
+
+
+@pytest.mark.parametrize("more", [1, 3])
+async def test_a_list_without_a_count_that_grows_as_fast_as_it_is_read(more, monkeypatch):
+    """A walk has an end too: it is left as not proved, with what was there at first."""
+    monkeypatch.setattr("servetel_async.bulk.certify.MOST_PAGES", 100)
+    calls = spread(8)
+    before = set(calls)
+
+    def habit(asked):
+        calls.extend((asked.first, f"late-{asked.nth}-{asked.window}-{number}") for number in range(more))
+        calls.sort(key=lambda call: call[0], reverse=True)
+        return Answer(no_count=True)
+
+    async with reading(calls, habit, page_size=2, total=False) as case:
+        found = await case.read()
+        assert before <= {(row.start, row.id) for row in found.calls}
+        assert len(case.server.asked) < 300
+        assert [flaw.why for flaw in found.flaws] == ["its list changed faster than it could be read"]

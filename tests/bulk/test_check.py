@@ -113,3 +113,21 @@ async def test_an_account_without_calls_tells_little(connect, dataset):
     found = await probe(client)
     assert (found.bounds, found.newest_first, found.ties_stable, found.count_is_total) == (None, None, None, None)
     assert "not known" in str(found)
+
+
+async def test_where_nothing_counts_there_is_nothing_to_compare(connect, dataset, query, tmp_path):
+    """It says so, and does not call that a difference."""
+    _, client = await connect(dataset, count_mode="missing")
+    await client.pull(tmp_path / "a.ndjson", query=query)
+    report = await check(client, tmp_path / "a.ndjson")
+    assert report.changed == ()
+    assert "the API sends no count" in str(report)
+
+
+async def test_the_probe_says_what_it_asked_where_no_cap_was_met(connect):
+    """As many as it asked for came: the cap, if there is one, lies higher."""
+    day = Dataset.range("2024-05-06", "2024-05-06", calls=6_000)
+    _, client = await connect(day)
+    found = await probe(client)
+    assert found.rows == found.asked
+    assert f"at least {found.asked:,} calls" in str(found)

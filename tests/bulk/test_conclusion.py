@@ -309,6 +309,33 @@ async def test_a_ghost_is_named_and_the_output_is_written(tmp_path):
         assert len(server.asked) < 400
 
 
+def arriving(calls, most):
+    """A call that arrives late in the list's oldest second with each of the first ``most`` counts of the whole."""
+    late = []
+
+    def habit(asked):
+        if asked.limit == 1 and asked.first == "2024-05-06 00:00:00" and len(late) < most:
+            late.append((asked.first, f"late-{len(late)}"))
+            calls.append(late[-1])
+            asked.found.append(late[-1])
+        return HONEST
+
+    return habit
+
+
+@pytest.mark.parametrize("most", [1, 10**6])
+async def test_a_list_that_changes_after_it_was_read(tmp_path, most):
+    """The audit finds the window, and it is read again; a list that is never still is not called complete."""
+    calls = calls_at(*(f"2024-05-{day:02} {hour:02}:30:00" for day in range(6, 16) for hour in range(24)))
+    days = CallQuery(from_date="2024-05-06", to_date="2024-05-15")
+    async with serving(calls, arriving(calls, most), page_size=2) as (_, client):
+        receipt = await pull(client, tmp_path / "a.ndjson", days)
+    assert receipt.complete is (most == 1)
+    assert ("did not stop changing" in receipt.certified) is (most > 1)
+    assert "late-0" in ids(tmp_path / "a.ndjson")
+    assert len(receipt.windows) > 1
+
+
 async def test_strict_makes_no_output_of_a_ghost(tmp_path):
     """It raises, and keeps what was read."""
     async with serving(SPREAD, ghost) as (_, client):

@@ -332,6 +332,26 @@ async def test_a_receipt_that_cannot_be_saved_is_an_error_that_says_the_output_i
     assert table(tmp_path / "may.db") == sorted(dataset.ids)
 
 
+async def test_a_pull_that_ended_but_for_its_receipt_is_concluded(connect, dataset, query, tmp_path):
+    """The same command asks for no call again: the output is whole, and its receipt is written."""
+    api, client = await connect(dataset)
+
+    def take_its_place(progress):
+        if progress.pages == 1:
+            (tmp_path / "may.ndjson.receipt.json").mkdir()
+
+    with pytest.raises(OutputError, match="the output itself is written"):
+        await client.pull(tmp_path / "may.ndjson", query=query, on_progress=take_its_place)
+    whole = (tmp_path / "may.ndjson").read_bytes()
+    (tmp_path / "may.ndjson.receipt.json").rmdir()
+    api.requests.clear()
+    receipt = await client.pull(tmp_path / "may.ndjson", query=query)
+    assert (receipt.complete, receipt.records) == (True, 250)
+    assert [request for request in api.requests if request.limit != 1] == []
+    assert (tmp_path / "may.ndjson").read_bytes() == whole
+    assert names(tmp_path) == ["may.ndjson", "may.ndjson.receipt.json"]
+
+
 @pytest.mark.parametrize("taken", ["may.db.receipt.json", "may.db.receipt.json.part"])
 async def test_a_receipt_without_a_place_is_found_out_before_any_request(connect, dataset, query, tmp_path, taken):
     """A directory stands there: nothing is asked for, and nothing is left."""

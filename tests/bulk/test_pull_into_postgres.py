@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from servetel_async.bulk.check import check
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 
 asyncpg = pytest.importorskip("asyncpg")
@@ -47,4 +48,6 @@ async def test_interrupted_twice_and_gone_on_from(connect, rough, query, postgre
     assert 0 < there[0] < there[1] < len(receipt.windows)
     assert receipt.complete
     assert receipt.records == len(rough.ids)
+    report = await check(client, address)
+    assert (report.agrees, report.file_agrees, len(report.windows)) == (True, None, len(receipt.windows))
     assert [row[0] for row in await ask('SELECT id FROM call_records ORDER BY id COLLATE "C"')] == sorted(rough.ids)

@@ -79,6 +79,18 @@ def test_it_cannot_be_written(tmp_path):
     assert str(tmp_path) not in str(caught.value)
 
 
+async def test_a_record_that_cannot_be_masked_is_only_named(tmp_path):
+    """Nobody can tell its number from its text, so neither is kept."""
+    body = json.dumps({"count": 1, "page": 1, "results": [{"foreign": "+919811112222"}]}).encode()
+    async with (
+        SmallServer([], lambda asked: Answer(body=body) if asked.page == 1 else Answer()) as server,
+        ServetelClient("token-123456", base_url=server.base_url, rate=None, page_size=5) as client,
+    ):
+        await pull(client, tmp_path / "a.ndjson", DAY, mask=True)
+    (kept,) = [json.loads(line) for line in (tmp_path / "a.ndjson.quarantine.ndjson").read_bytes().splitlines()]
+    assert kept["raw"].startswith("28 bytes, sha256 ")
+
+
 async def test_a_pull_with_a_record_that_nobody_can_read(tmp_path):
     """All others are written, it is kept apart, and the receipt is not complete."""
     good = {"id": "1", "date": "2024-05-06", "time": "09:00:00"}

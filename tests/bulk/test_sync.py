@@ -62,13 +62,25 @@ async def test_what_came_late_is_in_after_the_next_run(connect, fortnight, tmp_p
 async def test_one_gone_and_one_late_of_the_same_day_are_both_seen(connect, fortnight, tmp_path):
     """They cancel out in the count of all, not in that of their windows: a busy day has several."""
     api, client = await connect(fortnight, page_size=1)
-    await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
-    day = wall(days=3)[:10]
-    calls = api.truth(from_date=f"{day} 00:00:00", to_date=f"{day} 23:59:59")
-    api.delete(calls[0])
-    late = api.insert_late(f"{day} 00:00:01")
+    receipt = await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
+    newer, older = [window for window in receipt.windows if window.records and window.last < wall(days=2)][:2]
+    api.delete(api.truth(from_date=newer.first, to_date=newer.last)[0])
+    late = api.insert_late(older.first)
     await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
     assert late in ids(tmp_path / "a.db")
+
+
+async def test_of_two_readings_of_one_time_the_later_counts(connect, fortnight, tmp_path):
+    """A month that was pulled into it overlaps the windows of the runs: what it counted last is compared."""
+    api, client = await connect(fortnight, page_size=10)
+    await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
+    await client.pull(tmp_path / "a.db", wall(days=10)[:10], wall(days=3)[:10])
+    before = len(api.requests)
+    late = api.insert_late(wall(days=5))
+    receipt = await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
+    assert receipt.complete
+    assert late in ids(tmp_path / "a.db")
+    assert len(api.requests) - before < before
 
 
 async def test_the_last_day_is_read_in_full(connect, fortnight, tmp_path):

@@ -91,3 +91,17 @@ async def test_closing_the_client_ends_a_count():
         await client.aclose()
         with pytest.raises(StreamClosedError):
             await waiting
+
+
+async def test_a_list_that_grew_is_read_again_down_to_what_is_known(api):
+    """A call that came in front of the page in hand is found by another look at the front, not by a second whole reading."""
+    async with client_of(api, max_concurrency=1, page_size=10) as client:
+        got = []
+        stream = client.calls(query=MAY)
+        async for call in stream:
+            got.append(call.id)
+            if len(got) == 40:
+                late = api.insert("2024-05-31 23:59:59")
+        assert sorted(got) == sorted([*api.dataset.ids, late])
+        assert stream.stats.rereadings == 1
+        assert 26 < stream.stats.requests < 32

@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from servetel_async.transport.tasks import end, run_together
+from servetel_async.transport.tasks import end, run_together, start
 
 
 class Works:
@@ -207,3 +207,15 @@ async def test_work_that_was_cancelled_from_outside_is_told(loop_log):
     inner.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+def test_no_loop_and_nothing_is_left_unawaited():
+    """Outside asyncio a task cannot be started: that is said, and the work is closed."""
+
+    async def work():
+        raise AssertionError
+
+    piece = work()
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        start(piece)
+    assert piece.cr_frame is None

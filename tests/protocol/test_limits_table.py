@@ -1,0 +1,98 @@
+"""What is too large to be read at all, and what is shown of a call where it is printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from servetel_async.bulk.journal import Unreadable
+from servetel_async.errors import BodyTooLargeError, MalformedResponseError
+from servetel_async.protocol.decoding import MOST_VALUES, SMALL_BODY, read_page
+from servetel_async.protocol.records import CallPage
+from servetel_async.protocol.reply import MOST_STRANGE, Reply
+from servetel_async.protocol.rescue import MANY_VALUES
+from servetel_async.protocol.rows import Row, rows_of
+from servetel_async.protocol.verdict import Action, Unacceptable
+
+CANARY = "canary-91155"
+SAMPLE = json.loads((Path(__file__).parent / "data" / "page.json").read_bytes())["results"][0]
+MANY_STEPS = b'{"id": "1", "date": "2024-05-06", "time": "09:00:00", "notes": "%s", "call_flow": [%s]}' % (
+    b"x" * SMALL_BODY,
+    b",".join([b"{}"] * MANY_VALUES),
+)
+LONG_NOTES = b'{"id": "1", "date": "2024-05-06", "time": "09:00:00", "notes": "%s"}' % (b"x" * MOST_STRANGE)
+
+
+def page_of(*records, tail=b""):
+    return read_page(Reply(200, b'{"count": %d, "results": [%s]%s}' % (len(records), b",".join(records), tail)), 0.0)
+
+
+@pytest.mark.parametrize("record", [MANY_STEPS, LONG_NOTES], ids=["many values", "many bytes"])
+def test_a_record_that_would_take_much_memory_is_refused_alone(record):
+    """Its place is named and nothing of it is; the others of its page are read."""
+    small = b'{"id": "2", "date": "2024-05-06", "time": "09:00:00"}'
+    with pytest.raises(MalformedResponseError, match="Record 2 of the page cannot be read") as raised:
+        page_of(small, record).records()
+    assert "too large for a call" in str(raised.value)
+    assert "xxxx" not in str(raised.value)
+    found = rows_of(page_of(small, record))
+    assert [row.reason is None for row in found] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b'{"results": [%s]}' % b",".join([b"0"] * (MOST_VALUES + 1)), "more values than any page"),
+        (b'{"load": NaN, "results": ["%s"]}' % (b"x" * MOST_STRANGE), "no strict JSON"),
+    ],
+    ids=["many values", "strange and large"],
+)
+def test_a_page_that_would_take_much_memory_is_final(body, why):
+    """Another request would bring the same again; a lower page size would not."""
+    with pytest.raises(Unacceptable) as raised:
+        read_page(Reply(200, body), 0.0)
+    verdict = raised.value.verdict
+    assert verdict.action is Action.FAIL
+    assert isinstance(verdict.error, BodyTooLargeError)
+    assert why in str(verdict.error)
+    assert "page_size" in str(verdict.error)
+
+
+def test_a_strange_large_body_that_was_cut_is_tried_again():
+    """It does not end as a page does: so it may be whole the next time."""
+    with pytest.raises(Unacceptable) as raised:
+        read_page(Reply(200, b'{"load": NaN, "results": ["%s' % (b"x" * MOST_STRANGE)), 0.0)
+    assert raised.value.verdict.action is Action.RETRY
+
+
+def test_a_large_body_in_another_charset_is_not_converted():
+    """It is said to be no page, and is not copied to find out."""
+    reply = Reply(200, b" " * (MOST_STRANGE + 1), {"content-type": "application/json; charset=utf-16"})
+    with pytest.raises(UnicodeError, match="too large"):
+        reply.json_bytes()
+    assert reply.payload() is None
+
+
+def seen(view):
+    """All that a printer of rich would show."""
+    return repr(view) + repr([(name, value) for name, value in view.__rich_repr__()])
+
+
+def test_what_is_printed_of_a_call_holds_no_number_and_no_name():
+    """Neither by ``repr`` nor by rich, of a call, a step, a page, a row or a record that nobody can read."""
+    record = SAMPLE | {"agent_name": CANARY, "client_number": CANARY, "notes": CANARY}
+    record["call_flow"] = [{"type": "Agent", "num": CANARY, "name": CANARY}]
+    line = json.dumps(record).encode()
+    (call,) = page_of(line).records()
+    (row,) = rows_of(page_of(line))
+    assert call.agent_name == call.call_flow[0].phone == CANARY
+    page = CallPage(records=(call,), number=1, count=1, limit=10, raw=line)
+    for view in (call, call.call_flow[0], page, row, Row(line, "1", ""), Unreadable("why", line.decode())):
+        assert CANARY not in seen(view)
+    assert call.id in seen(call)
+    assert call.id in seen(row)
+    assert "why" in seen(Unreadable("why", CANARY))
+    assert "Agent" in seen(call.call_flow[0])
+    assert "number" in seen(page)
