@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from servetel_async.protocol.clock import IST, name_zone
-from servetel_async.protocol.records import CallRecord
+from servetel_async.protocol.record_reader import RecordReader
+from servetel_async.protocol.records import CallRecord  # noqa: TC001 - msgspec reads the annotations
 from servetel_async.protocol.reply import MOST_STRANGE, Reply, says_no, server_message, values_in
-from servetel_async.protocol.rescue import in_numeric_order, is_too_large, rescue, split_object
+from servetel_async.protocol.rescue import in_numeric_order, split_object
 from servetel_async.protocol.verdict import Unacceptable, judge_refusal, malformed, too_large
 
 if TYPE_CHECKING:
@@ -61,7 +62,6 @@ _typed = msgspec.json.Decoder(_TypedEnvelope, strict=False).decode
 _skim = msgspec.json.Decoder(_Envelope).decode
 _split_envelope = msgspec.json.Decoder(_WideEnvelope).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
-_record = msgspec.json.Decoder(CallRecord, strict=False).decode
 
 
 class PageBody:
@@ -118,12 +118,13 @@ class PageBody:
             if records:
                 yield _in_zone(records, zone)
             return
-        rows = self.rows()
+        rows, read = self.rows(), RecordReader().read
         for start in range(0, len(rows), SLICE):
             piece = rows[start : start + SLICE]
             step = SLICE if sum(map(len, piece)) <= LARGE_SLICE else 1
             for first in range(0, len(piece), step):
-                yield _in_zone(_decode_each(piece[first : first + step], start + first), zone)
+                numbered = enumerate(piece[first : first + step], start + first)
+                yield _in_zone([read(row, index) for index, row in numbered], zone)
 
     def records(self, zone: tzinfo = IST) -> list[CallRecord]:
         """Decode all of it at once; see ``slices``."""
@@ -148,23 +149,6 @@ def _in_zone(records: Any, zone: tzinfo) -> Any:
         for record in records:
             msgspec.structs.force_setattr(record, "zone", name)
     return records
-
-
-def _decode_each(rows: list[msgspec.Raw], start: int) -> list[CallRecord]:
-    records: list[CallRecord] = []
-    for index, row in enumerate(rows, start):
-        record = _strict(row)
-        records.append(record if record is not None else rescue(row, index))
-    return records
-
-
-def _strict(row: msgspec.Raw) -> CallRecord | None:
-    if is_too_large(row):
-        return None
-    try:
-        return _record(row)
-    except (*_FAILURES, RecursionError):
-        return None
 
 
 def read_page(reply: Reply, now: float) -> PageBody:

@@ -81,7 +81,7 @@ class FlowStep(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
         return [("type", self.type), ("time", self.time)]
 
 
-class CallRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True, kw_only=True):
+class CallRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """One call. Frozen, hashable by ``id``, picklable; its ``repr`` shows no number, no name and no recording token.
 
     Ids and phone numbers are always ``str``; durations are whole seconds; ``date``, ``time`` and ``end_stamp`` are the

@@ -13,7 +13,8 @@ import msgspec
 
 from servetel_async.errors import MalformedResponseError
 from servetel_async.protocol.clock import IST, name_zone
-from servetel_async.protocol.records import CallRecord, Id
+from servetel_async.protocol.record_reader import RecordReader
+from servetel_async.protocol.records import CallRecord, Id  # noqa: TC001 - msgspec reads the annotations
 from servetel_async.protocol.reply import MOST_STRANGE
 from servetel_async.protocol.rescue import rescue
 
@@ -59,7 +60,6 @@ class _Key(msgspec.Struct, gc=False):
 
 
 _key = msgspec.json.Decoder(_Key).decode
-_record = msgspec.json.Decoder(CallRecord, strict=False).decode
 _FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -113,16 +113,10 @@ def records_of(lines: Sequence[bytes], zone: tzinfo = IST) -> list[CallRecord]:
     Raises:
         MalformedResponseError: one was not.
     """
-    records = [_typed(line, index) for index, line in enumerate(lines)]
+    read = RecordReader().read
+    records = [read(line, index) for index, line in enumerate(lines)]
     if zone is not IST:
         name = name_zone(zone)
         for record in records:
             msgspec.structs.force_setattr(record, "zone", name)
     return records
-
-
-def _typed(line: bytes, index: int) -> CallRecord:
-    try:
-        return _record(line)
-    except _FAILURES:
-        return rescue(line, index)

@@ -69,6 +69,8 @@ async def test_without_a_receipt_there_is_nothing_to_check(connect, dataset, tmp
         (tmp_path / "a.ndjson.receipt.json").write_bytes(content)
     with pytest.raises(ConfigurationError, match="receipt"):
         await check(client, tmp_path / "a.ndjson")
+    with pytest.raises(ConfigurationError, match="There is no receipt of"):
+        await check(client, "-")
     assert api.requests == []
 
 
