@@ -12,7 +12,7 @@ from servetel_async.counting import check_alone, count_calls
 from servetel_async.errors import ConfigurationError, StreamClosedError
 from servetel_async.page_source import PageRequest
 from servetel_async.protocol.clock import IST, name_zone
-from servetel_async.protocol.decoding import PageBody, read_page, split_page
+from servetel_async.protocol.decoding import PageBody, PageReader, split_page
 from servetel_async.protocol.lookup import pick_call
 from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, build_query
 from servetel_async.protocol.records import CallPage, CallRecord
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from servetel_async.transport.transport import Event, Fetched
 
 T = TypeVar("T")
-RECORDS_PATH = "/v1/call/records"
 
 
 class ServetelClient:
@@ -123,6 +122,7 @@ class ServetelClient:
         self.bounds: Bounds | None = None
         self._array_style: ArrayStyle = array_style
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._pages = PageReader()
         self._encoded: tuple[CallQuery, Window, Secret] | None = None
         told = (token is not None or email is not None) and (base_url is not None or brand is not None)
         sources = Sources() if told else read_sources()
@@ -356,7 +356,7 @@ class ServetelClient:
         path = Secret(f"{self._path(page.query, page.window)}page={page.number}&limit={page.page_size}")
         return await self._transport.get(
             path,
-            read_page if page.typed else split_page,
+            self._pages.read if page.typed else split_page,
             page=page.number,
             deadline_at=page.deadline_at,
             patient=page.patient,
@@ -379,7 +379,7 @@ class ServetelClient:
         if self._encoded is None or self._encoded[0] is not query or self._encoded[1] is not window:
             params = query.params(self.zone, array_style=self._array_style, window=window)
             encoded = urlencode(params, quote_via=quote, safe="")
-            self._encoded = query, window, Secret(f"{RECORDS_PATH}?{encoded}{'&' if encoded else ''}")
+            self._encoded = query, window, Secret(f"/v1/call/records?{encoded}{'&' if encoded else ''}")
         return self._encoded[2]
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -10,25 +10,27 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+from types import GenericAlias
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
 from servetel_async.protocol.clock import IST, name_zone
-from servetel_async.protocol.record_reader import RecordReader
-from servetel_async.protocol.records import CallRecord  # noqa: TC001 - msgspec reads the annotations
+from servetel_async.protocol.record_reader import RecordReader, Shape
 from servetel_async.protocol.reply import MOST_STRANGE, Reply, says_no, server_message, values_in
 from servetel_async.protocol.rescue import in_numeric_order, split_object
 from servetel_async.protocol.verdict import Unacceptable, judge_refusal, malformed, too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import tzinfo
 
     from servetel_async.errors import MalformedResponseError
     from servetel_async.protocol.pages import Edges
+    from servetel_async.protocol.records import CallRecord
 
 #: Bodies up to this size are decoded whole (about 128 records of 2 KB).
 SMALL_BODY = 256 * 1024
@@ -54,11 +56,14 @@ class _WideEnvelope(_Envelope, gc=False):
     results: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
 
 
-class _TypedEnvelope(_Envelope, gc=False):
-    results: tuple[CallRecord, ...] | msgspec.UnsetType = msgspec.UNSET  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
+@functools.lru_cache(maxsize=16)
+def _typed(shape: Shape) -> Callable[[bytes], Any]:
+    """A decoder of small pages whose records are all of this shape."""
+    results = ("results", GenericAlias(tuple, (shape.struct, ...)) | msgspec.UnsetType, msgspec.UNSET)
+    envelope = msgspec.defstruct("_TypedEnvelope", [results], bases=(_Envelope,), gc=False)
+    return msgspec.json.Decoder(envelope, strict=False).decode
 
 
-_typed = msgspec.json.Decoder(_TypedEnvelope, strict=False).decode
 _skim = msgspec.json.Decoder(_Envelope).decode
 _split_envelope = msgspec.json.Decoder(_WideEnvelope).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -71,16 +76,17 @@ class PageBody:
         body: as the server sent it (UTF-8).
         count: total of the query, limit: echoed page size, size, page: echoed number; None where not a whole number.
         date: the server's clock, as its ``Date`` header has it; None without one.
+        reader: reads its records.
     """
 
-    __slots__ = ("_records", "_rows", "body", "count", "date", "limit", "page", "size")
+    __slots__ = ("_records", "_rows", "body", "count", "date", "limit", "page", "reader", "size")
 
     def __init__(
         self,
         body: bytes,
         envelope: _Envelope,
         rows: msgspec.Raw | list[msgspec.Raw] | None,
-        records: tuple[CallRecord, ...] | None = None,
+        records: Sequence[CallRecord] | None = None,
     ) -> None:
         self.body = body
         self._rows = rows
@@ -90,6 +96,7 @@ class PageBody:
         self.size = _whole(envelope.size)
         self.page = _whole(envelope.page)
         self.date: str | None = None
+        self.reader = RecordReader()
 
     def rows(self) -> list[msgspec.Raw]:
         """Each record's own bytes, as sent."""
@@ -107,7 +114,7 @@ class PageBody:
         rows = self.rows()
         return (_id_of(rows[0]), _id_of(rows[-1]), len(rows)) if rows else ("", "", 0)
 
-    def slices(self, zone: tzinfo = IST) -> Iterator[list[CallRecord] | tuple[CallRecord, ...]]:
+    def slices(self, zone: tzinfo = IST) -> Iterator[Sequence[CallRecord]]:
         """Decode piece by piece what is not decoded yet; an empty page gives nothing. To be taken once.
 
         Raises:
@@ -118,13 +125,12 @@ class PageBody:
             if records:
                 yield _in_zone(records, zone)
             return
-        rows, read = self.rows(), RecordReader().read
+        rows = self.rows()
         for start in range(0, len(rows), SLICE):
             piece = rows[start : start + SLICE]
             step = SLICE if sum(map(len, piece)) <= LARGE_SLICE else 1
             for first in range(0, len(piece), step):
-                numbered = enumerate(piece[first : first + step], start + first)
-                yield _in_zone([read(row, index) for index, row in numbered], zone)
+                yield _in_zone(self.reader.read(piece[first : first + step], start + first), zone)
 
     def records(self, zone: tzinfo = IST) -> list[CallRecord]:
         """Decode all of it at once; see ``slices``."""
@@ -151,14 +157,26 @@ def _in_zone(records: Any, zone: tzinfo) -> Any:
     return records
 
 
-def read_page(reply: Reply, now: float) -> PageBody:
-    """Prove that a 200 holds a whole page; a small one is typed at once.
+class PageReader:
+    """Reads pages, and remembers which keys came in them: a client has one."""
 
-    Raises:
-        Unacceptable: it does not; carries the verdict.
-    """
-    page = _read_typed(reply) if len(reply.body) <= SMALL_BODY else None
-    return page if page is not None else split_page(reply, now)
+    def __init__(self) -> None:
+        self._records = RecordReader()
+
+    def read(self, reply: Reply, now: float) -> PageBody:
+        """Prove that a 200 holds a whole page; a small one is typed at once.
+
+        Args:
+            reply: what came.
+            now: epoch seconds of this computer.
+
+        Raises:
+            Unacceptable: it does not; carries the verdict.
+        """
+        page = _read_typed(reply, self._records.shape) if len(reply.body) <= SMALL_BODY else None
+        page = page if page is not None else split_page(reply, now)
+        page.reader = self._records
+        return page
 
 
 def split_page(reply: Reply, now: float) -> PageBody:
@@ -198,16 +216,16 @@ def _split_page(reply: Reply, now: float) -> PageBody:
         return _read_strange(reply, now)
 
 
-def _read_typed(reply: Reply) -> PageBody | None:
+def _read_typed(reply: Reply, shape: Shape) -> PageBody | None:
     """Read a small page in one go; None where anything at all is unusual about it."""
     try:
         body = reply.json_bytes()
-        envelope = _typed(body)
+        envelope = _typed(shape)(body)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         return None
     if envelope.results is msgspec.UNSET or envelope.success is not None:
         return None
-    return PageBody(body, envelope, None, envelope.results)
+    return PageBody(body, envelope, None, shape.records(envelope.results))
 
 
 def _with_rows(reply: Reply, body: bytes, envelope: _Envelope, rows: msgspec.Raw) -> PageBody:

@@ -17,82 +17,108 @@ from servetel_async.protocol.records import CallRecord
 from servetel_async.protocol.rescue import KNOWN_KEYS, MANY_VALUES, is_too_large, rescue
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
 #: Unknown keys of a record that are learnt at most, and how often a reader learns: a server may send new ones for ever.
 MOST_KEYS, MOST_LESSONS = 16, 4
 
 _FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-_FIELDS = tuple(field for field in CallRecord.__struct_fields__ if field not in ("extra", "zone"))
-_fields_of = operator.attrgetter(*_FIELDS)
-_plain = re.compile(r'[^"\\\x00-\x1f]{1,100}').fullmatch  # what msgspec takes for a name
-_strict = msgspec.json.Decoder(CallRecord, strict=False).decode
+_plain_name = re.compile(r'[^"\\\x00-\x1f]{1,100}').fullmatch  # what msgspec takes for a name
+_fields_of = operator.attrgetter(*(field for field in CallRecord.__struct_fields__ if field not in ("extra", "zone")))
+
+
+class Shape:
+    """What a record is strictly decoded to: a ``CallRecord``, or one that has slots for unknown keys too.
+
+    Attributes:
+        struct: its type.
+        decode: reads one.
+    """
+
+    __slots__ = ("_keys", "_unknown_of", "decode", "struct")
+
+    def __init__(self, keys: frozenset[str] = frozenset()) -> None:
+        names = {f"unknown_{number}": key for number, key in enumerate(sorted(keys))}
+        self._keys = tuple(names.values())
+        self.struct: Any = CallRecord
+        if names:
+            self.struct = msgspec.defstruct(
+                "LearntRecord",
+                [(name, Any, msgspec.UNSET) for name in names],
+                bases=(CallRecord,),
+                rename=names,
+                frozen=True,
+                gc=False,
+                forbid_unknown_fields=True,
+                kw_only=True,
+            )
+            self._unknown_of = operator.attrgetter("id", *names)  # more than one name, so that it gives a tuple
+        self.decode = msgspec.json.Decoder(self.struct, strict=False).decode
+
+    def records(self, found: Sequence[CallRecord]) -> Sequence[CallRecord]:
+        """Make records of what was decoded: what stands in a slot goes to ``extra``."""
+        if not self._keys:
+            return found
+        keys, unknown_of = self._keys, self._unknown_of
+        records: list[CallRecord] = []
+        for each in found:
+            extra = dict(zip(keys, unknown_of(each)[1:], strict=True))
+            if msgspec.UNSET in extra.values():
+                extra = {key: value for key, value in extra.items() if value is not msgspec.UNSET}
+            values: list[Any] = [*_fields_of(each), extra]
+            records.append(CallRecord(*values))  # by position: by name it would cost as much as the decoding
+        return records
+
+
+_PLAIN = Shape()
+_learnt = functools.lru_cache(maxsize=16)(Shape)
 
 
 class RecordReader:
-    """Reads the records of one page, or of one batch."""
+    """Reads records, and remembers what it has learnt: a client has one, and whoever reads a batch.
 
-    __slots__ = ("_decode", "_keys", "_lessons", "_unknown")
+    Attributes:
+        shape: what it takes a record for.
+    """
+
+    __slots__ = ("_keys", "_lessons", "_unknown", "shape")
 
     def __init__(self) -> None:
-        self._decode: Callable[[Any], CallRecord] = _strict
+        self.shape = _PLAIN
         self._keys: frozenset[str] = frozenset()
         self._unknown: frozenset[str] = frozenset()  # of the last record that was rescued
         self._lessons = 0
 
-    def read(self, raw: msgspec.Raw | bytes, index: int) -> CallRecord:
-        """Read one.
-
-        Args:
-            raw: its bytes.
-            index: its place, which an error names.
+    def read(self, rows: Sequence[msgspec.Raw | bytes], start: int = 0) -> list[CallRecord]:
+        """Read some, the first of which has this place in its page.
 
         Raises:
-            MalformedResponseError: nobody can read it.
+            MalformedResponseError: nobody can read one; names its place, never its content.
         """
-        if len(raw) <= MANY_VALUES or not is_too_large(raw):
-            try:
-                return self._decode(raw)
-            except _FAILURES:
-                pass
-        record = rescue(raw, index)
-        self._learn(record)
-        return record
+        return [self._strict(row) or self._rescue(row, index) for index, row in enumerate(rows, start)]
 
-    def _learn(self, record: CallRecord) -> None:
-        """Learn keys that came in two rescued records, one after the other, and were all that was wrong with them."""
+    def _strict(self, row: msgspec.Raw | bytes) -> CallRecord | None:
+        if len(row) > MANY_VALUES and is_too_large(row):
+            return None
+        try:
+            found = self.shape.decode(row)
+        except _FAILURES:
+            return None
+        return found if self.shape is _PLAIN else self.shape.records((found,))[0]
+
+    def _rescue(self, row: msgspec.Raw | bytes, index: int) -> CallRecord:
+        record = rescue(row, index)
         unknown = frozenset(record.extra)
         keeps_coming, self._unknown = unknown == self._unknown, unknown
+        if keeps_coming and unknown:
+            self._learn(unknown)
+        return record
+
+    def _learn(self, unknown: frozenset[str]) -> None:
+        """Learn the keys that came in two records, one after the other, if they were all that was wrong with them."""
         keys = self._keys | unknown
-        if not keeps_coming or unknown & KNOWN_KEYS or len(keys) > MOST_KEYS or not all(map(_plain, unknown)):
+        if unknown & KNOWN_KEYS or len(keys) > MOST_KEYS or not all(map(_plain_name, unknown)):
             return
         if keys != self._keys and self._lessons < MOST_LESSONS:
             self._lessons += 1
-            self._keys = keys
-            self._decode = _decoder_with(keys)
-
-
-@functools.lru_cache(maxsize=16)
-def _decoder_with(keys: frozenset[str]) -> Callable[[Any], CallRecord]:
-    """A strict decoder of records that may have these keys too."""
-    names = {f"unknown_{number}": key for number, key in enumerate(sorted(keys))}
-    shape = msgspec.defstruct(
-        "LearntRecord",
-        [(name, Any, msgspec.UNSET) for name in names],
-        bases=(CallRecord,),
-        rename=names,
-        frozen=True,
-        gc=False,
-        forbid_unknown_fields=True,
-        kw_only=True,
-    )
-    decode = msgspec.json.Decoder(shape, strict=False).decode
-
-    def read(raw: Any) -> CallRecord:
-        found = decode(raw)
-        values = ((key, getattr(found, name)) for name, key in names.items())
-        extra = {key: value for key, value in values if value is not msgspec.UNSET}
-        given: list[Any] = [*_fields_of(found), extra]
-        return CallRecord(*given)  # by position: by name it would cost as much as the decoding
-
-    return read
+            self._keys, self.shape = keys, _learnt(keys)

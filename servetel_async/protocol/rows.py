@@ -113,8 +113,7 @@ def records_of(lines: Sequence[bytes], zone: tzinfo = IST) -> list[CallRecord]:
     Raises:
         MalformedResponseError: one was not.
     """
-    read = RecordReader().read
-    records = [read(line, index) for index, line in enumerate(lines)]
+    records = RecordReader().read(lines)
     if zone is not IST:
         name = name_zone(zone)
         for record in records:

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from servetel_async.errors import ConfigurationError, MalformedResponseError
 from servetel_async.protocol import clock
 from servetel_async.protocol.clock import IST, from_epoch, is_wall_stamp, read_stamp
-from servetel_async.protocol.decoding import SLICE, SMALL_BODY, read_page
+from servetel_async.protocol.decoding import SLICE, SMALL_BODY, PageReader
 from servetel_async.protocol.records import CallPage, CallRecord, Circle, FlowStep
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.rescue import rescue
@@ -47,7 +47,7 @@ SECRETS = [
 
 def read(body, headers=None):
     """The page of a body."""
-    return read_page(Reply(200, body, headers or {}), 0.0)
+    return PageReader().read(Reply(200, body, headers or {}), 0.0)
 
 
 def decode(body, zone=IST, headers=None):

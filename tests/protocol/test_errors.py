@@ -13,7 +13,7 @@ import pytest
 import servetel_async
 from servetel_async import errors
 from servetel_async.errors import ConfigurationError, RateLimitError, ServetelError, TLSError
-from servetel_async.protocol.decoding import read_page
+from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.verdict import Fault, Unacceptable, judge, judge_fault
 
@@ -199,10 +199,10 @@ def errors_of_the_pure_part():
         deep,
     ):
         try:
-            read_page(Reply(200, body), 0.0)
+            PageReader().read(Reply(200, body), 0.0)
         except Unacceptable as refusal:
             yield refusal.verdict.error
-    page = read_page(Reply(200, b'{"results":[5]}'), 0.0)
+    page = PageReader().read(Reply(200, b'{"results":[5]}'), 0.0)
     try:
         list(page.slices())
     except ServetelError as error:

@@ -23,7 +23,7 @@ def line(**changes):
 
 def read_all(lines):
     reader = RecordReader()
-    return reader, [reader.read(each, index) for index, each in enumerate(lines)]
+    return reader, reader.read(lines)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +88,8 @@ def test_a_bad_record_among_learnt_ones_is_named_by_its_place():
     """And the ones behind it are read as before."""
     reader, _ = read_all([line(sentiment=1)] * 3)
     with pytest.raises(MalformedResponseError, match="Record 5 of the page"):
-        reader.read(b'{"foreign": 1}', 4)
-    assert reader.read(line(sentiment=2), 5).extra == {"sentiment": 2}
+        reader.read([b'{"foreign": 1}'], 4)
+    assert reader.read([line(sentiment=2)], 5)[0].extra == {"sentiment": 2}
 
 
 @given(

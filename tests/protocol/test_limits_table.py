@@ -9,7 +9,7 @@ import pytest
 
 from servetel_async.bulk.journal import Unreadable
 from servetel_async.errors import BodyTooLargeError, MalformedResponseError
-from servetel_async.protocol.decoding import MOST_VALUES, SMALL_BODY, read_page
+from servetel_async.protocol.decoding import MOST_VALUES, SMALL_BODY, PageReader
 from servetel_async.protocol.records import CallPage
 from servetel_async.protocol.reply import MOST_STRANGE, Reply
 from servetel_async.protocol.rescue import MANY_VALUES
@@ -26,7 +26,9 @@ LONG_NOTES = b'{"id": "1", "date": "2024-05-06", "time": "09:00:00", "notes": "%
 
 
 def page_of(*records, tail=b""):
-    return read_page(Reply(200, b'{"count": %d, "results": [%s]%s}' % (len(records), b",".join(records), tail)), 0.0)
+    return PageReader().read(
+        Reply(200, b'{"count": %d, "results": [%s]%s}' % (len(records), b",".join(records), tail)), 0.0
+    )
 
 
 @pytest.mark.parametrize("record", [MANY_STEPS, LONG_NOTES], ids=["many values", "many bytes"])
@@ -52,7 +54,7 @@ def test_a_record_that_would_take_much_memory_is_refused_alone(record):
 def test_a_page_that_would_take_much_memory_is_final(body, why):
     """Another request would bring the same again; a lower page size would not."""
     with pytest.raises(Unacceptable) as raised:
-        read_page(Reply(200, body), 0.0)
+        PageReader().read(Reply(200, body), 0.0)
     verdict = raised.value.verdict
     assert verdict.action is Action.FAIL
     assert isinstance(verdict.error, BodyTooLargeError)
@@ -63,7 +65,7 @@ def test_a_page_that_would_take_much_memory_is_final(body, why):
 def test_a_strange_large_body_that_was_cut_is_tried_again():
     """It does not end as a page does: so it may be whole the next time."""
     with pytest.raises(Unacceptable) as raised:
-        read_page(Reply(200, b'{"load": NaN, "results": ["%s' % (b"x" * MOST_STRANGE)), 0.0)
+        PageReader().read(Reply(200, b'{"load": NaN, "results": ["%s' % (b"x" * MOST_STRANGE)), 0.0)
     assert raised.value.verdict.action is Action.RETRY
 
 

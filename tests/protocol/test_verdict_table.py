@@ -1,6 +1,6 @@
 """Rows 41 to 68 of the fault catalogue (HTTP semantics): from a reply, or the want of one, to what happens next.
 
-Here is what the pure part decides: ``judge``, ``judge_fault``, ``read_page`` and ``Reply``. What a verdict *does* is tested elsewhere, over
+Here is what the pure part decides: ``judge``, ``judge_fault``, ``PageReader`` and ``Reply``. What a verdict *does* is tested elsewhere, over
 sockets, in ``tests/transport/``: that a 429 pauses every worker (41), that concurrency shrinks (44), that a 429 for ever ends at the deadline
 (45), that a 401 takes one single-flight renewal and one replay (46, 47), that redirects are not followed and the token not sent on (58 to 61),
 that no cookie is kept (66) and no cached page asked for (67). ``ROWS`` at the end says for each row where it stands.
@@ -26,7 +26,7 @@ from servetel_async.errors import (
     TLSError,
     WrongAddressError,
 )
-from servetel_async.protocol.decoding import read_page
+from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.reply import MESSAGE_LENGTH, Reply, says_no, server_message
 from servetel_async.protocol.verdict import FAULTS, OK, Action, Fault, Unacceptable, judge, judge_fault
 
@@ -42,7 +42,7 @@ def refusal(body, headers=None):
     reply = Reply(200, body, headers or {})
     assert judge(reply, NOW) is OK
     with pytest.raises(Unacceptable) as caught:
-        read_page(reply, NOW)
+        PageReader().read(reply, NOW)
     verdict = caught.value.verdict
     assert verdict.error.status == 200
     return verdict
@@ -335,7 +335,12 @@ def test_what_is_no_refusal(success):
     """Row 56: only PHP's spellings of false are a failure."""
     assert not says_no({"success": success})
     assert (
-        len(read_page(Reply(200, json.dumps({"success": success, "results": [{"id": "1"}]}).encode()), NOW).rows()) == 1
+        len(
+            PageReader()
+            .read(Reply(200, json.dumps({"success": success, "results": [{"id": "1"}]}).encode()), NOW)
+            .rows()
+        )
+        == 1
     )
 
 
@@ -391,7 +396,9 @@ def test_the_error_holds_nothing_of_the_body():
 @pytest.mark.parametrize("content_type", ["text/html", "text/plain", "application/octet-stream", "", "nonsense"])
 def test_a_wrong_content_type_is_accepted_if_it_decodes(content_type):
     """Row 62: the body decides, not its label."""
-    assert len(read_page(Reply(200, b'{"results":[{"id":"1"}]}', {"content-type": content_type}), NOW).rows()) == 1
+    assert (
+        len(PageReader().read(Reply(200, b'{"results":[{"id":"1"}]}', {"content-type": content_type}), NOW).rows()) == 1
+    )
 
 
 TEXT = '{"results":[{"id":"1","agent_name":"Zoë Ünal"}]}'
@@ -411,7 +418,7 @@ ENCODINGS = [
 @pytest.mark.parametrize(("body", "content_type"), ENCODINGS)
 def test_other_encodings(body, content_type):
     """Rows 63, 64: a byte-order mark is stripped, and another charset is made UTF-8."""
-    page = read_page(Reply(200, body, {"content-type": content_type}), NOW)
+    page = PageReader().read(Reply(200, body, {"content-type": content_type}), NOW)
     assert page.open() == ("1", "1", 1)
     assert [record.agent_name for records in page.slices() for record in records] == ["Zoë Ünal"]
 

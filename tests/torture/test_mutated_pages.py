@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from servetel_async import CallQuery, Retry, ServetelClient, ServetelError, Timeouts
 from servetel_async.counting import check_alone
-from servetel_async.protocol.decoding import SMALL_BODY, read_page, split_page
+from servetel_async.protocol.decoding import SMALL_BODY, PageReader, split_page
 from servetel_async.protocol.lookup import pick_call
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.rows import records_of, rows_of
@@ -200,7 +200,7 @@ def use(reply):
         verdict = judge(reply, 0.0)
         if verdict is not OK:
             return verdict.error
-        read = read_page(reply, 0.0)
+        read = PageReader().read(reply, 0.0)
         check_alone(read, 1)
         read.open()
         records = read.records()
