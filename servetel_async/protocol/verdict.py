@@ -142,8 +142,10 @@ def _by_status(status: int, payload: Any, reply: Reply, now: float) -> Verdict: 
     if status in (403, 404) or (300 <= status < 400 and status != 304):  # noqa: PLR2004
         return _wrong_address(status)
     if status in FINAL_SERVER:
-        why = "something on the way wants a login first (a captive portal)" if status == 511 else ""  # noqa: PLR2004
-        return Verdict(Action.FAIL, ServerError(f"the server cannot do this (HTTP {status})", why=why))
+        why, fix = "", "check base_url, and what stands in between"
+        if status == 511:  # noqa: PLR2004
+            why, fix = "something on the way wants a login first (a captive portal)", "log in to that network"
+        return Verdict(Action.FAIL, ServerError(f"the server cannot do this (HTTP {status})", why=why, fix=fix))
     if status in TRANSIENT or status >= 500:  # noqa: PLR2004
         error = ServerError(f"the server failed (HTTP {status}{_quoted(said)})", fix="try again later")
         return Verdict(Action.RETRY, error, wait=reply.retry_after(now))

@@ -25,6 +25,7 @@ from servetel_async.protocol.pages import PASSES, PageWalk, Step, find_last_page
 from servetel_async.protocol.sieve import Sieve
 from servetel_async.protocol.windows import Window
 from tests.protocol.paged_list import COUNTS, Call, Page, PagedList, read, some
+from tests.protocol.three_parts import assert_says_what_and_what_to_do
 
 SIZE = 20
 LENGTHS = [0, 1, 6, 7, 8, 14, 19, 20, 21, 40, 100, 127, 200]
@@ -663,17 +664,21 @@ def test_order_does_not_depend_on_the_window(count):
 # The last page without a count ------------------------------------------------------------------------------------------
 
 
-def test_the_last_page_is_found_for_every_length():
+@pytest.mark.parametrize("rows", [1, 13])
+def test_the_last_page_is_found_for_every_length(rows):
     """Row 92: doubling, then halving finds the last page and its rows in about twice the logarithm of the pages."""
     for pages in range(1, 200):
         search = find_last_page()
         asked = [next(search)]
         with pytest.raises(StopIteration) as found:
             while True:
-                asked.append(search.send(13 if asked[-1] <= pages else 0))
-        assert found.value.value == (pages, 13 if pages > 1 else -1)
+                asked.append(search.send(rows if asked[-1] <= pages else 0))
+        assert found.value.value == (pages, rows if pages > 1 else -1)
         assert len(asked) <= 2 * pages.bit_length() + 1
         assert len(set(asked)) == len(asked)
+        assert {type(number) for number in asked} == {int}
+        doubled = [2**power for power in range(1, pages.bit_length() + 1)]
+        assert asked[: len(doubled)] == doubled
 
 
 # Checkpoints ------------------------------------------------------------------------------------------------------------
@@ -718,8 +723,9 @@ def test_where_the_call_is_looked_for(rank, first):
 )
 def test_what_is_no_checkpoint_is_refused(text):
     """Row 113: anything else is the caller's mistake, said before anything is sent."""
-    with pytest.raises(ConfigurationError):
+    with pytest.raises(ConfigurationError, match="checkpoint") as raised:
         Checkpoint.read(text, "0123456789ab")
+    assert_says_what_and_what_to_do(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -729,8 +735,9 @@ def test_what_is_no_checkpoint_is_refused(text):
 )
 def test_a_checkpoint_of_something_else_is_a_mismatch(text, fingerprint):
     """Row 113: going on from another query's place would skip calls in silence."""
-    with pytest.raises(ResumeMismatchError):
+    with pytest.raises(ResumeMismatchError, match="another query" if fingerprint[0] == "b" else "version") as raised:
         Checkpoint.read(text, fingerprint)
+    assert_says_what_and_what_to_do(raised.value, "would skip calls" if fingerprint[0] == "b" else None)
 
 
 ROWS = {

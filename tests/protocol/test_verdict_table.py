@@ -29,6 +29,7 @@ from servetel_async.errors import (
 from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.reply import MESSAGE_LENGTH, Reply, says_no, server_message
 from servetel_async.protocol.verdict import FAULTS, OK, Action, Fault, Unacceptable, judge, judge_fault
+from tests.protocol.three_parts import assert_says_what_and_what_to_do
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"
@@ -109,6 +110,8 @@ def test_every_status_has_a_verdict():
     for status in range(100, 700):
         verdict = judge(Reply(status, b""), NOW)
         assert (verdict.error is None) == (status == 200)
+        if status != 200:
+            assert_says_what_and_what_to_do(verdict.error)
         assert verdict.action is not Action.OK or status == 200
 
 
@@ -535,7 +538,7 @@ def test_a_fault(fault):
     assert (verdict.action, type(verdict.error), verdict.retries) == FAULT_TABLE[fault]
     assert verdict.error is not judge_fault(fault).error
     assert (verdict.wait, verdict.throttled, verdict.error.status) == (None, False, None)
-    assert verdict.error.fix
+    assert_says_what_and_what_to_do(verdict.error)
 
 
 def test_every_fault_is_in_the_table():

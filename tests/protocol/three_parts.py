@@ -1,0 +1,18 @@
+"""What an error must say before it is shown to anybody: what happened, and what to do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from servetel_async import ServetelError
+
+
+def assert_says_what_and_what_to_do(error: ServetelError | None, why: str | None = None) -> None:
+    """Each part is a text of some words; ``why`` is in the reason."""
+    assert error is not None
+    for part in (error.what, error.fix):
+        assert isinstance(part, str)
+        assert len(part.split()) > 1, part
+    if why is not None:
+        assert why in (error.why or "")
