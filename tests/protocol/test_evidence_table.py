@@ -10,6 +10,7 @@ from servetel_async.errors import OutOfWindowError
 from servetel_async.protocol.evidence import Evidence, check_inside, ordered
 from servetel_async.protocol.rows import Row
 from servetel_async.protocol.windows import Window
+from tests.protocol.three_parts import assert_says_what_and_what_to_do
 
 DAY = Window.of("2024-05-06 00:00:00", "2024-05-06 23:59:59")
 
@@ -221,5 +222,6 @@ def test_outside(start):
     with pytest.raises(OutOfWindowError, match=f"started {start} came for 2024-05-06 00:00:00 to") as caught:
         found.add(1, [row("secret-id"), row("secret-id", start=start)], 2)
     assert "secret" not in str(caught.value)
+    assert_says_what_and_what_to_do(caught.value, "ignored the dates")
     assert not found.has(1)
     assert found.counts == set()

@@ -8,6 +8,7 @@ that no cookie is kept (66) and no cached page asked for (67). ``ROWS`` at the e
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import time
 
@@ -26,6 +27,7 @@ from servetel_async.errors import (
     TLSError,
     WrongAddressError,
 )
+from servetel_async.protocol.clock import IST
 from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.reply import MESSAGE_LENGTH, Reply, says_no, server_message
 from servetel_async.protocol.verdict import FAULTS, OK, Action, Fault, Unacceptable, judge, judge_fault
@@ -309,6 +311,22 @@ def test_a_200_that_says_no(body, action, error, retries):
     verdict = refusal(body)
     assert (verdict.action, type(verdict.error), verdict.retries) == (action, error, retries)
     assert verdict.throttled == (error is RateLimitError)
+    assert_says_what_and_what_to_do(verdict.error)
+    assert verdict.error.status == 200
+
+
+@pytest.mark.parametrize("said", ["Token has expired", "no such agent"])
+def test_what_the_server_said_is_quoted(said):
+    """Row 56: its words are the best there are; where it says nothing, nothing is quoted."""
+    assert f': "{said}"' in str(refusal({"success": False, "message": said}).error)
+    assert '"' not in str(refusal({"success": False}).error)
+    assert judge(Reply(500, b""), NOW).error.what == "the server failed (HTTP 500)"
+
+
+def test_a_refusal_that_names_a_moment_is_counted_from_our_clock_where_the_server_has_none():
+    """Row 43: the wait is the time until then."""
+    then = dt.datetime.fromtimestamp(NOW + 7, IST).strftime("%Y-%m-%d %H:%M:%S")
+    assert refusal({"success": False, "message": "Too many requests.", "retry_after": then}).wait == 7.0
 
 
 def test_a_large_200_that_says_no():

@@ -165,6 +165,15 @@ def test_without_nothing():
     assert MAY.without([]) == [MAY]
 
 
+def test_without_its_first_or_its_last_second():
+    """Bounds are inside: one that ends where this one begins takes that second away, and the other way round."""
+    first, last = Window(None, MAY.start), Window(MAY.end, None)
+    before, after = Window(MAY.start - timedelta(hours=1), MAY.start), Window(MAY.end, MAY.end + timedelta(hours=1))
+    assert MAY.without([before]) == [Window(MAY.start + SECOND, MAY.end)]
+    assert MAY.without([after]) == [Window(MAY.start, MAY.end - SECOND)]
+    assert MAY.without([first, last]) == [MAY]  # open windows take nothing away
+
+
 def test_without_itself():
     """All taken leaves nothing, not an empty window."""
     assert MAY.without([MAY]) == []
