@@ -254,7 +254,7 @@ def _read_strange(reply: Reply, now: float) -> PageBody:
             reply.json_bytes().decode("utf-8", "replace"), strict=False, parse_constant=str, parse_float=str
         )
         if isinstance(payload, dict) and not says_no(cast("dict[str, Any]", payload)):
-            strict = msgspec.json.encode(_without_surrogates(payload))
+            strict = _strict_bytes(payload)
             envelope = _skim(strict)
             if envelope.results is not msgspec.UNSET:
                 return _with_rows(reply, strict, envelope, envelope.results)
@@ -281,17 +281,10 @@ def _not_a_page(reply: Reply, why: str, *, retries: int = 3) -> Any:
     return verdict
 
 
-def _without_surrogates(value: Any) -> Any:
-    """Replace lone surrogates, which no file and no database takes, by U+FFFD."""
-    if isinstance(value, str):
-        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    if isinstance(value, list):
-        items = cast("list[Any]", value)
-        return [_without_surrogates(item) for item in items]
-    if isinstance(value, dict):
-        pairs = cast("dict[str, Any]", value).items()
-        return {cast("str", _without_surrogates(key)): _without_surrogates(item) for key, item in pairs}
-    return value
+def _strict_bytes(payload: Any) -> bytes:
+    """Write it again; lone surrogates, which no file and no database takes, become U+FFFD."""
+    text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
 
 
 def _whole(value: Any) -> int | None:
