@@ -1,6 +1,6 @@
 """Run all promises and print the table: what is promised, what was measured, with which seeds.
 
-``python -m tests.torture`` is the whole size, about two hours on two cores, with a fresh seed. ``--quick`` takes
+``python -m tests.torture`` is the whole size, about an hour on two cores, with a fresh seed. ``--quick`` takes
 minutes. Names such as ``P1 P8`` run only these.
 """
 
@@ -23,9 +23,13 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def run(promise: Promise, environment: dict[str, str]) -> tuple[int, float]:
-    """Run its tests; gives pytest's code, and the seconds."""
+    """Run its tests on every core, or one after the other where the loop is timed; gives pytest's code, and seconds."""
     began = time.monotonic()
-    command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *promise.tests]
+    sys.stdout.write(f"\n{promise.number} {promise.what}\n")
+    sys.stdout.flush()
+    workers = "0" if promise.times_the_loop else "auto"
+    options = ["-q", "--no-header", "-p", "no:cacheprovider", "-n", workers, "--dist", "worksteal"]
+    command = [sys.executable, "-m", "pytest", *options, *promise.tests]
     code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
     return code, time.monotonic() - began
 
@@ -70,6 +74,8 @@ def main() -> int:
     if chosen.report is not None:
         return min(1, table(wanted, {}, read(chosen.report)))
     seed = secrets.randbelow(1_000_000) if chosen.seed is None else chosen.seed
+    size = f"seed {seed}, {'quick' if chosen.quick else 'whole'} size\n"
+    sys.stdout.write(size)  # now too: whoever stops a run wants to repeat it
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "measured.jsonl"
         report.touch()
@@ -77,7 +83,7 @@ def main() -> int:
         environment["SERVETEL_TORTURE"] = "" if chosen.quick else "1"
         ends = {promise.number: run(promise, environment) for promise in wanted}
         found = read(report)
-    sys.stdout.write(f"\nseed {seed}, {'quick' if chosen.quick else 'whole'} size\n")
+    sys.stdout.write(f"\n{size}")
     return min(1, table(wanted, ends, found))
 
 
