@@ -71,6 +71,18 @@ class Place(NamedTuple):
     before: int
     records: Sequence[CallRecord]
 
+    def at(self, last: CallRecord) -> Place:
+        """The same place, as long as ``last`` is the last call that was handed out: it holds no other."""
+        return Place(self.window, self.size, self.before + self._index_of(last), (last,))
+
+    def rank_of(self, last: CallRecord) -> int:
+        """Which one it is in its window, from 1."""
+        return self.before + self._index_of(last) + 1
+
+    def _index_of(self, last: CallRecord) -> int:
+        records = self.records
+        return next(index for index in range(len(records) - 1, -1, -1) if records[index] is last)
+
 
 class Piece(NamedTuple):
     """Calls that were never handed out before, the page they came with, and where the last of them stand.
@@ -206,10 +218,10 @@ class Reading:
         """Where to go on after ``last``, which stands at ``place``; None where nothing was given out."""
         if last is None or place is None or not self._ordered:
             return None if self._anchor is None else str(self._anchor)
-        window, size, before, records = place
-        index = next(index for index, record in enumerate(records) if record is last)
         fingerprint = self._query.fingerprint(self._source.zone)
-        return str(Checkpoint(fingerprint, window.last, self._page_size, size, before + index + 1, last.id))
+        return str(
+            Checkpoint(fingerprint, place.window.last, self._page_size, place.size, place.rank_of(last), last.id)
+        )
 
     def drop(self) -> list[PageTask]:
         """Let go of everything; gives the tasks that somebody has to end."""

@@ -160,6 +160,8 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         for call in self._ready:
             self._last = call
             return call
+        if self._place is not None and self._last is not None:
+            self._place = self._place.at(self._last)  # the slice can go before the next one is made: it is in the cache
         piece = await self._next_piece()
         self._set_place(piece.place)
         self._ready = iter(piece.records)
