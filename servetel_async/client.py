@@ -12,7 +12,7 @@ from servetel_async.counting import check_alone, count_calls
 from servetel_async.errors import ConfigurationError, StreamClosedError
 from servetel_async.page_source import PageRequest
 from servetel_async.protocol.clock import IST, name_zone
-from servetel_async.protocol.decoding import PageBody, PageReader, split_page
+from servetel_async.protocol.decoding import PageBody, PageReader
 from servetel_async.protocol.lookup import pick_call
 from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, build_query
 from servetel_async.protocol.records import CallPage, CallRecord
@@ -356,7 +356,7 @@ class ServetelClient:
         path = Secret(f"{self._path(page.query, page.window)}page={page.number}&limit={page.page_size}")
         return await self._transport.get(
             path,
-            self._pages.read if page.typed else split_page,
+            self._pages.read,
             page=page.number,
             deadline_at=page.deadline_at,
             patient=page.patient,

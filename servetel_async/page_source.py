@@ -27,7 +27,6 @@ class PageRequest(NamedTuple):
         deadline_at: loop time at which everything ends.
         patient: wait for a slot as long as the deadline allows, beyond ``Timeouts(acquire=)``.
         attempts: in place of ``Retry(attempts=)``, for whoever decides himself what is tried again.
-        typed: decode a small page at once; False only splits it into records.
     """
 
     query: CallQuery
@@ -37,7 +36,6 @@ class PageRequest(NamedTuple):
     deadline_at: float | None
     patient: bool = False
     attempts: int | None = None
-    typed: bool = True
 
 
 class Bounds(NamedTuple):

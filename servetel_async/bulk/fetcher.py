@@ -242,7 +242,7 @@ class Fetcher:
         attempts = 1 if self._has_succeeded else None
         asked = window if self.source.bounds is None else self.source.bounds.widen(window)
         task = self.source.start_page(
-            PageRequest(self._query, asked, number, size, None, patient=True, attempts=attempts, typed=False)
+            PageRequest(self._query, asked, number, size, None, patient=True, attempts=attempts)
         )
         try:
             await asyncio.wait({task})

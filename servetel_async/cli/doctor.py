@@ -120,7 +120,7 @@ async def _ask(client: ServetelClient, *, probe: bool) -> None:
 
     async with client:
         query = CallQuery(from_date=datetime.now(UTC) - timedelta(days=1), to_date=datetime.now(UTC))
-        fetched = await client.start_page(PageRequest(query, query.window(client.zone), 1, 1, None, typed=False))
+        fetched = await client.start_page(PageRequest(query, query.window(client.zone), 1, 1, None))
         _row("answers", f"yes, in {fetched.seconds * 1000:,.0f} ms")
         _row("last day", "no count" if fetched.value.count is None else f"{fetched.value.count:,} calls")
         _row("clock", _clock(fetched))

@@ -1,40 +1,36 @@
 """Bytes to records: a strict fast pass, and a rescue of each record where that fails.
 
-1. A small page is decoded whole, in one go: that proves the JSON whole (a cut body is retried), and no byte is read
-   twice. A large one is only split there, and decoded 64 records at a time as the consumer takes them: they are still
-   in the cache when they are used, and the loop is never held for long.
-2. What is at all unusual about a small page is split as well.
+1. A page is only split into records when it comes: that proves the JSON whole (a cut body is retried).
+2. It is decoded a few records at a time as the consumer takes them: they are still in the cache when they are used, and
+   the loop is never held for long. Pages that are decoded ahead of their consumer have left the cache until he comes.
 3. Where the strict decoder fails, and only there, each record is read on its own: unknown keys go to ``extra``, a
    field that cannot be typed becomes None and its raw value goes to ``extra``. One bad record never costs its page.
 """
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-from types import GenericAlias
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
 
 from servetel_async.protocol.clock import IST, name_zone
-from servetel_async.protocol.record_reader import RecordReader, Shape
+from servetel_async.protocol.record_reader import RecordReader
 from servetel_async.protocol.reply import MOST_STRANGE, Reply, says_no, server_message, values_in
 from servetel_async.protocol.rescue import in_numeric_order, split_object
 from servetel_async.protocol.verdict import Unacceptable, judge_refusal, malformed, too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from datetime import tzinfo
 
     from servetel_async.errors import MalformedResponseError
     from servetel_async.protocol.pages import Edges
     from servetel_async.protocol.records import CallRecord
 
-#: Bodies up to this size are decoded whole (about 128 records of 2 KB).
-SMALL_BODY = 256 * 1024
-SLICE = 64
+#: Records that are decoded at a time: some 150 KB of objects.
+SLICE = 32
 #: Bytes of a slice from which on its records are decoded one by one.
 LARGE_SLICE = 512 * 1024
 #: Values of a page: about what the largest body holds of calls.
@@ -56,14 +52,7 @@ class _WideEnvelope(_Envelope, gc=False):
     results: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
 
 
-@functools.lru_cache(maxsize=16)
-def _typed(shape: Shape) -> Callable[[bytes], Any]:
-    """A decoder of small pages whose records are all of this shape."""
-    results = ("results", GenericAlias(tuple, (shape.struct, ...)) | msgspec.UnsetType, msgspec.UNSET)
-    envelope = msgspec.defstruct("_TypedEnvelope", [results], bases=(_Envelope,), gc=False)
-    return msgspec.json.Decoder(envelope, strict=False).decode
-
-
+_Split: TypeAlias = "tuple[bytes, _Envelope, msgspec.Raw | list[msgspec.Raw]]"
 _skim = msgspec.json.Decoder(_Envelope).decode
 _split_envelope = msgspec.json.Decoder(_WideEnvelope).decode
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -79,52 +68,41 @@ class PageBody:
         reader: reads its records.
     """
 
-    __slots__ = ("_records", "_rows", "body", "count", "date", "limit", "page", "reader", "size")
+    __slots__ = ("_rows", "body", "count", "date", "limit", "page", "reader", "size")
 
     def __init__(
         self,
         body: bytes,
         envelope: _Envelope,
-        rows: msgspec.Raw | list[msgspec.Raw] | None,
-        records: Sequence[CallRecord] | None = None,
+        rows: msgspec.Raw | list[msgspec.Raw],
+        reader: RecordReader,
     ) -> None:
         self.body = body
         self._rows = rows
-        self._records = records
         self.count = _whole(envelope.count)
         self.limit = _whole(envelope.limit)
         self.size = _whole(envelope.size)
         self.page = _whole(envelope.page)
         self.date: str | None = None
-        self.reader = RecordReader()
+        self.reader = reader
 
     def rows(self) -> list[msgspec.Raw]:
         """Each record's own bytes, as sent."""
-        if self._rows is None:
-            self._rows = cast("list[msgspec.Raw]", _split_envelope(self.body).results)
-        elif not isinstance(self._rows, list):
+        if not isinstance(self._rows, list):
             self._rows = _split(self._rows)
         return self._rows
 
     def open(self) -> Edges:
         """Tell pages apart: first id, last id and how many there are."""
-        records = self._records
-        if records is not None:
-            return (records[0].id, records[-1].id, len(records)) if records else ("", "", 0)
         rows = self.rows()
         return (_id_of(rows[0]), _id_of(rows[-1]), len(rows)) if rows else ("", "", 0)
 
     def slices(self, zone: tzinfo = IST) -> Iterator[Sequence[CallRecord]]:
-        """Decode piece by piece what is not decoded yet; an empty page gives nothing. To be taken once.
+        """Decode piece by piece; an empty page gives nothing.
 
         Raises:
             MalformedResponseError: a record that nobody can read; names its place, never its content.
         """
-        records, self._records = self._records, None
-        if records is not None:
-            if records:
-                yield _in_zone(records, zone)
-            return
         rows = self.rows()
         for start in range(0, len(rows), SLICE):
             piece = rows[start : start + SLICE]
@@ -164,7 +142,7 @@ class PageReader:
         self._records = RecordReader()
 
     def read(self, reply: Reply, now: float) -> PageBody:
-        """Prove that a 200 holds a whole page; a small one is typed at once.
+        """Prove that a 200 holds a whole page, and split it into records.
 
         Args:
             reply: what came.
@@ -173,29 +151,18 @@ class PageReader:
         Raises:
             Unacceptable: it does not; carries the verdict.
         """
-        page = _read_typed(reply, self._records.shape) if len(reply.body) <= SMALL_BODY else None
-        page = page if page is not None else split_page(reply, now)
-        page.reader = self._records
+        body, envelope, rows = _split_page(reply, now)
+        page = PageBody(body, envelope, rows, self._records)
+        page.date = reply.headers.get("date")
         return page
 
 
-def split_page(reply: Reply, now: float) -> PageBody:
-    """Prove that a 200 holds a whole page, and split it into records.
-
-    Raises:
-        Unacceptable: it does not; carries the verdict.
-    """
-    page = _split_page(reply, now)
-    page.date = reply.headers.get("date")
-    return page
-
-
-def _split_page(reply: Reply, now: float) -> PageBody:
+def _split_page(reply: Reply, now: float) -> _Split:
     if len(reply.body) > MOST_VALUES and values_in(reply.body) > MOST_VALUES:
         raise Unacceptable(too_large("it holds more values than any page of calls"))
     try:
         body = reply.json_bytes()
-        envelope = _split_envelope(body) if len(body) > SMALL_BODY else _skim(body)
+        envelope = _split_strictly(body)
     except (msgspec.DecodeError, UnicodeError):
         return _read_strange(reply, now)
     except RecursionError:
@@ -209,37 +176,32 @@ def _split_page(reply: Reply, now: float) -> PageBody:
             raise Unacceptable(judge_refusal(reply, payload, now))
         raise Unacceptable(_not_a_page(reply, "it has no list of results"))
     if isinstance(rows, list):
-        return PageBody(body, envelope, rows)
+        return body, envelope, rows
     try:
         return _with_rows(reply, body, envelope, rows)
     except UnicodeDecodeError:
         return _read_strange(reply, now)
 
 
-def _read_typed(reply: Reply, shape: Shape) -> PageBody | None:
-    """Read a small page in one go; None where anything at all is unusual about it."""
+def _split_strictly(body: bytes) -> _Envelope:
     try:
-        body = reply.json_bytes()
-        envelope = _typed(shape)(body)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
-        return None
-    if envelope.results is msgspec.UNSET or envelope.success is not None:
-        return None
-    return PageBody(body, envelope, None, shape.records(envelope.results))
+        return _split_envelope(body)
+    except msgspec.ValidationError:  # its results are no list
+        return _skim(body)
 
 
-def _with_rows(reply: Reply, body: bytes, envelope: _Envelope, rows: msgspec.Raw) -> PageBody:
+def _with_rows(reply: Reply, body: bytes, envelope: _Envelope, rows: msgspec.Raw) -> _Split:
     first = bytes(rows)[:1]
     if first == b"[":
-        return PageBody(body, envelope, rows)
+        return body, envelope, rows
     if first == b"{":  # PHP writes a list whose keys have gaps as an object
-        return PageBody(body, envelope, in_numeric_order(split_object(rows)))
+        return body, envelope, in_numeric_order(split_object(rows))
     if first == b"n" and _whole(envelope.count) == 0 and _whole(envelope.size) in (0, None):
-        return PageBody(body, envelope, [])
+        return body, envelope, []
     raise Unacceptable(_not_a_page(reply, "its results are not a list"))
 
 
-def _read_strange(reply: Reply, now: float) -> PageBody:
+def _read_strange(reply: Reply, now: float) -> _Split:
     """Read a body that is not strict JSON: PHP's NaN, raw control characters, lone surrogates, bad UTF-8.
 
     Reading it leniently proves it whole, so it is no cut body and another request would bring the same again.

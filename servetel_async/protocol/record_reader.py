@@ -17,7 +17,7 @@ from servetel_async.protocol.records import CallRecord
 from servetel_async.protocol.rescue import KNOWN_KEYS, MANY_VALUES, is_too_large, rescue
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 #: Unknown keys of a record that are learnt at most, and how often a reader learns: a server may send new ones for ever.
 MOST_KEYS, MOST_LESSONS = 16, 4
@@ -31,43 +31,41 @@ class Shape:
     """What a record is strictly decoded to: a ``CallRecord``, or one that has slots for unknown keys too.
 
     Attributes:
-        struct: its type.
-        decode: reads one.
+        read: makes a ``CallRecord`` of one record's bytes, or fails.
     """
 
-    __slots__ = ("_keys", "_unknown_of", "decode", "struct")
+    __slots__ = ("_decode", "_keys", "_unknown_of", "read")
 
     def __init__(self, keys: frozenset[str] = frozenset()) -> None:
+        if not keys:
+            self.read: Callable[[msgspec.Raw | bytes], CallRecord] = msgspec.json.Decoder(
+                CallRecord, strict=False
+            ).decode
+            return
         names = {f"unknown_{number}": key for number, key in enumerate(sorted(keys))}
+        struct = msgspec.defstruct(
+            "LearntRecord",
+            [(name, Any, msgspec.UNSET) for name in names],
+            bases=(CallRecord,),
+            rename=names,
+            frozen=True,
+            gc=False,
+            forbid_unknown_fields=True,
+            kw_only=True,
+        )
         self._keys = tuple(names.values())
-        self.struct: Any = CallRecord
-        if names:
-            self.struct = msgspec.defstruct(
-                "LearntRecord",
-                [(name, Any, msgspec.UNSET) for name in names],
-                bases=(CallRecord,),
-                rename=names,
-                frozen=True,
-                gc=False,
-                forbid_unknown_fields=True,
-                kw_only=True,
-            )
-            self._unknown_of = operator.attrgetter("id", *names)  # more than one name, so that it gives a tuple
-        self.decode = msgspec.json.Decoder(self.struct, strict=False).decode
+        self._unknown_of = operator.attrgetter("id", *names)  # more than one name, so that it gives a tuple
+        self._decode = msgspec.json.Decoder(struct, strict=False).decode
+        self.read = self._read_learnt
 
-    def records(self, found: Sequence[CallRecord]) -> Sequence[CallRecord]:
-        """Make records of what was decoded: what stands in a slot goes to ``extra``."""
-        if not self._keys:
-            return found
-        keys, unknown_of = self._keys, self._unknown_of
-        records: list[CallRecord] = []
-        for each in found:
-            extra = dict(zip(keys, unknown_of(each)[1:], strict=True))
-            if msgspec.UNSET in extra.values():
-                extra = {key: value for key, value in extra.items() if value is not msgspec.UNSET}
-            values: list[Any] = [*_fields_of(each), extra]
-            records.append(CallRecord(*values))  # by position: by name it would cost as much as the decoding
-        return records
+    def _read_learnt(self, row: msgspec.Raw | bytes) -> CallRecord:
+        """Make a record of what was decoded: what stands in a slot goes to ``extra``."""
+        found = self._decode(row)
+        extra = dict(zip(self._keys, self._unknown_of(found)[1:], strict=True))
+        if msgspec.UNSET in extra.values():
+            extra = {key: value for key, value in extra.items() if value is not msgspec.UNSET}
+        values: list[Any] = [*_fields_of(found), extra]
+        return CallRecord(*values)  # by position: by name it would cost as much as the decoding
 
 
 _PLAIN = Shape()
@@ -75,16 +73,12 @@ _learnt = functools.lru_cache(maxsize=16)(Shape)
 
 
 class RecordReader:
-    """Reads records, and remembers what it has learnt: a client has one, and whoever reads a batch.
+    """Reads records, and remembers what it has learnt: a client has one, and whoever reads a batch."""
 
-    Attributes:
-        shape: what it takes a record for.
-    """
-
-    __slots__ = ("_keys", "_lessons", "_unknown", "shape")
+    __slots__ = ("_keys", "_lessons", "_shape", "_unknown")
 
     def __init__(self) -> None:
-        self.shape = _PLAIN
+        self._shape = _PLAIN
         self._keys: frozenset[str] = frozenset()
         self._unknown: frozenset[str] = frozenset()  # of the last record that was rescued
         self._lessons = 0
@@ -95,16 +89,19 @@ class RecordReader:
         Raises:
             MalformedResponseError: nobody can read one; names its place, never its content.
         """
-        return [self._strict(row) or self._rescue(row, index) for index, row in enumerate(rows, start)]
-
-    def _strict(self, row: msgspec.Raw | bytes) -> CallRecord | None:
-        if len(row) > MANY_VALUES and is_too_large(row):
-            return None
-        try:
-            found = self.shape.decode(row)
-        except _FAILURES:
-            return None
-        return found if self.shape is _PLAIN else self.shape.records((found,))[0]
+        records: list[CallRecord] = []
+        read = self._shape.read
+        for index, row in enumerate(rows, start):
+            if len(row) > MANY_VALUES and is_too_large(row):
+                record = self._rescue(row, index)
+            else:
+                try:
+                    record = read(row)
+                except _FAILURES:
+                    record = self._rescue(row, index)
+                    read = self._shape.read  # it may have learnt
+            records.append(record)
+        return records
 
     def _rescue(self, row: msgspec.Raw | bytes, index: int) -> CallRecord:
         record = rescue(row, index)
@@ -121,4 +118,4 @@ class RecordReader:
             return
         if keys != self._keys and self._lessons < MOST_LESSONS:
             self._lessons += 1
-            self._keys, self.shape = keys, _learnt(keys)
+            self._keys, self._shape = keys, _learnt(keys)

@@ -9,17 +9,20 @@ import pytest
 
 from servetel_async.bulk.journal import Unreadable
 from servetel_async.errors import BodyTooLargeError, MalformedResponseError
-from servetel_async.protocol.decoding import MOST_VALUES, SMALL_BODY, PageReader
+from servetel_async.protocol.decoding import MOST_VALUES, PageReader
 from servetel_async.protocol.records import CallPage
 from servetel_async.protocol.reply import MOST_STRANGE, Reply
 from servetel_async.protocol.rescue import MANY_VALUES
 from servetel_async.protocol.rows import Row, rows_of
 from servetel_async.protocol.verdict import Action, Unacceptable
 
+#: Bytes of a large page, in several reads of a socket.
+LARGE_BODY = 256 * 1024
+
 CANARY = "canary-91155"
 SAMPLE = json.loads((Path(__file__).parent / "data" / "page.json").read_bytes())["results"][0]
 MANY_STEPS = b'{"id": "1", "date": "2024-05-06", "time": "09:00:00", "notes": "%s", "call_flow": [%s]}' % (
-    b"x" * SMALL_BODY,
+    b"x" * LARGE_BODY,
     b",".join([b"{}"] * MANY_VALUES),
 )
 LONG_NOTES = b'{"id": "1", "date": "2024-05-06", "time": "09:00:00", "notes": "%s"}' % (b"x" * MOST_STRANGE)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from servetel_async.emulator import Dataset
 from servetel_async.errors import MalformedResponseError
 from servetel_async.protocol.clock import IST
-from servetel_async.protocol.decoding import split_page
+from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.rows import MANY_BRACKETS, Row, records_of, rows_of
 from servetel_async.protocol.verdict import Unacceptable
@@ -27,7 +27,7 @@ SOUND = b'{"id": "1", "date": "2024-05-06", "time": "09:00:00"}'
 def rows(*records, count=None):
     """The rows of a page with these records, as bytes."""
     count = len(records) if count is None else count
-    return rows_of(split_page(Reply(200, b'{"count": %d, "results": [%s]}' % (count, b",".join(records))), 0.0))
+    return rows_of(PageReader().read(Reply(200, b'{"count": %d, "results": [%s]}' % (count, b",".join(records))), 0.0))
 
 
 def one(record):
@@ -191,7 +191,7 @@ def test_no_depth_breaks_a_row(key):
     for depth in range(800, 1100):
         record = nested(depth, key)
         try:
-            page = split_page(Reply(200, b'{"count": 2, "results": [%s, %s]}' % (SOUND, record)), 0.0)
+            page = PageReader().read(Reply(200, b'{"count": 2, "results": [%s, %s]}' % (SOUND, record)), 0.0)
             page.open()
         except Unacceptable:
             break  # the page's own proof refuses it

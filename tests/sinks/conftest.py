@@ -10,7 +10,7 @@ import pytest
 
 from servetel_async.emulator import Dataset
 from servetel_async.protocol.clock import IST
-from servetel_async.protocol.decoding import split_page
+from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.rows import rows_of
 from servetel_async.sinks.sink import Batch, Claim
@@ -128,7 +128,7 @@ def _expected(line: bytes, name: str) -> Any:
 
 def window(lines: Iterable[bytes], zone: tzinfo = IST) -> Batch:
     """A pull's way from a page to a window: what is no strict JSON was made so before any sink sees it."""
-    page = split_page(Reply(200, b'{"count":1,"results":[%s]}' % b",".join(lines)), 0.0)
+    page = PageReader().read(Reply(200, b'{"count":1,"results":[%s]}' % b",".join(lines)), 0.0)
     return Batch([row.line for row in rows_of(page)], zone)
 
 

@@ -28,7 +28,7 @@ from servetel_async import ServetelError
 from servetel_async.bulk.journal import Unreadable
 from servetel_async.cli import exits
 from servetel_async.protocol.clock import IST
-from servetel_async.protocol.decoding import split_page
+from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.rows import rows_of
 from servetel_async.sinks.sink import Batch
@@ -166,7 +166,7 @@ def test_what_is_looked_for_can_be_found():
 async def test_no_call_prints_a_person(serve, connect):
     """Neither ``repr`` nor rich, which knows ways of its own into a value, shows whose call it was."""
     found = await connect(await serve(reply(page(person(1), count=1)))).fetch_page()
-    row = rows_of(split_page(Reply(200, found.raw), 0.0))[0]
+    row = rows_of(PageReader().read(Reply(200, found.raw), 0.0))[0]
     values = (
         found,
         *found.records,

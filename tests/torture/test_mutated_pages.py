@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from servetel_async import CallQuery, Retry, ServetelClient, ServetelError, Timeouts
 from servetel_async.counting import check_alone
-from servetel_async.protocol.decoding import SMALL_BODY, PageReader, split_page
+from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.lookup import pick_call
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.rows import records_of, rows_of
@@ -204,7 +204,7 @@ def use(reply):
         check_alone(read, 1)
         read.open()
         records = read.records()
-        for row in (rows := rows_of(split_page(reply, 0.0))):
+        for row in (rows := rows_of(PageReader().read(reply, 0.0))):
             b"%s" % row.line
         records_of([row.line for row in rows if row.reason is None])
         for record in records:
@@ -274,7 +274,7 @@ def batch(number):
         body = dice.choice(BASES)
         if index % LARGE == 0:
             counted["large"] += 1
-            body = page(*(RECORD | {"id": f"66{each:x}"} for each in range(SMALL_BODY // 2_000)))
+            body = page(*(RECORD | {"id": f"66{each:x}"} for each in range(130)))
         body = damaged(body, dice, counted)
         headers = dice.choice(HEADERS)
         longest = max(longest, look_at(Reply(dice.choice(STATUSES), body, headers), counted))
