@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from header import header
+from benchmarks.header import header
 
 from servetel_async import CallQuery, ServetelClient
 from servetel_async.emulator import Dataset, Emulator

@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from header import header
+from benchmarks.header import header
 
 from servetel_async import CallQuery, ServetelClient
 from servetel_async.emulator import Dataset, Emulator

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from header import header
+from benchmarks.header import header
 
 SMALL, LARGE = 100_000, 1_000_000
 KINDS = (".ndjson", ".parquet", ".db", ".csv", ".duckdb")

@@ -15,8 +15,8 @@ import sys
 import tempfile
 import time
 
-from header import header
-from pull_memory import SERVER
+from benchmarks.header import header
+from benchmarks.pull_memory import SERVER
 
 from servetel_async import CallQuery, ServetelClient
 from servetel_async.bulk.writer import Writer

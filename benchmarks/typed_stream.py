@@ -1,96 +1,110 @@
-"""CPU per record of the typed stream, against a bare loop over the same server and the same structs.
-
-Run it on an idle machine: ``python benchmarks/typed_stream.py``. The emulator runs in a process of its own; where the
-system allows it, client and server are pinned to a core each. Only the ratios mean something on another machine.
-"""
+"""The typed stream against what one would use instead: the same server, the same pages, interleaved."""
 
 from __future__ import annotations
 
-import asyncio
-import multiprocessing
-import os
-import statistics
-import time
-from multiprocessing.connection import Connection
+from functools import partial
+from typing import TYPE_CHECKING
 
-CALLS = 50_000
-ROUNDS = 5
-MONTH = ("2024-05-01", "2024-05-31")
+from benchmarks import contenders
+from benchmarks.measure import interleave, ratio
+from benchmarks.page_server import serving
+from benchmarks.section import Section, at_least, at_most, table
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-def pin(core: int) -> None:
-    if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > core:
-        os.sched_setaffinity(0, {core})
+    from benchmarks.measure import Timing
 
-
-def serve(pipe: Connection) -> None:
-    from servetel_async.emulator import Dataset, Emulator  # noqa: PLC0415 - the client's process loads no server
-
-    pin(1)
-
-    async def run() -> None:
-        async with Emulator(Dataset.month("2024-05", calls=CALLS)) as api:
-            pipe.send((api.base_url, api.token))
-            await asyncio.to_thread(pipe.recv)
-
-    asyncio.run(run())
-
-
-async def typed_stream(url: str, token: str, size: int) -> int:
-    from servetel_async import ServetelClient  # noqa: PLC0415
-
-    records = 0
-    async with ServetelClient(token, base_url=url, rate=None, page_size=size) as client:
-        async for _ in client.calls(*MONTH):
-            records += 1
-    return records
+#: By name; the bounds of the design are ratios of CPU per record.
+PEERS: dict[str, Callable[[str, int, int], int]] = {
+    "curl, thrown away": contenders.curl,
+    "aiohttp, thrown away": contenders.discard,
+    "aiohttp + msgspec Struct, by hand": contenders.bare,
+    "aiohttp + orjson": contenders.aiohttp_orjson,
+    "aiohttp + json": contenders.aiohttp_json,
+    "requests + json": contenders.requests_json,
+    "httpx + json": contenders.httpx_json,
+    "aiohttp + pydantic": contenders.aiohttp_pydantic,
+    "httpx + pydantic": contenders.httpx_pydantic,
+    "dlt rest_api": contenders.dlt_rest_api,
+}
+STREAM, BARE = "**typed stream**", "aiohttp + msgspec Struct, by hand"
+FASTER_THAN = {"httpx + pydantic": 8.0, "aiohttp + json": 2.5, "requests + json": 5.0, "dlt rest_api": 20.0}
+BESIDE_BARE = {100: 1.25, 1000: 0.8, 5000: 0.8}
+SLOW = {"requests + json", "httpx + json", "aiohttp + pydantic", "httpx + pydantic", "dlt rest_api"}
 
 
-async def bare_loop(url: str, token: str, size: int) -> int:
-    """What one would write by hand: no retry, no order, no dedupe, no proof, the same concurrency."""
-    import aiohttp  # noqa: PLC0415
-    import msgspec  # noqa: PLC0415
-
-    from servetel_async.protocol.records import CallRecord  # noqa: PLC0415
-
-    page = msgspec.defstruct("Page", [("results", tuple[CallRecord, ...])], gc=False)
-    decode = msgspec.json.Decoder(page, strict=False).decode
-    slots, records = asyncio.Semaphore(4), 0
-    query = {"from_date": f"{MONTH[0]} 00:00:00", "to_date": f"{MONTH[1]} 23:59:59", "limit": str(size)}
-
-    async def fetch(session: aiohttp.ClientSession, number: int) -> None:
-        nonlocal records
-        async with slots, session.get(f"{url}/v1/call/records", params=query | {"page": str(number)}) as reply:
-            for _ in decode(await reply.read()).results:
-                records += 1
-
-    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as session:
-        pages = range(1, CALLS // size + 1)
-        for first in pages[::32]:
-            await asyncio.gather(*(fetch(session, number) for number in pages[first - 1 : first + 31]))
-    return records
+def measure(url: str, size: int, calls: int, rounds: int, names: list[str], **settings: object) -> dict[str, Timing]:
+    """The stream and these peers, at one page size."""
+    runs: dict[str, Callable[[], int]] = {STREAM: partial(contenders.stream, url, size, calls, **settings)}
+    runs |= {name: partial(PEERS[name], url, size, calls) for name in names}
+    return interleave(runs, rounds)
 
 
-def main() -> None:
-    here, there = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=serve, args=(there,), daemon=True)
-    server.start()
-    url, token = here.recv()
-    pin(0)
-    print("page   bare us   stream us   stream/bare (budget)")
-    for size, budget in ((100, 1.25), (1000, 0.8), (5000, 0.8)):
-        spent: dict[object, list[float]] = {bare_loop: [], typed_stream: []}
-        for _ in range(ROUNDS):
-            for contender in (bare_loop, typed_stream):
-                begun = time.process_time()
-                records = asyncio.run(contender(url, token, size))
-                assert records == CALLS
-                spent[contender].append((time.process_time() - begun) / CALLS * 1e6)
-        bare, stream = statistics.median(spent[bare_loop]), statistics.median(spent[typed_stream])
-        print(f"{size:4}   {bare:7.2f}   {stream:9.2f}   {stream / bare:.2f} (<= {budget})")
-    here.send("done")
-    server.join()
+def run(*, quick: bool) -> Section:
+    calls, rounds = (10_000, 5) if quick else (50_000, 7)
+    lines = [
+        (
+            "CPU of the client in µs per record; in brackets how far the rounds lie apart. Everyone reads the same month "
+            f"of {calls:,} calls; the slow ones a fifth of it."
+        ),
+        "",
+    ]
+    found: dict[int, dict[str, Timing]] = {}
+    budgets = []
+    with serving(calls) as url, serving(calls // 5) as small:
+        for size in (100, 1000, 5000) if quick else (20, 100, 1000, 5000):
+            names = [BARE] if quick else [name for name in PEERS if name not in SLOW]
+            found[size] = measure(f"{url}/plain", size, calls, rounds, names)
+            bound = BESIDE_BARE.get(size)
+            if bound is not None:
+                mine, theirs = found[size][STREAM], found[size][BARE]
+                noise = 2 * (mine.spread + theirs.spread) if quick else 0.0
+                what = f"typed stream, pages of {size}, CPU against a bare loop"
+                budgets.append(at_most(what, bound, ratio(mine, theirs), noise=noise))
+        slow: dict[int, dict[str, Timing]] = {}
+        for size in () if quick else (100, 1000):
+            slow[size] = measure(f"{small}/plain", size, calls // 5, 3, sorted(SLOW))
+        for name, bound in {} if quick else FASTER_THAN.items():
+            by_size = []
+            for size in (100, 1000):
+                pool = slow[size] if name in SLOW else found[size]
+                by_size.append(ratio(pool[name], pool[STREAM]))
+            budgets.append(at_least(f"typed stream, times as fast as {name} (pages of 100; 1000)", bound, min(by_size)))
+        learn = interleave(
+            {
+                "known": partial(contenders.stream, f"{url}/plain", 100, calls),
+                "unknown": partial(contenders.stream, f"{url}/learn", 100, calls),
+            },
+            rounds,
+        )
+        noise = 2 * (learn["known"].spread + learn["unknown"].spread) if quick else 0.0
+        what = "typed stream, one unknown key in every record"
+        budgets.append(at_most(what, 1.3, ratio(learn["unknown"], learn["known"]), noise=noise))
+        packed: dict[int, dict[str, Timing]] = {}
+        for size in () if quick else (100, 1000):
+            packed[size] = measure(f"{url}/gzip", size, calls, 3, [BARE, "aiohttp + json"])
+    lines += _tables(found, slow, packed)
+    return Section("The typed stream", lines, budgets)
 
 
-if __name__ == "__main__":
-    main()
+def _tables(
+    found: dict[int, dict[str, Timing]], slow: dict[int, dict[str, Timing]], packed: dict[int, dict[str, Timing]]
+) -> list[str]:
+    names = [STREAM, *(name for name in PEERS if any(name in each for each in (*found.values(), *slow.values())))]
+    rows = []
+    for name in names:
+        cells = []
+        for size in found:
+            timing = found[size].get(name) or slow.get(size, {}).get(name)
+            cells.append("" if timing is None else f"{timing.cpu_us:.2f} (±{timing.spread:.0%})")
+        rows.append([name, *cells])
+    lines = table(["µs per record", *(f"pages of {size}" for size in found)], rows)
+    if packed:
+        rows = [
+            [name, *(f"{each[name].cpu_us:.2f} (±{each[name].spread:.0%})" for each in packed.values())]
+            for name in next(iter(packed.values()))
+        ]
+        lines += ["The same with gzip from the server:", ""]
+        lines += table(["µs per record", *(f"pages of {size}" for size in packed)], rows)
+    return lines

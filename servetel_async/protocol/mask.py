@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 _NUMBER = re.compile(r"\+?[0-9][0-9 ().\u00a0-]{4,}[0-9]")
-_MAIL = re.compile(r"[^@\s]+@[^@\s]+")
+_MAIL = re.compile(r"(?<!\S)\S*@\S+")  # from the beginning of a word only: else a long one is read again at each letter
 #: Keys whose texts are ids, moments or words of the API, although some look like numbers.
 _PLAIN = frozenset(
     {

@@ -23,7 +23,7 @@ _NO_HEADERS: dict[str, str] = {}
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';]+)", re.IGNORECASE)
 _DIGITS = re.compile(r"\d[\d\s().-]{4,}\d")
 _TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{16,}(?:\.[A-Za-z0-9+/_=-]+)*")
-_MAIL = re.compile(r"(?<!\S)\S+@\S+")  # from the beginning of a word only: else a long one is read again at each letter
+_MAIL = re.compile(r"(?<!\S)\S*@\S+")  # from the beginning of a word only: else a long one is read again at each letter
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 

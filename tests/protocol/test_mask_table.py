@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,19 @@ def test_numbers_within_a_text():
     assert masked(detailed_description="from +919812345678 to a.b@example.org, 3 rings") == {
         "detailed_description": "from **********678 to *** 3 rings"
     }
+
+
+def test_half_an_address_is_hidden_too():
+    """What a cut has left of an address tells where somebody works."""
+    assert masked(description="of @example.org and a@") == {"description": "of *** and a@"}
+
+
+@pytest.mark.parametrize("text", ["x" * 400_000, "a@" * 200_000, "7 " * 200_000], ids=["letters", "at", "digits"])
+def test_a_long_text_costs_little(text):
+    """The time does not grow with the square of a hostile text."""
+    begun = time.thread_time()
+    masked(description=text)
+    assert time.thread_time() - begun < 0.5
 
 
 @pytest.mark.parametrize("key", ["description", "dtmf_input", "dtmf", "client_number"])

@@ -478,6 +478,7 @@ MESSAGES = [
     pytest.param({"message": f"number {PHONE} is unknown"}, "number +… is unknown", id="row-50-phone"),
     pytest.param({"message": "call 98000-000 01 or (022) 2345678"}, "call … or (…", id="row-50-phone-spaced"),
     pytest.param({"message": "mail jo.doe@example.org now"}, "mail … now", id="row-50-mail"),
+    pytest.param({"message": "mail @example.org now"}, "mail … now", id="row-50-half-a-mail"),
     pytest.param({"message": f"Bearer {TOKEN} is wrong"}, "Bearer … is wrong", id="row-50-token"),
     pytest.param({"message": "HTTP 422, limit 1000"}, "HTTP 422, limit 1000", id="row-50-short-numbers-stay"),
     pytest.param({"message": "lone \ud800 surrogate"}, "lone surrogate", id="row-50-surrogate"),

@@ -65,7 +65,8 @@ def with_a_server(work, kind="503", **options):
 
 
 def ids_in(target):
-    return [json.loads(line)["id"] for line in target.read_bytes().splitlines()]
+    """The ids of a file, in the order of ids: calls of one second come in another order than the server has them."""
+    return sorted(json.loads(line)["id"] for line in target.read_bytes().splitlines())
 
 
 def now():
@@ -100,7 +101,7 @@ def test_ten_minutes_away(tmp_path, kind, concurrency):
     )
     assert 5 <= requests <= 130
     assert receipt.complete
-    assert ids_in(target) == data.ids
+    assert ids_in(target) == sorted(data.ids)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -140,7 +141,7 @@ def test_after_two_hundred_failures_in_a_row_a_retry_is_still_granted(tmp_path, 
     assert len(failed) >= FAILURES
     assert None not in failed
     assert receipt.complete
-    assert ids_in(target) == data.ids
+    assert ids_in(target) == sorted(data.ids)
     measured(
         "P4", f"after {len(failed)} failures in a row by {kind}: tried again, and whole {seconds:.0f} s after its end"
     )
@@ -178,11 +179,11 @@ def test_a_restart_costs_no_page(tmp_path, restarts):
         before = len(api.requests)
         return done, await pull(client, target, MAY), server.pages(before)
 
-    (done, receipt, pages), data = with_a_server(work, page_size=5, max_concurrency=2)
+    (done, receipt, pages), data = with_a_server(work, page_size=2, max_concurrency=2)
     assert len(done) >= 2
     assert pages, "nothing was left to read"
     again = [page for page in pages if any(page[0] <= last and first <= page[1] for first, last in done)]
     assert again == []
     assert receipt.complete
-    assert ids_in(target) == data.ids
+    assert ids_in(target) == sorted(data.ids)
     measured("P4", f"{restarts + 1} restart(s): {len(again)} pages of {len(done)} committed windows asked for again")
