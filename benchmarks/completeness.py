@@ -1,6 +1,6 @@
 """What is lost by whom, and what it costs not to lose anything: a month of calls that moves while it is read.
 
-    python benchmarks/completeness.py [calls]
+    python -m benchmarks.completeness [calls]
 
 Still: nothing moves. Moving: before every 50th request a late call appears somewhere in the month, and before every
 200th one disappears; at 2 requests a second that is far more than any account sees. Ties: calls that start in the same
@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.header import header
-
 from servetel_async import CallQuery, ServetelClient
 from servetel_async.emulator import Dataset, Emulator
 

@@ -1,6 +1,6 @@
 """A server whose pages cost more the deeper they are: a pull by windows against one walk.
 
-    python benchmarks/offset_cost.py
+    python -m benchmarks.offset_cost
 
 The emulator waits ``COST`` seconds for every 1,000 rows that a page skips. A walk through one window of n calls waits
 for n * n / 2 of them, a pull for n. What is fitted is the exponent of time over calls.
@@ -16,7 +16,6 @@ import time
 from pathlib import Path
 
 from benchmarks.header import header
-
 from servetel_async import CallQuery, ServetelClient
 from servetel_async.emulator import Dataset, Emulator
 

@@ -1,6 +1,6 @@
 """The memory of a pull does not grow with the number of calls.
 
-    python benchmarks/pull_memory.py [.ndjson .parquet .db ...]
+    python -m benchmarks.pull_memory [.ndjson .parquet .db ...]
 
 The emulator runs in its own process; each pull runs in its own, too, and its peak resident memory is read from the
 kernel. Pages of 1,000 calls. Fails where 1,000,000 calls take more than 1.1 x the memory of 100,000.

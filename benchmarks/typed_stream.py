@@ -45,8 +45,8 @@ def run(*, quick: bool) -> Section:
     calls, rounds = (10_000, 5) if quick else (50_000, 7)
     lines = [
         (
-            "CPU of the client in µs per record; in brackets how far the rounds lie apart. Everyone reads the same month "
-            f"of {calls:,} calls; the slow ones a fifth of it."
+            "CPU of the client in µs per record; in brackets how far the rounds lie apart. Everyone reads the same "
+            f"month of {calls:,} calls; the slow ones a fifth of it."
         ),
         "",
     ]
@@ -95,8 +95,8 @@ def _tables(
     rows = []
     for name in names:
         cells = []
-        for size in found:
-            timing = found[size].get(name) or slow.get(size, {}).get(name)
+        for size, timings in found.items():
+            timing = timings.get(name) or slow.get(size, {}).get(name)
             cells.append("" if timing is None else f"{timing.cpu_us:.2f} (±{timing.spread:.0%})")
         rows.append([name, *cells])
     lines = table(["µs per record", *(f"pages of {size}" for size in found)], rows)

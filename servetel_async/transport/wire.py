@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from servetel_async.transport.turns import Turns
 
 ERROR_BODY = 64 * 1024
+#: Bytes up to which a body of known length is read the short way, which holds it twice for a moment.
+LIGHT = 1024 * 1024
 _KEPT_HEADERS = ("content-type", "date", "retry-after")
 
 
@@ -120,8 +122,14 @@ async def exchange(
 async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int) -> Reply:
     headers = {name: ", ".join(response.headers.getall(name)) for name in _KEPT_HEADERS if name in response.headers}
     whole = response.status == 200  # noqa: PLR2004
-    if whole and (response.content_length or 0) > largest:
+    length = response.content_length
+    if whole and (length or 0) > largest:
         raise WireFault(Fault.TOO_LARGE)
+    if whole and length is not None and length <= LIGHT and "content-encoding" not in response.headers:
+        body = await response.read()
+        if len(body) > HEAVY:
+            await turns.take()
+        return Reply(response.status, body, headers)
     held = io.BytesIO()  # it gives its bytes away without a copy: a body is never in memory twice
     async for chunk in response.content.iter_any():
         size = held.tell() + held.write(chunk)

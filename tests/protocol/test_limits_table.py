@@ -9,7 +9,7 @@ import pytest
 
 from servetel_async.bulk.journal import Unreadable
 from servetel_async.errors import BodyTooLargeError, MalformedResponseError
-from servetel_async.protocol.decoding import MOST_VALUES, PageReader
+from servetel_async.protocol.decoding import MOST_ROWS, PageReader
 from servetel_async.protocol.records import CallPage
 from servetel_async.protocol.reply import MOST_STRANGE, Reply
 from servetel_async.protocol.rescue import MANY_VALUES
@@ -49,7 +49,7 @@ def test_a_record_that_would_take_much_memory_is_refused_alone(record):
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        (b'{"results": [%s]}' % b",".join([b"0"] * (MOST_VALUES + 1)), "more values than any page"),
+        (b'{"results": [%s]}' % b",".join([b"0"] * (MOST_ROWS + 1)), "more values than any page"),
         (b'{"load": NaN, "results": ["%s"]}' % (b"x" * MOST_STRANGE), "no strict JSON"),
     ],
     ids=["many values", "strange and large"],

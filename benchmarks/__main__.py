@@ -1,0 +1,47 @@
+"""Measure everything and write the report.
+
+``python -m benchmarks`` takes about half an hour on an idle machine with two cores, and writes
+``docs/explanation/performance.md``. ``--quick`` takes a few minutes, writes nothing, and fails where a budget is missed
+by more than the noise that was measured beside it. Names such as ``typed_stream`` run only these, and print them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+from benchmarks import report
+from benchmarks.header import header
+from benchmarks.measure import CLIENT_CORE, pin, settle_allocator
+
+SECTIONS = ("typed_stream", "responsiveness", "limits", "pulls", "footprint", "sizes")
+QUICK = ("typed_stream", "responsiveness", "limits", "pulls", "footprint")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("sections", nargs="*", metavar="typed_stream", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument("--quick", action="store_true", help="the set for CI")
+    chosen = parser.parse_args()
+    unknown = set(chosen.sections) - set(SECTIONS)
+    if unknown:
+        parser.error(f"no such section: {', '.join(sorted(unknown))}")
+    settle_allocator()
+    pin(CLIENT_CORE)
+    names = chosen.sections or (QUICK if chosen.quick else SECTIONS)
+    sections = []
+    for name in names:
+        section = importlib.import_module(f"benchmarks.{name}").run(quick=chosen.quick)
+        sections.append(section)
+        print("\n".join([f"## {section.title}", "", *section.lines, *report.budgets_of([section])]), flush=True)
+    if not chosen.quick and not chosen.sections:
+        report.write(sections, header())
+    missed = [each.what for section in sections for each in section.budgets if not each.met]
+    for each in missed:
+        print(f"missed: {each}", file=sys.stderr)
+    return min(1, len(missed)) if chosen.quick else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

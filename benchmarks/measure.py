@@ -1,0 +1,100 @@
+"""How to measure on a machine that is never quite quiet: interleaved rounds, medians, ratios within one run."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+CLIENT_CORE, SERVER_CORE = 0, 1
+#: glibc gives memory back and takes it again at random moments, up to 250 us a page: nothing of what is measured here.
+ALLOCATOR = {
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_TOP_PAD_": "100000000",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+}
+
+
+def pin(core: int) -> None:
+    """Keep this process on one core, where the system can."""
+    if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > core:
+        os.sched_setaffinity(0, {core})
+
+
+def settle_allocator() -> None:
+    """Start this program again with a quiet allocator; to be called first."""
+    if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | ALLOCATOR)
+
+
+@dataclass
+class Timing:
+    """What one contender took.
+
+    Attributes:
+        wall: seconds of each round; cpu: seconds of this process and its children.
+        units: records of a round.
+    """
+
+    units: int = 0
+    wall: list[float] = field(default_factory=list[float])
+    cpu: list[float] = field(default_factory=list[float])
+
+    @property
+    def cpu_us(self) -> float:
+        """Microseconds of CPU per record, the median."""
+        return statistics.median(self.cpu) / self.units * 1e6
+
+    @property
+    def per_second(self) -> float:
+        """Records a second, the median."""
+        return self.units / statistics.median(self.wall)
+
+    @property
+    def spread(self) -> float:
+        """How far the rounds lie apart: half of what lies between the quartiles, over the median."""
+        if len(self.cpu) < 3:
+            return 0.0
+        low, _, high = statistics.quantiles(self.cpu, n=4)
+        return (high - low) / 2 / statistics.median(self.cpu)
+
+
+def interleave(contenders: Mapping[str, Callable[[], int]], rounds: int) -> dict[str, Timing]:
+    """Run each once in every round, so that what slows the machine down slows all of them; one round more for warmth.
+
+    Args:
+        contenders: by name; each gives how many records it read.
+        rounds: that count.
+    """
+    timings = {name: Timing() for name in contenders}
+    for number in range(rounds + 1):
+        for name, contender in contenders.items():
+            gc.collect()
+            cpu, wall = _cpu(), time.perf_counter()
+            units = contender()
+            wall, cpu = time.perf_counter() - wall, _cpu() - cpu
+            if number:
+                timing = timings[name]
+                timing.units = units
+                timing.wall.append(wall)
+                timing.cpu.append(cpu)
+    return timings
+
+
+def ratio(upper: Timing, lower: Timing, *, of: str = "cpu") -> float:
+    """The median of the ratios of each round, per record: rounds of one number met the same machine."""
+    pairs = zip(getattr(upper, of), getattr(lower, of), strict=True)
+    return statistics.median((mine / upper.units) / (theirs / lower.units) for mine, theirs in pairs)
+
+
+def _cpu() -> float:
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
