@@ -19,7 +19,7 @@ from servetel_async.errors import (
     StreamClosedError,
 )
 from servetel_async.page_source import PageRequest
-from servetel_async.protocol.checkpoint import Checkpoint
+from servetel_async.protocol.checkpoint import Checkpoint, Place
 from servetel_async.protocol.pages import PageWalk, Step
 from servetel_async.protocol.sieve import Sieve
 
@@ -61,27 +61,6 @@ class StreamStats:
     rereadings: int = 0
     waited_for_pages: float = 0.0
     waited_for_consumer: float = 0.0
-
-
-class Place(NamedTuple):
-    """Where calls stand: ``records[0]`` is number ``before + 1`` of its window."""
-
-    window: Window
-    size: int
-    before: int
-    records: Sequence[CallRecord]
-
-    def at(self, last: CallRecord) -> Place:
-        """The same place, as long as ``last`` is the last call that was handed out: it holds no other."""
-        return Place(self.window, self.size, self.before + self._index_of(last), (last,))
-
-    def rank_of(self, last: CallRecord) -> int:
-        """Which one it is in its window, from 1."""
-        return self.before + self._index_of(last) + 1
-
-    def _index_of(self, last: CallRecord) -> int:
-        records = self.records
-        return next(index for index in range(len(records) - 1, -1, -1) if records[index] is last)
 
 
 class Piece(NamedTuple):

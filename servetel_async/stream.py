@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from servetel_async.page_source import PageSource, PageTask
+    from servetel_async.protocol.checkpoint import Place
     from servetel_async.protocol.query import CallQuery
-    from servetel_async.reading import Place
 
 
 class _State(enum.Enum):

@@ -8,14 +8,38 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from servetel_async.errors import ConfigurationError, ResumeMismatchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from servetel_async.protocol.records import CallRecord
+    from servetel_async.protocol.windows import Window
 
 _VERSION = "servetel-1"
+
+
+class Place(NamedTuple):
+    """Where calls stand: ``records[0]`` is number ``before + 1`` of its window."""
+
+    window: Window
+    size: int
+    before: int
+    records: Sequence[CallRecord]
+
+    def at(self, last: CallRecord) -> Place:
+        """The same place, as long as ``last`` is the last call that was handed out: it holds no other."""
+        return Place(self.window, self.size, self.before + self._index_of(last), (last,))
+
+    def rank_of(self, last: CallRecord) -> int:
+        """Which one it is in its window, from 1."""
+        return self.before + self._index_of(last) + 1
+
+    def _index_of(self, last: CallRecord) -> int:
+        records = self.records
+        return next(index for index in range(len(records) - 1, -1, -1) if records[index] is last)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import msgspec
@@ -185,10 +186,9 @@ def _split_page(reply: Reply, now: float) -> _Split:
 
 
 def _split_strictly(body: bytes) -> _Envelope:
-    try:
+    with suppress(msgspec.ValidationError):  # its results are no list
         return _split_envelope(body)
-    except msgspec.ValidationError:  # its results are no list
-        return _skim(body)
+    return _skim(body)
 
 
 def _with_rows(reply: Reply, body: bytes, envelope: _Envelope, rows: msgspec.Raw) -> _Split:

@@ -92,14 +92,15 @@ class RecordReader:
         records: list[CallRecord] = []
         read = self._shape.read
         for index, row in enumerate(rows, start):
-            if len(row) > MANY_VALUES and is_too_large(row):
-                record = self._rescue(row, index)
-            else:
-                try:
+            record = None
+            if len(row) <= MANY_VALUES or not is_too_large(row):
+                try:  # noqa: SIM105 - a context manager for each record would cost as much as a tenth of it
                     record = read(row)
                 except _FAILURES:
-                    record = self._rescue(row, index)
-                    read = self._shape.read  # it may have learnt
+                    pass
+            if record is None:  # not in the handler: what the decoder raised must not hang on what the rescue raises
+                record = self._rescue(row, index)
+                read = self._shape.read  # it may have learnt
             records.append(record)
         return records
 
