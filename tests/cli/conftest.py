@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import sqlite3
 import sys
 from dataclasses import dataclass
@@ -98,6 +99,13 @@ async def emulate() -> AsyncIterator[Callable[..., Awaitable[Emulator]]]:
             return await stack.enter_async_context(Emulator(dataset, **knobs))
 
         yield start
+
+
+@pytest.fixture(autouse=True, scope="session")
+def hang_up_is_heard() -> None:
+    """A suite that runs under nohup ignores SIGHUP, and so would every process that it starts."""
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture
