@@ -1,12 +1,14 @@
 """A process that pulls, and says how much memory that took: ``python -m tests.torture.pulling_process``.
 
-``hostile URL HOW DIRECTORY`` asks an address whose replies are hostile, ``long URL TOKEN DEST SINCE SIZE`` pulls all of it in
-pages of a size, and notes its memory from a call on.
+``hostile URL HOW DIRECTORY`` asks an address whose replies are hostile, ``long URL TOKEN DEST SINCE SIZE LOOK`` pulls
+all of it in pages of a size, and notes its memory from a call on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ctypes
+import functools
 import gc
 import json
 import re
@@ -22,6 +24,21 @@ def memory(name):
     """Bytes of memory of this process: ``VmRSS`` now, ``VmHWM`` at most."""
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text("ascii"))
     return int(found[1]) * 1024
+
+
+class _Mallinfo2(ctypes.Structure):
+    """glibc's count of what its allocator holds: ``mallinfo2(3)``."""
+
+    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in _names.split()]
+
+
+def in_use():
+    """Bytes that are allocated now, whatever the allocator keeps beside them; of Python too with ``PYTHONMALLOC=malloc``."""
+    mallinfo2 = ctypes.CDLL(None).mallinfo2
+    mallinfo2.restype = _Mallinfo2
+    found = mallinfo2()
+    return found.uordblks + found.hblkhd
 
 
 def forget_peak():
@@ -56,13 +73,14 @@ async def hostile(url, how, directory):
     return {"grown": memory("VmHWM") - before, "outcome": outcome}
 
 
-async def long(url, token, dest, since, size):
-    """Pull everything, and note the memory from that call on."""
+async def long(url, token, dest, since, size, look):
+    """Pull everything, and note the memory from that call on: what is ``resident``, or what is ``in_use``."""
     samples = []
+    now = in_use if look == "in_use" else functools.partial(memory, "VmRSS")
 
     def note(progress):
         if progress.records >= int(since):
-            samples.append((progress.records, memory("VmRSS")))
+            samples.append((progress.records, now()))
 
     async with ServetelClient(token, base_url=url, rate=None, page_size=int(size)) as client:
         receipt = await client.pull(dest, "2024-05-01", "2024-05-31", on_progress=note)
