@@ -356,7 +356,7 @@ class ServetelClient:
         path = Secret(f"{self._path(page.query, page.window)}page={page.number}&limit={page.page_size}")
         return await self._transport.get(
             path,
-            self._pages.read,
+            self._pages.read if page.proved else self._pages.take,
             page=page.number,
             deadline_at=page.deadline_at,
             patient=page.patient,

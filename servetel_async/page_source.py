@@ -27,6 +27,7 @@ class PageRequest(NamedTuple):
         deadline_at: loop time at which everything ends.
         patient: wait for a slot as long as the deadline allows, beyond ``Timeouts(acquire=)``.
         attempts: in place of ``Retry(attempts=)``, for whoever decides himself what is tried again.
+        proved: it comes open; else whoever consumes it opens it, and asks again for one that is no page.
     """
 
     query: CallQuery
@@ -36,6 +37,7 @@ class PageRequest(NamedTuple):
     deadline_at: float | None
     patient: bool = False
     attempts: int | None = None
+    proved: bool = True
 
 
 class Bounds(NamedTuple):

@@ -22,6 +22,7 @@ from servetel_async.page_source import PageRequest
 from servetel_async.protocol.checkpoint import Checkpoint, Place
 from servetel_async.protocol.pages import PageWalk, Step
 from servetel_async.protocol.sieve import Sieve
+from servetel_async.protocol.verdict import Unacceptable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -263,11 +264,13 @@ class Reading:
                 return
             self._ask(current, number)
 
-    def _ask(self, current: _WindowReading, number: int) -> None:
+    def _ask(self, current: _WindowReading, number: int, *, proved: bool = False) -> None:
         # What a stream asks ahead waits for its own stream's slots: that is no overload. Its first page may meet one.
         patient = bool(self._stats.pages or self.pending)
         self.pending[number] = self._source.start_page(
-            PageRequest(self._query, current.window, number, self._page_size, self.deadline_at, patient)
+            PageRequest(
+                *(self._query, current.window, number, self._page_size, self.deadline_at, patient), proved=proved
+            )
         )
 
     async def _take_page(self) -> tuple[int, Fetched[PageBody]]:
@@ -310,7 +313,11 @@ class Reading:
 
     def _open_page(self, current: _WindowReading, number: int, fetched: Fetched[PageBody]) -> None:
         page, walk = fetched.value, current.walk
-        edges = page.open()
+        try:
+            edges = page.open()
+        except Unacceptable:  # the transport says what it is, and how often it is worth another request
+            self._ask(current, number, proved=True)
+            return
         step = walk.accept(number, rows=edges[2], count=page.count, echo=page.page, edges=edges)
         if walk.believed:
             self._source.count_is_total = True
@@ -351,7 +358,7 @@ class Reading:
             number = next(search, None)
             if number is None:
                 raise _anchor_is_lost()
-            self._ask(current, number)
+            self._ask(current, number, proved=True)
         number, fetched = await self._take_page()
         page = fetched.value
         edges = page.open()

@@ -254,7 +254,7 @@ class Job:
             records=len(sound),
             duplicates=found.duplicates,
             reused_ids=len(sound) - len({row.id for row in sound}),
-            undated=sum(not span.first <= row.start <= span.last for row in sound),
+            undated=_outside(span, sound),
             kinds=dict(found.kinds),
             flaws=tuple(found.flaws),
             quarantined=unreadable,
@@ -316,6 +316,13 @@ class Job:
             waited=fetcher.waited,
             seconds=time.monotonic() - self.begun,
         )
+
+
+def _outside(span: Span, rows: list[Row]) -> int:
+    """Count the rows whose start does not lie in it; they are sorted by it, so it shows at both ends."""
+    if not rows or (rows[0].start <= span.last and span.first <= rows[-1].start):
+        return 0
+    return sum(not span.first <= row.start <= span.last for row in rows)
 
 
 def _now() -> str:

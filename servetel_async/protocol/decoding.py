@@ -1,16 +1,21 @@
 """Bytes to records: a strict fast pass, and a rescue of each record where that fails.
 
-1. A page is only split into records when it comes: that proves the JSON whole (a cut body is retried).
-2. It is decoded a few records at a time as the consumer takes them: they are still in the cache when they are used, and
-   the loop is never held for long. Pages that are decoded ahead of their consumer have left the cache until he comes.
+1. A page is opened where its records are consumed: what is decoded ahead of its consumer has left the cache when he
+   comes. Its framing says that it came whole; that its JSON is whole is seen when it is opened, and a page that is not
+   is asked for again, to be proved when it comes. So is one at once that does not look whole, or that is large.
+2. A small page is decoded in one pass. Of a larger one the records are split, and decoded a few at a time as they are
+   taken: they are still in the cache when they are used, and the loop is never held for long.
 3. Where the strict decoder fails, and only there, each record is read on its own: unknown keys go to ``extra``, a
    field that cannot be typed becomes None and its raw value goes to ``extra``. One bad record never costs its page.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import random
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -18,12 +23,12 @@ import msgspec
 
 from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.record_reader import RecordReader
-from servetel_async.protocol.reply import MOST_STRANGE, Reply, says_no, server_message
+from servetel_async.protocol.reply import HUGE, MOST_STRANGE, Reply, says_no, server_message
 from servetel_async.protocol.rescue import in_numeric_order, split_object
 from servetel_async.protocol.verdict import Unacceptable, judge_refusal, malformed, too_large
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from datetime import tzinfo
 
     from servetel_async.errors import MalformedResponseError
@@ -32,6 +37,10 @@ if TYPE_CHECKING:
 
 #: Records that are decoded at a time: some 150 KB of objects.
 SLICE = 32
+#: Bytes of a page that is decoded in one pass: some 128 records, whose objects still fit into a core's cache.
+SMALL = 256 * 1024
+#: Bytes of a reply that may be anything: a refusal, a note. It is read when it comes.
+SHORT = 4 * 1024
 #: Bytes of a slice from which on its records are decoded one by one.
 LARGE_SLICE = 512 * 1024
 #: Commas of a page, and so records: about what the largest body holds of values. Each record has its own bounds.
@@ -53,6 +62,14 @@ class _WideEnvelope(_Envelope, gc=False):
     results: list[msgspec.Raw] | msgspec.UnsetType = msgspec.UNSET  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
 
 
+@functools.lru_cache(maxsize=32)
+def _page_decoder(struct: type[CallRecord]) -> Callable[[bytes], _Envelope]:
+    """Make the decoder of a whole page whose records have this shape."""
+    results: Any = (tuple[struct, ...] | msgspec.UnsetType, msgspec.UNSET)  # type: ignore[valid-type]
+    page = msgspec.defstruct("Page", [("results", *results)], bases=(_Envelope,), gc=False)
+    return cast("Callable[[bytes], _Envelope]", msgspec.json.Decoder(page, strict=False).decode)
+
+
 _Split: TypeAlias = "tuple[bytes, _Envelope, msgspec.Raw | list[msgspec.Raw]]"
 _skim = msgspec.json.Decoder(_Envelope).decode
 _split_envelope = msgspec.json.Decoder(_WideEnvelope).decode
@@ -60,7 +77,7 @@ _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class PageBody:
-    """A page whose JSON is proved whole; its records are decoded as they are taken.
+    """A page of calls. To be opened before anything of it is used; its records are decoded as they are taken.
 
     Attributes:
         body: as the server sent it (UTF-8).
@@ -69,23 +86,71 @@ class PageBody:
         reader: reads its records.
     """
 
-    __slots__ = ("_rows", "body", "count", "date", "limit", "page", "reader", "size")
+    __slots__ = ("_records", "_reply", "_rows", "body", "count", "date", "limit", "page", "reader", "size")
 
-    def __init__(
-        self,
-        body: bytes,
-        envelope: _Envelope,
-        rows: msgspec.Raw | list[msgspec.Raw],
-        reader: RecordReader,
-    ) -> None:
-        self.body = body
-        self._rows = rows
+    def __init__(self, reply: Reply, reader: RecordReader) -> None:
+        self.body = reply.body
+        self.date = reply.headers.get("date")
+        self.reader = reader
+        self.count: int | None = None
+        self.limit: int | None = None
+        self.size: int | None = None
+        self.page: int | None = None
+        self._reply: Reply | None = reply
+        self._rows: msgspec.Raw | list[msgspec.Raw] = []
+        self._records: tuple[CallRecord, ...] | None = None
+
+    def open(self) -> Edges:
+        """Prove that it is a whole page, and tell pages apart: first id, last id and how many records there are.
+
+        Raises:
+            Unacceptable: it is none.
+        """
+        reply, self._reply = self._reply, None
+        if reply is not None and not self._decode(reply):
+            self.split(reply, time.time())
+        if self._records is not None:
+            records = self._records
+            return (records[0].id, records[-1].id, len(records)) if records else ("", "", 0)
+        rows = self.rows()
+        return (_id_of(rows[0]), _id_of(rows[-1]), len(rows)) if rows else ("", "", 0)
+
+    def split(self, reply: Reply, now: float) -> None:
+        """Prove that it is a whole page, and split it into records.
+
+        Args:
+            reply: it.
+            now: epoch seconds of this computer.
+
+        Raises:
+            Unacceptable: it is none; carries the verdict.
+        """
+        self._reply = None
+        self.body, envelope, self._rows = _split_page(reply, now)
+        self._take(envelope)
+
+    def _decode(self, reply: Reply) -> bool:
+        """Decode a small page in one pass; False where that is not to be had."""
+        if len(reply.body) > SMALL:
+            return False
+        shape = self.reader.shape
+        try:
+            body = reply.json_bytes()
+            envelope = _page_decoder(shape.struct)(body)
+        except (msgspec.DecodeError, UnicodeError, RecursionError):
+            return False
+        records: Any = envelope.results
+        if envelope.success is not None or records is msgspec.UNSET:
+            return False
+        self.body, self._records = body, shape.finished(records)
+        self._take(envelope)
+        return True
+
+    def _take(self, envelope: _Envelope) -> None:
         self.count = _whole(envelope.count)
         self.limit = _whole(envelope.limit)
         self.size = _whole(envelope.size)
         self.page = _whole(envelope.page)
-        self.date: str | None = None
-        self.reader = reader
 
     def rows(self) -> list[msgspec.Raw]:
         """Each record's own bytes, as sent."""
@@ -93,17 +158,17 @@ class PageBody:
             self._rows = _split(self._rows)
         return self._rows
 
-    def open(self) -> Edges:
-        """Tell pages apart: first id, last id and how many there are."""
-        rows = self.rows()
-        return (_id_of(rows[0]), _id_of(rows[-1]), len(rows)) if rows else ("", "", 0)
-
     def slices(self, zone: tzinfo = IST) -> Iterator[Sequence[CallRecord]]:
         """Decode piece by piece; an empty page gives nothing.
 
         Raises:
             MalformedResponseError: a record that nobody can read; names its place, never its content.
         """
+        if self._records is not None:
+            records, self._records = self._records, None  # let go of: the next page's take their memory
+            if records:
+                yield _in_zone(records, zone)
+            return
         rows = self.rows()
         for start in range(0, len(rows), SLICE):
             piece = rows[start : start + SLICE]
@@ -152,15 +217,25 @@ class PageReader:
         Raises:
             Unacceptable: it does not; carries the verdict.
         """
-        body, envelope, rows = _split_page(reply, now)
-        page = PageBody(body, envelope, rows, self._records)
-        page.date = reply.headers.get("date")
+        page = PageBody(reply, self._records)
+        page.split(reply, now)
         return page
+
+    def take(self, reply: Reply, now: float) -> PageBody:
+        """Give a page that whoever consumes it will open, where it looks like a whole one; else see ``read``.
+
+        Raises:
+            Unacceptable: it is no page.
+        """
+        body = reply.body
+        if SHORT <= len(body) <= HUGE and body[:1] == b"{" and body[-1:] == b"}":
+            return PageBody(reply, self._records)
+        return self.read(reply, now)
 
 
 def _split_page(reply: Reply, now: float) -> _Split:
-    # A list of so many bytes has at most half as many items; to count is the dearest step of all for a large page.
-    if len(reply.body) > 2 * MOST_ROWS and reply.body.count(b",") >= MOST_ROWS:
+    # A list of so many bytes has at most half as many items.
+    if len(reply.body) > 2 * MOST_ROWS and _seems_dense(reply.body) and reply.body.count(b",") >= MOST_ROWS:
         raise Unacceptable(too_large("it holds more values than any page of calls"))
     try:
         body = reply.json_bytes()
@@ -183,6 +258,13 @@ def _split_page(reply: Reply, now: float) -> _Split:
         return _with_rows(reply, body, envelope, rows)
     except UnicodeDecodeError:
         return _read_strange(reply, now)
+
+
+def _seems_dense(body: bytes) -> bool:
+    """Look at an eighth of it, from a random place on: to count all of its commas takes as long as to split it."""
+    block, step = 4096, 8 * 4096
+    places = range(random.randrange(step), len(body), step)  # noqa: S311 - not a secret
+    return 8 * sum(body.count(b",", place, place + block) for place in places) >= 0.75 * MOST_ROWS
 
 
 def _split_strictly(body: bytes) -> _Envelope:

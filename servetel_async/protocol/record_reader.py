@@ -9,7 +9,8 @@ from __future__ import annotations
 import functools
 import operator
 import re
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -31,12 +32,15 @@ class Shape:
     """What a record is strictly decoded to: a ``CallRecord``, or one that has slots for unknown keys too.
 
     Attributes:
+        struct: what the decoder makes.
         read: makes a ``CallRecord`` of one record's bytes, or fails.
     """
 
-    __slots__ = ("_decode", "_keys", "_unknown_of", "read")
+    __slots__ = ("_decode", "_keys", "_unknown_of", "read", "struct")
 
     def __init__(self, keys: frozenset[str] = frozenset()) -> None:
+        self.struct: type[CallRecord] = CallRecord
+        self._keys: tuple[str, ...] = ()
         if not keys:
             self.read: Callable[[msgspec.Raw | bytes], CallRecord] = msgspec.json.Decoder(
                 CallRecord, strict=False
@@ -53,14 +57,21 @@ class Shape:
             forbid_unknown_fields=True,
             kw_only=True,
         )
+        self.struct = cast("type[CallRecord]", struct)
         self._keys = tuple(names.values())
         self._unknown_of = operator.attrgetter("id", *names)  # more than one name, so that it gives a tuple
-        self._decode = msgspec.json.Decoder(struct, strict=False).decode
+        self._decode = msgspec.json.Decoder(self.struct, strict=False).decode
         self.read = self._read_learnt
 
     def _read_learnt(self, row: msgspec.Raw | bytes) -> CallRecord:
+        return self._with_extra(self._decode(row))
+
+    def finished(self, found: tuple[CallRecord, ...]) -> tuple[CallRecord, ...]:
+        """Make records of what a decoder has made of many."""
+        return tuple(map(self._with_extra, found)) if self._keys else found
+
+    def _with_extra(self, found: CallRecord) -> CallRecord:
         """Make a record of what was decoded: what stands in a slot goes to ``extra``."""
-        found = self._decode(row)
         extra = dict(zip(self._keys, self._unknown_of(found)[1:], strict=True))
         if msgspec.UNSET in extra.values():
             extra = {key: value for key, value in extra.items() if value is not msgspec.UNSET}
@@ -73,12 +84,16 @@ _learnt = functools.lru_cache(maxsize=16)(Shape)
 
 
 class RecordReader:
-    """Reads records, and remembers what it has learnt: a client has one, and whoever reads a batch."""
+    """Reads records, and remembers what it has learnt: a client has one, and whoever reads a batch.
 
-    __slots__ = ("_keys", "_lessons", "_shape", "_unknown")
+    Attributes:
+        shape: what it expects of a record by now.
+    """
+
+    __slots__ = ("_keys", "_lessons", "_unknown", "shape")
 
     def __init__(self) -> None:
-        self._shape = _PLAIN
+        self.shape = _PLAIN
         self._keys: frozenset[str] = frozenset()
         self._unknown: frozenset[str] = frozenset()  # of the last record that was rescued
         self._lessons = 0
@@ -89,8 +104,15 @@ class RecordReader:
         Raises:
             MalformedResponseError: nobody can read one; names its place, never its content.
         """
+        read = self.shape.read
+        if max(map(len, rows), default=0) <= MANY_VALUES:
+            with suppress(*_FAILURES):
+                return [read(row) for row in rows]
+        return self._read_each(rows, start)
+
+    def _read_each(self, rows: Sequence[msgspec.Raw | bytes], start: int) -> list[CallRecord]:
         records: list[CallRecord] = []
-        read = self._shape.read
+        read = self.shape.read
         for index, row in enumerate(rows, start):
             record = None
             if len(row) <= MANY_VALUES or not is_too_large(row):
@@ -100,7 +122,7 @@ class RecordReader:
                     pass
             if record is None:  # not in the handler: what the decoder raised must not hang on what the rescue raises
                 record = self._rescue(row, index)
-                read = self._shape.read  # it may have learnt
+                read = self.shape.read  # it may have learnt
             records.append(record)
         return records
 
@@ -119,4 +141,4 @@ class RecordReader:
             return
         if keys != self._keys and self._lessons < MOST_LESSONS:
             self._lessons += 1
-            self._keys, self._shape = keys, _learnt(keys)
+            self._keys, self.shape = keys, _learnt(keys)

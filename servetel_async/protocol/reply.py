@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 MESSAGE_LENGTH = 200
 #: Bytes that are read with care at most, as one text: what is no strict JSON in UTF-8 takes sixteen times its size.
 MOST_STRANGE = 2 * 1024 * 1024
+#: Bytes from which on a body is read by a thread: whatever is done with all of it takes several milliseconds.
+HUGE = 3 * 1024 * 1024
 _NO_HEADERS: dict[str, str] = {}
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';]+)", re.IGNORECASE)
 _DIGITS = re.compile(r"\d[\d\s().-]{4,}\d")

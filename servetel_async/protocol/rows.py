@@ -7,7 +7,7 @@ and decodes the rest where a destination wants it typed.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -16,7 +16,7 @@ from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.record_reader import RecordReader
 from servetel_async.protocol.records import CallRecord, Id  # noqa: TC001 - msgspec reads the annotations
 from servetel_async.protocol.reply import MOST_STRANGE
-from servetel_async.protocol.rescue import rescue
+from servetel_async.protocol.rescue import MANY_VALUES, rescue
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 #: A call's flow has some twenty steps; a record with more brackets than this is looked at closely.
 MANY_BRACKETS = 500
+#: Lists around those whose keys are read at once: what is nested so deeply that whoever decodes it later, from a deeper
+#: stack, might fail, fails here already and is looked at closely.
+MARGIN = 32
 
 
 class Row(msgspec.Struct, frozen=True, gc=False):  # ten thousands are held: the collector need not look at them
@@ -59,7 +62,15 @@ class _Key(msgspec.Struct, gc=False):
     time: str
 
 
+def _nested(times: int) -> Any:
+    nested: Any = list[_Key]
+    for _ in range(times):
+        nested = list[nested]
+    return nested
+
+
 _key = msgspec.json.Decoder(_Key).decode
+_keys = msgspec.json.Decoder(_nested(MARGIN)).decode
 _FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -71,7 +82,27 @@ def rows_of(page: PageBody, first: int = 0, last: int | None = None) -> list[Row
         first: index of the first record.
         last: index behind the last one; None to the end.
     """
-    return [_row(bytes(raw), index) for index, raw in enumerate(page.rows()[first:last], first)]
+    lines = list(map(bytes, page.rows()[first:last]))
+    keys = _keys_of(lines)
+    if keys is None:
+        return [_row(line, index) for index, line in enumerate(lines, first)]
+    return [Row(line, key.id, f"{key.date} {key.time}") for line, key in zip(lines, keys, strict=True)]
+
+
+def _keys_of(lines: list[bytes]) -> list[_Key] | None:
+    """Read the keys of many records at once; None where one of them is not as it should be, or is to be looked at."""
+    text = b"".join((b"[" * (MARGIN + 1), b",".join(lines), b"]" * (MARGIN + 1)))
+    if b"\n" in text or b"\r" in text or max(map(len, lines), default=0) > MANY_VALUES:
+        return None
+    try:
+        if not text.isascii():
+            text.decode()
+        keys: Any = _keys(text)
+    except _FAILURES:
+        return None
+    for _ in range(MARGIN):
+        (keys,) = keys
+    return cast("list[_Key]", keys)
 
 
 def _row(line: bytes, index: int) -> Row:

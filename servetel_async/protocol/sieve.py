@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from collections import deque
+from typing import TYPE_CHECKING
 
 from servetel_async.errors import OutOfWindowError
 from servetel_async.protocol.clock import is_wall_stamp
@@ -46,23 +47,30 @@ class Sieve:
         Raises:
             OutOfWindowError: a call lies outside of the window.
         """
-        ids = [record.id for record in records]
         dates = [record.date for record in records]
-        starts = [hash(start) for start in zip(dates, [record.time for record in records], strict=True)]
-        if self._this_pass is None and self._are_new(ids) and self._are_inside(dates):
-            self._seen.update(zip(ids, starts, strict=True))
-            return list(records), len(ids)
+        starts = list(map(hash, zip(dates, [record.time for record in records], strict=True)))
+        if self._this_pass is None and self._are_inside(dates):
+            fresh = list(records)
+            if self._add([record.id for record in fresh], starts):
+                return fresh, len(fresh)
         return self._sift_each(records, starts)
 
-    def _are_new(self, ids: list[str]) -> bool:
-        return len(set(ids)) == len(ids) and self._seen.keys().isdisjoint(ids)
+    def _add(self, ids: list[str], starts: list[int]) -> bool:
+        """Add calls that are all new; where one is not, add none. Looking first would cost another pass over them."""
+        seen = self._seen
+        before = len(seen)
+        deque(map(seen.setdefault, ids, starts), 0)
+        added = len(seen) - before
+        if added == len(ids):
+            return True
+        for _ in range(added):  # a dict gives back first what came last
+            seen.popitem()
+        return False
 
     def _are_inside(self, dates: list[str | None]) -> bool:
         """Whether every day lies between the first and the last: these two need the time as well."""
-        if not dates or None in dates:
-            return not dates
-        days = cast("list[str]", dates)
-        return self._first_day < min(days) and max(days) < self._last_day
+        first, last = self._first_day, self._last_day
+        return all(day is not None and first < day < last for day in set(dates))
 
     def _sift_each(self, records: Sequence[CallRecord], starts: list[int]) -> tuple[list[CallRecord], int]:
         seen = self._seen

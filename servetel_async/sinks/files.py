@@ -63,6 +63,23 @@ class Digest(NamedTuple):
     sha256: str
 
 
+class Digester:
+    """Makes the digest of an output while it is written."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._sha256 = hashlib.sha256()
+
+    def update(self, data: bytes) -> None:
+        """Take what was written."""
+        self.size += len(data)
+        self._sha256.update(data)
+
+    def digest(self) -> Digest:
+        """Give that of all that was taken."""
+        return Digest(self.size, self._sha256.hexdigest())
+
+
 def digest_of(path: Path) -> Digest:
     """Read a file, or all files of a directory, and say what is there.
 

@@ -22,6 +22,7 @@ from servetel_async.errors import OutputError
 from servetel_async.protocol.clock import IST, name_zone, zone_named
 from servetel_async.sinks.files import (
     Digest,
+    Digester,
     check_place,
     create_private,
     digest_of,
@@ -38,6 +39,7 @@ from servetel_async.sinks.files import (
 from servetel_async.sinks.journal import Journal, Line
 from servetel_async.sinks.lock import OutputLock
 from servetel_async.sinks.ndjson import LinesEncoder
+from servetel_async.sinks.packing import fast_packer, unpack
 from servetel_async.sinks.sink import Batch, Saved
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ class FileSink:
         self._is_new = False
         self._finished = False
         self._done: Digest | None = None
+        self._written: Digester | None = None  # of the part, where all of it was written by this run
 
     @property
     def done(self) -> bool:
@@ -160,6 +163,7 @@ class FileSink:
         try:
             self._close()
             self._done = None
+            self._written = Digester()
             for path in (self._journal_path, self._encoded, self._part):
                 remove(path)
             self._is_new = True
@@ -183,6 +187,8 @@ class FileSink:
             for piece in self._packed(batch.lines):
                 write_all(self._descriptor, piece)
                 crc = zlib.crc32(piece, crc)
+                if self._written is not None:
+                    self._written.update(piece)
             os.fsync(self._descriptor)
             self._journal.append(
                 Line(
@@ -201,9 +207,9 @@ class FileSink:
 
     def _packed(self, lines: Sequence[bytes]) -> Iterator[bytes]:
         """A window's lines as they go to the part, piece by piece, so that it is never in memory twice."""
-        packer = None if self._encoder is None else zlib.compressobj(1)
+        packer = None if self._encoder is None else fast_packer()
         for start in range(0, len(lines), _LINES):
-            piece = b"".join([line + b"\n" for line in lines[start : start + _LINES]])
+            piece = b"\n".join([*lines[start : start + _LINES], b""])
             yield piece if packer is None else packer.compress(piece)
         if packer is not None:
             yield packer.flush()
@@ -224,17 +230,28 @@ class FileSink:
         assert self._journal is not None  # noqa: S101 - for the type checker: a pull has begun
         assert self._descriptor is not None  # noqa: S101 - and nothing is done yet
         segments, is_whole = self._segments()
-        made = self._part
         if self._encoder is not None or not is_whole:
             made = self._encoded
             self._encode(segments)
+            digest = digest_of(made)
         else:
-            for segment in segments:
-                self._read(segment)  # to see that its bytes are still those that were journaled
-        digest = digest_of(made)
+            made = self._part
+            digest = self._digest_of(segments)
         self._journal.append(Line("done", size=digest.size, sha256=digest.sha256))
         put_in_place(made, self._target, overwrite=self._overwrite)
         return digest
+
+    def _digest_of(self, segments: list[_Segment]) -> Digest:
+        """Give the part's digest, and see that what another run wrote is as it was journaled."""
+        assert self._descriptor is not None  # noqa: S101 - for the type checker: only an open part is made
+        written = self._written
+        if written is None:
+            written = Digester()
+            for segment in segments:
+                written.update(self._read(segment))
+        if os.fstat(self._descriptor).st_size != written.size:
+            raise self._changed()
+        return written.digest()
 
     def _encode(self, segments: list[_Segment]) -> None:
         remove(self._encoded)
@@ -268,7 +285,7 @@ class FileSink:
         data = b"".join(_pieces(self._descriptor, segment.begin, wanted))
         if len(data) != wanted or zlib.crc32(data) != segment.line.crc:
             raise self._changed()
-        return data if self._encoder is None else zlib.decompress(data)
+        return data if self._encoder is None else unpack(data)
 
     def save_receipt(self, receipt: bytes) -> None:
         """Save it as ``DEST.receipt.json``; where the output is final, nothing is left to resume."""

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
     from servetel_async.settings import RateLimit, Timeouts
 
+#: Requests are this much further apart than the rate allows: on their way some of them gain on those before.
+MARGIN = 1.005
+#: Of turns that are this many seconds apart or less, one that is taken late, as timers and busy loops always are, does
+#: not move those after it, as long as it is no later than ``LATENESS``. Slower ones lose next to nothing by it.
+SHORT, LATENESS = 0.1, 0.02
 TRANSIENT_COST = 14
 THROTTLED_COST = 5
 
@@ -42,11 +47,12 @@ class AccountPace:
             return self.paused_until - now
         if rate is None:
             return 0.0
-        interval = rate.interval
+        interval = rate.interval * MARGIN
         due = self._next_at - (rate.burst - 1) * interval
         if now < due:
             return due - now
-        self._next_at = max(now, self._next_at) + interval
+        late = min(interval, LATENESS) if interval <= SHORT else 0.0
+        self._next_at = max(self._next_at, now - late) + interval
         return 0.0
 
     def pause(self, now: float, seconds: float) -> None:

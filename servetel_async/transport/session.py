@@ -15,7 +15,7 @@ import aiohttp
 
 from servetel_async.errors import ConfigurationError
 from servetel_async.transport.turns import Turns
-from servetel_async.transport.wire import CleanRequest, reuse_trace
+from servetel_async.transport.wire import CleanRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -113,5 +113,5 @@ def _make_session(slots: int, traces: Sequence[aiohttp.TraceConfig]) -> aiohttp.
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         request_class=CleanRequest,
-        trace_configs=[reuse_trace(), *traces],
+        trace_configs=list(traces),
     )

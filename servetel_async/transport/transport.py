@@ -19,12 +19,12 @@ import aiohttp
 from yarl import URL
 
 from servetel_async.errors import ConfigurationError, DeadlineExceededError, OverloadedError, ServetelError
+from servetel_async.protocol.reply import HUGE
 from servetel_async.protocol.verdict import OK, Unacceptable, judge, judge_fault
 from servetel_async.settings import LARGEST_PAGE
 from servetel_async.transport.pace import Admission, account_pace
 from servetel_async.transport.retry import Attempts, final_error
 from servetel_async.transport.session import BoundSession
-from servetel_async.transport.turns import HUGE
 from servetel_async.transport.wire import WireFault, exchange
 from servetel_async.version import __version__
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-#: Bytes from which on a body is heavy, and from which on it is read by a thread.
-HEAVY, HUGE = 256 * 1024, 512 * 1024
+#: Bytes from which on a body is heavy.
+HEAVY = 256 * 1024
 
 
 class Turns:

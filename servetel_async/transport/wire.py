@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import errno
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 import aiohttp
 
@@ -18,8 +19,7 @@ from servetel_async.protocol.verdict import Fault
 from servetel_async.transport.turns import HEAVY
 
 if TYPE_CHECKING:
-    from types import SimpleNamespace
-
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from yarl import URL
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 ERROR_BODY = 64 * 1024
 #: Bytes up to which a body of known length is read the short way, which holds it twice for a moment.
-LIGHT = 1024 * 1024
+LIGHT = 4 * 1024 * 1024
 _KEPT_HEADERS = ("content-type", "date", "retry-after")
 
 
@@ -39,47 +39,54 @@ class WireFault(Exception):  # noqa: N818 - a fact on its way to the verdict; ne
         self.fault = fault
 
 
-class Trace:
-    """What is noted about one attempt while it runs."""
-
-    __slots__ = ("reused",)
-
-    def __init__(self) -> None:
-        self.reused = False
-
-
-async def _note_reuse(_session: Any, context: SimpleNamespace, _params: Any) -> None:
-    context.trace_request_ctx.reused = True
-
-
-def reuse_trace() -> aiohttp.TraceConfig:
-    """Make the trace that tells a kept-alive connection from a new one."""
-    config = aiohttp.TraceConfig()
-    config.on_connection_reuseconn.append(_note_reuse)
-    return config
-
-
 class CleanRequest(aiohttp.ClientRequest):
     """Is not sent over a kept-alive connection on which something has come that nobody asked for.
 
     aiohttp would take that for its reply, and from then on each reply for that of the request before.
+
+    Attributes:
+        reused: it was sent over a connection that had carried another one before.
     """
+
+    reused = False
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         """See aiohttp."""
-        if conn.protocol is None or conn.protocol.should_close:
+        protocol = conn.protocol
+        if protocol is None:
+            raise aiohttp.ServerDisconnectedError
+        # A trace could tell as much, but aiohttp builds the URL anew and awaits some ten signals for each request then.
+        self.reused = protocol in _used
+        _used.add(protocol)
+        if protocol.should_close:
             raise aiohttp.ServerDisconnectedError
         return await super().send(conn)
 
 
-async def _no_hidden_resend(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    try:
-        return await handler(request)
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        fault = classify(error)
-    raise WireFault(fault)
+_used: WeakSet[ResponseHandler] = WeakSet()
+
+
+class _Sending:
+    """The middleware of one attempt: aiohttp does not send it again, and one learns over what it was sent."""
+
+    __slots__ = ("_request",)
+
+    def __init__(self) -> None:
+        self._request: aiohttp.ClientRequest | None = None
+
+    @property
+    def reused(self) -> bool:
+        return isinstance(self._request, CleanRequest) and self._request.reused
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        self._request = request
+        try:
+            return await handler(request)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            fault = classify(error)
+        raise WireFault(fault)
 
 
 async def exchange(
@@ -98,7 +105,7 @@ async def exchange(
     Raises:
         WireFault: there is no whole reply.
     """
-    trace = Trace()
+    sending = _Sending()
     try:
         async with session.request(
             method,
@@ -108,15 +115,14 @@ async def exchange(
             timeout=clock,
             allow_redirects=False,
             raise_for_status=False,
-            trace_request_ctx=trace,
-            middlewares=(_no_hidden_resend,),
+            middlewares=(sending,),
         ) as response:
             return await _read(response, turns, largest)
     except WireFault as error:
         fault = error.fault
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
         fault = classify(error)
-    raise WireFault(Fault.STALE if fault is Fault.RESET and trace.reused else fault)
+    raise WireFault(Fault.STALE if fault is Fault.RESET and sending.reused else fault)
 
 
 async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int) -> Reply:

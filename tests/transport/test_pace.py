@@ -9,7 +9,7 @@ import time
 import pytest
 
 from servetel_async import OverloadedError, RateLimit, Timeouts
-from servetel_async.transport.pace import AccountPace, Admission, account_pace
+from servetel_async.transport.pace import LATENESS, MARGIN, AccountPace, Admission, account_pace
 from tests.transport.leaks import failure_of
 from tests.transport.wire_server import ACTS, OK
 
@@ -43,10 +43,42 @@ class Walk:
     ids=["two a second", "a burst of three", "one in two seconds", "no limit"],
 )
 def test_turns_come_as_the_rate_allows(rate, turns):
-    """A rate is a distance between turns, after a burst at the start."""
+    """A rate is a distance between turns, a little more than it allows, after a burst at the start."""
     walk = Walk(rate)
 
-    assert [walk.take() for _ in turns] == pytest.approx(turns)
+    assert [walk.take() for _ in turns] == pytest.approx([MARGIN * turn for turn in turns])
+
+
+def test_of_fast_turns_one_that_is_late_does_not_move_the_next_ones():
+    """At 200 a second a loop that is a millisecond late each time would lose a fifth of the rate."""
+    walk = Walk(RateLimit(per_second=200))
+    turns = []
+    for _ in range(1000):
+        turns.append(walk.take())
+        walk.now += 0.001
+
+    assert turns[-1] == pytest.approx(999 * MARGIN / 200, rel=0.002)
+
+
+def test_who_was_very_late_may_make_up_for_little():
+    """After a rest there is one turn at once and at most one more before its time, not all those that were missed."""
+    walk = Walk(RateLimit(per_second=50))
+    walk.take()
+    walk.now += 3600
+    begun = walk.now - 1000.0
+
+    turns = [walk.take() - begun for _ in range(3)]
+    assert turns == pytest.approx([0, MARGIN / 50 - LATENESS, 2 * MARGIN / 50 - LATENESS], abs=1e-6)
+
+
+def test_slow_turns_keep_their_distance_whoever_is_late():
+    """At 3 a second a late turn moves the next one: a server that counts strictly must see no two too close."""
+    walk = Walk(RateLimit(per_second=3))
+    first = walk.take()
+    walk.now += 0.35
+    second = walk.take()
+
+    assert (second - first, walk.take() - second) == pytest.approx((0.35, MARGIN / 3))
 
 
 def test_a_burst_is_saved_up_again_by_a_rest_and_never_more():
@@ -56,7 +88,7 @@ def test_a_burst_is_saved_up_again_by_a_rest_and_never_more():
     walk.now += 3600
     begun = walk.now - 1000.0
 
-    assert [walk.take() - begun for _ in range(5)] == pytest.approx([0, 0, 0, 0.1, 0.2], abs=1e-6)
+    assert [walk.take() - begun for _ in range(5)] == pytest.approx([0, 0, 0, 0.1 * MARGIN, 0.2 * MARGIN], abs=1e-6)
 
 
 def test_over_any_length_of_time_no_more_than_the_rate_and_its_burst():
@@ -96,8 +128,8 @@ def test_waiting_takes_nothing():
     rate = RateLimit(per_second=1)
     assert pace.take(0.0, rate) == 0
 
-    assert [pace.take(0.25, rate) for _ in range(100)] == [0.75] * 100
-    assert pace.take(1.0, rate) == 0
+    assert [pace.take(0.25, rate) for _ in range(100)] == [MARGIN - 0.25] * 100
+    assert pace.take(MARGIN, rate) == 0
 
 
 def test_the_budget_is_arithmetic():
@@ -222,7 +254,7 @@ async def test_who_is_cancelled_at_the_gate_has_taken_no_turn():
     await asyncio.gather(*tasks, return_exceptions=True)
 
     assert log == [0]
-    assert 0 < pace.take(time.monotonic(), rate) <= 1.0
+    assert 0 < pace.take(time.monotonic(), rate) <= MARGIN
 
 
 async def test_who_cannot_be_let_through_in_time_is_told_at_once():
