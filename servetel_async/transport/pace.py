@@ -55,6 +55,11 @@ class AccountPace:
         self._next_at = max(self._next_at, now - late) + interval
         return 0.0
 
+    def sent(self, now: float, rate: RateLimit | None) -> None:
+        """Take note of when a request went out: connecting took a while, and the next slow turn keeps its distance."""
+        if rate is not None and rate.interval > SHORT and rate.burst == 1:
+            self._next_at = max(self._next_at, now + rate.interval * MARGIN)
+
     def pause(self, now: float, seconds: float) -> None:
         """Hold back every request of the account. Several 429s of one moment are one pause."""
         self.paused_until = max(self.paused_until, now + seconds)
@@ -113,6 +118,10 @@ class Admission:
             yield
         finally:
             self._slots.release()
+
+    def sent(self) -> None:
+        """Take note that a request is on the wire now."""
+        self._pace.sent(time.monotonic(), self._rate)
 
     async def _acquire_by(self, give_up: float) -> None:
         try:

@@ -232,6 +232,7 @@ class Transport:
                     turns=bound.turns,
                     largest=LARGEST_PAGE,
                     json=payload,
+                    on_sent=bound.admission.sent,
                 )
             except WireFault as error:
                 fault = error.fault

@@ -19,6 +19,8 @@ from servetel_async.protocol.verdict import Fault
 from servetel_async.transport.turns import HEAVY
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from yarl import URL
@@ -46,9 +48,11 @@ class CleanRequest(aiohttp.ClientRequest):
 
     Attributes:
         reused: it was sent over a connection that had carried another one before.
+        on_sent: called when it is sent.
     """
 
     reused = False
+    on_sent: Callable[[], None] | None = None
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         """See aiohttp."""
@@ -60,6 +64,8 @@ class CleanRequest(aiohttp.ClientRequest):
         _used.add(protocol)
         if protocol.should_close:
             raise aiohttp.ServerDisconnectedError
+        if self.on_sent is not None:
+            self.on_sent()
         return await super().send(conn)
 
 
@@ -69,19 +75,22 @@ _used: WeakSet[ResponseHandler] = WeakSet()
 class _Sending:
     """The middleware of one attempt: aiohttp does not send it again, and one learns over what it was sent."""
 
-    __slots__ = ("_request",)
+    __slots__ = ("_on_sent", "_request")
 
-    def __init__(self) -> None:
-        self._request: aiohttp.ClientRequest | None = None
+    def __init__(self, on_sent: Callable[[], None] | None) -> None:
+        self._on_sent = on_sent
+        self._request: CleanRequest | None = None
 
     @property
     def reused(self) -> bool:
-        return isinstance(self._request, CleanRequest) and self._request.reused
+        return self._request is not None and self._request.reused
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        self._request = request
+        if isinstance(request, CleanRequest):  # a session of the caller's own makes its own
+            self._request = request
+            request.on_sent = self._on_sent
         try:
             return await handler(request)
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
@@ -99,13 +108,14 @@ async def exchange(
     turns: Turns,
     largest: int,
     json: dict[str, str] | None = None,
+    on_sent: Callable[[], None] | None = None,
 ) -> Reply:
     """Send one request once and read its reply whole, up to ``largest`` bytes; a heavy one comes in a turn of its own.
 
     Raises:
         WireFault: there is no whole reply.
     """
-    sending = _Sending()
+    sending = _Sending(on_sent)
     try:
         async with session.request(
             method,

@@ -104,6 +104,29 @@ def test_over_any_length_of_time_no_more_than_the_rate_and_its_burst():
             assert last - first + 1 <= rate.burst + rate.per_second * (turns[last] - turns[first]) + 1e-6
 
 
+def test_slow_turns_keep_their_distance_on_the_wire():
+    """Whoever had to connect first went out late: the next request, over an open connection, must not be too close."""
+    walk = Walk(RateLimit(per_second=2))
+    walk.take()
+    walk.now += 0.3
+    walk.pace.sent(walk.now, walk.rate)
+
+    assert walk.take() == pytest.approx(0.3 + MARGIN / 2)
+
+
+@pytest.mark.parametrize(
+    "rate", [None, RateLimit(per_second=50), RateLimit(per_second=2, burst=4)], ids=["no limit", "fast", "a burst"]
+)
+def test_when_others_went_out_does_not_matter(rate):
+    """A server that allows many a second, or a burst, allows two that are close."""
+    late, on_time = Walk(rate), Walk(rate)
+    for walk in (late, on_time):
+        walk.take()
+    late.pace.sent(late.now + 0.3, rate)
+
+    assert [late.take() for _ in range(9)] == [on_time.take() for _ in range(9)]
+
+
 @pytest.mark.parametrize("rate", [None, RateLimit(per_second=100)], ids=["no limit", "a rate"])
 def test_a_pause_holds_everybody_back(rate):
     """During a pause there is no turn, with a rate or without one; after it they go on."""
