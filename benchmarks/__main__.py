@@ -1,8 +1,8 @@
 """Measure everything and write the report.
 
 ``python -m benchmarks`` takes about half an hour on an idle machine with two cores, and writes
-``docs/explanation/performance.md``. ``--quick`` takes a few minutes, writes nothing, and fails where a budget is missed
-by more than the noise that was measured beside it. Names such as ``typed_stream`` run only these, and print them.
+``docs/explanation/performance.md``. ``--quick`` takes a minute, writes nothing, and fails where a budget is missed by
+more than the noise that was measured beside it, twice. Names such as ``typed_stream`` run only these, and print them.
 """
 
 from __future__ import annotations
@@ -10,12 +10,16 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from typing import TYPE_CHECKING
 
 from benchmarks import report
 from benchmarks.header import header
 from benchmarks.measure import CLIENT_CORE, pin, settle_allocator
 
-SECTIONS = ("typed_stream", "responsiveness", "limits", "pulls", "footprint", "sizes")
+if TYPE_CHECKING:
+    from benchmarks.section import Section
+
+SECTIONS = ("typed_stream", "profile", "responsiveness", "limits", "pulls", "footprint", "sizes")
 QUICK = ("typed_stream", "responsiveness", "limits", "pulls", "footprint")
 
 
@@ -31,16 +35,25 @@ def main() -> int:
     pin(CLIENT_CORE)
     names = chosen.sections or (QUICK if chosen.quick else SECTIONS)
     sections = []
+    missed: list[str] = []
     for name in names:
-        section = importlib.import_module(f"benchmarks.{name}").run(quick=chosen.quick)
+        section = run(name, quick=chosen.quick)
+        if chosen.quick and not all(each.tolerated for each in section.budgets):
+            section = run(name, quick=True)  # somebody else may have had the machine for a moment
         sections.append(section)
-        print("\n".join([f"## {section.title}", "", *section.lines, *report.budgets_of([section])]), flush=True)
+        missed += [each.what for each in section.budgets if not (each.tolerated if chosen.quick else each.met)]
     if not chosen.quick and not chosen.sections:
         report.write(sections, header())
-    missed = [each.what for section in sections for each in section.budgets if not each.met]
     for each in missed:
         print(f"missed: {each}", file=sys.stderr)
     return min(1, len(missed)) if chosen.quick else 0
+
+
+def run(name: str, *, quick: bool) -> Section:
+    """Measure a section, and print it."""
+    section: Section = importlib.import_module(f"benchmarks.{name}").run(quick=quick)
+    print("\n".join([f"## {section.title}", "", *section.lines, *report.budgets_of([section])]), flush=True)
+    return section
 
 
 if __name__ == "__main__":

@@ -94,7 +94,9 @@ def run(*, quick: bool) -> Section:
             used = (seen["served"] - 1) / seen["seconds"] / rate
             rows.append([name, f"{used:.1%}", f"{seen['refused']:.0f}"])
             met = used >= 0.98 and not seen["refused"]
-            budgets.append(Budget(f"{name}: used; 429s", "≥ 98 %; 0", f"{used:.1%}; {seen['refused']:.0f}", met))
+            tolerated = met or (used >= 0.96 and not seen["refused"])
+            measured = f"{used:.1%}; {seen['refused']:.0f}"
+            budgets.append(Budget(f"{name}: used; 429s", "≥ 98 %; 0", measured, met, tolerated))
         if not quick:
             used, seen = shared(url)
             rows.append(["20/s, 12 of which somebody else takes for 3 s", f"{used:.1%}", f"{seen['refused']:.0f}"])

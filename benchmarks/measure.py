@@ -8,11 +8,12 @@ import resource
 import statistics
 import sys
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 CLIENT_CORE, SERVER_CORE = 0, 1
 #: glibc gives memory back and takes it again at random moments, up to 250 us a page: nothing of what is measured here.
@@ -27,6 +28,20 @@ def pin(core: int) -> None:
     """Keep this process on one core, where the system can."""
     if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > core:
         os.sched_setaffinity(0, {core})
+
+
+@contextmanager
+def all_cores() -> Iterator[None]:
+    """Let this process use every core for a while: a pull has a thread that writes, and dlt has several."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def settle_allocator() -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import tempfile
 import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks import contenders
-from benchmarks.measure import interleave, ratio
+from benchmarks import contenders, pull_memory
+from benchmarks.measure import all_cores, interleave, ratio
 from benchmarks.page_server import MONTH, serving
 from benchmarks.section import Section, at_least, at_most, table
 from servetel_async import CallQuery, ServetelClient
@@ -19,6 +20,12 @@ from servetel_async.bulk.writer import Writer
 if TYPE_CHECKING:
     from typing import Any
 
+    from benchmarks.section import Budget
+
+#: Bytes of a call, about.
+BYTES = 2_050
+#: Destinations whose memory is measured over a million calls.
+BOUNDED = (".ndjson", ".parquet", ".db")
 KINDS = (".ndjson", ".ndjson.gz", ".ndjson.zst", ".csv", ".csv.gz", ".parquet", "/", ".db", ".duckdb")
 BESIDE_DLT = (".ndjson", ".csv", ".parquet", ".duckdb")
 POSTGRES = os.environ.get("SERVETEL_BENCHMARK_POSTGRES")
@@ -61,56 +68,96 @@ def _name(kind: str) -> str:
     return "PostgreSQL" if "://" in kind else f"`{kind}`"
 
 
-def requests(url: str, calls: int) -> dict[str, float]:
+def requests(url: str, calls: int) -> list[Budget]:
     """Requests over the fewest possible, pages of 100."""
 
     async def run() -> dict[str, float]:
-        query, fewest = CallQuery.month(MONTH), -(-calls // 100)
+        query, found = CallQuery.month(MONTH), {}
         async with ServetelClient(contenders.TOKEN, base_url=url, rate=None, page_size=100) as client:
             stream = client.calls(query=query)
             async for _ in stream:
                 pass
-            return {"stream": stream.stats.requests / fewest}
+            found["stream"] = float(stream.stats.requests)
+            with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+                for name, fast in {"`pull(fast=True)`": True, "certified pull": False}.items():
+                    receipt = await client.pull(f"{directory}/{fast}.ndjson", query=query, fast=fast)
+                    found[name] = float(receipt.requests)
+        return found
 
-    return asyncio.run(run())
+    found, fewest = asyncio.run(run()), -(-calls // 100)
+    bounds = {"stream": 1.02, "`pull(fast=True)`": 1.05, "certified pull": 1.25}
+    return [
+        at_most(f"{name}: requests over the fewest possible, {calls:,} calls", bounds[name], measured / fewest)
+        for name, measured in found.items()
+    ]
+
+
+def disk(size: int = 100_000_000) -> float:
+    """Seconds that writing and syncing so many bytes takes, a megabyte at a time: nobody who keeps calls is faster."""
+    piece = os.urandom(1_000_000)
+    with tempfile.TemporaryFile(dir="/var/tmp") as file:
+        begun = time.perf_counter()
+        for _ in range(size // len(piece)):
+            os.write(file.fileno(), piece)
+        os.fsync(file.fileno())
+        return time.perf_counter() - begun
+
+
+def raw(url: str, calls: int, rounds: int, *, quick: bool) -> tuple[Budget, list[str]]:
+    """A pull that keeps the server's own bytes, against reading and throwing away, and against the disk alone."""
+    found = interleave(
+        {
+            "read and thrown away": partial(contenders.discard, url, 1000, calls),
+            "raw NDJSON pull": partial(contenders.pull, url, 1000, ".ndjson"),
+        },
+        rounds,
+    )
+    speed = 1 / ratio(found["raw NDJSON pull"], found["read and thrown away"], of="wall")
+    noise = 2 * sum(each.spread for each in found.values()) if quick else 0.0
+    what = "raw NDJSON pull, records/s against reading and throwing away"
+    rows = [
+        [name, f"{each.per_second:,.0f}", f"{each.cpu_us:.1f}", f"±{each.spread:.0%}"] for name, each in found.items()
+    ]
+    written = sorted(disk() for _ in range(3))[1]
+    rows.append(
+        ["the same bytes written and synced, and nothing else", f"{100_000_000 / BYTES / written:,.0f}", "", ""]
+    )
+    return at_least(what, 0.5, speed, noise=noise, floor=0.08), table(
+        ["pages of 1,000", "records/s", "CPU µs per record", "spread"], rows
+    )
+
+
+def memory() -> tuple[list[Budget], list[str]]:
+    """A pull of a million calls beside one of a hundred thousand."""
+    kinds = list(BOUNDED)
+    small, large = pull_memory.measure(pull_memory.SMALL, kinds), pull_memory.measure(pull_memory.LARGE, kinds)
+    rows = [[f"`{kind}`", f"{small[kind][1]:.0f}", f"{large[kind][1]:.0f}"] for kind in kinds]
+    what = "memory of a pull of 1,000,000 calls over that of 100,000"
+    budgets = [at_most(f"{what}, `{kind}`", pull_memory.BOUND, large[kind][1] / small[kind][1]) for kind in kinds]
+    return budgets, ["Peak of the pulling process in MiB:", "", *table(["", "100,000 calls", "1,000,000"], rows)]
 
 
 def run(*, quick: bool) -> Section:
     calls, rounds = (20_000, 3) if quick else (100_000, 5)
-    budgets = []
-    with serving(calls) as url:
+    budgets: list[Budget] = []
+    with serving(calls) as url, all_cores():
         plain = f"{url}/plain"
-        raw = interleave(
-            {
-                "read and thrown away": partial(contenders.discard, plain, 1000, calls),
-                "raw NDJSON pull": partial(contenders.pull, plain, 1000, ".ndjson"),
-            },
-            rounds,
-        )
-        speed = 1 / ratio(raw["raw NDJSON pull"], raw["read and thrown away"], of="wall")
-        noise = 2 * sum(each.spread for each in raw.values()) if quick else 0.0
-        budgets.append(
-            at_least("raw NDJSON pull, records/s against reading and throwing away", 0.5, speed, noise=noise)
-        )
-        for name, measured in requests(plain, calls).items():
-            budgets.append(at_most(f"{name}: requests over the fewest possible", 1.02, measured))
-        rows = [
-            [name, f"{each.per_second:,.0f}", f"{each.cpu_us:.1f}", f"±{each.spread:.0%}"] for name, each in raw.items()
-        ]
-        lines = table(["pages of 1,000", "records/s", "CPU µs per record", "spread"], rows)
+        budget, lines = raw(plain, calls, rounds, quick=quick)
+        budgets += [budget, *requests(plain, calls)]
         if not quick:
             kinds = [*KINDS, *([POSTGRES] if POSTGRES else [])]
             lines += ["Into each destination, with its receipt; the rest of the time is the client's:", ""]
             rows = into_each(plain, calls, kinds)
             lines += table(["destination", "calls/s", "CPU µs per call", "outside the sink"], rows)
     if not quick:
-        more, lines_of_dlt = beside_dlt(20_000)
-        budgets += more
-        lines += lines_of_dlt
+        with all_cores():
+            for more, described in (beside_dlt(10_000), memory()):
+                budgets += more
+                lines += described
     return Section("The pull", lines, budgets)
 
 
-def beside_dlt(calls: int) -> tuple[list[Any], list[str]]:
+def beside_dlt(calls: int) -> tuple[list[Budget], list[str]]:
     """The same calls into the same format, by dlt's rest_api source with stock settings."""
     rows, budgets = [], []
     with serving(calls) as url:
@@ -118,7 +165,7 @@ def beside_dlt(calls: int) -> tuple[list[Any], list[str]]:
             found = interleave(
                 {
                     "pull": partial(contenders.pull, f"{url}/plain", 1000, ending),
-                    "dlt": partial(contenders.dlt_pull, f"{url}/plain", 1000, ending),
+                    "dlt": partial(contenders.dlt_pull, f"{url}/plain", 1000, ending, calls),
                 },
                 3,
             )

@@ -51,10 +51,12 @@ def run(*, quick: bool) -> Section:
             rows.append([f"pages of {size}", f"{p50:.1f}", f"{p99:.1f}", f"{longest:.1f}"])
             if size in BOUNDS:
                 late, latest = BOUNDS[size]
-                noise = 1e3 * max(idle) if quick else 0.0
-                met = p99 <= late + noise and longest <= latest + noise
+                noise = 1e3 * max(idle)
+                met = p99 <= late and longest <= latest
+                tolerated = p99 <= late + noise and longest <= latest + 2 * noise
                 what = f"lag of a 1 ms ticker, pages of {size}: p99; longest"
-                budgets.append(Budget(what, f"≤ {late:g} ms; ≤ {latest:g} ms", f"{p99:.1f} ms; {longest:.1f} ms", met))
+                bound, measured = f"≤ {late:g} ms; ≤ {latest:g} ms", f"{p99:.1f} ms; {longest:.1f} ms"
+                budgets.append(Budget(what, bound, measured, met, tolerated))
     p50, p99, longest = (1e3 * each for each in _percentiles(idle))
     rows.insert(0, ["nothing else in the loop", f"{p50:.1f}", f"{p99:.1f}", f"{longest:.1f}"])
     lines = ["By how many ms a tick of 1 ms comes late, while a stream is read in the same loop.", ""]
