@@ -8,14 +8,17 @@ import resource
 import statistics
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from multiprocessing.connection import Connection
 
 CLIENT_CORE, SERVER_CORE = 0, 1
+_spawn = get_context("spawn")
 #: glibc gives memory back and takes it again at random moments, up to 250 us a page: nothing of what is measured here.
 ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "1000000000",
@@ -85,23 +88,53 @@ class Timing:
 def interleave(contenders: Mapping[str, Callable[[], int]], rounds: int) -> dict[str, Timing]:
     """Run each once in every round, so that what slows the machine down slows all of them; one round more for warmth.
 
+    Each has a process of its own for all of its rounds: what one leaves in the heap would be work for the others.
+
     Args:
-        contenders: by name; each gives how many records it read.
+        contenders: by name; each can be pickled, and gives how many records it read.
         rounds: that count.
     """
     timings = {name: Timing() for name in contenders}
-    for number in range(rounds + 1):
-        for name, contender in contenders.items():
-            gc.collect()
-            cpu, wall = _cpu(), time.perf_counter()
-            units = contender()
-            wall, cpu = time.perf_counter() - wall, _cpu() - cpu
-            if number:
-                timing = timings[name]
-                timing.units = units
-                timing.wall.append(wall)
-                timing.cpu.append(cpu)
+    with ExitStack() as exits:
+        runners = {name: exits.enter_context(_runner(contender)) for name, contender in contenders.items()}
+        for number in range(rounds + 1):
+            for name, pipe in runners.items():
+                pipe.send(None)
+                units, wall, cpu = pipe.recv()
+                if number:
+                    timing = timings[name]
+                    timing.units = units
+                    timing.wall.append(wall)
+                    timing.cpu.append(cpu)
     return timings
+
+
+def once(contender: Callable[[], int]) -> tuple[int, float, float]:
+    """Run it here: records, seconds, seconds of CPU."""
+    gc.collect()
+    cpu, wall = _cpu(), time.perf_counter()
+    units = contender()
+    return units, time.perf_counter() - wall, _cpu() - cpu
+
+
+@contextmanager
+def _runner(contender: Callable[[], int]) -> Iterator[Connection]:
+    here, there = _spawn.Pipe()
+    process = _spawn.Process(target=_serve, args=(there, contender), daemon=True)
+    process.start()
+    there.close()
+    try:
+        yield here
+    finally:
+        here.close()
+        process.join()
+
+
+def _serve(pipe: Connection, contender: Callable[[], int]) -> None:
+    with suppress(EOFError):
+        while True:
+            pipe.recv()
+            pipe.send(once(contender))
 
 
 def ratio(upper: Timing, lower: Timing, *, of: str = "cpu") -> float:

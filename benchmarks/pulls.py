@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from benchmarks import contenders, pull_memory
-from benchmarks.measure import all_cores, interleave, ratio
+from benchmarks.measure import all_cores, interleave, once, ratio
 from benchmarks.page_server import MONTH, serving
 from benchmarks.section import Section, at_least, at_most, table
 from servetel_async import CallQuery, ServetelClient
@@ -54,11 +54,12 @@ def into_each(url: str, calls: int, kinds: list[str]) -> list[list[str]]:
     rows = []
     try:
         for kind in kinds:
+            once(partial(contenders.pull, url, 1000, kind))  # for warmth
             TimedWriter.busy = 0.0
-            found = interleave({kind: partial(contenders.pull, url, 1000, kind)}, 1)[kind]
-            outside = 1 - TimedWriter.busy / 2 / found.wall[0]  # of two rounds, the first for warmth
-            rows.append([_name(kind), f"{found.per_second:,.0f}", f"{found.cpu_us:.1f}", f"{outside:.0%}"])
-            assert found.units == calls
+            units, wall, cpu = once(partial(contenders.pull, url, 1000, kind))
+            assert units == calls
+            outside = 1 - TimedWriter.busy / wall
+            rows.append([_name(kind), f"{units / wall:,.0f}", f"{cpu / units * 1e6:.1f}", f"{outside:.0%}"])
     finally:
         module.Writer = real
     return rows

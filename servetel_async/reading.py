@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from servetel_async.errors import (
@@ -16,13 +15,14 @@ from servetel_async.errors import (
     DeadlineExceededError,
     OverloadedError,
     ResumeMismatchError,
+    ServetelError,
     StreamClosedError,
 )
 from servetel_async.page_source import PageRequest
 from servetel_async.protocol.checkpoint import Checkpoint, Place
 from servetel_async.protocol.pages import PageWalk, Step
 from servetel_async.protocol.sieve import Sieve
-from servetel_async.protocol.verdict import Unacceptable
+from servetel_async.protocol.verdict import Action, Unacceptable, final_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,37 +31,13 @@ if TYPE_CHECKING:
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
     from servetel_async.protocol.records import CallRecord
+    from servetel_async.protocol.verdict import Verdict
     from servetel_async.protocol.windows import Window
+    from servetel_async.stats import StreamStats
     from servetel_async.transport.transport import Fetched
 
 #: Seconds for which calls may come one after the other without the loop.
 BREATH = 0.001
-
-
-@dataclass(slots=True)
-class StreamStats:
-    """What a stream has done so far.
-
-    Attributes:
-        records: calls handed out; duplicates: met again and dropped; reused_ids: other calls under a known id.
-        undated: calls whose date nobody can read, so that it was not checked to lie in the window.
-        pages: pages read; requests: on the wire, retries included; size: bytes of their bodies.
-        count: what the API counted, summed over the windows that were begun; None where it does not count the whole.
-        rereadings: how often a window was read again because it had moved.
-        waited_for_pages: seconds that the consumer waited; waited_for_consumer: seconds that the stream did.
-    """
-
-    records: int = 0
-    duplicates: int = 0
-    reused_ids: int = 0
-    undated: int = 0
-    pages: int = 0
-    requests: int = 0
-    size: int = 0
-    count: int | None = 0
-    rereadings: int = 0
-    waited_for_pages: float = 0.0
-    waited_for_consumer: float = 0.0
 
 
 class Piece(NamedTuple):
@@ -153,6 +129,7 @@ class Reading:
         self._unread: list[Piece] = []  # of the page in hand: whoever put them together was cancelled
         self._breathed_at = 0.0
         self._dropped = False
+        self._wasted: dict[int, int] = {}  # requests that brought no page, by its number
 
     # For the stream
 
@@ -264,12 +241,13 @@ class Reading:
                 return
             self._ask(current, number)
 
-    def _ask(self, current: _WindowReading, number: int, *, proved: bool = False) -> None:
+    def _ask(self, current: _WindowReading, number: int, *, attempts: int | None = None, proved: bool = False) -> None:
         # What a stream asks ahead waits for its own stream's slots: that is no overload. Its first page may meet one.
         patient = bool(self._stats.pages or self.pending)
         self.pending[number] = self._source.start_page(
             PageRequest(
-                *(self._query, current.window, number, self._page_size, self.deadline_at, patient), proved=proved
+                *(self._query, current.window, number, self._page_size, self.deadline_at, patient, attempts),
+                proved=proved or attempts is not None,
             )
         )
 
@@ -285,6 +263,8 @@ class Reading:
         error = task.exception()
         if error is not None:
             self._stats.requests += getattr(error, "attempts", 0)
+            if isinstance(error, ServetelError):
+                error.attempts += self._wasted.get(number, 0)
             raise self._in_its_story(error, number)
         fetched = task.result()
         self._stats.requests += fetched.requests
@@ -313,10 +293,14 @@ class Reading:
 
     def _open_page(self, current: _WindowReading, number: int, fetched: Fetched[PageBody]) -> None:
         page, walk = fetched.value, current.walk
+        edges, refused = None, None
         try:
             edges = page.open()
-        except Unacceptable:  # the transport says what it is, and how often it is worth another request
-            self._ask(current, number, proved=True)
+        except Unacceptable as refusal:
+            refused = refusal.verdict
+        if refused is not None:  # not in the handler: nothing of the page must hang on what comes of it
+            self._ask_again(current, number, fetched.requests, refused)
+        if edges is None:
             return
         step = walk.accept(number, rows=edges[2], count=page.count, echo=page.page, edges=edges)
         if walk.believed:
@@ -328,6 +312,22 @@ class Reading:
             self._stats.pages += 1
             self._open, self._offset = _Open(page, number, page.slices(self._source.zone)), 0
             self._top_up(current, in_hand=edges[2])
+
+    def _ask_again(self, current: _WindowReading, number: int, requests: int, refused: Verdict) -> None:
+        """Ask once more for what turned out to be no page; it is proved when it comes.
+
+        Raises:
+            ServetelError: it is worth no other request.
+        """
+        self._wasted[number] = requests + self._wasted.get(number, 0)
+        left = self._source.retry.attempts - requests
+        if refused.retries is not None:
+            left = min(left, refused.retries)
+        if left < 1 or refused.action is Action.FAIL:
+            error = final_error(refused, "final" if refused.action is Action.FAIL else "attempts")
+            error.page, error.attempts = number, requests
+            raise error
+        self._ask(current, number, attempts=left)
 
     def _conclude(self, current: _WindowReading) -> None:
         if current.walk.conclude(may_reread=not current.resumed):

@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from servetel_async.errors import ConfigurationError, ServetelError, StreamClosedError
 from servetel_async.protocol.records import CallPage, CallRecord
-from servetel_async.reading import Piece, Reading, StreamStats
+from servetel_async.reading import Piece, Reading
+from servetel_async.stats import StreamStats
 from servetel_async.transport.tasks import cancel, end
 
 if TYPE_CHECKING:

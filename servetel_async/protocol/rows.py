@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.decoding import PageBody
 
 
-#: A call's flow has some twenty steps; a record with more brackets than this is looked at closely.
+#: A call's flow has some twenty steps; a record that is read alone is looked at closely if it has more brackets.
 MANY_BRACKETS = 500
 #: Lists around those whose keys are read at once: what is nested so deeply that whoever decodes it later, from a deeper
 #: stack, might fail, fails here already and is looked at closely.
@@ -91,8 +91,10 @@ def rows_of(page: PageBody, first: int = 0, last: int | None = None) -> list[Row
 
 def _keys_of(lines: list[bytes]) -> list[_Key] | None:
     """Read the keys of many records at once; None where one of them is not as it should be, or is to be looked at."""
+    if max(map(len, lines), default=0) > MANY_VALUES:
+        return None
     text = b"".join((b"[" * (MARGIN + 1), b",".join(lines), b"]" * (MARGIN + 1)))
-    if b"\n" in text or b"\r" in text or max(map(len, lines), default=0) > MANY_VALUES:
+    if b"\n" in text or b"\r" in text:
         return None
     try:
         if not text.isascii():

@@ -44,6 +44,8 @@ from servetel_async.protocol.reply import Reply, says_no, server_message
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from servetel_async.errors import StoppedBy
+
 TRANSIENT = frozenset({408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 #: Of an unknown 5xx nobody knows that it passes; of these it is known that they do not (511: a captive portal).
 FINAL_SERVER = frozenset({501, 505, 511})
@@ -79,7 +81,7 @@ class Verdict:
 OK = Verdict(Action.OK)
 
 
-class Unacceptable(Exception):  # noqa: N818 - a judgement on its way, caught one frame above; never leaves the library
+class Unacceptable(Exception):  # noqa: N818 - a judgement on its way to whoever asked; never leaves the library
     """A reply that was read and cannot be used; carries its verdict."""
 
     def __init__(self, verdict: Verdict) -> None:
@@ -272,3 +274,13 @@ def judge_fault(fault: Fault) -> Verdict:
     """Judge an attempt that brought no whole reply. A new error each time: an error has one story."""
     action, retries, error = FAULTS[fault]
     return Verdict(action, error(), retries=retries)
+
+
+def final_error(verdict: Verdict, stopped_by: StoppedBy) -> ServetelError:
+    """Give the error that a verdict ends in."""
+    error = verdict.error
+    assert error is not None  # noqa: S101 - for the type checker: only OK has none, and OK ends in no error
+    error.stopped_by = stopped_by
+    if isinstance(error, RateLimitError) and error.retry_after is None:
+        error.retry_after = verdict.wait
+    return error

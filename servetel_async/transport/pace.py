@@ -18,14 +18,14 @@ from weakref import WeakValueDictionary
 from servetel_async.errors import OverloadedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Hashable
+    from collections.abc import AsyncGenerator, Callable, Hashable
 
     from servetel_async.settings import RateLimit, Timeouts
 
 #: Requests are this much further apart than the rate allows: on their way some of them gain on those before.
 MARGIN = 1.005
-#: Of turns that are this many seconds apart or less, one that is taken late, as timers and busy loops always are, does
-#: not move those after it, as long as it is no later than ``LATENESS``. Slower ones lose next to nothing by it.
+#: Of turns that are this many seconds apart or less, one that is taken a little late, as timers and busy loops always
+#: are, does not move those after it. Slower ones lose next to nothing by it.
 SHORT, LATENESS = 0.1, 0.02
 TRANSIENT_COST = 14
 THROTTLED_COST = 5
@@ -34,9 +34,10 @@ THROTTLED_COST = 5
 class AccountPace:
     """What the clients of one account share. Pure arithmetic on a monotonic clock: safe from any loop or thread."""
 
-    __slots__ = ("__weakref__", "_next_at", "_tokens", "_tokens_max", "paused_until")
+    __slots__ = ("__weakref__", "_delay", "_next_at", "_tokens", "_tokens_max", "paused_until")
 
     def __init__(self, budget: int = 500) -> None:
+        self._delay = 0.0
         self._next_at = 0.0
         self.paused_until = 0.0
         self._tokens_max = self._tokens = budget
@@ -51,14 +52,19 @@ class AccountPace:
         due = self._next_at - (rate.burst - 1) * interval
         if now < due:
             return due - now
-        late = min(interval, LATENESS) if interval <= SHORT else 0.0
-        self._next_at = max(self._next_at, now - late) + interval
+        late = now - self._next_at
+        on_time = late <= 0 or (interval <= SHORT and late <= min(interval, LATENESS))
+        self._next_at = (self._next_at if on_time else now) + interval
         return 0.0
 
-    def sent(self, now: float, rate: RateLimit | None) -> None:
-        """Take note of when a request went out: connecting took a while, and the next slow turn keeps its distance."""
-        if rate is not None and rate.interval > SHORT and rate.burst == 1:
-            self._next_at = max(self._next_at, now + rate.interval * MARGIN)
+    def sent(self, delay: float, rate: RateLimit | None) -> None:
+        """Take note that a request went out so many seconds after its turn: it had to connect first.
+
+        The next one may be quicker. So slow turns are put off by what this one was slower than the one before.
+        """
+        slower, self._delay = delay - self._delay, delay
+        if slower > 0 and rate is not None and rate.burst == 1 and rate.interval * MARGIN > SHORT:
+            self._next_at += slower
 
     def pause(self, now: float, seconds: float) -> None:
         """Hold back every request of the account. Several 429s of one moment are one pause."""
@@ -98,8 +104,8 @@ class Admission:
         self._timeouts = timeouts
 
     @contextlib.asynccontextmanager
-    async def slot(self, deadline_at: float | None, *, patient: bool = False) -> AsyncGenerator[None]:
-        """Hold one slot, entered when the gate lets a request through.
+    async def slot(self, deadline_at: float | None, *, patient: bool = False) -> AsyncGenerator[Callable[[], None]]:
+        """Hold one slot, entered when the gate lets a request through; gives what is to be called when it is sent.
 
         Raises:
             OverloadedError: not in time, by ``Timeouts(acquire=)`` or the deadline. Nothing was sent.
@@ -115,13 +121,10 @@ class Admission:
         try:
             if self._rate is not None or self._pace.paused_until:
                 await self._pass_gate(give_up)
-            yield
+            turn_at = time.monotonic()
+            yield lambda: self._pace.sent(time.monotonic() - turn_at, self._rate)
         finally:
             self._slots.release()
-
-    def sent(self) -> None:
-        """Take note that a request is on the wire now."""
-        self._pace.sent(time.monotonic(), self._rate)
 
     async def _acquire_by(self, give_up: float) -> None:
         try:

@@ -23,7 +23,6 @@ from tenacity import AsyncRetrying, retry_if_exception
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
-from servetel_async.errors import RateLimitError
 from servetel_async.protocol.verdict import OK, Action, Unacceptable, Verdict
 from servetel_async.transport.pace import THROTTLED_COST, TRANSIENT_COST
 
@@ -203,13 +202,3 @@ class _Stop(stop_base):
 
 
 _RETRYING = AsyncRetrying(reraise=True)
-
-
-def final_error(verdict: Verdict, stopped_by: StoppedBy) -> ServetelError:
-    """Give the error that a verdict ends in."""
-    error = verdict.error
-    assert error is not None  # noqa: S101 - for the type checker: only OK has none, and OK ends in no error
-    error.stopped_by = stopped_by
-    if isinstance(error, RateLimitError) and error.retry_after is None:
-        error.retry_after = verdict.wait
-    return error

@@ -20,10 +20,10 @@ from yarl import URL
 
 from servetel_async.errors import ConfigurationError, DeadlineExceededError, OverloadedError, ServetelError
 from servetel_async.protocol.reply import HUGE
-from servetel_async.protocol.verdict import OK, Unacceptable, judge, judge_fault
+from servetel_async.protocol.verdict import OK, Unacceptable, final_error, judge, judge_fault
 from servetel_async.settings import LARGEST_PAGE
 from servetel_async.transport.pace import Admission, account_pace
-from servetel_async.transport.retry import Attempts, final_error
+from servetel_async.transport.retry import Attempts
 from servetel_async.transport.session import BoundSession
 from servetel_async.transport.wire import WireFault, exchange
 from servetel_async.version import __version__
@@ -220,7 +220,7 @@ class Transport:
         """
         bound = self.bind()
         fault = None
-        async with bound.admission.slot(deadline_at, patient=patient):
+        async with bound.admission.slot(deadline_at, patient=patient) as on_sent:
             if sent is not None:
                 sent()
             self.in_flight += 1
@@ -232,7 +232,7 @@ class Transport:
                     turns=bound.turns,
                     largest=LARGEST_PAGE,
                     json=payload,
-                    on_sent=bound.admission.sent,
+                    on_sent=on_sent,
                 )
             except WireFault as error:
                 fault = error.fault
@@ -248,18 +248,20 @@ class Transport:
         seconds = time.perf_counter() - begun
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("page %s: %s in %.0f ms, %d bytes", page, status or error, seconds * 1e3, size)
-        self._show(Event("request", page, status, seconds, size, error))
+        if self._on_event is not None:
+            self._show(self._on_event, Event("request", page, status, seconds, size, error))
 
     def _tell_wait(self, page: int | None, error: ServetelError | None, wait: float) -> None:
         name = type(error).__name__
         logger.info("page %s: %s, trying again in %.1f s", page, name, wait)
-        self._show(Event("wait", page, error.status if error is not None else None, wait, 0, name))
+        if self._on_event is not None:
+            event = Event("wait", page, error.status if error is not None else None, wait, 0, name)
+            self._show(self._on_event, event)
 
-    def _show(self, event: Event) -> None:
-        if self._on_event is None:
-            return
+    @staticmethod
+    def _show(on_event: Callable[[Event], object], event: Event) -> None:
         try:
-            self._on_event(event)
+            on_event(event)
         except Exception as error:  # noqa: BLE001 - an onlooker must not break what it looks at
             logger.warning("on_event raised %s; the request goes on", type(error).__name__)
 

@@ -7,6 +7,7 @@ middleware turns the reset into a fault before it can, so that requests on the w
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 from typing import TYPE_CHECKING
@@ -116,6 +117,7 @@ async def exchange(
         WireFault: there is no whole reply.
     """
     sending = _Sending(on_sent)
+    end = None if clock.total is None else asyncio.get_running_loop().time() + clock.total
     try:
         async with session.request(
             method,
@@ -127,7 +129,7 @@ async def exchange(
             raise_for_status=False,
             middlewares=(sending,),
         ) as response:
-            return await _read(response, turns, largest)
+            return await _read(response, turns, largest, end)
     except WireFault as error:
         fault = error.fault
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -135,13 +137,14 @@ async def exchange(
     raise WireFault(Fault.STALE if fault is Fault.RESET and sending.reused else fault)
 
 
-async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int) -> Reply:
+async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int, end: float | None) -> Reply:
     headers = {name: ", ".join(response.headers.getall(name)) for name in _KEPT_HEADERS if name in response.headers}
     whole = response.status == 200  # noqa: PLR2004
     length = response.content_length
     if whole and (length or 0) > largest:
         raise WireFault(Fault.TOO_LARGE)
     if whole and length is not None and length <= LIGHT and "content-encoding" not in response.headers:
+        await _arrive(response.content, length, end)
         body = await response.read()
         if len(body) > HEAVY:
             await turns.take()
@@ -156,6 +159,14 @@ async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int) ->
     if held.tell() > HEAVY:
         await turns.take()
     return Reply(response.status, held.getvalue(), headers)
+
+
+async def _arrive(content: aiohttp.StreamReader, length: int, end: float | None) -> None:
+    """Wait until a body is there, whole or broken: to be woken for each piece of it costs as much as to read it."""
+    content.set_read_chunk_size(length)  # so that it may come without a pause
+    if content.exception() is None:  # else nobody would wake us
+        async with asyncio.timeout_at(end):
+            await content.wait_eof()
 
 
 def classify(error: Exception) -> Fault:  # noqa: PLR0911 - a table

@@ -13,6 +13,7 @@ CALLS = [call(number, date="2024-05-06", time="10:00:00", notes="x" * 100) for n
 WHOLE = page(*CALLS, count=100)
 BROKEN = WHOLE.replace(b'{"', b'{{"', 1)
 REFUSED = page(count=0, success=False, message="No such agent", padding="x" * SHORT)
+DEEP = b'{"a":' * 3_000 + b"1" + b"}" * 3_000
 FAST = Retry(base=0.001, cap=0.001)
 
 
@@ -39,18 +40,22 @@ async def test_a_broken_page_costs_one_request_more(serve, connect):
 
 
 @pytest.mark.parametrize(
-    ("body", "error", "judged"),
-    [(BROKEN, MalformedResponseError, 4), (REFUSED, RequestRejectedError, 2)],
-    ids=["broken", "refused"],
+    ("body", "error", "usual"),
+    [(BROKEN, MalformedResponseError, 4), (REFUSED, RequestRejectedError, 2), (DEEP, MalformedResponseError, 1)],
+    ids=["broken", "refused", "too deep"],
 )
-async def test_a_page_that_stays_broken_is_an_error(serve, connect, body, error, judged):
-    """Behind the one that was opened late there are as many requests as for any other reply of this kind."""
+@pytest.mark.parametrize("attempts", [1, 2, 8])
+async def test_a_page_that_stays_broken_costs_what_any_other_does(serve, connect, body, error, usual, attempts):
+    """As many requests as for a reply of this kind that is judged when it comes, and never more than the attempts."""
     server = await serve(after(body))
-    async with connect(server.url, page_size=100, retry=FAST) as client:
+    async with connect(server.url, page_size=100, retry=Retry(attempts=attempts, base=0.001, cap=0.001)) as client:
+        stream = client.calls(*DAY)
         with pytest.raises(error) as raised:
-            await client.calls(*DAY).collect()
+            await stream.collect()
     assert raised.value.page == 1
-    assert len(server.requests) == 1 + judged
+    assert raised.value.__context__ is None
+    assert raised.value.__cause__ is None
+    assert len(server.requests) == raised.value.attempts == stream.stats.requests == min(usual, attempts)
 
 
 async def test_what_asks_for_one_page_has_it_proved_when_it_comes(serve, connect):

@@ -17,7 +17,7 @@ STOREYS = [
     {"protocol"},
     {"settings"},
     {"transport", "sinks", "emulator"},
-    {"page_source"},
+    {"page_source", "stats"},
     {"reading", "counting"},
     {"stream"},
     {"client"},

@@ -34,6 +34,22 @@ def page_of(*records, tail=b""):
     )
 
 
+PERIOD = 32 * 1024
+
+
+@pytest.mark.parametrize("period", [512, 4096, PERIOD])
+@pytest.mark.parametrize("dense", [0.25, 0.5, 0.9])
+def test_no_order_of_values_hides_how_many_there_are(period, dense):
+    """Only a part of a large body is looked at, at random places: whoever knows the size of a look gains nothing."""
+    values = b"0," * int(period * dense / 2)
+    piece = values + b'"' + b"x" * (period - len(values) - 3) + b'",'
+    body = b'{"results": [' + piece * (15 * 1024 * 1024 // period) + b"0]}"
+    assert body.count(b",") > MOST_ROWS
+    for _ in range(20):
+        with pytest.raises(Unacceptable):
+            PageReader().read(Reply(200, body), 0.0)
+
+
 @pytest.mark.parametrize("record", [MANY_STEPS, LONG_NOTES], ids=["many values", "many bytes"])
 def test_a_record_that_would_take_much_memory_is_refused_alone(record):
     """Its place is named and nothing of it is; the others of its page are read."""

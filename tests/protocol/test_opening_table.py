@@ -11,6 +11,7 @@ from servetel_async.emulator import Dataset
 from servetel_async.errors import MalformedResponseError, RateLimitError, RequestRejectedError
 from servetel_async.protocol.decoding import SHORT, SLICE, SMALL, PageReader
 from servetel_async.protocol.reply import HUGE, Reply
+from servetel_async.protocol.rescue import MANY_VALUES
 from servetel_async.protocol.verdict import Unacceptable
 
 PLAIN = [call.body for call in Dataset.month("2024-05", calls=1_000).calls]
@@ -99,6 +100,23 @@ def test_keys_that_were_learnt_are_read_in_one_go_too():
     assert second.rows() == []  # it was not split
     assert second.records() == expected
     assert expected[49].extra == {"sentiment": "good", "tags": [1]}
+
+
+def test_a_flow_of_too_many_steps_is_refused_either_way():
+    """A record that is too large by itself is too large in a small page too."""
+    record = (
+        b'{"id":"1","date":"2024-05-06","time":"09:00:00","call_flow":[' + b",".join([b"{}"] * MANY_VALUES) + b"{}]}"
+    )
+    page = take(page_of([record.replace(b"}{", b"},{")]))
+    page.open()
+    with pytest.raises(MalformedResponseError, match="too large for a call"):
+        page.records()
+
+
+def test_a_page_that_says_success_is_read_in_one_go():
+    """It says yes."""
+    page = take(page_of(PLAIN[:100], success=True))
+    assert (page.open()[2], page.rows()) == (100, [])
 
 
 # What is judged when it comes

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from servetel_async import OverloadedError, RateLimit, Timeouts
-from servetel_async.transport.pace import LATENESS, MARGIN, AccountPace, Admission, account_pace
+from servetel_async.transport.pace import MARGIN, AccountPace, Admission, account_pace
 from tests.transport.leaks import failure_of
 from tests.transport.wire_server import ACTS, OK
 
@@ -60,15 +60,15 @@ def test_of_fast_turns_one_that_is_late_does_not_move_the_next_ones():
     assert turns[-1] == pytest.approx(999 * MARGIN / 200, rel=0.002)
 
 
-def test_who_was_very_late_may_make_up_for_little():
-    """After a rest there is one turn at once and at most one more before its time, not all those that were missed."""
+@pytest.mark.parametrize("rest", [0.021, 3600])
+def test_who_rested_has_nothing_to_make_up_for(rest):
+    """After a rest the distance counts from the turn that ends it: no two go at once."""
     walk = Walk(RateLimit(per_second=50))
     walk.take()
-    walk.now += 3600
+    walk.now += MARGIN / 50 + rest
     begun = walk.now - 1000.0
 
-    turns = [walk.take() - begun for _ in range(3)]
-    assert turns == pytest.approx([0, MARGIN / 50 - LATENESS, 2 * MARGIN / 50 - LATENESS], abs=1e-6)
+    assert [walk.take() - begun for _ in range(3)] == pytest.approx([0, MARGIN / 50, 2 * MARGIN / 50], abs=1e-6)
 
 
 def test_slow_turns_keep_their_distance_whoever_is_late():
@@ -108,10 +108,20 @@ def test_slow_turns_keep_their_distance_on_the_wire():
     """Whoever had to connect first went out late: the next request, over an open connection, must not be too close."""
     walk = Walk(RateLimit(per_second=2))
     walk.take()
-    walk.now += 0.3
-    walk.pace.sent(walk.now, walk.rate)
+    walk.pace.sent(0.3, walk.rate)
 
     assert walk.take() == pytest.approx(0.3 + MARGIN / 2)
+
+
+def test_requests_that_all_have_to_connect_keep_the_rate():
+    """Where no connection is kept alive each goes out late by as much: they are no closer than their turns."""
+    walk = Walk(RateLimit(per_second=2))
+    turns = []
+    for _ in range(10):
+        turns.append(walk.take())
+        walk.pace.sent(0.3, walk.rate)
+
+    assert turns[-1] == pytest.approx(0.3 + 9 * MARGIN / 2)
 
 
 @pytest.mark.parametrize(
@@ -122,7 +132,7 @@ def test_when_others_went_out_does_not_matter(rate):
     late, on_time = Walk(rate), Walk(rate)
     for walk in (late, on_time):
         walk.take()
-    late.pace.sent(late.now + 0.3, rate)
+    late.pace.sent(0.3, rate)
 
     assert [late.take() for _ in range(9)] == [on_time.take() for _ in range(9)]
 

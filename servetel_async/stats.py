@@ -1,0 +1,31 @@
+"""What a stream has done so far, for whoever tunes it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class StreamStats:
+    """What a stream has done so far.
+
+    Attributes:
+        records: calls handed out; duplicates: met again and dropped; reused_ids: other calls under a known id.
+        undated: calls whose date nobody can read, so that it was not checked to lie in the window.
+        pages: pages read; requests: on the wire, retries included; size: bytes of their bodies.
+        count: what the API counted, summed over the windows that were begun; None where it does not count the whole.
+        rereadings: how often a window was read again because it had moved.
+        waited_for_pages: seconds that the consumer waited; waited_for_consumer: seconds that the stream did.
+    """
+
+    records: int = 0
+    duplicates: int = 0
+    reused_ids: int = 0
+    undated: int = 0
+    pages: int = 0
+    requests: int = 0
+    size: int = 0
+    count: int | None = 0
+    rereadings: int = 0
+    waited_for_pages: float = 0.0
+    waited_for_consumer: float = 0.0
