@@ -42,7 +42,7 @@ def measure(url: str, size: int, calls: int, rounds: int, names: list[str], **se
 
 
 def run(*, quick: bool) -> Section:
-    calls, rounds = (10_000, 5) if quick else (50_000, 7)
+    calls, rounds = (50_000, 5) if quick else (50_000, 7)
     lines = [
         (
             "CPU of the client in µs per record; in brackets how far the rounds lie apart. Everyone reads the same "

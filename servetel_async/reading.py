@@ -253,10 +253,10 @@ class Reading:
 
     async def _take_page(self) -> tuple[int, Fetched[PageBody]]:
         """Wait for the head, or for any page where order does not matter; take it out only when it is there."""
-        waiting = {self.pending[min(self.pending)]} if self._ordered else set(self.pending.values())
-        if not any(task.done() for task in waiting):
-            await self._wait_for(waiting)
-        number = next(number for number, task in sorted(self.pending.items()) if task in waiting and task.done())
+        numbers = [min(self.pending)] if self._ordered else sorted(self.pending)
+        while not (done := [number for number in numbers if self.pending[number].done()]):
+            await self._wait_for({self.pending[number] for number in numbers})
+        number = done[0]
         task = self.pending.pop(number)
         if task.cancelled():
             raise StreamClosedError("the client was closed under the stream", fix="keep it open until the stream's end")

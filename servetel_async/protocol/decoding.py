@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from servetel_async.protocol.pages import Edges
     from servetel_async.protocol.records import CallRecord
 
-#: Records that are decoded at a time: some 150 KB of objects.
-SLICE = 32
+#: Records that are decoded at a time: some 300 KB of objects.
+SLICE = 64
 #: Bytes of a page that is decoded in one pass: some 128 records, whose objects still fit into a core's cache.
 SMALL = 256 * 1024
 #: Bytes of a reply that may be anything: a refusal, a note. It is read when it comes.
@@ -97,7 +97,7 @@ class PageBody:
         self.size: int | None = None
         self.page: int | None = None
         self._reply: Reply | None = reply
-        self._rows: msgspec.Raw | list[msgspec.Raw] = []
+        self._rows: msgspec.Raw | list[msgspec.Raw] | None = None
         self._records: tuple[CallRecord, ...] | None = None
 
     def open(self) -> Edges:
@@ -156,6 +156,8 @@ class PageBody:
 
     def rows(self) -> list[msgspec.Raw]:
         """Each record's own bytes, as sent."""
+        if self._rows is None:  # it was decoded in one pass
+            self._rows = cast("list[msgspec.Raw]", _split_envelope(self.body).results)
         if not isinstance(self._rows, list):
             self._rows = _split(self._rows)
         return self._rows

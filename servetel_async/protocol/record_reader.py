@@ -1,4 +1,4 @@
-"""Reads records one by one: strictly, with the keys it has learnt, or, where that fails, field by field.
+"""Reads records: strictly, with the keys it has learnt, or, where that fails, field by field.
 
 A key that nobody here knows, in every record since the server was updated, would cost the rescue of every record. So
 what keeps coming is learnt: a decoder is built once for records that have these keys too.
@@ -7,7 +7,6 @@ what keeps coming is learnt: a decoder is built once for records that have these
 from __future__ import annotations
 
 import functools
-import operator
 import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
@@ -25,7 +24,8 @@ MOST_KEYS, MOST_LESSONS = 16, 4
 
 _FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _plain_name = re.compile(r'[^"\\\x00-\x1f]{1,100}').fullmatch  # what msgspec takes for a name
-_fields_of = operator.attrgetter(*(field for field in CallRecord.__struct_fields__ if field not in ("extra", "zone")))
+#: Fields of a record before ``extra`` and ``zone``.
+_FIELDS = len(CallRecord.__struct_fields__) - 2
 
 
 class Shape:
@@ -36,7 +36,7 @@ class Shape:
         read: makes a ``CallRecord`` of one record's bytes, or fails.
     """
 
-    __slots__ = ("_decode", "_keys", "_unknown_of", "read", "struct")
+    __slots__ = ("_decode", "_keys", "read", "struct")
 
     def __init__(self, keys: frozenset[str] = frozenset()) -> None:
         self.struct: type[CallRecord] = CallRecord
@@ -59,7 +59,6 @@ class Shape:
         )
         self.struct = cast("type[CallRecord]", struct)
         self._keys = tuple(names.values())
-        self._unknown_of = operator.attrgetter("id", *names)  # more than one name, so that it gives a tuple
         self._decode = msgspec.json.Decoder(self.struct, strict=False).decode
         self.read = self._read_learnt
 
@@ -72,11 +71,13 @@ class Shape:
 
     def _with_extra(self, found: CallRecord) -> CallRecord:
         """Make a record of what was decoded: what stands in a slot goes to ``extra``."""
-        extra = dict(zip(self._keys, self._unknown_of(found)[1:], strict=True))
-        if msgspec.UNSET in extra.values():
+        values = msgspec.structs.astuple(found)  # a fourth of the time that taking them by name takes
+        unknown = values[_FIELDS + 2 :]  # behind ``extra`` and ``zone``
+        extra = dict(zip(self._keys, unknown, strict=True))
+        if msgspec.UNSET in unknown:
             extra = {key: value for key, value in extra.items() if value is not msgspec.UNSET}
-        values: list[Any] = [*_fields_of(found), extra]
-        return CallRecord(*values)  # by position: by name it would cost as much as the decoding
+        fields: list[Any] = [*values[:_FIELDS], extra]
+        return CallRecord(*fields)  # by position: by name it would cost as much as the decoding
 
 
 _PLAIN = Shape()
@@ -107,7 +108,7 @@ class RecordReader:
         read = self.shape.read
         if max(map(len, rows), default=0) <= MANY_VALUES:
             with suppress(*_FAILURES):
-                return [read(row) for row in rows]
+                return list(map(read, rows))
         return self._read_each(rows, start)
 
     def _read_each(self, rows: Sequence[msgspec.Raw | bytes], start: int) -> list[CallRecord]:

@@ -16,7 +16,6 @@ import asyncio
 import dataclasses
 import random
 import time
-from collections import Counter
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception
@@ -72,7 +71,7 @@ class Attempts(Generic[T]):
         self._counted = 0
         self._renewed = 0
         self._freed = False
-        self._met: Counter[tuple[object, int | None]] = Counter()
+        self._met: dict[tuple[object, int | None], int] = {}
         self._paid = 0
         self._stopped_by: StoppedBy = "final"
         self._primed = False
@@ -135,8 +134,8 @@ class Attempts(Generic[T]):
         elif verdict.action is Action.RETRY:
             self._counted += 1
             kind = (type(verdict.error), verdict.retries)
-            self._met[kind] += 1
-            if verdict.retries is not None and self._met[kind] > verdict.retries:
+            times = self._met[kind] = self._met.get(kind, 0) + 1
+            if verdict.retries is not None and times > verdict.retries:
                 self._stopped_by = "attempts"
                 verdict = dataclasses.replace(verdict, action=Action.FAIL)
         self._verdict = verdict

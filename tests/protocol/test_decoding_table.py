@@ -883,8 +883,8 @@ def test_large_pages_equal_small_ones():
 
 
 def test_large_pages_come_in_slices():
-    """Rule 2 of the decoder: 32 at a time; an empty page gives nothing."""
-    assert [len(piece) for piece in read(large_body()).slices()] == [SLICE] * 9 + [300 - 9 * SLICE]
+    """Rule 2 of the decoder: 64 at a time; an empty page gives nothing."""
+    assert [len(piece) for piece in read(large_body()).slices()] == [SLICE] * 4 + [300 - 4 * SLICE]
     page = read(BODY)
     page.open()
     assert [len(piece) for piece in page.slices()] == [1]

@@ -55,7 +55,7 @@ def test_it_says_the_same_either_way(bodies):
 def test_nothing_of_it_is_known_before_it_is_opened():
     """Nobody has read it: neither its count nor its rows."""
     page = take(page_of(PLAIN[:100]))
-    assert (page.count, page.rows()) == (None, [])
+    assert (page.count, page._rows, page._records) == (None, None, None)
     assert page.open() == (json.loads(PLAIN[0])["id"], json.loads(PLAIN[99])["id"], 100)
     assert page.count == 100
 
@@ -74,6 +74,16 @@ def test_a_small_page_comes_in_one_piece_and_a_large_one_in_slices(calls, sizes)
     page = take(body)
     page.open()
     assert {len(piece) for piece in page.slices()} == sizes
+
+
+def test_records_that_were_let_go_of_may_be_read_again():
+    """A page decoded in one pass hands its records out and keeps none; whoever asks again gets them again."""
+    page = take(page_of(PLAIN[:100]))
+    page.open()
+    first = page.records()
+    assert page._records is None
+    assert page.records() == first
+    assert [bytes(row) for row in page.rows()] == PLAIN[:100]
 
 
 def test_an_empty_page_with_a_long_envelope_has_no_calls():
@@ -97,7 +107,7 @@ def test_keys_that_were_learnt_are_read_in_one_go_too():
     first.open()
     expected = first.records()
     second.open()
-    assert second.rows() == []  # it was not split
+    assert second._rows is None  # it was not split
     assert second.records() == expected
     assert expected[49].extra == {"sentiment": "good", "tags": [1]}
 
@@ -116,7 +126,7 @@ def test_a_flow_of_too_many_steps_is_refused_either_way():
 def test_a_page_that_says_success_is_read_in_one_go():
     """It says yes."""
     page = take(page_of(PLAIN[:100], success=True))
-    assert (page.open()[2], page.rows()) == (100, [])
+    assert (page.open()[2], page._rows) == (100, None)
 
 
 # What is judged when it comes
