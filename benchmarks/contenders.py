@@ -11,7 +11,9 @@ import json
 import os
 import subprocess
 import tempfile
+from collections import deque
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +22,11 @@ import msgspec
 
 from benchmarks.page_server import MONTH
 from servetel_async import CallQuery, ServetelClient
+from servetel_async.emulator import Dataset
+from servetel_async.page_source import PageRequest
+from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.records import CallRecord
+from servetel_async.protocol.reply import Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,6 +49,54 @@ def stream(url: str, size: int, calls: int, **settings: Any) -> int:  # noqa: AR
         return records
 
     return asyncio.run(run())
+
+
+def requests_alone(url: str, size: int, calls: int) -> int:
+    """The typed stream's requests, with all that makes them safe, and its pages thrown away unopened."""
+
+    async def run() -> int:
+        query = CallQuery.month(MONTH)
+        async with ServetelClient(TOKEN, base_url=url, rate=None, page_size=size) as client:
+            window, last = query.window(client.zone), -(-calls // size)
+            ahead, numbers = deque[Any](), iter(range(1, last + 1))
+            while True:
+                for number in islice(numbers, client.window_of_pages - len(ahead)):
+                    page = PageRequest(query, window, number, size, None, patient=True, proved=False)
+                    ahead.append(client.start_page(page))
+                if not ahead:
+                    break
+                await asyncio.wait({ahead[0]})
+                ahead.popleft().result()
+        return calls
+
+    return asyncio.run(run())
+
+
+@cache
+def _bodies(size: int, calls: int) -> list[bytes]:
+    bodies = [call.body for call in Dataset.month(MONTH, calls=calls).calls]
+    starts = range(0, calls, size)
+    return [b'{"count":%d,"results":[%s]}' % (calls, b",".join(bodies[start : start + size])) for start in starts]
+
+
+def decoding_in_one_pass(_url: str, size: int, calls: int) -> int:
+    """Decoding alone, without any network: a page in one pass, as a loop by hand does it."""
+    decode = _struct_decoder()
+    return sum(sum(1 for _ in decode(body).results) for body in _bodies(size, calls))
+
+
+def decoding_in_slices(_url: str, size: int, calls: int) -> int:
+    """Decoding alone, without any network: a page is split, and decoded slice by slice, as the stream does it."""
+    reader, records = PageReader(), 0
+    for body in _bodies(size, calls):
+        page = reader.take(Reply(200, body), 0.0)
+        page.open()
+        pieces = page.slices()
+        while (piece := next(pieces, None)) is not None:
+            for _ in piece:
+                records += 1
+            del piece, _  # before the next one is made, as the stream does
+    return records
 
 
 def _by_aiohttp(url: str, size: int, calls: int, read: Callable[[bytes], int], pace: int = CONCURRENCY) -> int:
@@ -236,6 +290,18 @@ def dlt_rest_api(url: str, size: int, calls: int) -> int:  # noqa: ARG001 - it f
     with tempfile.TemporaryDirectory() as directory:
         _quiet_dlt(directory)
         return sum(1 for _ in _dlt_source(url, size))
+
+
+def dlt_extract(url: str, size: int, calls: int) -> int:
+    """What dlt does with a source: its records, read and laid down for the steps that follow."""
+    import dlt  # noqa: PLC0415 - as above
+
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        _quiet_dlt(directory)
+        destination = dlt.destinations.filesystem(f"file://{directory}/out")
+        pipeline = dlt.pipeline("bench", destination=destination, dataset_name="d", pipelines_dir=f"{directory}/p")
+        pipeline.extract(_dlt_source(url, size))
+        return calls
 
 
 def dlt_pull(url: str, size: int, ending: str, calls: int) -> int:

@@ -168,7 +168,7 @@ def beside_dlt(calls: int) -> tuple[list[Budget], list[str]]:
                     "pull": partial(contenders.pull, f"{url}/plain", 1000, ending),
                     "dlt": partial(contenders.dlt_pull, f"{url}/plain", 1000, ending, calls),
                 },
-                3,
+                2,
             )
             times = ratio(found["dlt"], found["pull"], of="wall")
             cells = (f"{found[name].per_second:,.0f}" for name in ("pull", "dlt"))

@@ -55,19 +55,25 @@ _PLAIN = frozenset(
 #: Keys below which everything is personal.
 _PERSONAL = frozenset({"notes", "contact_details", "dialer_call_details", "custom_status", "lead_data"})
 _KEPT_DIGITS = 3
+#: Levels of nesting that a call has at most; whatever lies deeper is hidden as a whole.
+_DEEPEST = 50
 
 
 def mask_line(line: bytes) -> bytes:
     """Mask one record: JSON in, JSON out, the same keys in the same order."""
-    return msgspec.json.encode(_mask(msgspec.json.decode(line), ""))
+    return msgspec.json.encode(_mask(msgspec.json.decode(line), "", 0))
 
 
-def _mask(value: Any, key: str) -> Any:
+def _mask(value: Any, key: str, depth: int) -> Any:
+    if depth > _DEEPEST:
+        return _hidden(value)
     if isinstance(value, dict):
         pairs = cast("dict[str, Any]", value).items()
-        return {_key(name): _hidden(item) if name in _PERSONAL else _mask(item, name) for name, item in pairs}
+        return {
+            _key(name): _hidden(item) if name in _PERSONAL else _mask(item, name, depth + 1) for name, item in pairs
+        }
     if isinstance(value, list):
-        return [_mask(item, key) for item in cast("list[Any]", value)]
+        return [_mask(item, key, depth + 1) for item in cast("list[Any]", value)]
     return value if key in _PLAIN else _masked(value, key)
 
 

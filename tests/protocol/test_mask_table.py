@@ -168,3 +168,12 @@ def test_a_masked_month_can_still_be_read():
             if len(re.sub(r"\D", "", value)) > 6 or (key == "agent_name" and value):
                 assert value.encode() not in line
         assert b"token=" not in line
+
+
+@pytest.mark.parametrize("depth", [10, 60, 500, 900])
+def test_what_is_nested_deeply_is_hidden_and_breaks_nothing(depth):
+    """Nobody looks for numbers a thousand levels down: what lies so deep is hidden as a whole."""
+    line = b'{"id": "1", "foreign": ' + b"[" * depth + b'"+919812345678"' + b"]" * depth + b"}"
+    found = mask_line(line)
+    assert b"98123" not in found
+    assert json.loads(found)["id"] == "1"
