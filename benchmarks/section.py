@@ -24,7 +24,9 @@ class Budget:
     tolerated: bool
 
 
-def at_most(what: str, bound: float, measured: float, *, unit: str = "x", noise: float = 0.0) -> Budget:
+def at_most(
+    what: str, bound: float, measured: float, *, unit: str = "x", noise: float = 0.0, held_to: float | None = None
+) -> Budget:
     """A budget that is kept where the measured number is not greater.
 
     Args:
@@ -33,13 +35,14 @@ def at_most(what: str, bound: float, measured: float, *, unit: str = "x", noise:
         measured: what it was.
         unit: of both.
         noise: by which share of it the measurements beside it lie apart: CI lets so much pass.
+        held_to: what CI holds it to, where the report says why the budget is out of reach.
     """
-    met = measured <= bound
-    return Budget(what, f"≤ {bound:g}{unit}", f"{measured:.2f}{unit}", met, measured <= bound * (1 + noise))
+    tolerated = measured <= (bound if held_to is None else held_to) * (1 + noise)
+    return Budget(what, f"≤ {bound:g}{unit}", f"{measured:.2f}{unit}", measured <= bound, tolerated)
 
 
 def at_least(
-    what: str, bound: float, measured: float, *, unit: str = "x", noise: float = 0.0, floor: float | None = None
+    what: str, bound: float, measured: float, *, unit: str = "x", noise: float = 0.0, held_to: float | None = None
 ) -> Budget:
     """A budget that is kept where the measured number is not smaller.
 
@@ -49,10 +52,10 @@ def at_least(
         measured: what it was.
         unit: of both.
         noise: as in ``at_most``.
-        floor: what CI holds it to, where the report says why the budget is out of reach.
+        held_to: as in ``at_most``.
     """
-    held_to = (bound if floor is None else floor) / (1 + noise)
-    return Budget(what, f"≥ {bound:g}{unit}", f"{measured:.2f}{unit}", measured >= bound, measured >= held_to)
+    tolerated = measured >= (bound if held_to is None else held_to) / (1 + noise)
+    return Budget(what, f"≥ {bound:g}{unit}", f"{measured:.2f}{unit}", measured >= bound, tolerated)
 
 
 @dataclass
