@@ -22,16 +22,16 @@ from servetel_async.page_source import PageRequest
 from servetel_async.protocol.checkpoint import Checkpoint, Place
 from servetel_async.protocol.pages import PageWalk, Step
 from servetel_async.protocol.sieve import Sieve
-from servetel_async.protocol.verdict import Action, Unacceptable, final_error
+from servetel_async.protocol.verdict import Action, Unacceptable, Verdict, final_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from servetel_async.page_source import PageSource, PageTask
     from servetel_async.protocol.decoding import PageBody
+    from servetel_async.protocol.pages import Edges
     from servetel_async.protocol.query import CallQuery
     from servetel_async.protocol.records import CallRecord
-    from servetel_async.protocol.verdict import Verdict
     from servetel_async.protocol.windows import Window
     from servetel_async.stats import StreamStats
     from servetel_async.transport.transport import Fetched
@@ -293,14 +293,9 @@ class Reading:
 
     def _open_page(self, current: _WindowReading, number: int, fetched: Fetched[PageBody]) -> None:
         page, walk = fetched.value, current.walk
-        edges, refused = None, None
-        try:
-            edges = page.open()
-        except Unacceptable as refusal:
-            refused = refusal.verdict
-        if refused is not None:  # not in the handler: nothing of the page must hang on what comes of it
-            self._ask_again(current, number, fetched.requests, refused)
-        if edges is None:
+        edges = _opened(page)
+        if isinstance(edges, Verdict):
+            self._ask_again(current, number, fetched.requests, edges)
             return
         step = walk.accept(number, rows=edges[2], count=page.count, echo=page.page, edges=edges)
         if walk.believed:
@@ -397,6 +392,14 @@ class Reading:
         current.note_count()
         self._stats.pages += 1
         self._open, self._offset = _Open(page, number, iter([records[index + 1 :]])), index + 1
+
+
+def _opened(page: PageBody) -> Edges | Verdict:
+    """Open a page, or say what is wrong with it; what was raised stays here, for its frames hold the page."""
+    try:
+        return page.open()
+    except Unacceptable as refusal:
+        return refusal.verdict
 
 
 def _anchor_is_lost() -> ResumeMismatchError:

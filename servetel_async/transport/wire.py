@@ -53,20 +53,17 @@ class CleanRequest(aiohttp.ClientRequest):
     """
 
     reused = False
-    on_sent: Callable[[], None] | None = None
+    on_sent: Callable[[], None] = staticmethod(lambda: None)
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         """See aiohttp."""
         protocol = conn.protocol
-        if protocol is None:
-            raise aiohttp.ServerDisconnectedError
         # A trace could tell as much, but aiohttp builds the URL anew and awaits some ten signals for each request then.
         self.reused = protocol in _used
-        _used.add(protocol)
-        if protocol.should_close:
+        if protocol is None or protocol.should_close:
             raise aiohttp.ServerDisconnectedError
-        if self.on_sent is not None:
-            self.on_sent()
+        _used.add(protocol)
+        self.on_sent()
         return await super().send(conn)
 
 
@@ -78,7 +75,7 @@ class _Sending:
 
     __slots__ = ("_on_sent", "_request")
 
-    def __init__(self, on_sent: Callable[[], None] | None) -> None:
+    def __init__(self, on_sent: Callable[[], None]) -> None:
         self._on_sent = on_sent
         self._request: CleanRequest | None = None
 
@@ -108,8 +105,8 @@ async def exchange(
     clock: aiohttp.ClientTimeout,
     turns: Turns,
     largest: int,
+    on_sent: Callable[[], None],
     json: dict[str, str] | None = None,
-    on_sent: Callable[[], None] | None = None,
 ) -> Reply:
     """Send one request once and read its reply whole, up to ``largest`` bytes; a heavy one comes in a turn of its own.
 

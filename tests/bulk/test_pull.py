@@ -285,6 +285,14 @@ async def test_ids_that_are_used_twice_are_told(connect, tmp_path):
     assert "strict.db" not in names(tmp_path)  # its state is, for another try
 
 
+async def test_calls_without_a_readable_start_are_told(connect, tmp_path):
+    """They are there, and the receipt says how many nobody can tell the window of."""
+    api, client = await connect(Dataset.range("2024-05-06", "2024-05-06", calls=20))
+    api.insert("2024-05-06 23:59:59", time="99:99:99")
+    receipt = await client.pull(tmp_path / "a.ndjson", "2024-05-06", "2024-05-06")
+    assert (receipt.records, receipt.undated) == (21, 1)
+
+
 async def test_a_list_that_grows_is_read_to_its_new_end(connect, dataset, query, tmp_path):
     """Calls that arrive while it is read are in the output, and the receipt is still complete."""
     api, client = await connect(dataset, latency=0.001)

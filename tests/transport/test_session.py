@@ -11,6 +11,7 @@ import threading
 
 import aiohttp
 import pytest
+from aiohttp.base_protocol import BaseProtocol
 
 from servetel_async import (
     Brand,
@@ -23,6 +24,7 @@ from servetel_async import (
     WrongAddressError,
     __version__,
 )
+from servetel_async.transport.wire import _arrive
 from tests.transport.leaks import TOKEN, assert_clean, failure_of
 from tests.transport.wire_server import ACTS, OK, PATH, closed_port, reply
 
@@ -620,3 +622,12 @@ async def test_a_retry_of_a_policy_of_one_is_no_retry(serve, connect):
     error = await failure_of(connect(server, retry=Retry(attempts=1)).fetch_page())
 
     assert (server.asked, error.attempts) == (1, 1)
+
+
+async def test_a_body_that_broke_before_anybody_waited_for_it_is_not_waited_for():
+    """Aiohttp wakes whoever waits when the connection breaks, and nobody who comes later."""
+    loop = asyncio.get_running_loop()
+    content = aiohttp.StreamReader(BaseProtocol(loop), 65_536, loop=loop)
+    content.set_exception(aiohttp.ClientPayloadError())
+    async with asyncio.timeout(5):
+        await _arrive(content, 10, None)
