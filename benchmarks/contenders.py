@@ -14,7 +14,6 @@ import tempfile
 from collections import deque
 from functools import cache
 from itertools import islice
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -329,7 +328,7 @@ def pull(url: str, size: int, ending: str, **settings: Any) -> int:
 
     async def run() -> int:
         with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
-            dest = ending if "://" in ending else str(Path(directory) / f"calls{ending}")
+            dest = ending if "://" in ending else f"{directory}/calls{ending}"  # a Path would lose a slash at its end
             async with ServetelClient(TOKEN, base_url=url, rate=None, page_size=size) as client:
                 receipt = await client.pull(dest, query=CallQuery.month(MONTH), **settings)
             assert receipt.complete, receipt
