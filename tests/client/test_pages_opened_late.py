@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from servetel_async import MalformedResponseError, RequestRejectedError, Retry
+from servetel_async import MalformedResponseError, RateLimitError, RequestRejectedError, Retry
 from servetel_async.protocol.decoding import SHORT
 from tests.transport.wire_server import call, page, reply
 
@@ -14,6 +14,7 @@ WHOLE = page(*CALLS, count=100)
 BROKEN = WHOLE.replace(b'{"', b'{{"', 1)
 REFUSED = page(count=0, success=False, message="No such agent", padding="x" * SHORT)
 DEEP = b'{"a":' * 3_000 + b"1" + b"}" * 3_000
+THROTTLED = page(count=0, success="false", message="Too many requests.", padding="x" * SHORT)
 FAST = Retry(base=0.001, cap=0.001)
 
 
@@ -41,14 +42,20 @@ async def test_a_broken_page_costs_one_request_more(serve, connect):
 
 @pytest.mark.parametrize(
     ("body", "error", "usual"),
-    [(BROKEN, MalformedResponseError, 4), (REFUSED, RequestRejectedError, 2), (DEEP, MalformedResponseError, 1)],
-    ids=["broken", "refused", "too deep"],
+    [
+        (BROKEN, MalformedResponseError, 4),
+        (REFUSED, RequestRejectedError, 2),
+        (THROTTLED, RateLimitError, 8),
+        (DEEP, MalformedResponseError, 1),
+    ],
+    ids=["broken", "refused", "throttled", "too deep"],
 )
 @pytest.mark.parametrize("attempts", [1, 2, 8])
 async def test_a_page_that_stays_broken_costs_what_any_other_does(serve, connect, body, error, usual, attempts):
     """As many requests as for a reply of this kind that is judged when it comes, and never more than the attempts."""
     server = await serve(after(body))
-    async with connect(server.url, page_size=100, retry=Retry(attempts=attempts, base=0.001, cap=0.001)) as client:
+    quick = Retry(attempts=attempts, base=0.001, cap=0.001, throttled_base=0.001, throttled_cap=0.001)
+    async with connect(server.url, page_size=100, retry=quick) as client:
         stream = client.calls(*DAY)
         with pytest.raises(error) as raised:
             await stream.collect()
