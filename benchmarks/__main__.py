@@ -42,8 +42,8 @@ def main() -> int:
             section = run(name, quick=True)  # somebody else may have had the machine for a moment
         sections.append(section)
         missed += [each.what for each in section.budgets if not (each.tolerated if chosen.quick else each.met)]
-    if not chosen.quick and not chosen.sections:
-        report.write(sections, header())
+        if not chosen.quick and not chosen.sections:
+            report.write(sections, header())  # what a run that is stopped has measured is not lost
     for each in missed:
         print(f"missed: {each}", file=sys.stderr)
     return min(1, len(missed)) if chosen.quick else 0
