@@ -143,10 +143,15 @@ async def test_a_signal_in_the_final_commit_is_no_harm(api, months, destination)
     for call, number in map(str.split, moments):
         under = strace.command(None, destination, log, inject=f"{call}:signal=SIGINT:when={number}")
         stopped = await ended(await start(api, destination, arguments(months, destination), under=under), 60)
+        # strace counts the calls of each thread: where two come so far the signal comes twice, and the second ends it.
+        twice = log.read_text("utf-8", "replace").count("--- SIGINT") > 1
         if stopped.code != 0:  # else it came after the last thing that could be stopped
-            assert stopped.code == 128 + signal.SIGINT, (call, number, stopped)
-        if stopped.code:
+            assert stopped.code in (128 + signal.SIGINT, -signal.SIGINT if twice else None), (call, number, stopped)
+        if stopped.code > 0:
             await check_completed(api, destination, stopped.errors, digest)
+        elif stopped.code < 0:
+            again = await ended(await start(api, destination, arguments(months, destination)), 60)
+            assert again.code in (0, 2), again.errors  # 2: it had come to its end
         assert content(destination) == digest
         clear(destination)
 
