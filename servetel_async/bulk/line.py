@@ -111,7 +111,6 @@ class Line:
             assert isinstance(result, Certified)  # noqa: S101 - for the type checker: cuts were replaced
             await self._commit(head.window, result, head.tally)
             del self._places[0]
-            self._start()  # the network works while the next one is committed
         for place in self._places:
             if place.task is not None and place.task.done() and (error := place.task.exception()):
                 raise error
