@@ -96,9 +96,10 @@ class Line:
                     task.exception()  # looked at, so that nothing is logged: one error is the story
 
     def _start(self) -> None:
-        for place in self._places[: self._width]:
-            if place.task is None:
-                place.task = asyncio.ensure_future(self._read(place))
+        """Start what there is room for, from the head on; pieces of a window that was cut may wait before others."""
+        room = self._width - sum(place.task is not None for place in self._places)
+        for place in [place for place in self._places if place.task is None][:room]:
+            place.task = asyncio.ensure_future(self._read(place))
 
     async def _settle(self) -> None:
         """Commit from the head on what is done; afterwards the head is not. Then raise what has failed."""

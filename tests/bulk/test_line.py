@@ -136,6 +136,26 @@ async def test_a_large_window_is_cut():
         assert sorted(run.calls) == sorted(many)
 
 
+async def test_pieces_wait_for_room():
+    """A window that is cut gives its place to one piece: no more of them are held than the line is wide."""
+    seen = []
+
+    def habit(asked):
+        seen.append((asked.window, len(run.committed)))
+        return Answer(after=0.2) if asked.last == head.last else HONEST
+
+    many = calls_at(*(f"2024-05-{1 + n // 24 % 10:02} {n % 24:02}:{n // 240:02}:00" for n in range(MOST_PAGES * 3)))
+    head = Window.of("2024-06-01 00:00:00", "2024-06-30 23:59:59")
+    whole = Window.of("2024-05-01 00:00:00", "2024-05-31 23:59:59")
+    tail = Window.of("2024-04-01 00:00:00", "2024-04-30 23:59:59")
+    async with lining(habit, page_size=1, calls=many, width=3) as run:
+        await run.line.run([head, whole, tail])
+        read = {(window.first, window.last) for window in run.windows}
+        assert len(read) > 4
+        for number, (_, committed) in enumerate(seen, 1):
+            assert len({window for window, _ in seen[:number] if window in read}) <= committed + 3
+
+
 async def test_whole_windows_are_not_cut():
     """They take the place of ones that were committed before."""
     many = calls_at(*(f"2024-05-{1 + n // 24 % 10:02} {n % 24:02}:{n // 240:02}:00" for n in range(MOST_PAGES * 3)))
