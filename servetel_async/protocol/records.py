@@ -27,6 +27,29 @@ Id = Annotated[str, msgspec.Meta(min_length=1)]
 EXTRA, ZONE = "servetel_async:extra", "servetel_async:zone"
 
 
+class _NoExtra(dict[str, Any]):
+    """Empty for good: every record and step without an unknown key has this one.
+
+    One of its own for each step would be a tenth of a record's memory, and work for the garbage collector.
+    """
+
+    __slots__ = ()
+
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("a record does not change; copy its extra to add to it")
+
+    adding: Any = _refuse  # what takes away finds nothing
+    __setitem__ = setdefault = update = __ior__ = adding
+    del adding
+
+    def __reduce__(self) -> str:
+        """Pickle and copy to the very same."""
+        return "NO_EXTRA"
+
+
+NO_EXTRA = _NoExtra()
+
+
 class Circle(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True):
     """The telecom circle (region) of a number and its operator."""
 
@@ -56,7 +79,7 @@ class FlowStep(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     s_id: Int | str | None = None
     subtype: str | None = None
     extension: Int | str | None = None
-    extra: dict[str, Any] = msgspec.field(default_factory=dict, name=EXTRA)  # pyright: ignore[reportUnknownVariableType]
+    extra: dict[str, Any] = msgspec.field(default=NO_EXTRA, name=EXTRA)
 
     @property
     def phone(self) -> str | None:
@@ -135,7 +158,7 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     voicemail_recording: bool | None = None
     aws_call_recording_identifier: str | None = None
     #: Every key that this library does not know, and the raw value of each that could not be typed.
-    extra: dict[str, Any] = msgspec.field(default_factory=dict, name=EXTRA)  # pyright: ignore[reportUnknownVariableType]
+    extra: dict[str, Any] = msgspec.field(default=NO_EXTRA, name=EXTRA)
     #: Name of the account's zone, in which ``date``, ``time`` and ``end_stamp`` are written; None for IST.
     zone: str | None = msgspec.field(default=None, name=ZONE)
 

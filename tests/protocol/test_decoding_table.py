@@ -10,6 +10,7 @@ import copy
 import functools
 import io
 import json
+import operator
 import pickle
 import struct
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
@@ -423,6 +424,25 @@ def test_another_zone(zone, large):
         datetime(2024, 5, 2, 19, 19, 59, tzinfo=zone).utcoffset()
     }
     assert pickle.loads(pickle.dumps(records)) == records
+
+
+@pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, lambda record: pickle.loads(pickle.dumps(record))])
+def test_nothing_unknown_is_one_and_the_same(travel):
+    """Records and steps without unknown keys share one empty ``extra``, wherever they go; nobody can put anything in."""
+    record = travel(decode(json.dumps({"results": [SAMPLE]}).encode())[0])
+    steps = record.call_flow
+    assert steps
+    assert {id(each.extra) for each in (record, *steps)} == {id(CallRecord(id="1").extra)}
+    assert (record.extra, json.dumps(record.extra), msgspec.json.encode(record.extra)) == ({}, "{}", b"{}")
+    for put in (
+        lambda extra: operator.setitem(extra, "new", 1),
+        lambda extra: extra.setdefault("new", 1),
+        lambda extra: extra.update(new=1),
+        lambda extra: operator.ior(extra, {"new": 1}),
+    ):
+        with pytest.raises(TypeError, match="does not change"):
+            put(record.extra)
+    assert {**record.extra, "new": 1} == record.extra | {"new": 1} == {"new": 1}
 
 
 ZONES = [
