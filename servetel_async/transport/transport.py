@@ -108,9 +108,8 @@ class Transport:
         self._pace = account_pace((base_url, tokens.account), retry.budget)
         self._bound: BoundSession | None = None
         self.proved: deque[Secret] = deque(maxlen=16)  # tokens that brought good replies, the latest last
-        self._clock = aiohttp.ClientTimeout(
-            total=timeouts.total, sock_connect=timeouts.connect, sock_read=timeouts.read
-        )
+        # The total is ours: aiohttp looks at its own only where it awaits, and sets a timer for each of these.
+        self._clock = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, sock_read=timeouts.read)
 
     @property
     def connector(self) -> aiohttp.BaseConnector | None:
@@ -227,6 +226,7 @@ class Transport:
             try:
                 reply = await exchange(
                     *(bound.session, method, url, _headers(token)),
+                    total=self._timeouts.total,
                     clock=self._clock,
                     turns=bound.turns,
                     largest=LARGEST_PAGE,

@@ -102,6 +102,7 @@ async def exchange(
     url: URL,
     headers: dict[str, str],
     *,
+    total: float | None,
     clock: aiohttp.ClientTimeout,
     turns: Turns,
     largest: int,
@@ -110,23 +111,29 @@ async def exchange(
 ) -> Reply:
     """Send one request once and read its reply whole, up to ``largest`` bytes; a heavy one comes in a turn of its own.
 
+    Args:
+        total: seconds for all of it; None for as long as it takes.
+        clock: seconds for connecting, and for each silence.
+
     Raises:
         WireFault: there is no whole reply.
     """
     sending = _Sending(on_sent)
-    end = None if clock.total is None else asyncio.get_running_loop().time() + clock.total
     try:
-        async with session.request(
-            method,
-            url,
-            headers=headers,
-            json=json,
-            timeout=clock,
-            allow_redirects=False,
-            raise_for_status=False,
-            middlewares=(sending,),
-        ) as response:
-            return await _read(response, turns, largest, end)
+        async with (
+            asyncio.timeout(total),
+            session.request(
+                method,
+                url,
+                headers=headers,
+                json=json,
+                timeout=clock,
+                allow_redirects=False,
+                raise_for_status=False,
+                middlewares=(sending,),
+            ) as response,
+        ):
+            return await _read(response, turns, largest)
     except WireFault as error:
         fault = error.fault
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
@@ -134,14 +141,14 @@ async def exchange(
     raise WireFault(Fault.STALE if fault is Fault.RESET and sending.reused else fault)
 
 
-async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int, end: float | None) -> Reply:
+async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int) -> Reply:
     headers = {name: ", ".join(response.headers.getall(name)) for name in _KEPT_HEADERS if name in response.headers}
     whole = response.status == 200  # noqa: PLR2004
     length = response.content_length
     if whole and (length or 0) > largest:
         raise WireFault(Fault.TOO_LARGE)
     if whole and length is not None and length <= LIGHT and "content-encoding" not in response.headers:
-        await _arrive(response.content, length, end)
+        await _arrive(response.content, length)
         body = await response.read()
         if len(body) > HEAVY:
             await turns.take()
@@ -158,12 +165,11 @@ async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int, en
     return Reply(response.status, held.getvalue(), headers)
 
 
-async def _arrive(content: aiohttp.StreamReader, length: int, end: float | None) -> None:
+async def _arrive(content: aiohttp.StreamReader, length: int) -> None:
     """Wait until a body is there, whole or broken: to be woken for each piece of it costs as much as to read it."""
     content.set_read_chunk_size(length)  # so that it may come without a pause
     if content.exception() is None:  # else nobody would wake us
-        async with asyncio.timeout_at(end):
-            await content.wait_eof()
+        await content.wait_eof()
 
 
 def classify(error: Exception) -> Fault:  # noqa: PLR0911 - a table

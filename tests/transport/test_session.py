@@ -630,4 +630,4 @@ async def test_a_body_that_broke_before_anybody_waited_for_it_is_not_waited_for(
     content = aiohttp.StreamReader(BaseProtocol(loop), 65_536, loop=loop)
     content.set_exception(aiohttp.ClientPayloadError())
     async with asyncio.timeout(5):
-        await _arrive(content, 10, None)
+        await _arrive(content, 10)
