@@ -37,7 +37,7 @@ def page_of(*records, tail=b""):
 PERIOD = 32 * 1024
 
 
-@pytest.mark.parametrize("period", [512, 4096, PERIOD])
+@pytest.mark.parametrize("period", [512, 4096, PERIOD, 8 * PERIOD])
 @pytest.mark.parametrize("dense", [0.25, 0.5, 0.9])
 def test_no_order_of_values_hides_how_many_there_are(period, dense):
     """Only a part of a large body is looked at, at random places: whoever knows the size of a look gains nothing."""
