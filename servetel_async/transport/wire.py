@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from servetel_async.transport.turns import Turns
 
 ERROR_BODY = 64 * 1024
-#: Bytes up to which a body of known length is read the short way, which holds it twice for a moment.
-LIGHT = 4 * 1024 * 1024
 _KEPT_HEADERS = ("content-type", "date", "retry-after")
 
 
@@ -111,9 +109,7 @@ async def exchange(
 ) -> Reply:
     """Send one request once and read its reply whole, up to ``largest`` bytes; a heavy one comes in a turn of its own.
 
-    Args:
-        total: seconds for all of it; None for as long as it takes.
-        clock: seconds for connecting, and for each silence.
+    All of it may take ``total`` seconds; connecting, and each silence, what ``clock`` says.
 
     Raises:
         WireFault: there is no whole reply.
@@ -147,12 +143,11 @@ async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int) ->
     length = response.content_length
     if whole and (length or 0) > largest:
         raise WireFault(Fault.TOO_LARGE)
-    if whole and length is not None and length <= LIGHT and "content-encoding" not in response.headers:
-        await _arrive(response.content, length)
-        body = await response.read()
-        if len(body) > HEAVY:
+    if whole and length is not None and "content-encoding" not in response.headers:
+        await _arrive(response.content, length)  # it is held twice for a moment, and was copied once
+        if length > HEAVY:
             await turns.take()
-        return Reply(response.status, body, headers)
+        return Reply(response.status, await response.read(), headers)
     held = io.BytesIO()  # it gives its bytes away without a copy: a body is never in memory twice
     async for chunk in response.content.iter_any():
         size = held.tell() + held.write(chunk)
