@@ -121,6 +121,17 @@ class Certifier:
         self._leaves_only = False
         self._wrong_counts = 0
         self._moves = 0
+        self._most_rows = 0
+
+    def expect(self, counted: int) -> None:
+        """Take note of what a part of the range counts before it is read: that bounds what all of it may cost."""
+        # A list that grows as it is read is larger each time the audit has a window read again, and so is its limit.
+        self._most_rows += PAGES_PER_PAGE * counted + MORE_PAGES * self._fetcher.page_size
+
+    def is_spent(self, tally: Tally | None = None) -> bool:
+        """Whether a window, or all of it, has cost what it may."""
+        most = 0 if self.walks else self._most_rows
+        return (tally is not None and tally.is_spent()) or 0 < most < self._fetcher.total.rows
 
     async def read(
         self, window: Window, tally: Tally, first: PageBody | None = None, *, leaves: bool = False
@@ -141,7 +152,7 @@ class Certifier:
         counted: int | None = None
         readings = READINGS if window.seconds > 1 else READINGS_OF_LEAF
         reading = 0
-        while flawed is None or (reading < readings and not tally.is_spent()):
+        while flawed is None or (reading < readings and not self.is_spent(tally)):
             try:
                 flawed = await self._read_once(window, tally, first, leaves=leaves or self._restless())
             except PageTooSlowError:  # not its fault: the same again, with smaller pages
@@ -170,7 +181,7 @@ class Certifier:
     async def _cut(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
         """Read its parts, where that can prove more."""
         self._wrong_counts += flawed.wrong
-        is_spent = tally.is_spent() and not flawed.flaws[0].lost
+        is_spent = self.is_spent(tally) and not flawed.flaws[0].lost
         if is_spent:
             flawed.flaws = [Flaw(window.first, window.last, _TOO_FAST)]
         if is_spent or window.seconds == 1 or (flawed.wrong and self._wrong_counts > MOST_WRONG_COUNTS):

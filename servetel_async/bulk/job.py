@@ -220,7 +220,7 @@ class Job:
             if len(final) < 2:  # noqa: PLR2004 - a single window has counted itself
                 return
             self.moved = await find_changed(self.fetcher, final, self.extra)
-            if not self.moved:
+            if not self.moved or self._certifier.is_spent():  # then reading again would bring less than there is
                 return
             await self.reread([Window.of(entry.first, entry.last) for entry in self.moved])
 

@@ -35,6 +35,7 @@ class Place:
 
     window: Window
     whole: bool = False  # not to be cut: it takes the place of one that was committed before
+    cut: bool = False  # out of another one
     tally: Tally = field(default_factory=Tally)
     task: asyncio.Task[Certified | list[Window]] | None = None
 
@@ -123,7 +124,7 @@ class Line:
             done = place.task is not None and place.task.done() and place.task.exception() is None
             result = place.task.result() if done and place.task is not None else None
             if isinstance(result, list):
-                line += [Place(window) for window in result]
+                line += [Place(window, cut=True) for window in result]
             else:
                 line.append(place)
         self._places = line
@@ -140,6 +141,9 @@ class Line:
             first = await self._look(window, tally)
         if first is not None and not place.whole:
             rows, asked = first.open()[2], self._fetcher.page_size
+            is_total = first.count is not None and (first.count > rows or self._fetcher.source.count_is_total)
+            if is_total and not place.cut:
+                self._certifier.expect(max(first.count or 0, rows))
             if first.count is not None and first.count > rows:
                 pieces = pieces_for(window, first.count, rows or asked)
                 if pieces > 1:
