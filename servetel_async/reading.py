@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from servetel_async.transport.transport import Fetched
 
 #: Seconds for which calls may come one after the other without the loop.
-BREATH = 0.001
+BREATH = 0.0005
 
 
 class Piece(NamedTuple):

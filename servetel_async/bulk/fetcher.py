@@ -45,7 +45,7 @@ TRIES = 8
 SLOW = 2
 SMALLEST_PAGE = 10
 #: Records that are looked at in one turn of the loop: less than a millisecond.
-ROWS_IN_A_TURN = 150
+ROWS_IN_A_TURN = 100
 _OK, _TOO_LARGE = 200, 413
 _LONG_AGO = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock, as the windows are
 
