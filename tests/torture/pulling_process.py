@@ -1,13 +1,14 @@
 """A process that pulls, and says how much memory that took: ``python -m tests.torture.pulling_process``.
 
-``hostile URL HOW DIRECTORY`` asks an address whose replies are hostile, ``long URL TOKEN DEST SINCE SIZE`` pulls all of it
-in pages of a size, and notes from a call on what is allocated.
+``hostile URL HOW DIRECTORY`` asks an address whose replies are hostile, ``long URL TOKEN DEST SINCE SIZE LOOK`` pulls
+all of it in pages of a size, and notes its memory from a call on.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import functools
 import gc
 import json
 import re
@@ -72,13 +73,14 @@ async def hostile(url, how, directory):
     return {"grown": memory("VmHWM") - before, "outcome": outcome}
 
 
-async def long(url, token, dest, since, size):
-    """Pull everything, and note from that call on what is in use."""
+async def long(url, token, dest, since, size, look):
+    """Pull everything, and note the memory from that call on: what is ``resident``, or what is ``in_use``."""
     samples = []
+    now = in_use if look == "in_use" else functools.partial(memory, "VmRSS")
 
     def note(progress):
         if progress.records >= int(since):
-            samples.append((progress.records, in_use()))
+            samples.append((progress.records, now()))
 
     async with ServetelClient(token, base_url=url, rate=None, page_size=int(size)) as client:
         receipt = await client.pull(dest, "2024-05-01", "2024-05-31", on_progress=note)
