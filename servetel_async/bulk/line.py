@@ -141,11 +141,11 @@ class Line:
             first = await self._look(window, tally)
         if first is not None and not place.whole:
             rows, asked = first.open()[2], self._fetcher.page_size
-            is_total = first.count is not None and (first.count > rows or self._fetcher.source.count_is_total)
-            if is_total and not place.cut:
-                self._certifier.expect(max(first.count or 0, rows))
-            if first.count is not None and first.count > rows:
-                pieces = pieces_for(window, first.count, rows or asked)
+            counted = first.count
+            if not place.cut and counted is not None and (counted > rows or self._fetcher.source.count_is_total):
+                self._certifier.expect(max(counted, rows))
+            if counted is not None and counted > rows:
+                pieces = pieces_for(window, counted, rows or asked)
                 if pieces > 1:
                     return window.cut(pieces)
         if first is not None and first.count is not None and self._fetcher.source.count_is_total:

@@ -38,9 +38,11 @@ class _NoExtra(dict[str, Any]):
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise TypeError("a record does not change; copy its extra to add to it")
 
-    adding: Any = _refuse  # what takes away finds nothing
-    __setitem__ = setdefault = update = __ior__ = adding
-    del adding
+    # What takes away finds nothing.
+    __setitem__: Any = _refuse
+    __ior__: Any = _refuse
+    setdefault: Any = _refuse
+    update: Any = _refuse
 
     def __reduce__(self) -> str:
         """Pickle and copy to the very same."""

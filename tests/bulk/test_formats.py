@@ -18,6 +18,8 @@ from servetel_async import ConfigurationError, OutputError
 from servetel_async.emulator import Dataset
 from tests.torture.report import TORTURE
 
+#: Of the month; every format holds each of its quirks.
+CALLS = 6_000 if TORTURE else 300
 FILES = ["a.ndjson", "a.jsonl.gz", "a.ndjson.zst", "a.csv", "a.csv.gz", "a.csv.zst", "a.parquet", "a/"]
 DATABASES = ["a.db", "a.sqlite", "a.duckdb"]
 #: Texts that every form of a record has under the same name, and that no destination may change.
@@ -58,10 +60,6 @@ def rows(target):
 def text_of(value):
     """What was sent as a number is a text in a typed table; a CSV has no null."""
     return "" if value is None else str(value)
-
-
-#: Of the month; every format holds each of its quirks.
-CALLS = 6_000 if TORTURE else 300
 
 
 @pytest.fixture(scope="module")
