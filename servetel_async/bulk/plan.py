@@ -21,8 +21,8 @@ PAGES, MOST_PAGES = 20, 40
 #: Calls of a window, however large its pages are, and of all windows that are read at the same time: they are held in
 #: memory, 2 to 3 KB each.
 MOST_CALLS, MOST_CALLS_HELD = 10_000, 30_000
-#: Windows that are read at the same time beyond those that keep all slots busy.
-SPARE_WINDOWS, MOST_WINDOWS = 2, 12
+#: Windows that are read at the same time: what is held for one that waits behind another is memory, not speed.
+MOST_WINDOWS = 12
 DAY = timedelta(days=1)
 
 
@@ -71,9 +71,9 @@ def windows_of(window: Window, final_until: datetime) -> list[Window]:
 
 
 def width_for(size: int, concurrency: int) -> int:
-    """How many windows to read at the same time: what keeps all slots busy, as far as memory allows."""
+    """How many windows to read at the same time: one for each slot keeps all slots busy, as far as memory allows."""
     calls = min(PAGES * size, MOST_CALLS)
-    return max(2, min(concurrency + SPARE_WINDOWS, MOST_WINDOWS, MOST_CALLS_HELD // calls))
+    return max(2, min(concurrency, MOST_WINDOWS, MOST_CALLS_HELD // calls))
 
 
 def pieces_for(window: Window, count: int, size: int) -> int:

@@ -81,7 +81,9 @@ def main() -> int:
         report.touch()
         environment = os.environ | {"SERVETEL_TORTURE_REPORT": str(report), "SERVETEL_TORTURE_SEED": str(seed)}
         environment["SERVETEL_TORTURE"] = "" if chosen.quick else "1"
-        ends = {promise.number: run(promise, environment) for promise in wanted}
+        # The loop is timed first: what the others write is still on its way to the disk after them.
+        order = sorted(wanted, key=lambda promise: not promise.times_the_loop)
+        ends = {promise.number: run(promise, environment) for promise in order}
         found = read(report)
     sys.stdout.write(f"\n{size}")
     return min(1, table(wanted, ends, found))
