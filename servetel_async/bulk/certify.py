@@ -339,7 +339,7 @@ class Certifier:
 
     async def _walk_pages(self, window: Window, tally: Tally, evidence: Evidence, asked: int) -> bool:
         """Read to an empty page, or until it has cost twice what it may or has no end; gives whether there was one."""
-        number, stale = 1, 0
+        number, stale, counted = 1, 0, None
         seen: set[Key] = set()
         while True:
             if number > MOST_PAGES:
@@ -354,7 +354,8 @@ class Certifier:
             rows = await self._fetcher.rows(page)
             before = len(seen)
             seen.update((row.id, row.start) for row in rows)
-            stale = 0 if len(seen) > before else stale + 1
+            # A list that grows in front brings the same calls again, and goes on.
+            stale, counted = 0 if len(seen) > before or page.count != counted else stale + 1, page.count
             if stale == STALE_PAGES:
                 raise PagingError(
                     "the same calls came again", why="the server does not heed the page number", page=number

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     Commit = Callable[["Window", "Certified", "Tally"], Awaitable[None]]
 
+#: Calls that are let go in one turn of the loop once they are committed: to free ten thousand takes ten milliseconds.
+CALLS_IN_A_TURN = 1_000
+
 
 @dataclass(eq=False, slots=True)
 class Place:
@@ -113,6 +116,9 @@ class Line:
             assert isinstance(result, Certified)  # noqa: S101 - for the type checker: cuts were replaced
             await self._commit(head.window, result, head.tally)
             del self._places[0]
+            while result.calls:
+                del result.calls[-CALLS_IN_A_TURN:]
+                await asyncio.sleep(0)
         for place in self._places:
             if place.task is not None and place.task.done() and (error := place.task.exception()):
                 raise error

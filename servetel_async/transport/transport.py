@@ -25,6 +25,7 @@ from servetel_async.settings import LARGEST_PAGE
 from servetel_async.transport.pace import Admission, account_pace
 from servetel_async.transport.retry import Attempts
 from servetel_async.transport.session import BoundSession
+from servetel_async.transport.turns import HEAVY
 from servetel_async.transport.wire import WireFault, exchange
 from servetel_async.version import __version__
 
@@ -320,6 +321,8 @@ class _Call(Generic[T]):
         verdict = judge(reply, now)
         if verdict is not OK:
             raise Unacceptable(verdict)
+        if len(reply.body) > HEAVY:
+            await transport.bind().turns.take()  # the body was joined in this one
         if len(reply.body) > HUGE:
             value = await asyncio.to_thread(self._read, reply, now)
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+from dataclasses import replace
 from itertools import pairwise
 
 import anyio
@@ -41,7 +42,7 @@ class Run:
 
     async def commit(self, window, found, tally):
         await asyncio.sleep(0)
-        self.committed.append((window, found, tally))
+        self.committed.append((window, replace(found, calls=list(found.calls)), tally))
 
     @property
     def windows(self):

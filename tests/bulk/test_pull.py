@@ -402,12 +402,14 @@ def test_a_length_of_time_is_told_for_people(seconds, said):
     assert duration(seconds) == said
 
 
-async def test_a_list_that_grows_as_it_is_read_is_not_chased(tmp_path):
+@pytest.mark.parametrize("slots", [2, 4, 8])
+async def test_a_list_that_grows_as_it_is_read_is_not_chased(tmp_path, slots):
     """What a pull may cost is bounded by what the range counts at first; what was not proved is named, not chased."""
     moments = ("10:00:58", "10:01:08", "11:01:10", "11:01:11", "12:00:00")
     api = Emulator(Dataset.range("2024-05-01", "2024-05-02", calls=0), late_every=3, now="2024-06-15 12:00:00")
     before = {api.insert(f"2024-05-06 {moment}") for moment in moments for _ in range(9)}
-    async with api, ServetelClient(api.token, base_url=api.base_url, rate=None, page_size=1) as client:
+    options = {"rate": None, "page_size": 1, "max_concurrency": slots}
+    async with api, ServetelClient(api.token, base_url=api.base_url, **options) as client:
         receipt = await client.pull(tmp_path / "day.ndjson", "2024-05-06", "2024-05-06")
     assert not receipt.complete
     assert {flaw for window in receipt.windows for flaw in window.flaws}
