@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from servetel_async.transport.turns import Turns
 
 ERROR_BODY = 64 * 1024
-#: Bytes up to which a body of known length is joined at once: more would hold the loop for too long.
-LIGHT = 4 * 1024 * 1024
 _KEPT_HEADERS = ("content-type", "date", "retry-after")
 
 
@@ -109,7 +107,7 @@ async def exchange(
     on_sent: Callable[[], None],
     json: dict[str, str] | None = None,
 ) -> Reply:
-    """Send one request once and read its reply whole, up to ``largest`` bytes; a heavy one comes in a turn of its own.
+    """Send one request once and read its reply whole, up to ``largest`` bytes; a heavy one is joined in several turns.
 
     All of it may take ``total`` seconds; connecting, and each silence, what ``clock`` says.
 
@@ -146,22 +144,18 @@ async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int) ->
     if whole and (length or 0) > largest:
         raise WireFault(Fault.TOO_LARGE)
     size = 0 if "content-encoding" in response.headers or not whole else length or 0  # that it is going to have
-    if 0 < size <= LIGHT:
+    if size:
         await _arrive(response.content, size)
-        if size > HEAVY:
-            await turns.take()
-        return Reply(response.status, await response.read(), headers)
-    # It gives its bytes away without a copy: a body is never in memory twice. Nor is it copied again and again as it
-    # grows, where its size is known: a megabyte of memory that was never touched takes a millisecond to come.
-    held = io.BytesIO(bytes(size))
+        body = await response.read() if size <= HEAVY else await _join(response.content, size, turns)
+        return Reply(response.status, body, headers)
+    # It gives its bytes away without a copy: a body is never in memory twice.
+    held = io.BytesIO()
     async for chunk in response.content.iter_any():
         size = held.tell() + held.write(chunk)
         if whole and size > largest:
             raise WireFault(Fault.TOO_LARGE)
         if not whole and size > ERROR_BODY:
             break  # an error page need not be read to its end
-    if held.tell() > HEAVY:
-        await turns.take()
     return Reply(response.status, held.getvalue(), headers)
 
 
@@ -170,6 +164,16 @@ async def _arrive(content: aiohttp.StreamReader, length: int) -> None:
     content.set_read_chunk_size(length)  # so that it may come without a pause
     if content.exception() is None:  # else nobody would wake us
         await content.wait_eof()
+
+
+async def _join(content: aiohttp.StreamReader, size: int, turns: Turns) -> bytes:
+    """Join what has arrived, a part in each turn: to touch a megabyte of new memory takes a millisecond."""
+    held, joined = io.BytesIO(bytes(size)), 0
+    async for chunk, _ in content.iter_chunks():
+        if held.tell() + held.write(chunk) - joined > HEAVY:
+            await turns.take()
+            joined = held.tell()
+    return held.getvalue()
 
 
 def classify(error: Exception) -> Fault:  # noqa: PLR0911 - a table
