@@ -37,7 +37,7 @@ FIRST, LAST = "2024-05-06 08:00:00", "2024-05-06 19:59:59"
 TOKEN = "token-of-the-storm"
 PAGE_SIZE = 10
 #: So many that a stream and a pull of them meet each fault.
-CALLS = 1_500
+CALLS = 2_400
 QUICK = Retry(attempts=20, base=0.001, cap=0.002, throttled_base=0.001, throttled_cap=0.002)
 PATIENCE = Timeouts(connect=10, read=0.25, total=0.5)
 #: Faults that one page may meet in a row.
