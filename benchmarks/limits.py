@@ -7,7 +7,9 @@ import json
 import time
 import urllib.request
 
-from benchmarks.contenders import TOKEN
+import aiohttp
+
+from benchmarks.contenders import HEADERS, QUERY, TOKEN
 from benchmarks.page_server import MONTH, TAKEN_FROM, TAKEN_UNTIL, serving
 from benchmarks.section import Budget, Section, at_most, table
 from servetel_async import CallQuery, RateLimit, Retry, ServetelClient
@@ -43,6 +45,26 @@ def latency(url: str, kind: str, concurrency: int) -> float:
     """Wall time over the shortest possible, where each page takes 100 ms, or 100 ms on average."""
     took = asyncio.run(_stream(f"{url}/{kind}", PAGES * SIZE, rate=None, page_size=SIZE, max_concurrency=concurrency))
     return took / (-(-PAGES // concurrency) * 0.1)
+
+
+async def _floor(url: str, concurrency: int) -> float:
+    numbers = iter(range(1, PAGES + 1))
+    begun = time.perf_counter()
+    async with aiohttp.ClientSession(headers=HEADERS, connector=aiohttp.TCPConnector(limit=concurrency)) as session:
+
+        async def fetch() -> None:
+            for number in numbers:
+                query = QUERY | {"limit": str(SIZE), "page": str(number)}
+                async with session.get(f"{url}/v1/call/records", params=query) as reply:
+                    await reply.read()
+
+        await asyncio.gather(*(fetch() for _ in range(concurrency)))
+    return time.perf_counter() - begun
+
+
+def floor(url: str, kind: str, concurrency: int) -> float:
+    """The same of aiohttp alone, which throws the pages away and knows beforehand how many there are."""
+    return asyncio.run(_floor(f"{url}/{kind}", concurrency)) / (-(-PAGES // concurrency) * 0.1)
 
 
 def rates(url: str, seconds: float) -> list[tuple[str, float, dict[str, float]]]:
@@ -87,6 +109,10 @@ def run(*, quick: bool) -> Section:
                 bound = 1.12 if kind == "slow-70-30" else 1.08 if pace == 32 else 1.05
                 what = f"{PAGES} pages at {name}, concurrency {pace}: time over the shortest possible"
                 budgets.append(at_most(what, bound, measured, noise=0.1 if quick else 0.0))
+            if not quick:
+                rows.append(
+                    [f"{name}: aiohttp, thrown away", *(f"{floor(url, kind, pace):.3f}" for pace in (4, 8, 16, 32))]
+                )
         lines = ["Time over the shortest possible, by how many requests are in flight:", ""]
         lines += table(["a page takes", "4", "8", "16", "32"], rows)
         rows = []
