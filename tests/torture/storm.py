@@ -67,9 +67,10 @@ class CallList:
 
 @dataclass(slots=True)
 class Trouble:
-    """What one page has met since it last came well."""
+    """What one page has met. A good reply ends none of it: it may come too late for a client that gave up waiting."""
 
     met: list[Fault] = field(default_factory=list)
+    struck: bool = False  # by the last one
     due: bool = False
 
     def bears(self, fault: Fault) -> bool:
@@ -105,9 +106,10 @@ class Plan:
         if len(trouble.met) < MOST_IN_A_ROW and (trouble.due or self.random.random() < self._rate):
             fault = self._draw(trouble)
         if fault is None or fault.kind is Kind.HARMLESS:
-            del self._troubles[target]
+            trouble.struck = trouble.due = False
             return fault
-        self.paired += bool(trouble.met)
+        self.paired += trouble.struck
+        trouble.struck = True
         trouble.due = not trouble.due and self.random.random() < self._pairs
         trouble.met.append(fault)
         return fault
