@@ -36,12 +36,14 @@ class Run:
         self.server = server
         self.fetcher = fetcher
         self.committed = []
+        self.given = []
         self.certifier = Certifier(fetcher, fast=False)
         self.certifier.walks = walks
         self.line = Line(fetcher, self.certifier, Calibration(fetcher), self.commit, width)
 
     async def commit(self, window, found, tally):
         await asyncio.sleep(0)
+        self.given.append(found)
         self.committed.append((window, replace(found, calls=list(found.calls)), tally))
 
     @property
@@ -74,6 +76,14 @@ async def test_nothing_to_read():
     async with lining() as run:
         await run.line.run([])
         assert (run.committed, run.server.asked) == ([], [])
+
+
+async def test_what_is_committed_is_let_go():
+    """The line holds no call of a window that somebody has written."""
+    async with lining() as run:
+        await run.line.run(WINDOWS)
+        assert len(run.calls) == len(CALLS)
+        assert [found.calls for found in run.given] == [[] for _ in WINDOWS]
 
 
 @pytest.mark.parametrize("width", [1, 3, 20])
