@@ -361,6 +361,7 @@ class ServetelClient:
             deadline_at=page.deadline_at,
             patient=page.patient,
             attempts=page.attempts,
+            refused=page.refused,
         )
 
     async def _get(self, page: PageRequest) -> PageBody:
@@ -398,10 +399,9 @@ class ServetelClient:
         return await self._transport.post(path, payload, token)
 
     def _page_size(self, given: int | None) -> int:
-        if given is None:
-            return self.page_size
-        check_whole("page_size", given)
-        return given
+        if given is not None:
+            check_whole("page_size", given)
+        return self.page_size if given is None else given
 
     def __repr__(self) -> str:
         transport: Transport | None = getattr(self, "_transport", None)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
     from servetel_async.settings import Retry
+    from servetel_async.transport.retry import Refused
     from servetel_async.transport.transport import Fetched
 
 PageTask: TypeAlias = "asyncio.Task[Fetched[PageBody]]"
@@ -28,6 +29,7 @@ class PageRequest(NamedTuple):
         patient: wait for a slot as long as the deadline allows, beyond ``Timeouts(acquire=)``.
         attempts: in place of ``Retry(attempts=)``, for whoever decides himself what is tried again.
         proved: it comes open; else whoever consumes it opens it, and asks again for one that is no page.
+        refused: what such a request brought before, and turned out to be no page.
     """
 
     query: CallQuery
@@ -38,6 +40,7 @@ class PageRequest(NamedTuple):
     patient: bool = False
     attempts: int | None = None
     proved: bool = True
+    refused: Refused | None = None
 
 
 class Bounds(NamedTuple):

@@ -22,7 +22,8 @@ from servetel_async.page_source import PageRequest
 from servetel_async.protocol.checkpoint import Checkpoint, Place
 from servetel_async.protocol.pages import PageWalk, Step
 from servetel_async.protocol.sieve import Sieve
-from servetel_async.protocol.verdict import Action, Unacceptable, Verdict, final_error
+from servetel_async.protocol.verdict import Unacceptable, Verdict
+from servetel_async.transport.retry import Refused
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -129,7 +130,7 @@ class Reading:
         self._unread: list[Piece] = []  # of the page in hand: whoever put them together was cancelled
         self._breathed_at = 0.0
         self._dropped = False
-        self._wasted: dict[int, int] = {}  # requests that brought no page, by its number
+        self._counted: dict[int, int] = {}  # requests that are in the statistics, by the page they are asked again for
 
     # For the stream
 
@@ -241,13 +242,16 @@ class Reading:
                 return
             self._ask(current, number)
 
-    def _ask(self, current: _WindowReading, number: int, *, attempts: int | None = None, proved: bool = False) -> None:
+    def _ask(
+        self, current: _WindowReading, number: int, *, refused: Refused | None = None, proved: bool = False
+    ) -> None:
         # What a stream asks ahead waits for its own stream's slots: that is no overload. Its first page may meet one.
         patient = bool(self._stats.pages or self.pending)
         self.pending[number] = self._source.start_page(
             PageRequest(
-                *(self._query, current.window, number, self._page_size, self.deadline_at, patient, attempts),
-                proved=proved or attempts is not None,
+                *(self._query, current.window, number, self._page_size, self.deadline_at, patient),
+                proved=proved or refused is not None,
+                refused=refused,
             )
         )
 
@@ -257,17 +261,16 @@ class Reading:
         while not (done := [number for number in numbers if self.pending[number].done()]):
             await self._wait_for({self.pending[number] for number in numbers})
         number = done[0]
-        task = self.pending.pop(number)
+        task, counted = self.pending.pop(number), self._counted.pop(number, 0)
         if task.cancelled():
             raise StreamClosedError("the client was closed under the stream", fix="keep it open until the stream's end")
         error = task.exception()
         if error is not None:
-            self._stats.requests += getattr(error, "attempts", 0)
             if isinstance(error, ServetelError):
-                error.attempts += self._wasted.get(number, 0)
+                self._stats.requests += error.attempts - counted
             raise self._in_its_story(error, number)
         fetched = task.result()
-        self._stats.requests += fetched.requests
+        self._stats.requests += fetched.requests - counted
         self._stats.size += fetched.size
         return number, fetched
 
@@ -295,7 +298,8 @@ class Reading:
         page, walk = fetched.value, current.walk
         edges = _opened(page)
         if isinstance(edges, Verdict):
-            self._ask_again(current, number, fetched.requests, edges)
+            self._counted[number] = fetched.requests
+            self._ask(current, number, refused=Refused(edges, fetched.history))
             return
         step = walk.accept(number, rows=edges[2], count=page.count, echo=page.page, edges=edges)
         if walk.believed:
@@ -307,22 +311,6 @@ class Reading:
             self._stats.pages += 1
             self._open, self._offset = _Open(page, number, page.slices(self._source.zone)), 0
             self._top_up(current, in_hand=edges[2])
-
-    def _ask_again(self, current: _WindowReading, number: int, requests: int, refused: Verdict) -> None:
-        """Ask once more for what turned out to be no page; it is proved when it comes.
-
-        Raises:
-            ServetelError: it is worth no other request.
-        """
-        self._wasted[number] = requests + self._wasted.get(number, 0)
-        left = self._source.retry.attempts - requests
-        if refused.retries is not None:
-            left = min(left, refused.retries)
-        if left < 1 or refused.action is Action.FAIL:
-            error = final_error(refused, "final" if refused.action is Action.FAIL else "attempts")
-            error.page, error.attempts = number, requests
-            raise error
-        self._ask(current, number, attempts=left)
 
     def _conclude(self, current: _WindowReading) -> None:
         if current.walk.conclude(may_reread=not current.resumed):

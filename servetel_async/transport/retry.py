@@ -8,6 +8,7 @@
 4. No slot is held while waiting.
 5. Stopped by: attempts; the deadline, if the wait would outlast it; the account's budget, for calls with a deadline.
 6. Two retries are not counted: after a new token, and after a kept-alive connection that the server had closed (once).
+7. A reply that was taken for good and turns out later not to be is one more failure: its history goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import asyncio
 import dataclasses
 import random
 import time
-from typing import TYPE_CHECKING, Generic, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_exception
 from tenacity.stop import stop_base
@@ -40,8 +42,33 @@ T = TypeVar("T")
 MOST_RENEWALS = 10
 
 
+@dataclass(slots=True)
+class History:
+    """What the attempts of one call have met so far.
+
+    Attributes:
+        sent: requests on the wire.
+        counted: failures that count against ``Retry(attempts=)``.
+        renewed: tokens that were refused; freed: the retry that is not counted was used.
+        kinds: failures by what is allowed for each kind.
+    """
+
+    sent: int = 0
+    counted: int = 0
+    renewed: int = 0
+    freed: bool = False
+    kinds: dict[tuple[object, int | None], int] = field(default_factory=dict[tuple[object, int | None], int])
+
+
+class Refused(NamedTuple):
+    """A reply that was taken for good and turned out not to be, and what its call had met before."""
+
+    verdict: Verdict
+    history: History
+
+
 class Attempts(Generic[T]):
-    """The attempts of one call: what was sent, what it met, what stopped it.
+    """The attempts of one call: what they met, what stopped them.
 
     Args:
         send: makes one attempt; raises ``Unacceptable`` with a verdict.
@@ -50,6 +77,7 @@ class Attempts(Generic[T]):
         pace: what the account shares: its pause and its budget.
         deadline_at: loop time after which nothing is waited for any more.
         notice: told of each wait before it begins: error, seconds.
+        history: what was met so far.
     """
 
     def __init__(  # noqa: PLR0917 - what a call is made of
@@ -60,6 +88,7 @@ class Attempts(Generic[T]):
         pace: AccountPace,
         deadline_at: float | None,
         notice: Callable[[ServetelError | None, float], None],
+        history: History,
     ) -> None:
         self._send = send
         self._renew = renew
@@ -67,24 +96,24 @@ class Attempts(Generic[T]):
         self._pace = pace
         self._deadline_at = deadline_at
         self._notice = notice
+        self._history = history
         self._verdict = OK
-        self._counted = 0
-        self._renewed = 0
-        self._freed = False
-        self._met: dict[tuple[object, int | None], int] = {}
         self._paid = 0
         self._stopped_by: StoppedBy = "final"
         self._primed = False
 
-    async def run(self) -> T:
+    async def run(self, refused: Verdict | None = None) -> T:
         """Make attempts until one is good or none may follow.
+
+        Args:
+            refused: how the attempt before these was judged in the end.
 
         Raises:
             Unacceptable: with the last verdict; ``stopped_by`` tells why no other attempt followed.
         """
         value: T
         try:
-            value = await self._attempt()
+            value = await self._attempt(refused)
         except Unacceptable:
             if not self._may_retry():
                 raise
@@ -113,8 +142,10 @@ class Attempts(Generic[T]):
             raise Unacceptable(self._verdict)
         return await self._attempt()
 
-    async def _attempt(self) -> T:
+    async def _attempt(self, refused: Verdict | None = None) -> T:
         try:
+            if refused is not None:
+                raise Unacceptable(refused)  # noqa: TRY301
             if self._verdict.action is Action.RENEW and not await self._renew():
                 raise Unacceptable(dataclasses.replace(self._verdict, action=Action.FAIL))  # noqa: TRY301
             return await self._send()
@@ -125,16 +156,17 @@ class Attempts(Generic[T]):
 
     def _judge(self, verdict: Verdict) -> None:
         """Take note of what an attempt met. A verdict that has used up its own retries becomes final."""
-        if verdict.action is Action.FREE and self._freed:
+        history = self._history
+        if verdict.action is Action.FREE and history.freed:
             verdict = dataclasses.replace(verdict, action=Action.RETRY)
         if verdict.action is Action.FREE:
-            self._freed = True
+            history.freed = True
         elif verdict.action is Action.RENEW:
-            self._renewed += 1
+            history.renewed += 1
         elif verdict.action is Action.RETRY:
-            self._counted += 1
+            history.counted += 1
             kind = (type(verdict.error), verdict.retries)
-            times = self._met[kind] = self._met.get(kind, 0) + 1
+            times = history.kinds[kind] = history.kinds.get(kind, 0) + 1
             if verdict.retries is not None and times > verdict.retries:
                 self._stopped_by = "attempts"
                 verdict = dataclasses.replace(verdict, action=Action.FAIL)
@@ -142,7 +174,7 @@ class Attempts(Generic[T]):
 
     def _may_retry(self) -> bool:
         if self._verdict.action is Action.RENEW:
-            return self._renewed <= MOST_RENEWALS
+            return self._history.renewed <= MOST_RENEWALS
         return self._verdict.action in (Action.RETRY, Action.FREE)
 
     # What tenacity asks
@@ -153,7 +185,7 @@ class Attempts(Generic[T]):
         if verdict.action is not Action.RETRY:
             return 0.0
         base, cap = (policy.throttled_base, policy.throttled_cap) if verdict.throttled else (policy.base, policy.cap)
-        bound = min(cap, base * 2.0 ** min(self._counted - 1, 30))
+        bound = min(cap, base * 2.0 ** min(self._history.counted - 1, 30))
         return max(random.uniform(0.0, bound), verdict.wait or 0.0)  # noqa: S311 - jitter, not a secret
 
     def stop(self, wait: float) -> bool:
@@ -166,7 +198,7 @@ class Attempts(Generic[T]):
         reason: StoppedBy | None = None
         if (self._verdict.wait or 0.0) > self._policy.longest_wait:
             reason = "retry_after"
-        elif self._counted >= self._policy.attempts:
+        elif self._history.counted >= self._policy.attempts:
             reason = "attempts"
         elif self._deadline_at is not None and asyncio.get_running_loop().time() + wait >= self._deadline_at:
             reason = "retry_after" if self._verdict.wait else "deadline"

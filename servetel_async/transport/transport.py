@@ -23,7 +23,7 @@ from servetel_async.protocol.reply import HUGE
 from servetel_async.protocol.verdict import OK, Unacceptable, final_error, judge, judge_fault
 from servetel_async.settings import LARGEST_PAGE
 from servetel_async.transport.pace import Admission, account_pace
-from servetel_async.transport.retry import Attempts
+from servetel_async.transport.retry import Attempts, History
 from servetel_async.transport.session import BoundSession
 from servetel_async.transport.turns import HEAVY
 from servetel_async.transport.wire import WireFault, exchange
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.tokens import Secret
     from servetel_async.settings import RateLimit, Retry, Timeouts
     from servetel_async.transport.auth import TokenSource
+    from servetel_async.transport.retry import Refused
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -68,15 +69,20 @@ class Fetched(NamedTuple, Generic[T]):
 
     Attributes:
         value: what was read from the reply.
-        requests: attempts on the wire.
+        history: what its attempts met.
         size: bytes of the body.
         seconds: time on the wire of the attempt that was good.
     """
 
     value: T
-    requests: int
+    history: History
     size: int
     seconds: float
+
+    @property
+    def requests(self) -> int:
+        """Attempts on the wire."""
+        return self.history.sent
 
 
 class Transport:
@@ -149,6 +155,7 @@ class Transport:
         deadline_at: float | None = None,
         patient: bool = False,
         attempts: int | None = None,
+        refused: Refused | None = None,
     ) -> Fetched[T]:
         """GET until a reply is good, and read it.
 
@@ -159,12 +166,16 @@ class Transport:
             deadline_at: loop time at which everything ends.
             patient: wait for a slot beyond ``Timeouts(acquire=)``.
             attempts: in place of ``Retry(attempts=)``.
+            refused: what such a call got before, taken for good and found out later: this one goes on from there.
 
         Raises:
             ServetelError: see ``errors``; carries page, attempts and what stopped them.
         """
+        verdict, history = refused or (None, History())
         # The URL lies in no frame: its query holds phone numbers, and tracebacks print what lies around.
-        call = _Call(self, URL(self.base_url + path, encoded=True), read, page, deadline_at, patient=patient)
+        call = _Call(
+            *(self, URL(self.base_url + path, encoded=True), read, page, deadline_at), history=history, patient=patient
+        )
         policy = self._retry if attempts is None else dataclasses.replace(self._retry, attempts=attempts)
         trying = Attempts(
             call.send,
@@ -173,17 +184,18 @@ class Transport:
             self._pace,
             deadline_at,
             lambda error, wait: self._tell_wait(page, error, wait),
+            history,
         )
         try:
-            return await trying.run()
+            return await trying.run(verdict)
         except Unacceptable as refusal:
             error = final_error(refusal.verdict, trying.stopped_by)
         except OverloadedError as raised:  # nothing was sent by this attempt; by an earlier one, perhaps
-            error = _too_late(call) if call.sent and deadline_at is not None else raised
+            error = _too_late(call) if history.sent and deadline_at is not None else raised
         except ServetelError as raised:
             error = raised
-        error.attempts = call.sent
-        if call.sent and error.page is None:  # a login that failed is no matter of this page
+        error.attempts = history.sent
+        if history.sent and error.page is None:  # a login that failed is no matter of this page
             error.page = page
         raise error.with_traceback(None)  # the frames below hold the URL
 
@@ -277,9 +289,10 @@ class _Call(Generic[T]):
         page: int | None,
         deadline_at: float | None,
         *,
+        history: History,
         patient: bool,
     ) -> None:
-        self.sent = 0
+        self.history = history
         self._sent_at = 0.0
         self._transport = transport
         self._url = url
@@ -329,7 +342,7 @@ class _Call(Generic[T]):
             value = self._read(reply, now)
         if not transport.proved or transport.proved[-1] != token:
             transport.proved.append(token)
-        return Fetched(value, self.sent, len(reply.body), seconds)
+        return Fetched(value, self.history, len(reply.body), seconds)
 
     async def renew(self) -> bool:
         """Get another token: once, or again where the refused one had worked before: it ended, and was not wrong."""
@@ -342,12 +355,12 @@ class _Call(Generic[T]):
         return await work if self._deadline_at is None else await self._in_time(work)
 
     def _count(self) -> None:
-        self.sent += 1
+        self.history.sent += 1
         self._sent_at = time.perf_counter()
 
 
 def _too_late(call: _Call[Any]) -> ServetelError:
-    if call.sent:
+    if call.history.sent:
         return DeadlineExceededError(
             "the deadline passed before there was a good reply",
             fix="allow more time, or ask for less",

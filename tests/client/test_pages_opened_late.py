@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from servetel_async import MalformedResponseError, RateLimitError, RequestRejectedError, Retry
+from servetel_async import MalformedResponseError, RateLimitError, RequestRejectedError, Retry, ServerError
 from servetel_async.protocol.decoding import SHORT
-from tests.transport.wire_server import call, page, reply
+from tests.transport.wire_server import Act, Fin, Send, call, http, page, reply
 
 DAY = ("2024-05-06", "2024-05-06")
 CALLS = [call(number, date="2024-05-06", time="10:00:00", notes="x" * 100) for number in range(1, 101)]
@@ -63,6 +63,41 @@ async def test_a_page_that_stays_broken_costs_what_any_other_does(serve, connect
     assert raised.value.__context__ is None
     assert raised.value.__cause__ is None
     assert len(server.requests) == raised.value.attempts == stream.stats.requests == min(usual, attempts)
+
+
+async def test_what_follows_a_broken_page_has_its_own_attempts(serve, connect):
+    """Its own kind is asked for again three times at most; cut and busy replies after it are failures like any other."""
+    busy, cut = reply(b"", 503), Act("cut", (Send(http(WHOLE)[:-1]), Fin()))
+    left = [reply(REFUSED), busy, cut, busy, reply(WHOLE)]
+    server = await serve(lambda _: left.pop(0) if left else reply(page(count=100, number=2)))
+    async with connect(server.url, page_size=100, retry=FAST) as client:
+        stream = client.calls(*DAY)
+        assert len(await stream.collect()) == 100
+    assert stream.stats.requests == len(server.requests)
+
+
+@pytest.mark.parametrize("attempts", [1, 3, 5])
+async def test_whatever_follows_a_broken_page_stays_within_the_attempts(serve, connect, attempts):
+    """Broken once and busy for ever: as many requests as attempts, and the error says so."""
+    left = [reply(BROKEN)]
+    server = await serve(lambda _: left.pop() if left else reply(b"", 503))
+    quick = Retry(attempts=attempts, base=0.001, cap=0.001)
+    async with connect(server.url, page_size=100, retry=quick) as client:
+        stream = client.calls(*DAY)
+        with pytest.raises(MalformedResponseError if attempts == 1 else ServerError) as raised:
+            await stream.collect()
+    assert raised.value.page == 1
+    assert len(server.requests) == raised.value.attempts == stream.stats.requests == attempts
+
+
+async def test_a_refusal_found_late_is_waited_for(serve, connect):
+    """A 429 that came as a 200 names a time; it is kept, and told like any other wait."""
+    left = [reply(THROTTLED, 200, ("Retry-After", "1")), reply(WHOLE)]
+    server = await serve(lambda _: left.pop(0) if left else reply(page(count=100, number=2)))
+    events = []
+    async with connect(server.url, page_size=100, retry=FAST, on_event=events.append) as client:
+        assert len(await client.calls(*DAY).collect()) == 100
+    assert [event.seconds for event in events if event.kind == "wait"] == [1.0]
 
 
 async def test_what_asks_for_one_page_has_it_proved_when_it_comes(serve, connect):

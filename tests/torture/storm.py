@@ -39,7 +39,7 @@ PAGE_SIZE = 10
 #: So many that a stream and a pull of them meet each fault.
 CALLS = 2_400
 QUICK = Retry(attempts=20, base=0.001, cap=0.002, throttled_base=0.001, throttled_cap=0.002)
-PATIENCE = Timeouts(connect=10, read=0.5, total=1.0)
+PATIENCE = Timeouts(connect=10, read=0.25, total=0.5)
 #: Faults that one page may meet in a row.
 MOST_IN_A_ROW = 5
 #: A new connection follows most faults; one in so many of these is closed before it is used.

@@ -26,7 +26,7 @@ from servetel_async.emulator import Fault
 from servetel_async.protocol.verdict import Action, Unacceptable, Verdict
 from servetel_async.transport import retry as retry_module
 from servetel_async.transport.pace import AccountPace
-from servetel_async.transport.retry import Attempts
+from servetel_async.transport.retry import Attempts, History
 from tests.transport.conftest import QUICK
 from tests.transport.leaks import assert_clean, failure_of
 from tests.transport.wire_server import ACTS, OK, PAGE, Act, Send, http, reply
@@ -45,7 +45,13 @@ class Played:
     """Attempts over scripted verdicts, whose waits are written down instead of waited."""
 
     def __init__(
-        self, *verdicts: Verdict | str, policy: Retry, pace: AccountPace | None = None, deadline: float | None = None
+        self,
+        *verdicts: Verdict | str,
+        policy: Retry,
+        pace: AccountPace | None = None,
+        deadline: float | None = None,
+        refused: Verdict | None = None,
+        history: History | None = None,
     ) -> None:
         self.verdicts = list(verdicts)
         self.sent = self.renewals = 0
@@ -54,12 +60,16 @@ class Played:
         self.pace = pace if pace is not None else AccountPace()
         self.policy = policy
         self.deadline = deadline
+        self.refused = refused
+        self.history = History() if history is None else history
         self.attempts: Attempts[str]
 
     async def run(self) -> str:
         deadline_at = None if self.deadline is None else asyncio.get_running_loop().time() + self.deadline
-        self.attempts = Attempts(self._send, self._renew, self.policy, self.pace, deadline_at, self._notice)
-        return await self.attempts.run()
+        self.attempts = Attempts(
+            self._send, self._renew, self.policy, self.pace, deadline_at, self._notice, self.history
+        )
+        return await self.attempts.run(self.refused)
 
     async def _send(self) -> str:
         self.sent += 1
@@ -173,6 +183,32 @@ async def test_each_kind_of_verdict_has_its_own_retries(no_waiting):
     played = Played(cut, cut, page, policy=Retry(attempts=9))
 
     assert await played.run() == "good"
+
+
+async def test_what_is_found_out_late_is_one_failure_more(no_waiting):
+    """A reply that was good at first sight: it is waited for like any other failure, and any other may follow it."""
+    late = Verdict(Action.RETRY, ServerError("no page"), retries=1, wait=7.0)
+    played = Played(*[failing()] * 4, policy=Retry(attempts=6, base=0.1), refused=late, history=History(sent=1))
+
+    assert await played.run() == "good"
+    assert (no_waiting[0], played.noticed[0]) == (7.0, ("ServerError", 7.0))
+    assert played.sent == 5
+
+
+async def test_what_is_found_out_late_goes_on_with_its_history(no_waiting):
+    """What was met before counts: the attempts, and what its own kind may be tried again."""
+    late = Verdict(Action.RETRY, ServerError("no page"), retries=2)
+    before = Played(late, failing(), late, policy=Retry(attempts=9))
+    assert await before.run() == "good"
+    after = Played(failing(), policy=Retry(attempts=9), refused=late, history=before.history)
+    with pytest.raises(Unacceptable):
+        await after.run()
+    assert (after.sent, after.attempts.stopped_by) == (0, "attempts")
+
+    tired = Played(*[failing()] * 9, policy=Retry(attempts=4), refused=late, history=History(counted=2))
+    with pytest.raises(Unacceptable):
+        await tired.run()
+    assert (tired.sent, tired.attempts.stopped_by) == (1, "attempts")
 
 
 async def test_a_final_verdict_ends_the_attempts_at_any_time(no_waiting):
