@@ -98,7 +98,9 @@ def decoding_in_slices(_url: str, size: int, calls: int) -> int:
     return records
 
 
-def _by_aiohttp(url: str, size: int, calls: int, read: Callable[[bytes], int], pace: int = CONCURRENCY) -> int:
+def by_aiohttp(url: str, size: int, calls: int, read: Callable[[bytes], int], pace: int = CONCURRENCY) -> int:
+    """Aiohttp, each page given to ``read``, which tells how many calls it held."""
+
     async def run() -> int:
         slots, records = asyncio.Semaphore(pace), 0
         headers = PACKED if "/gzip" in url else HEADERS
@@ -135,26 +137,26 @@ def bare(url: str, size: int, calls: int) -> int:
             records += 1
         return records
 
-    return _by_aiohttp(url, size, calls, read)
+    return by_aiohttp(url, size, calls, read)
 
 
 def discard(url: str, size: int, calls: int) -> int:
     """aiohttp, reading and throwing away."""
-    pages = _by_aiohttp(url, size, calls, bool)
+    pages = by_aiohttp(url, size, calls, bool)
     assert pages == -(-calls // size)
     return calls
 
 
 def aiohttp_json(url: str, size: int, calls: int) -> int:
     """Aiohttp and the standard library's json."""
-    return _by_aiohttp(url, size, calls, lambda body: len(json.loads(body)["results"]))
+    return by_aiohttp(url, size, calls, lambda body: len(json.loads(body)["results"]))
 
 
 def aiohttp_orjson(url: str, size: int, calls: int) -> int:
     """Aiohttp and orjson."""
     import orjson  # noqa: PLC0415 - only who measures it needs it
 
-    return _by_aiohttp(url, size, calls, lambda body: len(orjson.loads(body)["results"]))
+    return by_aiohttp(url, size, calls, lambda body: len(orjson.loads(body)["results"]))
 
 
 @cache
@@ -192,7 +194,7 @@ def _pydantic(body: bytes) -> int:
 
 def aiohttp_pydantic(url: str, size: int, calls: int) -> int:
     """Aiohttp and pydantic."""
-    return _by_aiohttp(url, size, calls, _pydantic)
+    return by_aiohttp(url, size, calls, _pydantic)
 
 
 def _by_httpx(url: str, size: int, calls: int, read: Callable[[bytes], int]) -> int:

@@ -10,7 +10,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from benchmarks import contenders, pull_memory
+from benchmarks import by_hand, contenders, pull_memory
 from benchmarks.measure import all_cores, interleave, once, ratio
 from benchmarks.page_server import MONTH, serving
 from benchmarks.section import Section, at_least, at_most, table
@@ -28,6 +28,7 @@ BYTES = 2_050
 BOUNDED = (".ndjson", ".parquet", ".db")
 KINDS = (".ndjson", ".ndjson.gz", ".ndjson.zst", ".csv", ".csv.gz", ".parquet", "/", ".db", ".duckdb")
 BESIDE_DLT = (".ndjson", ".csv", ".parquet", ".duckdb")
+BY_HAND = {".csv": by_hand.csv_by_hand, ".parquet": by_hand.parquet_by_hand}
 POSTGRES = os.environ.get("SERVETEL_BENCHMARK_POSTGRES")
 
 
@@ -163,15 +164,22 @@ def beside_dlt(calls: int) -> tuple[list[Budget], list[str]]:
     rows, budgets = [], []
     with serving(calls) as url:
         for ending in BESIDE_DLT:
-            found = interleave(
-                {
-                    "pull": partial(contenders.pull, f"{url}/plain", 1000, ending),
-                    "dlt": partial(contenders.dlt_pull, f"{url}/plain", 1000, ending, calls),
-                },
-                2,
-            )
+            plain = f"{url}/plain"
+            compared = {
+                "pull": partial(contenders.pull, plain, 1000, ending),
+                "dlt": partial(contenders.dlt_pull, plain, 1000, ending, calls),
+            }
+            if ending in BY_HAND:
+                compared["by hand"] = partial(BY_HAND[ending], plain, 1000, calls)
+            found = interleave(compared, 2)
             times = ratio(found["dlt"], found["pull"], of="wall")
-            cells = (f"{found[name].per_second:,.0f}" for name in ("pull", "dlt"))
-            rows.append([f"`{ending}`", *cells, f"{times:.1f}x"])
+            cells = [f"{found[name].per_second:,.0f}" if name in found else "" for name in ("pull", "dlt", "by hand")]
+            floor = f"{ratio(found['dlt'], found['by hand'], of='wall'):.1f}x" if ending in BY_HAND else ""
+            rows.append([f"`{ending}`", *cells[:2], f"{times:.1f}x", cells[2], floor])
             budgets.append(at_least(f"pull into `{ending}`, times as many records/s as dlt", 10.0, times))
-    return budgets, ["Against dlt, records a second:", "", *table(["format", "pull", "dlt", ""], rows)]
+    lines = [
+        "Against dlt, records a second; by hand is a loop of one's own that decodes and writes and does nothing else:",
+        "",
+        *table(["format", "pull", "dlt", "pull / dlt", "by hand", "by hand / dlt"], rows),
+    ]
+    return budgets, lines

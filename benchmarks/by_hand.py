@@ -1,0 +1,91 @@
+"""A loop of one's own into a CSV or Parquet file, as fast as Python lets it be: the floor of a pull into that format.
+
+It keeps what the server sent and nothing else: nothing is certified, ordered, guarded or resumed, no moment is made,
+and what is nested stays the server's own JSON.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import tempfile
+from functools import cache
+from operator import attrgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from benchmarks.contenders import by_aiohttp
+from servetel_async.protocol.records import CallRecord
+from servetel_async.sinks.columns import COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+#: Columns of one type; what is a text in one call and a number or a list in the next is kept as JSON.
+_TYPED = [column.name for column in COLUMNS if column.kinds in map(frozenset, ({str}, {int}, {bool}, {int, float}))]
+_OPEN = [column.name for column in COLUMNS if column.kinds and column.name not in _TYPED]
+
+
+@cache
+def _decoder() -> Callable[[bytes], Any]:
+    types = {field.name: field.type for field in msgspec.structs.fields(CallRecord)}
+    nothing = msgspec.Raw(b"null")
+    typed: list[Any] = [(name, types[name], None) for name in _TYPED if name != "id"]
+    fields = [("id", str), *typed, *((name, msgspec.Raw, nothing) for name in _OPEN)]
+    page = msgspec.defstruct("Page", [("results", tuple[msgspec.defstruct("Row", fields, gc=False), ...])])
+    return msgspec.json.Decoder(page, strict=False).decode
+
+
+def csv_by_hand(url: str, size: int, calls: int) -> int:
+    """The csv module, a row for each call."""
+    typed, opened, decode = attrgetter(*_TYPED), attrgetter(*_OPEN), _decoder()
+    with (
+        tempfile.TemporaryDirectory(dir="/var/tmp") as directory,
+        Path(directory, "calls.csv").open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file)
+        writer.writerow(_TYPED + _OPEN)
+
+        def read(body: bytes) -> int:
+            rows = decode(body).results
+            writer.writerows([(*typed(row), *[str(value, "utf-8") for value in opened(row)]) for row in rows])
+            return len(rows)
+
+        records = by_aiohttp(url, size, calls, read)
+        file.flush()
+        os.fsync(file.fileno())
+        return records
+
+
+def parquet_by_hand(url: str, size: int, calls: int) -> int:
+    """Arrow, a column at a time and a page at a time."""
+    import pyarrow as pa  # noqa: PLC0415 - only where it is compared
+    from pyarrow import parquet  # noqa: PLC0415 - as above
+
+    kinds = {column.name: column.kinds for column in COLUMNS}
+    arrow = {str: pa.string(), int: pa.int64(), bool: pa.bool_(), float: pa.float64()}
+    types = [arrow[float if len(kinds[name]) > 1 else next(iter(kinds[name]))] for name in _TYPED]
+    schema = pa.schema([*zip(_TYPED, types, strict=True), *((name, pa.string()) for name in _OPEN)])
+    readers, decode = [attrgetter(name) for name in (*_TYPED, *_OPEN)], _decoder()
+    with (
+        tempfile.TemporaryDirectory(dir="/var/tmp") as directory,
+        Path(directory, "calls.parquet").open("wb") as file,
+        parquet.ParquetWriter(file, schema, compression="zstd") as writer,
+    ):
+
+        def read(body: bytes) -> int:
+            rows = decode(body).results
+            columns = [list(map(value_of, rows)) for value_of in readers]
+            for index in range(len(_TYPED), len(columns)):
+                columns[index] = [str(value, "utf-8") for value in columns[index]]
+            arrays = [pa.array(*column) for column in zip(columns, schema.types, strict=True)]
+            writer.write_table(pa.table(arrays, schema=schema))
+            return len(rows)
+
+        records = by_aiohttp(url, size, calls, read)
+        writer.close()
+        file.flush()
+        os.fsync(file.fileno())
+        return records
