@@ -151,10 +151,8 @@ def test_a_window_names_its_proofs(conclude):
 )
 def test_flaws(conclude, given, flaw):
     """The gravest one is told, and makes the receipt incomplete."""
-    entries = given.pop("entries") if "entries" in given else []
-    given = {**given, "entries": entries}
-    conclusion = conclude(*given.pop("entries"), **given)
-    given["entries"] = entries
+    rest = {name: value for name, value in given.items() if name != "entries"}
+    conclusion = conclude(*given.get("entries", ()), **rest)
     found = receipt(conclusion)
     assert conclusion.flaw == flaw
     assert found.complete is (flaw is None)
