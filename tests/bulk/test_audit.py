@@ -113,8 +113,9 @@ async def test_a_count_that_is_missing_differs():
 
 
 async def test_an_uncounted_entry_is_counted_as_nothing():
-    """So it differs as soon as there is a call in it."""
+    """So it differs as soon as there is a call in it, and not before."""
     async with serving() as (_, fetcher):
+        assert await find_changed(fetcher, entries(["2024-07-01"], counted=None), Tally()) == []
         assert days_of(await find_changed(fetcher, entries(["2024-05-01"], counted=None), Tally())) == ["2024-05-01"]
 
 

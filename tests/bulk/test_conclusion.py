@@ -167,6 +167,7 @@ def test_many_windows_are_not_all_named(conclude):
     assert "2024-05-06 02:00:00" in flaw
     assert "2024-05-06 01:00:00" not in flaw
     assert " and 2 more could not be proved" in flaw
+    assert " more " not in conclude(*(flawed(hour) for hour in range(3))).flaw
 
 
 def test_windows_with_unreadable_records(conclude):

@@ -104,7 +104,15 @@ async def test_a_count_is_a_page_of_one():
     """One request, whatever the page size."""
     async with fetching() as (server, fetcher):
         assert await fetcher.count(DAY, Tally()) == 60
-        assert [asked.limit for asked in server.asked] == [1]
+        assert [(asked.page, asked.limit) for asked in server.asked] == [(1, 1)]
+
+
+@pytest.mark.parametrize(("pages", "once", "twice"), [(10, False, False), (11, True, False), (21, True, True)])
+def test_what_a_window_may_cost(pages, once, twice):
+    """It is spent when it has cost more than it may, and not before; without a limit it never is."""
+    tally = Tally(pages=pages, limit=10)
+    assert (tally.is_spent(), tally.is_spent(2)) == (once, twice)
+    assert not Tally(pages=pages).is_spent()
 
 
 async def test_no_count_is_none():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import re
 import time
 
 import pytest
@@ -302,6 +303,7 @@ async def test_who_cannot_be_let_through_in_time_is_told_at_once():
         error = await failure_of(enter(admission, [], 1, leave, loop.time() + 60.0))
 
     assert type(error) is OverloadedError
+    assert re.fullmatch(r"No request .* nothing was sent\. The account's rate.*\. Allow more time.*\.", str(error))
     assert error.stopped_by == "deadline"
     assert free_slots(admission) == 2
     assert not admission._turn.locked()
