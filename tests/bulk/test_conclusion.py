@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
+from datetime import UTC, datetime
 
 import pytest
 
 from servetel_async import CallQuery, CountDriftError, PagingError, Retry, ServerError, ServetelClient
 from servetel_async.bulk.certify import Flaw
 from servetel_async.bulk.conclusion import Conclusion
+from servetel_async.bulk.fetcher import Tally
 from servetel_async.bulk.job import Job, Settings
-from servetel_async.bulk.journal import Entry, Unreadable, claim_of
+from servetel_async.bulk.journal import Entry, Unreadable, claim_of, scope_of
 from servetel_async.bulk.plan import Frozen
 from servetel_async.bulk.pull import pull
+from servetel_async.bulk.receipt import WindowReceipt, describe
 from servetel_async.bulk.writer import Writer
 from servetel_async.emulator import Dataset, Emulator, Fault
 from servetel_async.protocol.clock import IST
 from servetel_async.settings import LARGEST_PAGE
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.sink import Span
+from servetel_async.version import __version__
 from tests.bulk import fake_clock
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
 
@@ -77,6 +82,30 @@ def test_sums(conclude):
         ("01", "leaf", True),
     ]
     assert (found.from_date, found.to_date) == (WINDOW.first, WINDOW.last)
+
+
+def test_a_receipt_says_where_from_and_at_what_cost(conclude):
+    """The rest of its fields: which calls they are, what was sent and received, when, and by which version."""
+    conclusion = conclude(entry(1))
+    job, sink = conclusion._job, conclusion._sink
+    job.begun = time.monotonic() - 2
+    job.fetcher.total.add(Tally(pages=2, requests=5, retries=3, received=100))
+    sink.size, sink.sha256 = 321, "abc"
+    before = datetime.now(UTC).replace(microsecond=0)
+    found = receipt(conclusion)
+    assert (found.destination, found.query, found.version) == ("a.ndjson", describe(DAY), __version__)
+    assert (found.fingerprint, found.scope) == (DAY.fingerprint(IST), scope_of(DAY, IST))
+    assert (found.from_date, found.to_date, found.final_until) == (WINDOW.first, WINDOW.last, WINDOW.last)
+    assert (found.counted_before, found.pages, found.requests, found.retries) == (None, 2, 5, 3)
+    assert (found.received, found.bytes, found.sha256) == (100, 321, "abc")
+    assert (found.waited, 2 <= found.seconds < 60) == (0.0, True)
+    assert before <= datetime.fromisoformat(found.finished_at) <= datetime.now(UTC)
+
+
+def test_a_window_in_a_receipt(conclude):
+    """Its seconds, what the API counted, what was written, and how each part of it is known."""
+    (window,) = receipt(conclude(entry(1, counted=4, records=3, kinds={"repaired": 2, "leaf": 1}))).windows
+    assert window == WindowReceipt("2024-05-06 01:00:00", "2024-05-06 01:59:59", 4, 3, "leaf, 2 repaired")
 
 
 def test_without_a_count_of_one_window_there_is_none(conclude):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 
 import anyio
 import pytest
@@ -221,6 +222,19 @@ def test_a_passing_failure_is_tried_again(answer):
             tally = Tally()
             assert (await fetcher.page(DAY, 2, tally)).page == 2
             assert (tally.requests, tally.retries, tally.pages) == (4, 3, 1)
+
+    on_clock(main)
+
+
+@pytest.mark.parametrize(("drawn", "waited"), [(max, 0.5 + 1 + 2), (min, 0.0)])
+def test_the_bound_of_a_backoff_doubles(monkeypatch, drawn, waited):
+    """Anything from nothing to a bound that begins at the base: so that pages which failed together part."""
+    monkeypatch.setattr(random, "uniform", lambda low, high: drawn(low, high))
+
+    async def main():
+        async with fetching(first(3, SICK)) as (_, fetcher):
+            await fetcher.page(DAY, 1, Tally())
+            assert fetcher.waited == waited
 
     on_clock(main)
 

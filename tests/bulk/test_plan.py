@@ -138,6 +138,8 @@ def test_an_open_range_is_one_window(window):
         (MOST_CALLS * 6 // 5 + 1, 1000, 2),
         (MOST_CALLS * 3, 10_000, 2 + 1),
         (50_000, 20_001, 1 + 2),
+        (20_000, 2 * MOST_CALLS, 1),
+        (2 * MOST_CALLS + 1, 2 * MOST_CALLS, 2),
         (10, 1, 1),
         (41, 1, 3),
     ],
