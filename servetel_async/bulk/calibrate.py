@@ -3,6 +3,9 @@
 A call is looked up by its own second. A server that takes one of the bounds out would lose the calls of one second at
 the edge of every window; it is asked for a second more on that side from then on. Where a range looks empty, the
 seconds at its two edges are looked at from both sides: they may be all there is.
+
+A call that comes proves that its second is counted in; one that does not come may be a page that lied. So a bound is
+taken for one that is left out only after two looks, and for good only as long as no page disproves it (``Fetcher``).
 """
 
 from __future__ import annotations
@@ -54,11 +57,18 @@ class Calibration:
                 edges = dict.fromkeys((window.last, window.first))
                 seconds = [second for second in edges if await self._has(second, Bounds(1, 1), tally)]
             for second in seconds:
-                for guess in _GUESSES:
-                    if await self._has(second, guess, tally):
-                        source.bounds = guess
-                        return guess != Bounds()
+                guess = await self._first_that_brings(second, _GUESSES, tally)
+                if guess is not None:
+                    narrower = _GUESSES[: _GUESSES.index(guess)]
+                    source.bounds = await self._first_that_brings(second, narrower, tally) or guess
+                    return source.bounds != Bounds()
         return False
+
+    async def _first_that_brings(self, second: str, guesses: Sequence[Bounds], tally: Tally) -> Bounds | None:
+        for guess in guesses:
+            if await self._has(second, guess, tally):
+                return guess
+        return None
 
     async def _has(self, second: str, guess: Bounds, tally: Tally) -> bool:
         """Whether a call of that second comes when its range is widened so."""

@@ -25,7 +25,8 @@ from servetel_async.errors import (
     ServetelError,
     StreamClosedError,
 )
-from servetel_async.page_source import PageRequest
+from servetel_async.page_source import Bounds, PageRequest
+from servetel_async.protocol.clock import is_wall_stamp
 from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.windows import Window
 from servetel_async.transport.tasks import end
@@ -262,10 +263,25 @@ class Fetcher:
                 why="the server does not heed the page number",
                 page=number,
             )
+        if asked != window and await self._is_too_wide(window, asked, fetched.value):
+            return await self._send(window, number, size, tally)
         self._count(tally, pages=1, rows=fetched.value.open()[2])
         if self.on_page is not None:
             self.on_page()
         return fetched.value
+
+    async def _is_too_wide(self, window: Window, asked: Window, page: PageBody) -> bool:
+        """Whether a call came of a second that was asked for only because this server seemed to leave its bounds out.
+
+        Then it does not, and is not asked for it again. Where calls lie even further out, the page proves nothing.
+        """
+        starts = [row.start for row in await self.rows(page) if is_wall_stamp(row.start)]
+        early, late = any(start < window.first for start in starts), any(start > window.last for start in starts)
+        if not (early or late) or not all(asked.first <= start <= asked.last for start in starts):
+            return False
+        learnt = self.source.bounds or Bounds()
+        self.source.bounds = Bounds(0 if early else learnt.start, 0 if late else learnt.end)
+        return True
 
     def _count(self, tally: Tally, *, pages: int = 0, requests: int = 0, received: int = 0, rows: int = 0) -> None:
         cost = Tally(pages, requests, max(0, requests - 1), received, rows)

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from servetel_async import IST, CallQuery, Retry, ServerError, ServetelClient
+from servetel_async import IST, CallQuery, OutOfWindowError, Retry, ServerError, ServetelClient
 from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.fetcher import Fetcher, Tally
 from servetel_async.bulk.pull import pull
@@ -64,7 +64,8 @@ async def test_one_record_tells(server):
         again = await calibration(client).check_bounds(WHOLE, rows(NOON), Tally())
         assert client.bounds == SERVERS[server][1]
         assert again is (client.bounds != Bounds())
-        assert 1 <= len(api.asked) <= 4
+        narrower = [Bounds(0, 0), Bounds(0, 1), Bounds(1, 0), Bounds(1, 1)].index(client.bounds)
+        assert len(api.asked) == 1 + 2 * narrower
 
 
 @servers
@@ -85,6 +86,18 @@ async def test_it_is_looked_at_once(server):
         again = await calibration(client).check_bounds(WHOLE, rows(NOON), Tally())
         assert again is (client.bounds != Bounds())
         assert api.asked == []
+
+
+@pytest.mark.parametrize("lies", [1, 2, 3])
+async def test_a_page_that_lies_excludes_no_bound(lies):
+    """A call that does not come when it is looked up proves nothing; it is looked up once more."""
+    async with serving("inclusive", calls_at(NOON), lambda asked: Answer(rows=[]) if len(lied) <= lies else HONEST) as (
+        api,
+        client,
+    ):
+        lied = api.asked
+        assert await calibration(client).check_bounds(WHOLE, rows(NOON), Tally()) is False
+        assert client.bounds == Bounds()
 
 
 async def test_a_record_that_is_gone():
@@ -158,7 +171,7 @@ async def test_several_windows_at_once_look_once():
         looking = calibration(client)
         results = await asyncio.gather(*(looking.check_bounds(WHOLE, rows(NOON), Tally()) for _ in range(4)))
         assert results == [True] * 4
-        assert len(api.asked) == 2
+        assert len(api.asked) == 3
 
 
 async def test_a_failure_ends_the_look():
@@ -215,6 +228,48 @@ async def test_a_range_of_many_windows(server, tmp_path):
         assert written(tmp_path / "a.ndjson") == sorted(made)
         assert (receipt.counted, receipt.complete) == (len(made), True)
         assert len(receipt.windows) > 1
+
+
+WIDER = [
+    (server, learnt)
+    for server, (_, truth) in SERVERS.items()
+    for learnt in (Bounds(0, 1), Bounds(1, 0), Bounds(1, 1))
+    if learnt != truth and learnt.start >= truth.start and learnt.end >= truth.end
+]
+
+
+@pytest.mark.parametrize(("server", "learnt"), WIDER)
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_what_was_learnt_wrongly_is_put_right(server, learnt, concurrency, tmp_path):
+    """A call of a second beside its window came, for it was asked for too widely: it is asked for again, and no more so."""
+    made = calls_at(*[f"2024-05-06 12:00:{second:02}" for second in range(40)] * 3)
+    inside = [call for call in made if "2024-05-06 12:00:01" <= call[0] <= "2024-05-06 12:00:38"]
+    async with serving(server, made) as (_, client):
+        client.bounds, client.max_concurrency = learnt, concurrency
+        query = CallQuery(from_date=inside[-1][0], to_date=inside[0][0])
+        receipt = await pull(client, tmp_path / "a.ndjson", query)
+        assert written(tmp_path / "a.ndjson") == sorted(inside)
+        assert (receipt.records, receipt.complete, client.bounds) == (114, True, SERVERS[server][1])
+
+
+async def test_calls_from_anywhere_put_nothing_right(tmp_path):
+    """A server that ignores the dates may send a call of that second too: it says nothing of its bounds."""
+    made = calls_at("2024-05-06 12:00:00", "2024-05-06 11:59:59", "2024-05-04 12:00:00")
+    async with serving("both are exclusive", made, lambda _: Answer(rows=made, count=3)) as (_, client):
+        client.bounds = Bounds(1, 1)
+        with pytest.raises(OutOfWindowError):
+            await pull(client, tmp_path / "a.ndjson", CallQuery(from_date=NOON, to_date=NOON))
+        assert client.bounds == Bounds(1, 1)
+
+
+@servers
+async def test_a_server_that_ignores_the_dates_is_told(server, tmp_path):
+    """Nothing was learnt wrongly then, and no second reading helps."""
+    made = calls_at("2024-05-06 12:00:00", "2024-05-04 12:00:00")
+    async with serving(server, made, lambda asked: Answer(rows=made, count=2)) as (api, client):
+        with pytest.raises(OutOfWindowError):
+            await pull(client, tmp_path / "a.ndjson", DAY)
+        assert len(api.asked) < 10
 
 
 # Ranges
