@@ -143,6 +143,10 @@ class Line:
             days = -(-window.seconds // int(DAY / timedelta(seconds=1)))
             if days > 1 and not place.whole:
                 return window.cut(days)
+            if self._fetcher.source.bounds is None:
+                await self._look(
+                    window, tally
+                )  # for what it tells of the bounds alone: without a count nothing else does
         else:
             first = await self._look(window, tally)
         if first is not None and not place.whole:

@@ -230,6 +230,19 @@ async def test_a_range_of_many_windows(server, tmp_path):
         assert len(receipt.windows) > 1
 
 
+@pytest.mark.parametrize(
+    "calls", [["2024-01-05 12:00:00"] * 12, ["2024-01-05 12:00:00"] + ["2024-01-05 13:00:00"] * 12]
+)
+@servers
+async def test_a_server_without_counts_is_looked_at_too(server, calls, tmp_path):
+    """Its newest months are empty, so nothing is known of it when the first calls are walked; none at the edge is lost."""
+    made = calls_at(*calls)
+    async with serving(server, made, lambda _: Answer(no_count=True)) as (_, client):
+        receipt = await pull(client, tmp_path / "a.ndjson", CallQuery(from_date="2024-01-05 12:00:00"))
+        assert written(tmp_path / "a.ndjson") == sorted(made)
+        assert (receipt.complete, client.bounds) == (True, SERVERS[server][1])
+
+
 WIDER = [
     (server, learnt)
     for server, (_, truth) in SERVERS.items()
