@@ -144,9 +144,7 @@ class Line:
             if days > 1 and not place.whole:
                 return window.cut(days)
             if self._fetcher.source.bounds is None:
-                await self._look(
-                    window, tally
-                )  # for what it tells of the bounds alone: without a count nothing else does
+                await self._look(window, tally)  # only for the bounds: it is walked in any case
         else:
             first = await self._look(window, tally)
         if first is not None and not place.whole:
