@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from tenacity import RetryCallState
 
     from servetel_async.errors import ServetelError, StoppedBy
+    from servetel_async.protocol.tokens import Secret
     from servetel_async.settings import Retry
     from servetel_async.transport.pace import AccountPace
 
@@ -48,12 +49,14 @@ class History:
 
     Attributes:
         sent: requests on the wire.
+        token: with which the last one went.
         counted: failures that count against ``Retry(attempts=)``.
         renewed: tokens that were refused; freed: the retry that is not counted was used.
         kinds: failures by what is allowed for each kind.
     """
 
     sent: int = 0
+    token: Secret | None = None
     counted: int = 0
     renewed: int = 0
     freed: bool = False

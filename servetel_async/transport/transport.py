@@ -300,7 +300,6 @@ class _Call(Generic[T]):
         self._page = page
         self._deadline_at = deadline_at
         self._patient = patient
-        self._token: Secret | None = None
         self._renewals = 0
 
     async def send(self) -> Fetched[T]:
@@ -319,7 +318,7 @@ class _Call(Generic[T]):
 
     async def _attempt(self) -> Fetched[T]:
         transport = self._transport
-        self._token = token = await transport.tokens.token()
+        self.history.token = token = await transport.tokens.token()
         reply = await transport.exchange(
             "GET",
             self._url,
@@ -346,7 +345,7 @@ class _Call(Generic[T]):
 
     async def renew(self) -> bool:
         """Get another token: once, or again where the refused one had worked before: it ended, and was not wrong."""
-        token = self._token
+        token = self.history.token
         assert token is not None  # noqa: S101 - for the type checker: a token was refused, so there was one
         if self._renewals and token not in self._transport.proved:
             return False

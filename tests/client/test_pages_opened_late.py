@@ -90,6 +90,16 @@ async def test_whatever_follows_a_broken_page_stays_within_the_attempts(serve, c
     assert len(server.requests) == raised.value.attempts == stream.stats.requests == attempts
 
 
+async def test_a_token_that_ended_is_renewed_though_it_is_found_out_late(serve, connect):
+    """The token that the refused page was asked with is the one that is given back; the next request has another."""
+    ended = page(count=0, success=False, message="Token has expired", padding="x" * SHORT)
+    tokens = ["first-token-1234", "second-token-1234"]
+    server = await serve(after(ended, WHOLE))
+    async with connect(server.url, lambda: tokens.pop(0), page_size=100, retry=FAST) as client:
+        assert len(await client.calls(*DAY).collect()) == 100
+    assert tokens == []
+
+
 async def test_a_refusal_found_late_is_waited_for(serve, connect):
     """A 429 that came as a 200 names a time; it is kept, and told like any other wait."""
     left = [reply(THROTTLED, 200, ("Retry-After", "1")), reply(WHOLE)]
