@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from servetel_async.sinks.sink import Claim, Encoder, Span
 
 
-#: Lines that are written at a time.
-_LINES = 500
+#: Lines that are written at a time: some 100 KB, which the allocator has at hand; a megabyte leaves it with holes.
+_LINES = 64
 
 
 class _Segment(NamedTuple):
@@ -87,6 +87,7 @@ class FileSink:
         self._aside = _beside(target, ".part.old")
         self._receipt = _beside(target, ".receipt.json")
         self._encoder = encoder
+        self._packer = None if encoder is None else fast_packer()
         self._overwrite = overwrite
         self._directory = directory
         self._lock = OutputLock(target)
@@ -207,7 +208,7 @@ class FileSink:
 
     def _packed(self, lines: Sequence[bytes]) -> Iterator[bytes]:
         """A window's lines as they go to the part, piece by piece, so that it is never in memory twice."""
-        packer = None if self._encoder is None else fast_packer()
+        packer = self._packer
         for start in range(0, len(lines), _LINES):
             piece = b"\n".join([*lines[start : start + _LINES], b""])
             yield piece if packer is None else packer.compress(piece)

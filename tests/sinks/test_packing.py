@@ -12,7 +12,8 @@ import sys
 import pytest
 
 from servetel_async import ConfigurationError
-from servetel_async.sinks.packing import PackedFile
+from servetel_async.sinks.packing import PackedFile, fast_packer
+from servetel_async.sinks.packing import unpack as unpack_fast
 
 OPENED = {None: bytes, ".gz": gzip.decompress}
 
@@ -95,6 +96,20 @@ def test_a_missing_library_is_told_at_once(monkeypatch):
     with pytest.raises(ConfigurationError) as caught:
         PackedFile(".zst")
     assert caught.value.fix == ("use .gz, or another build of Python" if own else "pip install 'servetel-async[zstd]'")
+
+
+@pytest.mark.parametrize("library", ["zstd", "zlib"])
+def test_a_part_s_windows_are_packed_one_by_one(monkeypatch, library):
+    """With or without Zstandard one packer serves many windows, and each can be unpacked without the others."""
+    if library == "zlib":
+        own = sys.version_info >= (3, 14)
+        monkeypatch.setitem(sys.modules, "compression.zstd" if own else "backports.zstd", None)
+    packer = fast_packer()
+    windows = [[b"[1]\n" * 1000, b"[2]\n"], [], [b"[3]\n"]]
+    packed = [b"".join([*map(packer.compress, pieces), packer.flush()]) for pieces in windows]
+    monkeypatch.undo()
+    assert [unpack_fast(window) for window in reversed(packed)] == [b"[3]\n", b"", b"[1]\n" * 1000 + b"[2]\n"]
+    assert {window.startswith(b"\x28\xb5\x2f\xfd") for window in packed} == {library == "zstd"}
 
 
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs /dev/full")
