@@ -151,7 +151,8 @@ class Job:
             except StopIteration as end:
                 page = await self.fetcher.sure_page(asked, max(1, end.value[0]), self.extra, size=size)
                 break
-        oldest = min((row.start for row in rows_of(page) if is_wall_stamp(row.start)), default=frozen.window.first)
+        stamps = [row.start for row in rows_of(page) if is_wall_stamp(row.start)]
+        oldest = min([*stamps, frozen.window.last])  # a call later than the server's own clock begins no range
         return Frozen(Window.of(f"{oldest[:10]} 00:00:00", frozen.window.last), frozen.final_until)
 
     def header(self, claim: Claim, frozen: Frozen) -> Header:

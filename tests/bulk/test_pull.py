@@ -402,6 +402,14 @@ def test_a_length_of_time_is_told_for_people(seconds, said):
     assert duration(seconds) == said
 
 
+async def test_calls_later_than_the_server_s_own_clock_turn_no_range_round(connect, tmp_path):
+    """An open range ends at that clock; where its oldest call is later than it, it still ends no earlier than it begins."""
+    _, client = await connect(Dataset.range("2024-05-06", "2024-05-06", calls=3), now="2024-05-04 12:00:00")
+    receipt = await client.pull(tmp_path / "all.ndjson")
+    assert (receipt.from_date, receipt.to_date, receipt.records) == ("2024-05-04 00:00:00", "2024-05-04 12:00:00", 0)
+    assert (receipt.windows[-1].first, receipt.windows[0].last) == (receipt.from_date, receipt.to_date)
+
+
 @pytest.mark.parametrize("slots", [2, 4, 8])
 async def test_a_list_that_grows_as_it_is_read_is_not_chased(tmp_path, slots):
     """What a pull may cost is bounded by what the range counts at first; what was not proved is named, not chased."""
