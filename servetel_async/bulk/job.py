@@ -22,11 +22,10 @@ from servetel_async.bulk.line import Line
 from servetel_async.bulk.plan import Frozen, freeze, width_for, windows_of
 from servetel_async.bulk.progress import PullProgress
 from servetel_async.bulk.receipt import describe
-from servetel_async.protocol.clock import SECOND, is_wall_stamp, stamp
+from servetel_async.bulk.start import count_before, find_start
+from servetel_async.protocol.clock import stamp
 from servetel_async.protocol.mask import mask_line
-from servetel_async.protocol.pages import find_last_page
 from servetel_async.protocol.reply import MOST_STRANGE
-from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.sink import Batch, Span
 from servetel_async.version import __version__
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from servetel_async.bulk.writer import Writer
     from servetel_async.errors import ServetelError
     from servetel_async.page_source import PageSource
-    from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
     from servetel_async.protocol.rows import Row
     from servetel_async.sinks.sink import Claim, Sink
@@ -114,7 +112,6 @@ class Job:
         self._resumed = self._told = 0
         self._before = Tally()
         self._tops: list[Window] = []
-        self._open_start = False
         self.fetcher.on_page = self._tell
 
     async def freeze(self) -> Frozen:
@@ -128,32 +125,10 @@ class Job:
         page = await self.fetcher.sure_page(newest, 1, self.extra)
         frozen = freeze(asked, page.date, self._zone, self._settings.settle)
         if asked.start is None:
-            return await self._find_start(asked, frozen, page)
+            window = await find_start(self.fetcher, asked, page, frozen.window.last, self.extra)
+            return Frozen(window, frozen.final_until)
         self._line.known[newest] = page
         return frozen
-
-    async def _find_start(self, asked: Window, frozen: Frozen, first: PageBody) -> Frozen:
-        """The beginning of the whole history: the day of the oldest call on its last page."""
-        self._open_start = True
-        size = self.fetcher.page_size
-        page, rows = first, first.open()[2]
-        search = find_last_page()
-        number = next(search)
-        while rows and not (first.count is not None and first.count == rows < size):
-            if first.count is not None and first.count > rows:
-                number = -(-first.count // rows)
-                page = await self.fetcher.sure_page(asked, number, self.extra, size=size)
-                break
-            found = await self.fetcher.sure_page(asked, number, self.extra, size=size)
-            page = found if found.open()[2] else page
-            try:
-                number = search.send(found.open()[2])
-            except StopIteration as end:
-                page = await self.fetcher.sure_page(asked, max(1, end.value[0]), self.extra, size=size)
-                break
-        stamps = [row.start for row in rows_of(page) if is_wall_stamp(row.start)]
-        oldest = min([*stamps, frozen.window.last])  # a call later than the server's own clock begins no range
-        return Frozen(Window.of(f"{oldest[:10]} 00:00:00", frozen.window.last), frozen.final_until)
 
     def header(self, claim: Claim, frozen: Frozen) -> Header:
         """Describe the pull that begins."""
@@ -212,10 +187,10 @@ class Job:
         await self._line.run(windows, whole=True)
 
     async def _audit(self, whole: Window) -> None:
+        if self._query.from_date is None and whole.start is not None:
+            self.before_start = await count_before(self.fetcher, whole.start, self.extra)
         if self._certifier.walks or not self.fetcher.source.count_is_total:
             return
-        if self._open_start and whole.start is not None:
-            self.before_start = await self.fetcher.count(Window(None, whole.start - SECOND), self.extra) or 0
         for _ in range(AUDITS):
             final = [entry for entry in self._in_order() if entry.final and entry.counted is not None]
             if len(final) < 2:  # noqa: PLR2004 - a single window has counted itself

@@ -1,0 +1,90 @@
+"""Where a range begins that is open at its start: the day of the oldest call, and nothing lies before it.
+
+The list is newest first, so the oldest call is the last of the last page. That page may lie: it comes empty, or another
+one comes in its place. So what lies before the start that was found is asked for, until there is nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from servetel_async.protocol.clock import SECOND, is_wall_stamp
+from servetel_async.protocol.pages import find_last_page
+from servetel_async.protocol.rows import rows_of
+from servetel_async.protocol.windows import Window
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from servetel_async.bulk.fetcher import Fetcher, Tally
+    from servetel_async.protocol.decoding import PageBody
+
+#: How often it is looked for, each time before what was found.
+_LOOKS = 8
+#: How often a page is asked for that the count says holds calls, and that comes empty.
+_TRIES = 2
+
+
+async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str, tally: Tally) -> Window:
+    """Close the range at the beginning of the day of its oldest call.
+
+    Args:
+        fetcher: brings the pages.
+        asked: the open range.
+        first: its first page.
+        last: the second at which the range ends: one whose calls are all later begins on that day.
+        tally: of what it costs.
+
+    Raises:
+        ServetelError: a page does not come.
+    """
+    oldest = last
+    for _ in range(_LOOKS):
+        page = await _last_page(fetcher, asked, first, tally)
+        oldest = min([oldest, *(row.start for row in rows_of(page) if is_wall_stamp(row.start))])
+        found = Window.of(f"{oldest[:10]} 00:00:00", last)
+        assert found.start is not None  # noqa: S101 - for the type checker: it was made of a stamp
+        asked = before(found.start)
+        first = await fetcher.sure_page(asked, 1, tally)
+        if not _calls_of(first):
+            break
+    return found
+
+
+def before(start: datetime) -> Window:
+    """All that lies before a moment."""
+    return Window(None, start - SECOND)
+
+
+async def count_before(fetcher: Fetcher, start: datetime, tally: Tally) -> int:
+    """Ask how many calls lie before it; at least one, where there are some and no total is sent.
+
+    Raises:
+        ServetelError: the page does not come.
+    """
+    return _calls_of(await fetcher.sure_page(before(start), 1, tally, size=1))
+
+
+def _calls_of(page: PageBody) -> int:
+    return max(page.count or 0, page.open()[2])
+
+
+async def _last_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: Tally) -> PageBody:
+    """The last page with rows; the first one where that is none."""
+    size, rows = fetcher.page_size, first.open()[2]
+    if not rows or first.count == rows < size:
+        return first
+    if first.count is not None and first.count > rows:
+        for _ in range(_TRIES):
+            page = await fetcher.sure_page(asked, -(-first.count // rows), tally, size=size)
+            if page.open()[2]:
+                return page
+    search, page = find_last_page(), first
+    number = next(search)
+    while True:
+        found = await fetcher.sure_page(asked, number, tally, size=size)
+        page = found if found.open()[2] else page
+        try:
+            number = search.send(found.open()[2])
+        except StopIteration as end:
+            return page if end.value[0] == 1 else await fetcher.sure_page(asked, end.value[0], tally, size=size)

@@ -1,0 +1,107 @@
+"""The start of a range that is open: it is the day of the oldest call, whatever one page says, or it is told."""
+
+from __future__ import annotations
+
+import json
+from itertools import count
+
+import pytest
+
+from servetel_async import Retry, ServetelClient
+from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
+
+#: Four calls on each of three days: pages of five, the last one of two.
+CALLS = calls_at(*(f"2024-05-0{day} 1{hour}:00:00" for day in (4, 5, 6) for hour in range(4)))
+OPEN, SIZE = ("", "~"), 5
+
+
+def once(matches, answer):
+    """One request is answered so; those for windows of the pull itself are answered truly."""
+    times = count()
+
+    def habit(asked):
+        return answer(asked) if matches(asked) and next(times) == 0 else HONEST
+
+    return habit
+
+
+def page_of_history(number):
+    return lambda asked: asked.window == OPEN and asked.page == number
+
+
+LIES = {
+    "the last page is empty": once(page_of_history(3), lambda _: Answer(rows=[])),
+    "the page before comes in place of the last": once(
+        page_of_history(3), lambda asked: Answer(rows=asked.found[5:10])
+    ),
+    "the page after comes in place of the last": once(page_of_history(3), lambda _: Answer(rows=[], page=4)),
+    "the first page is empty": once(page_of_history(1), lambda _: Answer(rows=[])),
+    "the first page is empty, and counts nothing": once(page_of_history(1), lambda _: Answer(rows=[], count=0)),
+    "the count is far too large": once(page_of_history(1), lambda _: Answer(count=1000)),
+    "the count lacks a page": once(page_of_history(1), lambda _: Answer(count=10)),
+    "the count is that of the page": lambda asked: Answer(count=len(asked.rows)),
+    "nothing lies": lambda _: HONEST,
+}
+
+
+async def pull(habit, directory):
+    """Pull the whole history; gives the receipt, the ids, and the server."""
+    target = directory / "all.ndjson"
+    async with (
+        SmallServer(CALLS, habit, date="Tue, 07 May 2024 12:00:00 GMT") as api,
+        ServetelClient(
+            "token-123456", base_url=api.base_url, rate=None, page_size=SIZE, retry=Retry(attempts=2, base=0.001)
+        ) as client,
+    ):
+        receipt = await client.pull(target)
+    return receipt, [json.loads(line)["id"] for line in target.read_bytes().splitlines()], api
+
+
+@pytest.mark.parametrize("lie", LIES)
+async def test_one_page_that_lies_moves_no_start(tmp_path, lie):
+    """Whatever one page says, the range begins on the day of the oldest call, and all of it is there."""
+    receipt, ids, _ = await pull(LIES[lie], tmp_path)
+    assert (receipt.from_date, receipt.complete) == ("2024-05-04 00:00:00", True)
+    assert sorted(ids) == sorted(key for _, key in CALLS)
+
+
+@pytest.mark.parametrize("page", [2, 3, 4])
+async def test_without_counts_an_empty_page_moves_no_start_either(tmp_path, page):
+    """The search for the last page is misled by it; what lies before the start that was found puts it right."""
+    lie = once(page_of_history(page), lambda _: Answer(rows=[], no_count=True))
+
+    def habit(asked):
+        answer = lie(asked)
+        return Answer(no_count=True) if answer is HONEST else answer
+
+    receipt, ids, _ = await pull(habit, tmp_path)
+    assert (receipt.from_date, receipt.complete) == ("2024-05-04 00:00:00", True)
+    assert sorted(ids) == sorted(key for _, key in CALLS)
+
+
+@pytest.mark.parametrize(("no_count", "said"), [(False, "counts 4 calls"), (True, "counts 1 calls")])
+async def test_what_lies_before_the_start_is_told_at_the_end(tmp_path, no_count, said):
+    """Calls that are hidden until all is read are not found, and the receipt says that they are there."""
+
+    def habit(asked):
+        if asked.window == OPEN:  # the list of two days out of three
+            begin = (asked.page - 1) * asked.limit
+            return Answer(rows=asked.found[:8][begin : begin + asked.limit], count=8, no_count=no_count)
+        hidden = asked.window == ("", "2024-05-04 23:59:59") and asked.limit > 1
+        return Answer(rows=[] if hidden else None, count=0 if hidden else None, no_count=no_count)
+
+    receipt, ids, _ = await pull(habit, tmp_path)
+    assert (receipt.from_date, len(ids), receipt.complete) == ("2024-05-05 00:00:00", 8, False)
+    assert said in receipt.certified
+
+
+async def test_a_start_that_cannot_be_found_is_not_looked_for_for_ever(tmp_path):
+    """A server that counts calls it never gives is asked a bounded number of times, and the receipt says so."""
+
+    def habit(asked):
+        return Answer(rows=[], count=7) if asked.first == "" else HONEST
+
+    receipt, ids, api = await pull(habit, tmp_path)
+    assert (ids, receipt.complete) == ([], False)
+    assert "counts 7 calls before" in receipt.certified
+    assert len(api.asked) < 40
