@@ -43,9 +43,9 @@ BEGIN = CLOCK.parse("2024-05-06 09:59:58")
 EMPTY = {quirks: Dataset.range("2024-05-01", "2024-05-02", calls=0, php_quirks=quirks) for quirks in (False, True)}
 #: How often the same pull is begun again after an error.
 RUNS = 6
-#: A list that grows with each request grows with each pull of it, and with each that is begun again: as long as this it
-#: stands still, for to chase it further shows nothing and takes hours.
-LONGEST = 3_000
+#: A list that grows with each request grows with each pull of it, and with each that is begun again: when it has so many
+#: times the calls that it had, and so many more, it stands still, for to chase it further shows nothing and takes hours.
+TIMES, MORE = 5, 200
 
 #: Faults that leave no page at all, and pages that are not what they say.
 BROKEN = {
@@ -205,7 +205,7 @@ async def pulled(client, target, world, api):
     existed = target.exists()
 
     def calm(_progress):
-        if len(api._table._calls) > LONGEST:
+        if len(api._table._calls) > TIMES * len(world.seconds) + MORE:
             api._churn._insert_every = api._churn._late_every = None
 
     for run in range(RUNS):
