@@ -73,10 +73,14 @@ class Calibration:
     async def _has(self, second: str, guess: Bounds, tally: Tally) -> bool:
         """Whether a call of that second comes when its range is widened so."""
         wider = guess.widen(Window.of(second, second))
+        seen = 0
         for number in range(1, _PAGES + 1):
-            rows = rows_of(await self._fetcher.sure_page(wider, number, tally))
+            page = await self._fetcher.sure_page(wider, number, tally)
+            rows = rows_of(page)
             if any(row.start == second for row in rows):
                 return True
-            if len(rows) < self._fetcher.page_size:
+            seen += len(rows)
+            # A page that is not full is no end: this may be all that the server gives in one.
+            if not rows or (self._fetcher.source.count_is_total and page.count is not None and page.count <= seen):
                 return False
         return False

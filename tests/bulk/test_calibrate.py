@@ -326,3 +326,22 @@ async def test_an_empty_account(query, tmp_path):
     # An open range is asked for, then what lies before it, and that again when all is read.
     assert before == (3 if QUERIES[query].from_date is None else 0)
     assert len(api.asked) - min(before, 2) <= 10
+
+
+@servers
+@pytest.mark.parametrize("counts", ["none", "of the page", "of all"])
+async def test_a_server_that_gives_less_than_it_is_asked_for_hides_nothing(server, counts, tmp_path):
+    """The neighbours of the second that is looked up may fill its pages; one that is short for the server is no end."""
+
+    def habit(asked):
+        rows = asked.found[(asked.page - 1) * 2 : asked.page * 2]
+        return Answer(
+            rows, count={"none": None, "of the page": len(rows), "of all": None}[counts], no_count=counts == "none"
+        )
+
+    made = calls_at(*["2024-05-06 11:59:58"] * 3, *["2024-05-06 11:59:59"] * 3, *[NOON] * 3)
+    query = CallQuery(from_date="2024-05-06 11:59:59", to_date="2024-05-06 11:59:59")
+    async with serving(server, made, habit) as (_, client):
+        receipt = await pull(client, tmp_path / "a.ndjson", query)
+    assert written(tmp_path / "a.ndjson") == sorted(call for call in made if call[0] == "2024-05-06 11:59:59")
+    assert receipt.complete
