@@ -38,7 +38,7 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
     Raises:
         ServetelError: a page does not come.
     """
-    oldest = last
+    oldest, found = last, asked
     for _ in range(_LOOKS):
         page = await _last_page(fetcher, asked, first, tally)
         oldest = min([oldest, *(row.start for row in rows_of(page) if is_wall_stamp(row.start))])
