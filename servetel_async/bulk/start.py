@@ -44,14 +44,14 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
         oldest = min([oldest, *(row.start for row in rows_of(page) if is_wall_stamp(row.start))])
         found = Window.of(f"{oldest[:10]} 00:00:00", last)
         assert found.start is not None  # noqa: S101 - for the type checker: it was made of a stamp
-        asked = before(found.start)
+        asked = _before(found.start)
         first = await fetcher.sure_page(asked, 1, tally)
         if not _calls_of(first):
             break
     return found
 
 
-def before(start: datetime) -> Window:
+def _before(start: datetime) -> Window:
     """All that lies before a moment."""
     return Window(None, start - SECOND)
 
@@ -62,7 +62,7 @@ async def count_before(fetcher: Fetcher, start: datetime, tally: Tally) -> int:
     Raises:
         ServetelError: the page does not come.
     """
-    return _calls_of(await fetcher.sure_page(before(start), 1, tally, size=1))
+    return _calls_of(await fetcher.sure_page(_before(start), 1, tally, size=1))
 
 
 def _calls_of(page: PageBody) -> int:
@@ -83,8 +83,8 @@ async def _last_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: Ta
     number = next(search)
     while True:
         found = await fetcher.sure_page(asked, number, tally, size=size)
-        page = found if found.open()[2] else page
+        page = found if found.open()[2] else page  # each page with rows lies behind the one before
         try:
             number = search.send(found.open()[2])
-        except StopIteration as end:
-            return page if end.value[0] == 1 else await fetcher.sure_page(asked, end.value[0], tally, size=size)
+        except StopIteration:
+            return page

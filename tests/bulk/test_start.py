@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from itertools import count
 
 import pytest
 
@@ -15,32 +14,33 @@ CALLS = calls_at(*(f"2024-05-0{day} 1{hour}:00:00" for day in (4, 5, 6) for hour
 OPEN, SIZE = ("", "~"), 5
 
 
-def once(matches, answer):
-    """One request is answered so; those for windows of the pull itself are answered truly."""
-    times = count()
+class Once:
+    """A habit: the first request that matches is answered so, all others truly."""
 
-    def habit(asked):
-        return answer(asked) if matches(asked) and next(times) == 0 else HONEST
+    def __init__(self, matches, answer):
+        self._matches, self._answer = matches, answer
+        self.fired = False
 
-    return habit
+    def __call__(self, asked):
+        if self.fired or not self._matches(asked):
+            return HONEST
+        self.fired = True
+        return self._answer(asked)
 
 
 def page_of_history(number):
     return lambda asked: asked.window == OPEN and asked.page == number
 
 
+#: Which page of the whole history lies, and how.
 LIES = {
-    "the last page is empty": once(page_of_history(3), lambda _: Answer(rows=[])),
-    "the page before comes in place of the last": once(
-        page_of_history(3), lambda asked: Answer(rows=asked.found[5:10])
-    ),
-    "the page after comes in place of the last": once(page_of_history(3), lambda _: Answer(rows=[], page=4)),
-    "the first page is empty": once(page_of_history(1), lambda _: Answer(rows=[])),
-    "the first page is empty, and counts nothing": once(page_of_history(1), lambda _: Answer(rows=[], count=0)),
-    "the count is far too large": once(page_of_history(1), lambda _: Answer(count=1000)),
-    "the count lacks a page": once(page_of_history(1), lambda _: Answer(count=10)),
-    "the count is that of the page": lambda asked: Answer(count=len(asked.rows)),
-    "nothing lies": lambda _: HONEST,
+    "the last page is empty": (3, lambda _: Answer(rows=[])),
+    "the page before comes in place of the last": (3, lambda asked: Answer(rows=asked.found[5:10])),
+    "the page after comes in place of the last": (3, lambda _: Answer(rows=[], page=4)),
+    "the first page is empty": (1, lambda _: Answer(rows=[])),
+    "the first page is empty, and counts nothing": (1, lambda _: Answer(rows=[], count=0)),
+    "the count is far too large": (1, lambda _: Answer(count=1000)),
+    "the count lacks a page": (1, lambda _: Answer(count=10)),
 }
 
 
@@ -60,7 +60,19 @@ async def pull(habit, directory):
 @pytest.mark.parametrize("lie", LIES)
 async def test_one_page_that_lies_moves_no_start(tmp_path, lie):
     """Whatever one page says, the range begins on the day of the oldest call, and all of it is there."""
-    receipt, ids, _ = await pull(LIES[lie], tmp_path)
+    number, answer = LIES[lie]
+    habit = Once(page_of_history(number), answer)
+    receipt, ids, _ = await pull(habit, tmp_path)
+    assert habit.fired
+    assert (receipt.from_date, receipt.complete) == ("2024-05-04 00:00:00", True)
+    assert sorted(ids) == sorted(key for _, key in CALLS)
+
+
+@pytest.mark.parametrize("counts", ["of all", "of the page"])
+async def test_a_start_is_found_by_any_count(tmp_path, counts):
+    """By a total at once, else by searching for the last page."""
+    habit = (lambda _: HONEST) if counts == "of all" else (lambda asked: Answer(count=len(asked.rows)))
+    receipt, ids, _ = await pull(habit, tmp_path)
     assert (receipt.from_date, receipt.complete) == ("2024-05-04 00:00:00", True)
     assert sorted(ids) == sorted(key for _, key in CALLS)
 
@@ -68,13 +80,14 @@ async def test_one_page_that_lies_moves_no_start(tmp_path, lie):
 @pytest.mark.parametrize("page", [2, 3, 4])
 async def test_without_counts_an_empty_page_moves_no_start_either(tmp_path, page):
     """The search for the last page is misled by it; what lies before the start that was found puts it right."""
-    lie = once(page_of_history(page), lambda _: Answer(rows=[], no_count=True))
+    lie = Once(page_of_history(page), lambda _: Answer(rows=[], no_count=True))
 
     def habit(asked):
         answer = lie(asked)
         return Answer(no_count=True) if answer is HONEST else answer
 
     receipt, ids, _ = await pull(habit, tmp_path)
+    assert lie.fired
     assert (receipt.from_date, receipt.complete) == ("2024-05-04 00:00:00", True)
     assert sorted(ids) == sorted(key for _, key in CALLS)
 
