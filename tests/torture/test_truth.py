@@ -15,12 +15,12 @@ from random import Random
 import aiohttp
 import pytest
 
-from servetel_async import CallQuery, Retry, ServetelError
+from servetel_async import CallQuery, Retry, ServetelError, Timeouts
 from servetel_async.bulk.pull import pull
 from tests.tls import serving, trusting
 from tests.torture.fault_table import CONNECTION, FAULTS, Kind, Where
 from tests.torture.report import SEED, TORTURE, measured
-from tests.torture.storm import CALLS, FIRST, LAST, CallList, Outcome, Storm, client_of, weather
+from tests.torture.storm import CALLS, FIRST, LAST, PATIENCE, CallList, Outcome, Storm, client_of, weather
 from tests.transport.wire_server import Act, Send, http
 
 SEEDS = range(SEED, SEED + (20 if TORTURE else 1))
@@ -133,6 +133,12 @@ class Stubborn(Storm):
         return Act(self.fault.name, self.fault.make(self.random, body))
 
 
+def facing(server):
+    """A client of such a server: it has little patience only where time is the fault, for a machine may stand still itself."""
+    patience = PATIENCE if server.fault.kind is Kind.SLOW else Timeouts()
+    return client_of(server, retry=TWICE, timeouts=patience)
+
+
 def _hangs_not(fault):
     return fault.kind is not Kind.SLOW
 
@@ -158,7 +164,7 @@ async def test_a_fault_that_stays_ends_a_stream_with_its_error():
     calls = CallList(SMALL, SEED)
 
     async def case(fault):
-        async with Stubborn(calls, fault) as server, client_of(server, retry=TWICE) as client:
+        async with Stubborn(calls, fault) as server, facing(server) as client:
             came, met = [], None
             stream = client.calls(FIRST, LAST)
             try:
@@ -183,7 +189,7 @@ async def test_a_fault_that_stays_ends_a_pull_with_its_error(tmp_path):
 
     async def case(fault):
         target = tmp_path / f"{fault.name.replace('/', '')}.ndjson"
-        async with Stubborn(calls, fault) as server, client_of(server, retry=TWICE) as client:
+        async with Stubborn(calls, fault) as server, facing(server) as client:
             met = None
             try:
                 await pull(client, target, QUERY, patience=0.05)
@@ -208,7 +214,7 @@ async def test_one_page_that_never_comes_is_never_left_out_silently(tmp_path):
 
     async def case(fault):
         target = tmp_path / f"{fault.name.replace('/', '')}.ndjson"
-        async with Stubborn(calls, fault, page=2) as server, client_of(server, retry=TWICE) as client:
+        async with Stubborn(calls, fault, page=2) as server, facing(server) as client:
             came, met = [], None
             try:
                 async for call in client.calls(FIRST, LAST):
