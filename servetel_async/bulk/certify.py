@@ -10,6 +10,7 @@
 4. What is not proved even then is walked to an empty page, so that all of it that comes is there, and reported with
    its window and the reason, never hidden. A count that is wrong everywhere is not looked for second by second.
 5. A server that sends no total is walked to an empty page, and again where calls were met twice or a page had a hole.
+   The first count that is more than its page ends that: it is a total, and what looked otherwise was a lie.
 6. A list may grow as fast as it is read. So what a window may cost is bounded, and then the window is reported: that is
    the one reason for which calls may be missing from it though no page was lost.
 """
@@ -20,11 +21,13 @@ import asyncio
 from collections import Counter
 from contextlib import suppress
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
+from servetel_async.bulk.walk import walk
 from servetel_async.errors import PagingError
 from servetel_async.protocol.evidence import Evidence, Key, ordered
 from servetel_async.protocol.windows import Window
@@ -51,13 +54,9 @@ _OUT_OF_ORDER = "its pages are not in the order of time"
 _NO_USE = (_NO_LEAF, _OUT_OF_ORDER)
 #: Pages that a window may cost: for each that it counts at first, and beyond. A list may grow as it is read.
 PAGES_PER_PAGE, MORE_PAGES = 40, 200
-#: Pages in a row without a call that is new: calls of one second may come in another order for each page.
-STALE_PAGES = 30
 _TOO_FAST = "its list changed faster than it could be read"
 #: Records from which on a window is put in order by a thread.
 LARGE = 2_000
-#: Pages of a walk, where no count says how many to expect: a list that grows as fast as it is read has no end.
-MOST_PAGES = 100_000
 #: Pieces of a window are to be leaves although calls are not spread evenly.
 FILL = 0.75
 
@@ -109,7 +108,7 @@ class Certifier:
         fast: leave the seconds that page edges cut as they came, as long as the counts agree.
 
     Attributes:
-        walks: the server sends no total.
+        walks: the server sends no total, as far as anybody knows.
         lost: what the page met that was given up last.
     """
 
@@ -121,7 +120,7 @@ class Certifier:
         self._leaves_only = False
         self._wrong_counts = 0
         self._moves = 0
-        self._most_rows = 0
+        self._most_rows: float = 0
 
     def expect(self, counted: int) -> None:
         """Take note of what a part of the range counts before it is read: that bounds what all of it may cost."""
@@ -203,7 +202,7 @@ class Certifier:
             return flawed
         evidence = Evidence(window)
         with suppress(PageTooSlowError, PageLostError, PagingError):
-            await self._walk_pages(window, tally, evidence, self._fetcher.page_size)
+            await walk(self._fetcher, window, tally, evidence, self._fetcher.page_size)
         found = {(row.id, row.start): row for row in (*flawed.calls, *evidence.calls())}
         flawed.calls = ordered(found.values())
         return flawed
@@ -217,21 +216,25 @@ class Certifier:
     async def _read_once(  # noqa: PLR0911 - one return for each way a window can turn out
         self, window: Window, tally: Tally, page: PageBody | None, *, leaves: bool
     ) -> Certified:
-        fetcher = self._fetcher
+        fetcher, source = self._fetcher, self._fetcher.source
         asked = fetcher.page_size
         if self.walks:
-            return await self._walk(window, tally, asked)
+            found = await self._walk(window, tally, asked)
+            if not source.count_is_total:
+                return found
+            # A count was more than its page: it counts the whole after all, and what said otherwise was a lie.
+            self.walks, self._most_rows, page = False, inf, None
         if page is None:
             page = await fetcher.page(window, 1, tally, size=asked)
         evidence = Evidence(window)
         rows = await fetcher.rows(page)
         evidence.add(1, rows, page.count)
         total = await self._total(window, tally, page, len(rows), asked)
-        if total is None and fetcher.source.count_is_total:
+        if total is None and source.count_is_total:
             return _flawed(window, evidence, None, "a page had no count")
         if total is None:
             self.walks = True
-            return await self._walk(window, tally, asked)
+            return await self._read_once(window, tally, None, leaves=leaves)
         if total == len(rows):
             await self._see_end(window, tally, evidence, asked)
             return await _judge(window, evidence, "leaf")
@@ -251,12 +254,13 @@ class Certifier:
     async def _total(self, window: Window, tally: Tally, page: PageBody, rows: int, asked: int) -> int | None:
         """What the count says of the whole window; None where it says nothing of it."""
         source, count = self._fetcher.source, page.count
-        if count is not None and count > rows > 0:
-            source.count_is_total = True
         if count is None or source.count_is_total:
             return count
+        if count < rows:  # it counts nothing, unless that was an accident
+            again = await self._fetcher.page(window, 1, tally, size=asked)
+            return None if (again.count or 0) < again.open()[2] else count
         # It may be the number of rows on this page: the next one tells. One empty page may be an accident, two are not.
-        if count == rows and await self._is_empty(window, tally, 2 if rows else 1, asked, 2 if rows else 1):
+        if await self._is_empty(window, tally, 2 if rows else 1, asked, 2 if rows else 1):
             return count
         return count if source.count_is_total else None
 
@@ -326,7 +330,7 @@ class Certifier:
         evidence = Evidence(window)
         for _ in range(PASSES):
             evidence = Evidence(window)
-            if not await self._walk_pages(window, tally, evidence, asked):
+            if not await walk(self._fetcher, window, tally, evidence, asked, until_total=True):
                 return _flawed(window, evidence, None, _TOO_FAST)
             flaws: list[Flaw] = []
             if not self._fast and window.seconds > 1 and evidence.in_order():
@@ -336,32 +340,6 @@ class Certifier:
                 return Certified(calls, None, evidence.duplicates, Counter(walked=1))
         why = "calls came twice or pages had holes, and the API sends no count to prove anything by"
         return _flawed(window, evidence, None, why)
-
-    async def _walk_pages(self, window: Window, tally: Tally, evidence: Evidence, asked: int) -> bool:
-        """Read to an empty page, or until it has cost twice what it may or has no end; gives whether there was one."""
-        number, stale, counted = 1, 0, None
-        seen: set[Key] = set()
-        while True:
-            if number > MOST_PAGES:
-                tally.limit = 0
-            if tally.is_spent(2):
-                return False
-            page = await self._fetcher.page(window, number, tally, size=asked)
-            if not page.open()[2]:  # an empty page ends the list if it stays empty
-                page = await self._fetcher.page(window, number, tally, size=asked)
-                if not page.open()[2]:
-                    return True
-            rows = await self._fetcher.rows(page)
-            before = len(seen)
-            seen.update((row.id, row.start) for row in rows)
-            # A list that grows in front brings the same calls again, and goes on.
-            stale, counted = 0 if len(seen) > before or page.count != counted else stale + 1, page.count
-            if stale == STALE_PAGES:
-                raise PagingError(
-                    "the same calls came again", why="the server does not heed the page number", page=number
-                )
-            evidence.add(number, rows, None)
-            number += 1
 
 
 def _united(seen: dict[Key, Row], reading: Certified, before: int | None) -> Certified | None:

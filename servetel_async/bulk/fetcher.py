@@ -265,7 +265,10 @@ class Fetcher:
             )
         if asked != window and await self._is_too_wide(window, asked, fetched.value):
             return await self._send(window, number, size, tally)
-        self._count(tally, pages=1, rows=fetched.value.open()[2])
+        rows, count = fetched.value.open()[2], fetched.value.count
+        if count is not None and count > rows:
+            self.source.count_is_total = True  # for it cannot be the count of the page
+        self._count(tally, pages=1, rows=rows)
         if self.on_page is not None:
             self.on_page()
         return fetched.value

@@ -191,6 +191,7 @@ class Job:
             self.before_start = await count_before(self.fetcher, whole.start, self.extra)
         if self._certifier.walks or not self.fetcher.source.count_is_total:
             return
+        await self.reread([Window.of(entry.first, entry.last) for entry in self._in_order() if _was_walked(entry)])
         for _ in range(AUDITS):
             final = [entry for entry in self._in_order() if entry.final and entry.counted is not None]
             if len(final) < 2:  # noqa: PLR2004 - a single window has counted itself
@@ -292,6 +293,11 @@ class Job:
             waited=fetcher.waited,
             seconds=time.monotonic() - self.begun,
         )
+
+
+def _was_walked(entry: Entry) -> bool:
+    """Whether a window was read before anybody knew that this server counts."""
+    return entry.counted is None and not any(flaw.lost for flaw in entry.flaws)
 
 
 def _outside(span: Span, rows: list[Row]) -> int:

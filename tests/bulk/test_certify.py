@@ -560,6 +560,38 @@ async def test_a_walk_may_be_capped():
         case.assert_whole(await case.read())
 
 
+LIES = {
+    "an empty page with a count": lambda asked: Answer(rows=[]),
+    "a count of less than the page": lambda asked: Answer(count=len(asked.rows) - 1),
+    "no count": lambda asked: Answer(no_count=True),
+    "the count of the page": lambda asked: Answer(count=len(asked.rows)),
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+async def test_one_lie_makes_nobody_walk(lie):
+    """Counts tell the total, but for the first: so they are believed, and two pages that come empty hide nothing."""
+
+    def habit(asked):
+        if asked.nth == 1:
+            return lie(asked)
+        return Answer(rows=[]) if asked.page == 2 and empty.pop() else HONEST
+
+    empty = [False] * 99 + [True] * 2
+    async with reading(spread(12), habit, total=False) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert (found.counted, case.certifier.walks, case.fetcher.source.count_is_total) == (12, False, True)
+
+
+async def test_a_count_that_is_always_less_than_its_page_is_none():
+    """What counts nothing, each time it is asked, proves nothing: the pages are walked."""
+    async with reading(spread(12), lambda _: Answer(count=0), total=False) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert dict(found.kinds) == {"walked": 1}
+
+
 # Pages that do not come
 
 
@@ -704,7 +736,7 @@ async def test_a_large_window_is_put_in_order_like_a_small_one():
 @pytest.mark.parametrize("more", [1, 3])
 async def test_a_list_without_a_count_that_grows_as_fast_as_it_is_read(more, monkeypatch):
     """A walk has an end too: it is left as not proved, with what was there at first."""
-    monkeypatch.setattr("servetel_async.bulk.certify.MOST_PAGES", 100)
+    monkeypatch.setattr("servetel_async.bulk.walk.MOST_PAGES", 100)
     calls = spread(8)
     before = set(calls)
 
