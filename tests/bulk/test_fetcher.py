@@ -226,6 +226,20 @@ def test_a_passing_failure_is_tried_again(answer):
     on_clock(main)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_no_in_passing_is_asked_once_more(times):
+    """A 200 that says no is an accident once, and an answer twice."""
+    no = Answer(body=b'{"success": false, "message": "not now"}')
+
+    async def main():
+        async with fetching(first(times, no)) as (server, fetcher):
+            with contextlib.nullcontext() if times == 1 else pytest.raises(RequestRejectedError):
+                assert (await fetcher.page(DAY, 2, Tally())).page == 2
+            assert len(server.asked) == 2
+
+    on_clock(main)
+
+
 @pytest.mark.parametrize(("drawn", "waited"), [(max, 0.5 + 1 + 2), (min, 0.0)])
 def test_the_bound_of_a_backoff_doubles(monkeypatch, drawn, waited):
     """Anything from nothing to a bound that begins at the base: so that pages which failed together part."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tests.torture.promises import PROMISES
@@ -38,3 +39,11 @@ def test_the_tests_of_each_promise_exist():
         assert each.tests
         for test in each.tests:
             assert (ROOT / test.partition("::")[0]).exists(), test
+
+
+def test_the_test_of_each_finding_exists():
+    """What was found once is found again, by a test that is there."""
+    found = re.findall(r"`(tests/\S+)::(test_\w+)`", PAGE.read_text("utf-8"))
+    assert len(found) > 15
+    for file, name in found:
+        assert f"def {name}(" in (ROOT / file).read_text("utf-8"), name
