@@ -13,22 +13,21 @@
 from __future__ import annotations
 
 import re
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from servetel_async.protocol.clock import IST, name_zone, zone_named
-from servetel_async.sinks.columns import MOMENTS, columns_named, flat_records, moments_of, pieces_of
+from servetel_async.sinks.columns import MOMENTS, columns_named, flat_records, pieces_of, values_by_name
+from servetel_async.sinks.moments import stamps_of, texts_of
 from servetel_async.sinks.packing import PackedFile
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from datetime import datetime
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from servetel_async.sinks.columns import Column
     from servetel_async.sinks.sink import Batch
 
-    Converter = Callable[[Iterable[Any]], Iterable[str]]
+    Converter = Callable[[Sequence[Any]], Iterable[str]]
 
 LINE_END = "\r\n"
 _RISKY = frozenset("=+-@\t\r\n\0＝＋－＠")  # noqa: RUF001 - the full-width forms are meant
@@ -52,9 +51,7 @@ class CsvEncoder:
     def __init__(self, columns: tuple[str, ...], packing: str | None = None) -> None:
         self._names = columns
         self._file = PackedFile(packing)
-        self._columns = [
-            (column.name, attrgetter(column.name), _converter(column)) for column in columns_named(columns)
-        ]
+        self._columns = [(column.name, _converter(column)) for column in columns_named(columns)]
 
     def open(self, path: Path) -> None:
         """Create it, and write the header."""
@@ -67,11 +64,11 @@ class CsvEncoder:
             self._write_piece(piece)
 
     def _write_piece(self, piece: Batch) -> None:
-        records = flat_records(piece)
+        values = values_by_name(flat_records(piece))
         zone = zone_named(name_zone(piece.zone)) or IST
         columns = [
-            convert(moments_of(records, name, zone) if name in MOMENTS else map(value_of, records))
-            for name, value_of, convert in self._columns
+            texts_of(stamps_of(values, name), zone) if name in MOMENTS else _converted(values[name], convert)
+            for name, convert in self._columns
         ]
         if len(columns) == 1:  # an empty line would be no record
             self._write([text or '""' for text in columns[0]])
@@ -96,14 +93,24 @@ def _converter(column: Column) -> Converter:
         return _texts
     if column.kinds == frozenset({bool}):
         return _bools
-    if column.name in MOMENTS:
-        return _moments
     if column.kinds and column.kinds <= {int, float}:
         return _numbers
     return lambda values: _mixed(values, column.converter)
 
 
-def _texts(values: Iterable[str | None]) -> list[str]:
+def _converted(values: Sequence[Any], convert: Converter) -> Iterable[str]:
+    return [""] * len(values) if values.count(None) == len(values) else convert(values)
+
+
+def _texts(values: Sequence[str | None]) -> list[str]:
+    distinct = list(set(values))
+    if 2 * len(distinct) > len(values):
+        return _fields(values)
+    known = dict(zip(distinct, _fields(distinct), strict=True))  # names, numbers of agents: each is looked at once
+    return list(map(known.__getitem__, values))
+
+
+def _fields(values: Iterable[str | None]) -> list[str]:
     texts = ["" if text is None else text if text[:1] not in _SUSPECT else _guard(text) for text in values]
     if _needs_quotes("".join(texts)) is None:  # the usual case, and the search of one long text is the fastest there is
         return texts
@@ -123,10 +130,6 @@ def _quoted(text: str) -> str:
 
 def _bools(values: Iterable[bool | None]) -> list[str]:
     return ["" if value is None else "true" if value else "false" for value in values]
-
-
-def _moments(values: Iterable[datetime | None]) -> list[str]:
-    return ["" if value is None else value.isoformat() for value in values]
 
 
 def _numbers(values: Iterable[float | None]) -> list[str]:

@@ -11,17 +11,17 @@ import importlib
 import json
 import os
 from contextlib import closing, suppress
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from servetel_async.errors import OutputError, OutputLockedError
 from servetel_async.protocol.clock import IST, zone_named
-from servetel_async.sinks.columns import COLUMNS, MOMENTS, PIECE_BYTES, flat_records, moments_of, pieces_of
+from servetel_async.sinks.columns import COLUMNS, MOMENTS, PIECE_BYTES, flat_records, pieces_of, values_by_name
 from servetel_async.sinks.embedded import TABLE, EmbeddedDatabase
 from servetel_async.sinks.files import create_private, put_in_place, remove
 from servetel_async.sinks.libraries import missing
+from servetel_async.sinks.moments import moments_of, stamps_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -281,13 +281,14 @@ class DuckdbSink(EmbeddedDatabase):
 def _columns_of(calls: list[CallRecord]) -> dict[str, list[Any]]:
     """Give the calls' values, column by column."""
     zone = zone_named(calls[0].zone) or IST
+    fields = values_by_name(calls)
     columns: dict[str, list[Any]] = {}
     for column, kind in _PAIRS:
         name, convert = column.name, column.converter
         if name in MOMENTS:
-            columns[name] = list(moments_of(calls, name, zone))
+            columns[name] = moments_of(stamps_of(fields, name), zone)
             continue
-        values: list[Any] = list(map(attrgetter(name), calls))
+        values: list[Any] = list(fields[name])
         if convert is not None:
             values = [None if value is None else convert(value) for value in values]
         elif kind == "VARCHAR" and int in column.kinds:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from servetel_async.protocol.clock import IST
 from servetel_async.sinks.arrow import Table
-from servetel_async.sinks.columns import pieces_of
+from servetel_async.sinks.columns import MOMENTS, pieces_of
 from servetel_async.sinks.files import create_private, sync_directory
 
 if TYPE_CHECKING:
@@ -33,6 +33,10 @@ MOST_OPEN = 3
 NO_DAY = "__HIVE_DEFAULT_PARTITION__"
 #: The directory of a file without rows.
 EMPTY_DAY = "1970-01-01"
+
+#: Values that hardly ever come again, of a call and of a step: a dictionary of them is larger than they are.
+_UNIQUE = {"id", "call_id", "uuid", "recording_url", "aws_call_recording_identifier", "time", "end_stamp", *MOMENTS}
+_UNIQUE_IN_STEP = {"time", "anstime", "readable_time", "value"}
 
 _is_day = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII).fullmatch
 
@@ -166,6 +170,20 @@ def _is_real_day(text: str) -> bool:
         return False
 
 
+def _repeated(schema: Any) -> list[str]:
+    """Name the columns that get a dictionary, as Parquet names what is nested."""
+    found: list[str] = []
+    for field in schema:
+        if field.name == "call_flow":
+            steps = {step.name for step in field.type.value_type} - _UNIQUE_IN_STEP
+            found += [f"call_flow.list.element.{name}" for name in steps]
+        elif field.name == "circle":
+            found += [f"circle.{part.name}" for part in field.type]
+        elif field.name not in _UNIQUE:
+            found.append(field.name)
+    return found
+
+
 class _File:
     """One Parquet file, written by row groups."""
 
@@ -176,7 +194,9 @@ class _File:
         self._rows = self._bytes = 0
         self._file = os.fdopen(create_private(path), "wb")
         try:
-            self._writer = table.parquet.ParquetWriter(self._file, self._schema, compression="zstd")
+            self._writer = table.parquet.ParquetWriter(
+                self._file, self._schema, compression="zstd", use_dictionary=_repeated(self._schema)
+            )
         except BaseException:
             self._file.close()
             raise

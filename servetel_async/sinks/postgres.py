@@ -13,7 +13,6 @@ import importlib
 import re
 from contextlib import suppress
 from datetime import UTC, datetime
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,13 +20,14 @@ import msgspec
 
 from servetel_async.errors import OutputError, OutputLockedError
 from servetel_async.protocol.tokens import Secret
-from servetel_async.sinks.columns import COLUMNS, MOMENTS, flat_records, moments_of
+from servetel_async.sinks.columns import COLUMNS, MOMENTS, flat_records, values_by_name
 from servetel_async.sinks.embedded import INDEXED, JOURNAL, PULLS, TABLE, WINDOWS
 from servetel_async.sinks.libraries import missing
+from servetel_async.sinks.moments import moments_of, stamps_of
 from servetel_async.sinks.sink import Saved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
     from datetime import tzinfo
     from pathlib import Path
 
@@ -322,12 +322,13 @@ def _name_of(address: str) -> str:
 def _rows_of(batch: Batch) -> list[tuple[Any, ...]]:
     """Give a row for each id as PostgreSQL spells it; the last one counts."""
     calls = flat_records(batch)
-    columns: list[list[Any]] = []
+    fields = values_by_name(calls)
+    columns: list[Sequence[Any]] = []
     for column, (name, kind) in zip(COLUMNS, _COLUMNS, strict=True):
         if kind == "timestamptz":
-            columns.append([_in_utc(moment) for moment in moments_of(calls, name, batch.zone)])
+            columns.append([_in_utc(moment) for moment in moments_of(stamps_of(fields, name), batch.zone)])
             continue
-        values: list[Any] = list(map(attrgetter(name), calls))
+        values = fields[name]
         if kind == "jsonb":
             values = [None if value is None else _as_json(value, column.converter) for value in values]
         elif kind == "text":

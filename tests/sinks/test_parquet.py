@@ -212,6 +212,16 @@ def test_windows_are_gathered_into_row_groups(batch_of, tmp_path, monkeypatch):
     assert file.metadata.row_group(0).column(0).compression == "ZSTD"
 
 
+def test_only_what_comes_again_has_a_dictionary(realistic, tmp_path):
+    """A dictionary of values that are all different makes a file larger."""
+    group = pq.ParquetFile(encode(tmp_path / "a", realistic)).metadata.row_group(0)
+    columns = [group.column(index) for index in range(group.num_columns)]
+    dense = {column.path_in_schema for column in columns if "RLE_DICTIONARY" in column.encodings}
+    plain = {column.path_in_schema for column in columns} - dense
+    assert {"status", "agent_name", "date", "circle.operator", "call_flow.list.element.type"} <= dense
+    assert {"id", "time", "started_at", "recording_url", "call_flow.list.element.time"} <= plain
+
+
 def test_large_calls_are_not_gathered_for_long(batch_of, tmp_path, monkeypatch):
     """Memory is bounded by bytes as well as by rows."""
     monkeypatch.setattr(parquet, "GROUP_BYTES", 100_000)
