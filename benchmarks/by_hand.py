@@ -1,7 +1,8 @@
 """A loop of one's own into a CSV or Parquet file, as fast as Python lets it be: the floor of a pull into that format.
 
 It keeps what the server sent and nothing else: nothing is certified, ordered, guarded or resumed, no moment is made,
-and what is nested stays the server's own JSON.
+and what is nested stays the server's own JSON. ``encoded`` gives each page to a pull's own encoder instead: that file,
+and nothing else of a pull.
 """
 
 from __future__ import annotations
@@ -17,8 +18,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from benchmarks.contenders import by_aiohttp
+from servetel_async.protocol.clock import IST
 from servetel_async.protocol.records import CallRecord
-from servetel_async.sinks.columns import COLUMNS
+from servetel_async.sinks.columns import COLUMNS, check_columns
+from servetel_async.sinks.csv import CsvEncoder
+from servetel_async.sinks.parquet import ParquetEncoder
+from servetel_async.sinks.sink import Batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,4 +93,22 @@ def parquet_by_hand(url: str, size: int, calls: int) -> int:
         writer.close()
         file.flush()
         os.fsync(file.fileno())
+        return records
+
+
+def encoded(url: str, size: int, calls: int, ending: str) -> int:
+    """The very file that a pull makes, each page split into its records and encoded as it comes."""
+    page = msgspec.defstruct("Page", [("results", list[msgspec.Raw])])
+    decode: Callable[[bytes], Any] = msgspec.json.Decoder(page).decode
+    encoder = {".csv": CsvEncoder, ".parquet": ParquetEncoder}[ending](check_columns(None))
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        encoder.open(Path(directory, f"calls{ending}"))
+
+        def read(body: bytes) -> int:
+            lines = list(map(bytes, decode(body).results))
+            encoder.write(Batch(lines, IST))
+            return len(lines)
+
+        records = by_aiohttp(url, size, calls, read)
+        encoder.close()
         return records
