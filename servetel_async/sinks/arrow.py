@@ -19,7 +19,7 @@ from servetel_async.sinks.libraries import missing
 from servetel_async.sinks.moments import microseconds_of, stamps_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import tzinfo
 
     from servetel_async.protocol.records import CallRecord
@@ -123,10 +123,10 @@ class Table:
 
     def _structs(self, items: Sequence[FlowStep | Circle], kind: Any) -> Any:
         names = [field.name for field in kind]
-        columns = zip(*map(astuple, items), strict=True) if items else [()] * len(names)
+        columns: Iterable[Sequence[Any]] = zip(*map(astuple, items), strict=True) if items else [()] * len(names)
         children: list[Any] = []
         for name, values in zip(names, columns, strict=True):
-            texts = [value or None for value in values] if name == "extra" else values
+            texts: Sequence[Any] = [value or None for value in values] if name == "extra" else values
             empty = texts.count(None) == len(texts)
             children.append(self.arrow.nulls(len(texts), self._text) if empty else self._texts(texts))
         return self.arrow.StructArray.from_arrays(children, fields=list(kind))
