@@ -11,9 +11,9 @@ import msgspec
 
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.clock import IST, name_zone
+from servetel_async.protocol.record_reader import RecordReader
 from servetel_async.protocol.records import CallRecord, FlowStep
 from servetel_async.protocol.rescue import split_object
-from servetel_async.protocol.rows import records_of
 from servetel_async.sinks.sink import Batch
 
 if TYPE_CHECKING:
@@ -138,7 +138,8 @@ def flat_records(batch: Batch) -> list[CallRecord]:
     Raises:
         MalformedResponseError: a line is not a call.
     """
-    records = [_flat(line) for line in batch.lines]
+    reader = RecordReader()  # what the plain way cannot read may be an unknown key in every call: this one learns it
+    records = [_flat(line, reader) for line in batch.lines]
     if batch.zone is not IST:
         name = name_zone(batch.zone)
         for record in records:
@@ -146,17 +147,17 @@ def flat_records(batch: Batch) -> list[CallRecord]:
     return records
 
 
-def _flat(line: bytes) -> CallRecord:
+def _flat(line: bytes, reader: RecordReader) -> CallRecord:
     try:
         record = _flat_record(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _rescued(line)
+        return _rescued(line, reader)
     # Neither a list nor null: PHP's object for a list, or something else that has to be made sense of.
-    return record if bytes(record.call_flow)[:1] in (b"[", b"n") else _rescued(line)
+    return record if bytes(record.call_flow)[:1] in (b"[", b"n") else _rescued(line, reader)
 
 
-def _rescued(line: bytes) -> CallRecord:
-    (rescued,) = records_of([line])
+def _rescued(line: bytes, reader: RecordReader) -> CallRecord:
+    (rescued,) = reader.read([line])
     fields = msgspec.structs.asdict(rescued)
     if rescued.call_flow is not None:
         sent = split_object(line)["call_flow"]

@@ -155,7 +155,8 @@ class Laboratory:
         command = strace.command(
             child, destination, self.log(destination), inject=inject, folders=self.folders, whole=whole
         )
-        tracer = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+        # Not where the tests were started: a file of that name there, the demo's own calls.db, would be meant.
+        tracer = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, cwd=self._directory)
         assert tracer.stderr is not None
         try:
             said = await asyncio.wait_for(tracer.stderr.readline(), PATIENCE)

@@ -229,6 +229,20 @@ def test_an_odd_call_flow_is_read_as_it_was_meant(batch_of, tmp_path):
     assert field(tmp_path / "b", batch_of(b'{"id":"1","call_flow":%s}' % honest), "call_flow") == honest.decode()
 
 
+def test_a_new_key_in_every_call_takes_nothing_from_the_others(realistic, batch_of, tmp_path):
+    """The server was updated: the key goes to ``extra``, and every other field is what it would be without it."""
+    plain = [line for line in realistic.lines if json.loads(line).keys() <= set(check_columns(None))]
+    updated = [line.rstrip()[:-1] + b',"brand_new":{"a":[1]}}' for line in plain]
+    before = read(encode(tmp_path / "a", batch_of(*plain)))
+    after = read(encode(tmp_path / "b", batch_of(*updated)))
+    assert len(after) == len(plain) > 100
+    for old, new in zip(before, after, strict=True):
+        extra = json.loads(new.pop("extra"))
+        assert extra.pop("brand_new") == {"a": [1]}
+        assert extra == json.loads(old.pop("extra") or "{}")
+        assert new == old
+
+
 def test_the_file_is_private(tmp_path):
     """Mode 0600 from its first moment, whatever the umask."""
     before = os.umask(0)
