@@ -1,9 +1,16 @@
 """What holds for every test: nothing of this computer's own configuration is read."""
 
 import os
+import signal
 
 import pytest
 import trustme
+
+
+def pytest_configure():
+    """A shell starts what it runs in the background deaf to Ctrl-C, and so would be every program that is tested."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
