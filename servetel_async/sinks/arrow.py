@@ -67,7 +67,6 @@ class Table:
             frozenset({bool}): (arrow.bool_(), lambda values: arrow.array(values, arrow.bool_())),
             frozenset({int}): (arrow.int64(), lambda values: arrow.array(values, arrow.int64())),
             frozenset({int, float}): (arrow.float64(), self._floats),
-            frozenset({str}): (self._text, lambda values: arrow.array(values, self._text)),
         }
         convert = column.converter or as_text
         mixed: tuple[Any, Maker] = (self._text, lambda values: self._texts(values, convert))

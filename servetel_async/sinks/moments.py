@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     Stamps = Iterable[str | None]
 
-_EPOCH, _MICROSECOND, _SECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1), 1_000_000
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 #: Moments outside of these no reader in Python could show; ``date``, ``time`` and ``end_stamp`` have them as text.
 _FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
@@ -60,7 +60,7 @@ def microseconds_of(stamps: Stamps, zone: tzinfo) -> list[int | None]:
     return [
         _microseconds(stamp, zone)
         if stamp is None or (seconds := _wall_seconds(stamp)) is None
-        else seconds * _SECOND - offset
+        else seconds * 1_000_000 - offset
         for stamp in stamps
     ]
 

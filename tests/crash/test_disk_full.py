@@ -69,6 +69,15 @@ async def test_a_call_that_fails_never_ends_in_success(build, months, name):
 
 
 @pytest.mark.usefixtures("tracing")
+async def test_what_the_demo_left_is_not_what_is_looked_at(build, months, tmp_path, monkeypatch):
+    """A file of the output's name, where the tests were started, takes no accident from the output."""
+    (laboratory,) = await build(months, "calls.db", count=1)
+    (tmp_path / "calls.db").touch()
+    monkeypatch.chdir(tmp_path)
+    assert accidents(await laboratory.survey())
+
+
+@pytest.mark.usefixtures("tracing")
 async def test_the_last_syncs_of_a_database_fail(build, months):
     """SQLite does not always say that it could not fold its log: no file is named while one is left beside it."""
     laboratories = await build(months, "calls.db")
