@@ -143,7 +143,7 @@ def _receipt(sink: Sink) -> PullReceipt:
         raise ConfigurationError(f"there is no receipt of {sink.name}", fix="pull into it first")
     try:
         return msgspec.json.decode(text, type=PullReceipt)
-    except UNDECODABLE:
+    except (*UNDECODABLE, RecursionError):
         raise ConfigurationError(
             f"the receipt of {sink.name} cannot be read",
             why="another version of this program wrote it",

@@ -72,7 +72,7 @@ def _receipt(sink: Sink, claim: Claim, since: datetime) -> PullReceipt | None:
         else:
             text = cast("Database", sink).load_receipt()
         receipt = msgspec.json.decode(text or b"null", type=PullReceipt)
-    except (OSError, *UNDECODABLE):
+    except (OSError, *UNDECODABLE, RecursionError):
         return None
     ours = receipt.scope == claim.scope and receipt.finished_at >= since.isoformat(timespec="seconds")
     return receipt if ours else None
