@@ -194,7 +194,7 @@ def classify(error: Exception) -> Fault:  # noqa: PLR0911 - a table
         return Fault.CUT
     if isinstance(error, aiohttp.ServerDisconnectedError):
         # It may carry the head of a reply that was cut: bytes came, so the connection was not stale.
-        return Fault.RESET if error.message is None or isinstance(error.message, str) else Fault.CUT
+        return Fault.RESET if isinstance(error.message, str) else Fault.CUT
     if isinstance(error, OSError):
         return Fault.RESET
     return Fault.GARBLED
