@@ -15,6 +15,7 @@ from servetel_async.bulk.receipt import PullReceipt, plural
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.query import CallQuery
 from servetel_async.protocol.tokens import hide
+from servetel_async.protocol.undecodable import UNDECODABLE
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.files import digest_of
@@ -142,7 +143,7 @@ def _receipt(sink: Sink) -> PullReceipt:
         raise ConfigurationError(f"there is no receipt of {sink.name}", fix="pull into it first")
     try:
         return msgspec.json.decode(text, type=PullReceipt)
-    except msgspec.MsgspecError:
+    except (*UNDECODABLE, RecursionError):
         raise ConfigurationError(
             f"the receipt of {sink.name} cannot be read",
             why="another version of this program wrote it",

@@ -12,6 +12,7 @@ import msgspec
 
 from servetel_async.bulk.certify import Flaw  # noqa: TC001 - msgspec reads it
 from servetel_async.errors import ResumeMismatchError
+from servetel_async.protocol.undecodable import UNDECODABLE
 from servetel_async.sinks.sink import Claim
 
 if TYPE_CHECKING:
@@ -103,7 +104,6 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 _header = msgspec.json.Decoder(Header).decode
 _entry = msgspec.json.Decoder(Entry).decode
-_FAILURES = (msgspec.MsgspecError, UnicodeDecodeError)
 
 
 def claim_of(query: CallQuery, zone: tzinfo, *, shape: Sequence[str], range_name: str | None) -> Claim:
@@ -142,7 +142,7 @@ def read_saved(saved: Saved, claim: Claim, name: str) -> tuple[Header, list[Entr
     try:
         header = _header(saved.header)
         entries = [_entry(entry) for entry in saved.entries]
-    except _FAILURES:
+    except UNDECODABLE:
         header, entries = None, []
     if header is None or header.format != FORMAT:
         raise ResumeMismatchError(
@@ -165,6 +165,6 @@ def read_entries(texts: Sequence[bytes]) -> list[Entry]:
     for text in texts:
         try:
             entries.append(_entry(text))
-        except _FAILURES:
+        except UNDECODABLE:
             continue
     return entries

@@ -84,11 +84,11 @@ def _check_is_ours(db: Path, dataset: Dataset) -> None:
                 "SELECT 1 FROM call_records WHERE accountid IS NOT ? LIMIT 1", (dataset.centre.account,)
             ).fetchone()
     except sqlite3.Error as error:
-        if isinstance(error, sqlite3.OperationalError) and "no such table" not in str(error):
+        if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
             raise click.UsageError(
                 f"{db.name} cannot be looked into now, so nobody knows whose calls it holds"
             ) from None
-        return  # no calls, or no database at all: the sink says what is wrong with it
+        return  # no such table or column, or no database at all: the sink says what is wrong with it
     if others is not None:
         raise click.UsageError(f"{db.name} holds calls of a real account; give the demo another --db")
 

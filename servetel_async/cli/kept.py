@@ -64,6 +64,7 @@ def _receipt(sink: Sink, claim: Claim, since: datetime) -> PullReceipt | None:
     import msgspec
 
     from servetel_async.bulk.receipt import PullReceipt
+    from servetel_async.protocol.undecodable import UNDECODABLE
 
     try:
         if sink.place is not None:
@@ -71,7 +72,7 @@ def _receipt(sink: Sink, claim: Claim, since: datetime) -> PullReceipt | None:
         else:
             text = cast("Database", sink).load_receipt()
         receipt = msgspec.json.decode(text or b"null", type=PullReceipt)
-    except (OSError, msgspec.MsgspecError):
+    except (OSError, *UNDECODABLE, RecursionError):
         return None
     ours = receipt.scope == claim.scope and receipt.finished_at >= since.isoformat(timespec="seconds")
     return receipt if ours else None

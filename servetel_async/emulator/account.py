@@ -11,6 +11,7 @@ import msgspec
 
 from servetel_async.emulator.clock import WallClock
 from servetel_async.emulator.reply import Reply
+from servetel_async.protocol.undecodable import UNDECODABLE
 
 __all__ = ["Account", "Expiry"]
 
@@ -137,6 +138,6 @@ class _Login(msgspec.Struct):
 def _credentials(body: bytes) -> tuple[str, str] | None:
     try:
         login = msgspec.json.decode(body, type=_Login)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         return None
     return login.email, login.password

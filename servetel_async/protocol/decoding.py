@@ -25,6 +25,7 @@ from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.record_reader import RecordReader
 from servetel_async.protocol.reply import HUGE, MOST_STRANGE, Reply, says_no, server_message
 from servetel_async.protocol.rescue import MANY_VALUES, in_numeric_order, split_object
+from servetel_async.protocol.undecodable import UNDECODABLE
 from servetel_async.protocol.verdict import Unacceptable, judge_refusal, malformed, too_large
 
 if TYPE_CHECKING:
@@ -45,8 +46,6 @@ SHORT = 4 * 1024
 LARGE_SLICE = 512 * 1024
 #: Commas of a page, and so records: about what the largest body holds of values. Each record has its own bounds.
 MOST_ROWS = 700_000
-
-_FAILURES = (msgspec.DecodeError, UnicodeDecodeError)
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -137,7 +136,7 @@ class PageBody:
         try:
             body = reply.json_bytes()
             envelope = _page_decoder(shape.struct)(body)
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+        except (*UNDECODABLE, UnicodeError, RecursionError):
             return False
         records: Any = envelope.results
         if records is msgspec.UNSET or says_no({"success": envelope.success}):
@@ -189,7 +188,7 @@ def _id_of(row: msgspec.Raw) -> str:
     """Give what tells a row from others: its id as written, or its content where it has none."""
     try:
         raw = split_object(row).get("id")
-    except (*_FAILURES, RecursionError):
+    except (*UNDECODABLE, RecursionError):
         raw = None
     written = b"" if raw is None else bytes(raw)
     if written in (b"", b"null", b'""'):
@@ -244,7 +243,7 @@ def _split_page(reply: Reply, now: float) -> _Split:
     try:
         body = reply.json_bytes()
         envelope = _split_strictly(body)
-    except (msgspec.DecodeError, UnicodeError):
+    except (*UNDECODABLE, UnicodeError):
         return _read_strange(reply, now)
     except RecursionError:
         raise Unacceptable(_not_a_page(reply, "it is nested too deeply", retries=0)) from None
@@ -260,7 +259,7 @@ def _split_page(reply: Reply, now: float) -> _Split:
         return body, envelope, rows
     try:
         return _with_rows(reply, body, envelope, rows)
-    except UnicodeDecodeError:
+    except UNDECODABLE:  # a bad byte in a key of the results
         return _read_strange(reply, now)
 
 
@@ -309,7 +308,7 @@ def _read_strange(reply: Reply, now: float) -> _Split:
                 return _with_rows(reply, strict, envelope, envelope.results)
     except RecursionError:
         raise Unacceptable(_not_a_page(reply, "it is nested too deeply", retries=0)) from None
-    except (ValueError, msgspec.MsgspecError):
+    except (ValueError, *UNDECODABLE):
         payload = None
     if says_no(payload):
         raise Unacceptable(judge_refusal(reply, payload, now))

@@ -15,6 +15,7 @@ import msgspec
 
 from servetel_async.protocol.records import CallRecord
 from servetel_async.protocol.rescue import KNOWN_KEYS, MANY_VALUES, is_too_large, rescue
+from servetel_async.protocol.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 #: Unknown keys of a record that are learnt at most, and how often a reader learns: a server may send new ones for ever.
 MOST_KEYS, MOST_LESSONS = 16, 4
 
-_FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_FAILURES = (*UNDECODABLE, RecursionError)
 _plain_name = re.compile(r'[^"\\\x00-\x1f]{1,100}').fullmatch  # what msgspec takes for a name
 #: Fields of a record before ``extra`` and ``zone``.
 _FIELDS = len(CallRecord.__struct_fields__) - 2

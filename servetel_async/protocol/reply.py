@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from servetel_async.protocol.clock import IST
+from servetel_async.protocol.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +63,7 @@ class Reply:
         """Read a small body as JSON; None for anything else (HTML, nothing, garbage)."""
         try:
             return msgspec.json.decode(self.json_bytes())
-        except (msgspec.DecodeError, UnicodeError, RecursionError):
+        except (*UNDECODABLE, UnicodeError, RecursionError):
             return None
 
     def retry_after(self, now: float) -> float | None:

@@ -7,8 +7,8 @@ they were meant.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -16,12 +16,15 @@ import msgspec
 from servetel_async.errors import MalformedResponseError
 from servetel_async.protocol.records import EXTRA, ZONE, CallRecord, Circle, FlowStep, Id
 from servetel_async.protocol.reply import MOST_STRANGE, values_in
+from servetel_async.protocol.undecodable import UNDECODABLE, is_utf8, repair_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 #: Values of one call: its flow may have thousands of steps.
 MANY_VALUES = 20_000
+#: The value is typed as it was sent: ``extra`` need not keep it.
+NOTHING_LOST: Any = object()
 
 split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 split_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
@@ -101,19 +104,16 @@ def rescue(raw: msgspec.Raw | bytes, index: int = 0) -> CallRecord:
     """
     if is_too_large(raw):
         raise unreadable(raw, index, "it is too large for a call")
-    pairs: dict[str, msgspec.Raw] | None = None
-    with contextlib.suppress(msgspec.DecodeError, RecursionError):
-        try:
-            pairs = split_object(raw)
-        except UnicodeDecodeError:  # in a key
-            pairs = split_object(bytes(raw).decode("utf-8", "replace").encode())
+    pairs = _pairs_of(raw)
+    if pairs is None and not is_utf8(raw):  # a bad byte in a key
+        pairs = _pairs_of(repair_utf8(raw))
     if pairs is None:
         raise unreadable(raw, index, "it is no JSON object, or nested too deeply")
     if not pairs.keys() & _RECORD_FIELDS.keys():
         raise unreadable(raw, index, "it holds no key of a call")
     fields: dict[str, Any] | None = None
     extra: dict[str, Any] = {}
-    with contextlib.suppress(RecursionError):
+    with suppress(RecursionError):
         fields, extra = _rescue_fields(pairs, _RECORD_FIELDS)
     if fields is None:
         raise unreadable(raw, index, "it is nested too deeply")
@@ -122,6 +122,13 @@ def rescue(raw: msgspec.Raw | bytes, index: int = 0) -> CallRecord:
         fields["id"] = "sha256-" + hashlib.sha256(raw).hexdigest()[:24]
         extra.setdefault("id", None)
     return CallRecord(**fields, extra=extra)
+
+
+def _pairs_of(raw: msgspec.Raw | bytes) -> dict[str, msgspec.Raw] | None:
+    try:
+        return split_object(raw)
+    except (*UNDECODABLE, RecursionError):
+        return None
 
 
 def is_too_large(raw: msgspec.Raw | bytes) -> bool:
@@ -140,21 +147,31 @@ def _rescue_fields(pairs: dict[str, msgspec.Raw], readers: dict[str, Reader]) ->
         name, decode, special = reader
         try:
             value = decode(raw)
+        except UNDECODABLE:
+            value, lost = _rescue_value(raw, decode, special)
+            if lost is not NOTHING_LOST:
+                extra[key] = lost
+            fields[name] = value
+        else:
             if value is not None or fields.get(name) is None:
                 fields[name] = value
-        except UnicodeDecodeError:
-            fields[name], extra[key] = _lossy(raw, decode), bytes(raw).decode("ascii", "backslashreplace")
-        except msgspec.DecodeError:
-            try:
-                fields[name] = _refuse(raw) if special is None else special(raw)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                fields[name] = _loose_circle(raw) if special is _circle else None
-                extra[key] = _whatever(raw)
     return fields, extra
 
 
-def _refuse(_raw: msgspec.Raw) -> Any:
-    raise msgspec.ValidationError
+def _rescue_value(
+    raw: msgspec.Raw, decode: Callable[[Any], Any], special: Callable[[Any], Any] | None
+) -> tuple[Any, Any]:
+    """Read a value that its decoder refuses; gives the value and what ``extra`` has to keep of it."""
+    lost, readers = NOTHING_LOST, [special]
+    if not is_utf8(raw):
+        lost = bytes(raw).decode("ascii", "backslashreplace")
+        raw, readers = msgspec.Raw(repair_utf8(raw)), [decode, special]
+    for read in readers:
+        if read is not None:
+            with suppress(*UNDECODABLE):
+                return read(raw), lost
+    value = _loose_circle(raw) if special is _circle else None
+    return value, _whatever(raw) if lost is NOTHING_LOST else lost
 
 
 def _says_something(pairs: dict[str, msgspec.Raw], key: str) -> bool:
@@ -170,18 +187,11 @@ def _loose_circle(raw: msgspec.Raw) -> Circle | None:
     return Circle(**texts)
 
 
-def _lossy(raw: msgspec.Raw, decode: Callable[[Any], Any]) -> Any:
-    try:
-        return decode(bytes(raw).decode("utf-8", "replace").encode())
-    except msgspec.DecodeError:
-        return None
-
-
 def _whatever(raw: msgspec.Raw) -> Any:
     """Give any JSON value as Python's own; what even that cannot read (a number beyond all bounds) as its text."""
     try:
         return _any(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         return bytes(raw).decode("ascii", "backslashreplace")
 
 

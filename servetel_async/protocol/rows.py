@@ -17,6 +17,7 @@ from servetel_async.protocol.record_reader import RecordReader
 from servetel_async.protocol.records import CallRecord, Id  # noqa: TC001 - msgspec reads the annotations
 from servetel_async.protocol.reply import MOST_STRANGE
 from servetel_async.protocol.rescue import MANY_VALUES, rescue
+from servetel_async.protocol.undecodable import UNDECODABLE, is_utf8, repair_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +72,7 @@ def _nested(times: int) -> Any:
 
 _key = msgspec.json.Decoder(_Key).decode
 _keys = msgspec.json.Decoder(_nested(MARGIN)).decode
-_FAILURES = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_FAILURES = (*UNDECODABLE, RecursionError)
 
 
 def rows_of(page: PageBody, first: int = 0, last: int | None = None) -> list[Row]:
@@ -96,9 +97,9 @@ def _keys_of(lines: list[bytes]) -> list[_Key] | None:
     text = b"".join((b"[" * (MARGIN + 1), b",".join(lines), b"]" * (MARGIN + 1)))
     if b"\n" in text or b"\r" in text:
         return None
+    if not text.isascii() and not is_utf8(text):
+        return None
     try:
-        if not text.isascii():
-            text.decode()
         keys: Any = _keys(text)
     except _FAILURES:
         return None
@@ -124,12 +125,8 @@ def _one_line(line: bytes) -> bytes:
     # A line end stands between tokens only: inside of a text it is escaped, else the page would not have been one.
     if b"\n" in line or b"\r" in line:
         line = msgspec.json.format(line, indent=-1)
-    if not line.isascii():
-        try:
-            line.decode()
-        except UnicodeDecodeError:  # one broken name must not make the file unreadable for every strict reader
-            line = line.decode("utf-8", "replace").encode()
-    return line
+    # One bad byte in a name must not make the file unreadable for every strict reader.
+    return line if line.isascii() or is_utf8(line) else repair_utf8(line)
 
 
 def _strange(line: bytes, index: int) -> Row:

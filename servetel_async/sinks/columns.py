@@ -14,6 +14,7 @@ from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.record_reader import RecordReader
 from servetel_async.protocol.records import CallRecord, FlowStep
 from servetel_async.protocol.rescue import split_object
+from servetel_async.protocol.undecodable import UNDECODABLE
 from servetel_async.sinks.sink import Batch
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def flat_records(batch: Batch) -> list[CallRecord]:
 def _flat(line: bytes, reader: RecordReader) -> CallRecord:
     try:
         record = _flat_record(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (*UNDECODABLE, RecursionError):
         return _rescued(line, reader)
     # Neither a list nor null: PHP's object for a list, or something else that has to be made sense of.
     return record if bytes(record.call_flow)[:1] in (b"[", b"n") else _rescued(line, reader)

@@ -7,6 +7,7 @@ DuckDB looks for it.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -38,8 +39,14 @@ _CONFIG = {
     "temp_directory": "",  # calls are spilt into no file that others could read
 }
 _TYPES = {"INTEGER": "BIGINT", "NUMERIC": "DOUBLE", "TEXT": "VARCHAR"}
-#: What DuckDB says of a file that is none of its own, or cut off, or damaged.
-_FOREIGN = ("not a valid DuckDB database", "checksum", "Corrupt", "Could not read enough bytes", "version number")
+#: What a database file of DuckDB holds from its ninth byte on.
+_MAGIC = b"DUCK"
+# DuckDB has one class for all that the system or the file refuses, so its words must tell. The tests meet each of them,
+# with the lowest version and with the newest: a word that is changed is noticed there.
+#: What DuckDB says of a file of its own that is cut off, damaged, or of a newer version.
+_DAMAGED = ("Corrupt", "Could not read enough bytes", "version number")
+#: What the system says of a disk, or of a quota, that is full: DuckDB passes it on.
+_FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)))
 #: Rows of one statement.
 _ROWS = 2048
 
@@ -238,15 +245,27 @@ class DuckdbSink(EmbeddedDatabase):
         # Two connections of one process share the file, and must agree on all settings.
         if "set lock" in said or isinstance(error, library.ConnectionException):
             what = "locked"
-        elif any(sign in said for sign in _FOREIGN):
-            what = "foreign"
-        elif "Permission denied" in said or "Read-only" in said:
+        elif self._is_refused():
             what = "refused"
-        elif "No space left" in said or "File too large" in said or "quota" in said.lower():
+        elif self._is_foreign() or any(sign in said for sign in _DAMAGED):
+            what = "foreign"
+        elif any(sign in said for sign in _FULL):
             what = "full"
         elif isinstance(error, library.OutOfMemoryException):
             what = "memory"
         return DuckdbError(type(error).__name__, what)
+
+    def _is_refused(self) -> bool:
+        place = self._path if self._path.exists() else self._path.parent
+        return not os.access(place, os.R_OK | os.W_OK)
+
+    def _is_foreign(self) -> bool:
+        try:
+            with self._path.open("rb") as file:
+                start = file.read(12)
+        except OSError:
+            return False
+        return start != b"" and start[8:] != _MAGIC
 
     def _is_passing(self, error: Exception) -> bool:
         return getattr(error, "what", "") in {"locked", "full", "memory", "refused"}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servetel_async.errors import ResumeMismatchError
+from servetel_async.protocol.undecodable import UNDECODABLE
 from servetel_async.sinks.files import create_private, name_of, open_private, sync_directory, write_all
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ def _read(text: bytes, path: Path) -> Line:
         raise _damaged(path, "its checksum does not agree")
     try:
         return _decode(body)
-    except msgspec.DecodeError:
+    except UNDECODABLE:
         raise _damaged(path, "another version of this program wrote it") from None
 
 

@@ -226,6 +226,5 @@ class _File:
     def abandon(self) -> None:
         with suppress(Exception):  # the footer of a file that nobody will read
             self._writer.close()
-        self._writer.is_open = False  # else its end would be tried once more when it is collected
         with suppress(OSError):
             self._file.close()

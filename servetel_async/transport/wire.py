@@ -193,7 +193,7 @@ def classify(error: Exception) -> Fault:  # noqa: PLR0911 - a table
     if isinstance(error, aiohttp.ClientPayloadError):
         return Fault.CUT
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        # A message other than text is a head that was cut: bytes came, so the connection was not stale.
+        # It may carry the head of a reply that was cut: bytes came, so the connection was not stale.
         return Fault.RESET if isinstance(error.message, str) else Fault.CUT
     if isinstance(error, OSError):
         return Fault.RESET

@@ -61,7 +61,7 @@ async def test_a_receipt_of_other_filters_is_not_compared(connect, dataset, quer
     assert (await check(client, tmp_path / "a.ndjson", CallQuery(direction="inbound"))).agrees
 
 
-@pytest.mark.parametrize("content", [None, b"{}", b"\xff"])
+@pytest.mark.parametrize("content", [None, b"{}", b"\xff", b'{"a":"\xff"}', b'{"a":' + b"[" * 100_000], ids=range(5))
 async def test_without_a_receipt_there_is_nothing_to_check(connect, dataset, tmp_path, content):
     """None there, or one that nobody can read: known before any request."""
     api, client = await connect(dataset)

@@ -89,6 +89,13 @@ async def test_a_login_fails_as_in_the_samples(emulate, ask, dataset, sent, stat
     assert (got, body["success"], body["message"]) == (status, False, message)
 
 
+async def test_a_login_in_bad_utf8_lacks_its_credentials(emulate, ask, dataset):
+    """A body that cannot be decoded is answered like one without an e-mail address."""
+    api = await emulate(dataset, **CREDENTIALS)
+    async with ask.session.post(f"{api.base_url}{LOGIN}", data=b'{"email":"\xff"}') as reply:
+        assert reply.status == 422
+
+
 async def test_nobody_logs_in_without_credentials_set(emulate, ask, dataset):
     """An emulator that was given none accepts none."""
     assert (await ask.post(await emulate(dataset), LOGIN, CREDENTIALS))[0] == 401

@@ -115,3 +115,15 @@ def test_importing_loads_no_server_and_no_client():
     assert not {"aiohttp.web", "click", "rich", "sqlite3", "servetel_async.emulator", "servetel_async.bulk"} & set(
         loaded
     )
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_what_a_decoder_raises_is_named_once(file):
+    """Releases of msgspec raise different classes for one fault: handlers name ``UNDECODABLE``, never one of them."""
+    classes = {"DecodeError", "MsgspecError", "UnicodeDecodeError"}
+    if file.name == "undecodable.py":
+        return
+    for handler in ast.walk(ast.parse(file.read_text("utf-8"))):
+        caught = getattr(handler, "type", None) if isinstance(handler, ast.ExceptHandler) else None
+        if caught is not None:
+            assert not classes & {getattr(node, "attr", getattr(node, "id", "")) for node in ast.walk(caught)}

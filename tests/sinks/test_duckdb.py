@@ -335,6 +335,63 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
     assert names(tmp_path) == {NAME}
 
 
+def weigh(word):
+    """What a word adds to the checksum of a header."""
+    return int.from_bytes(word, "little") * 0xBF58476D1CE4E5B9 % 2**64
+
+
+def damage_newer(path):
+    """A storage version of the far future. It stands behind the magic; a checksum of all words stands before that."""
+    data = bytearray(path.read_bytes())
+    total = int.from_bytes(data[:8], "little") ^ weigh(data[8:16])
+    data[12:16] = (10_000).to_bytes(4, "little")
+    data[:8] = (total ^ weigh(data[8:16])).to_bytes(8, "little")
+    path.write_bytes(data)
+
+
+def damage_cut(path):
+    path.write_bytes(path.read_bytes()[:5_000])
+
+
+def damage_block(path):
+    data = bytearray(path.read_bytes())
+    for start in (4096 + 8, 8192 + 8):  # both headers of the database: DuckDB takes the newer one of them
+        data[start : start + 24] = b"\xa5" * 24
+    path.write_bytes(data)
+
+
+def damage_other(path):
+    path.write_bytes(b"SQLite format 3\0" + bytes(8_000))
+
+
+@pytest.mark.parametrize("damage", [damage_newer, damage_cut, damage_block, damage_other])
+def test_a_file_that_duckdb_cannot_read_is_no_database(save, tmp_path, damage):
+    """Whatever words DuckDB has for it: a newer version, a file that was cut or damaged, another program's file."""
+    save(CALL)
+    damage(tmp_path / NAME)
+    before = (tmp_path / NAME).read_bytes()
+    with pytest.raises(OutputError, match=r"is no DuckDB database") as caught:
+        Sink(tmp_path / NAME).open(CLAIM)
+    assert caught.value.why == "it is another kind of file, of a newer version, or damaged"
+    assert (tmp_path / NAME).read_bytes() == before
+
+
+def test_a_file_that_may_not_be_written(save, tmp_path):
+    """The system refuses it: it is neither damaged nor another kind of file."""
+    save(CALL)
+    (tmp_path / NAME).chmod(0o400)
+    code = (
+        "from pathlib import Path; from servetel_async import OutputError; from servetel_async.sinks.sink import Claim\n"
+        "from servetel_async.sinks.duckdb import DuckdbSink as Sink\n"
+        f"try: Sink(Path({str(tmp_path / NAME)!r})).open(Claim('p', 's'))\n"
+        "except OutputError as error: print(error.why)"
+    )
+    rights = "-dac_override,-dac_read_search"  # root would write all the same
+    around = ["setpriv", "--inh-caps", rights, "--bounding-set", rights] if os.geteuid() == 0 else []
+    done = subprocess.run([*around, sys.executable, "-c", code], capture_output=True, check=False, text=True)
+    assert (done.stdout, done.stderr) == ("the system does not let us\n", "")
+
+
 def test_another_table_of_that_name_is_refused(tmp_path):
     """A table with other columns belongs to another program, and is left as it is."""
     rows(tmp_path / NAME, "CREATE TABLE call_records (id INTEGER)")
@@ -551,11 +608,12 @@ def test_a_disk_that_is_full_while_the_log_is_brought_in(begun, tmp_path):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
-        with pytest.raises(OutputError, match="cannot be written"):
+        with pytest.raises(OutputError, match="cannot be written") as caught:
             sink.finish()
         sink.abandon()
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.why == "the disk is full"
     assert not (tmp_path / NAME).exists()
     assert rows(tmp_path / f"{NAME}.part", "SELECT id FROM call_records") == [("3",)]
 

@@ -41,6 +41,15 @@ def test_it_says_what_was_written(path):
     assert journal.lines[1:] == [WINDOW, WINDOW]
 
 
+@pytest.mark.parametrize("body", [b'{"kind":"\xff"}', b"[", b'{"kind":1}'])
+def test_a_line_that_is_sound_and_cannot_be_decoded_is_of_another_version(path, body):
+    """Its checksum agrees, so it is as it was written: bad UTF-8, no JSON, or another shape."""
+    path.write_bytes(path.read_bytes() + b"%08x %s\n" % (zlib.crc32(body), body))
+    with pytest.raises(ResumeMismatchError) as raised:
+        Journal.open(path)
+    assert "another version" in raised.value.why
+
+
 def test_it_is_gone_on_with(path):
     """A line that is added after opening follows the others."""
     journal = Journal.open(path)

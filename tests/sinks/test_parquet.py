@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import stat
+import sys
 from datetime import UTC, datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -336,6 +338,19 @@ def test_polars_reads_both(realistic, tmp_path):
     days(tmp_path / "d", realistic)
     assert polars.read_parquet(tmp_path / "a.parquet").height == 250
     assert polars.scan_parquet(tmp_path / "d", hive_partitioning=True).collect().height == 250
+
+
+def test_a_file_whose_end_cannot_be_written_is_quiet_when_it_is_collected(realistic, tmp_path, monkeypatch):
+    """Arrow's writer has no second try at the end of the file: nothing is printed for a file that was given up."""
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", heard.append)
+    encoder = ParquetEncoder(check_columns(None))
+    encoder.open(tmp_path / "a")
+    encoder.write(realistic)
+    encoder._file._file.close()  # the disk is gone
+    encoder.abandon()
+    gc.collect()
+    assert heard == []
 
 
 @pytest.mark.parametrize("kind", [ParquetEncoder, DaysEncoder])

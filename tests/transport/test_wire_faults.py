@@ -332,6 +332,19 @@ async def test_a_reset_in_a_head_cannot_be_told_from_a_stale_connection(serve, c
     assert [request.connection for request in server.requests] == [1, 1, 2]
 
 
+async def test_a_head_that_is_cut_cleanly_is_no_stale_connection(serve, connect):
+    """Bytes of a reply came before the end, so the failure counts: with one attempt it is an error."""
+    server = await serve(lambda request: ACTS["fin mid head"] if request.on_connection == 2 else OK)
+    client = connect(server, retry=Retry(attempts=1))
+    await client.fetch_page()
+
+    error = await failure_of(client.fetch_page())
+
+    assert type(error) is ConnectionFailedError
+    assert "cut short" in str(error).lower()
+    assert [request.connection for request in server.requests] == [1, 1]
+
+
 async def test_a_dead_connection_is_replaced(serve, connect):
     """A kept-alive connection that falls silent is given up for a new one."""
     server = await serve(lambda request: ACTS["head hangs"] if request.on_connection == 2 else OK)

@@ -1,0 +1,116 @@
+"""The lock: each dependency in one version, with the hashes of its files; and README's lines install from it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.version import Version
+
+ROOT = Path(__file__).parent.parent.parent
+LOCK = ROOT / ".github" / "requirements"
+FILES = sorted(LOCK.glob("*.txt"))
+CONFIGURATION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+PROJECT, GROUPS = CONFIGURATION["project"], CONFIGURATION["dependency-groups"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+_PIN = re.compile(r"([a-z0-9.-]+)==([^ ]+)(?: ; (.+?))?((?: \\\n    --hash=sha256:[0-9a-f]{64})+)\n")
+
+pytestmark = pytest.mark.skipif(not FILES, reason="a source distribution has no lock")
+
+
+def pins(name):
+    """The versions of each package of a file: several where the Python decides."""
+    found = {}
+    for package, version, _, _ in _PIN.findall((LOCK / f"{name}.txt").read_text("ascii")):
+        found.setdefault(package, set()).add(Version(version))
+    return found
+
+
+def group(name):
+    """What a dependency group holds, with the groups that it includes."""
+    for each in GROUPS[name]:
+        if isinstance(each, str):
+            yield Requirement(each)
+        else:
+            yield from group(each["include-group"])
+
+
+def own(extra):
+    """What the package needs with an extra."""
+    requirements = map(Requirement, PROJECT["dependencies"] + EXTRAS[extra])
+    for each in requirements:
+        if each.name == PROJECT["name"]:
+            for part in each.extras:
+                yield from own(part)
+        else:
+            yield each
+
+
+def canonical(name):
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+WANTED = {
+    "demo": [*own("cli"), *group("build")],
+    "test": [*own("all"), *group("ci")],
+    "lint": [*group("lint"), *group("docs"), *group("lock")],
+    "lowest": [*own("all"), *group("ci")],
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_lock_holds_pinned_versions_with_hashes_and_nothing_else(file):
+    """No package without a hash, no address of an index: any index that has these files will do."""
+    text = file.read_text("ascii")
+    assert _PIN.search(text)
+    rest = _PIN.sub("", text)
+    assert all(line.startswith("#") for line in rest.splitlines()), rest
+    assert "://" not in text
+
+
+@pytest.mark.parametrize("name", WANTED)
+def test_the_lock_has_every_dependency_in_its_range(name):
+    """A dependency that is added to `pyproject.toml`, or whose range is changed, needs a new lock."""
+    locked = pins(name)
+    for each in WANTED[name]:
+        versions = locked.get(canonical(each.name))
+        assert versions, f"{each.name} is not in {name}.txt: run .ci/lock"
+        assert all(each.specifier.contains(version) for version in versions), f"{each} is not {versions}: run .ci/lock"
+
+
+def test_what_the_package_needs_is_at_its_floor_in_the_lowest_lock():
+    """The tests run with each floor that `pyproject.toml` names, and not with a version above it."""
+    locked = pins("lowest")
+    for each in own("all"):
+        (floor,) = (Version(one.version).release for one in each.specifier if one.operator == ">=")
+        (version,) = locked[canonical(each.name)]
+        assert version.release[: len(floor)] == floor, each
+
+
+def test_one_package_has_one_version_in_all_locks():
+    """They are installed into one environment; only the lowest one differs, and the tool that lists a release's parts."""
+    first, *others = (pins(name) for name in ("test", "demo", "lint", "build"))
+    for other in others:
+        for package in first.keys() & other.keys():
+            assert first[package] == other[package], package
+
+
+def test_the_build_backend_comes_from_the_lock():
+    """README builds without isolation, so its backend is the one that is locked."""
+    assert GROUPS["build"] == CONFIGURATION["build-system"]["requires"]
+
+
+@pytest.mark.parametrize(("marker", "lock"), [("demo", "demo"), ("tests", "test")])
+def test_readme_installs_from_the_lock_and_from_nowhere_else(marker, lock):
+    """Each pip of the line either takes hashes from the lock, or takes only the package itself."""
+    text = (ROOT / "README.md").read_text("utf-8")
+    line = next(line for line in text.partition(f"<!-- {marker} -->")[2].splitlines() if line.startswith("python3 "))
+    installs = [part for part in line.split(" && ") if "pip " in part]
+    assert len(installs) == 2
+    assert f"--require-hashes -r .github/requirements/{lock}.txt" in installs[0]
+    assert "--no-deps --no-build-isolation" in installs[1]
+    assert "--upgrade" not in line

@@ -1,0 +1,30 @@
+"""No test is skipped: with ``-p tests.no_skips`` a skip is a failure, but for those below.
+
+`.ci/run` installs what the tests use of the system. So a skip there means that something was not tested.
+"""
+
+import pytest
+
+#: Skips that are right on Linux, as root, with everything installed: how the reason begins, and why it may be.
+RIGHT = {
+    "atheris is not installed": "a fuzzer that must be compiled with clang; the seeded mutations run in any case",
+}
+
+
+def _refuse(report):
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    if report.skipped and not hasattr(report, "wasxfail") and not reason.startswith(tuple(RIGHT)):
+        report.outcome = "failed"
+        report.longrepr = f"skipped where no test may be: {reason}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    return _refuse((yield))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    return _refuse((yield))
