@@ -78,7 +78,7 @@ class ServetelClient:
         array_style: how several agents are encoded: ``"brackets"``, ``"indexed"``, ``"repeat"`` or ``"comma"``.
         session: an ``aiohttp.ClientSession`` of yours; it is used and never closed.
         trace_configs: ``aiohttp.TraceConfig`` for the session that this client makes.
-        on_event: called with an ``Event`` after each request and before each wait.
+        on_event: a plain function, called with an ``Event`` after each request and before each wait.
 
     Raises:
         ConfigurationError: whatever can be known to be wrong before anything is sent.
@@ -111,8 +111,6 @@ class ServetelClient:
         name_zone(zone)
         check_kind("retry", retry, Retry)
         check_kind("timeouts", timeouts, Timeouts)
-        if on_event is not None and not callable(on_event):  # pyright: ignore[reportUnnecessaryComparison]
-            raise ConfigurationError("on_event cannot be called", fix="give a function of one event")
         self.zone = zone
         self.max_concurrency = max_concurrency
         self.page_size = page_size
