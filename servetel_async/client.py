@@ -135,6 +135,7 @@ class ServetelClient:
             session=check_given(session),
             trace_configs=tuple(trace_configs or ()),
             on_event=on_event,
+            tasks=self._tasks,
         )
 
     # What it is for

@@ -31,7 +31,7 @@ from servetel_async.transport.wire import WireFault, exchange
 from servetel_async.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from servetel_async.protocol.reply import Reply
     from servetel_async.protocol.tokens import Secret
@@ -101,6 +101,7 @@ class Transport:
         session: aiohttp.ClientSession | None,
         trace_configs: Sequence[aiohttp.TraceConfig],
         on_event: Callable[[Event], object] | None,
+        tasks: Iterable[asyncio.Task[Any]],
     ) -> None:
         self.base_url = base_url
         self.tokens = tokens
@@ -114,6 +115,7 @@ class Transport:
         self._trace_configs = trace_configs
         self._on_event = None if on_event is None else Listener("on_event", on_event)
         self._pace = account_pace((base_url, tokens.account), retry.budget)
+        self._tasks = tasks
         self._bound: BoundSession | None = None
         self.proved: deque[Secret] = deque(maxlen=16)  # tokens that brought good replies, the latest last
         # The total is ours: aiohttp looks at its own only where it awaits, and sets a timer for each of these.
@@ -137,7 +139,9 @@ class Transport:
         bound = self._bound
         if bound is None or not bound.is_current():
             admission = Admission(self._slots, self._pace, self._rate, self._timeouts)
-            bound = self._bound = BoundSession(admission, self._slots, self._given, self._trace_configs)
+            bound = self._bound = BoundSession(
+                admission, self._slots, self._given, self._trace_configs, self._tasks
+            )
         return bound
 
     async def aclose(self) -> None:

@@ -14,7 +14,7 @@ import io
 import traceback
 from json import dumps
 from typing import TYPE_CHECKING
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
 
@@ -64,15 +64,23 @@ class CleanRequest(aiohttp.ClientRequest):
         """See aiohttp."""
         protocol = conn.protocol
         # A trace could tell as much, but aiohttp builds the URL anew and awaits some ten signals for each request then.
-        self.reused = protocol in _used
+        used = _used.setdefault(asyncio.get_running_loop(), WeakSet())
+        self.reused = protocol in used
         if protocol is None or protocol.should_close:
             raise aiohttp.ServerDisconnectedError
-        _used.add(protocol)
+        used.add(protocol)
         self.on_sent()
         return await super().send(conn)
 
 
-_used: WeakSet[ResponseHandler] = WeakSet()
+#: Connections that have carried a request of ours, by loop.
+_used: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[ResponseHandler]] = WeakKeyDictionary()
+
+
+def connections_of(loop: asyncio.AbstractEventLoop) -> list[asyncio.Transport]:
+    """List the connections that a loop still has of ours."""
+    transports = [protocol.transport for protocol in _used.get(loop, ())]
+    return [transport for transport in transports if isinstance(transport, asyncio.Transport)]
 
 
 class _Sending:
