@@ -120,10 +120,13 @@ class CallQuery:
         end = now if now is not None else datetime.now(UTC)
         try:
             start = end - timedelta(days=days, hours=hours)
-        except (TypeError, ValueError, OverflowError):
-            start = end
-        if not start < end:
-            raise ConfigurationError("last() needs a length of time", fix="for example CallQuery.last(days=7)")
+            is_a_time = bool(start < end)
+        except Exception:  # noqa: BLE001 - ``now`` may be of any class
+            is_a_time = False
+        if not is_a_time:
+            raise ConfigurationError(
+                "last() needs a length of time that ends in the calendar", fix="for example CallQuery.last(days=7)"
+            )
         return cls(from_date=start, to_date=end, **filters)
 
     def replace(self, **changes: Any) -> Self:

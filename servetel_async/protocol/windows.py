@@ -78,6 +78,8 @@ class Window:
                 continue
             if other.end < end:
                 left.append(Window(other.end + SECOND, end))
+            if other.start == datetime.min:
+                return left
             end = other.start - SECOND
         if end >= self.start:
             left.append(Window(self.start, end))
