@@ -292,7 +292,7 @@ class ServetelClient:
             query: see ``calls``.
             overwrite: replace a file that exists; databases are always kept current, by ``id``.
             resume: go on from what an interrupted pull of the same query left; False drops it and begins anew.
-            on_progress: called with a ``PullProgress`` after each page and each window.
+            on_progress: a plain function of a ``PullProgress``, called after each page and each window.
             strict: raise where the receipt would not be complete; then the output is not made.
             fast: fewer requests: the seconds that page edges cut are not read again as long as the counts agree.
             columns: of a CSV or Parquet file; all of them unless given.

@@ -6,15 +6,16 @@ one comes in its place. So what lies before the start that was found is asked fo
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
-from servetel_async.protocol.clock import SECOND, is_wall_stamp
+from servetel_async.protocol.clock import EARLIEST, SECOND, is_wall_stamp
 from servetel_async.protocol.pages import find_last_page
 from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from servetel_async.bulk.fetcher import Fetcher, Tally
     from servetel_async.protocol.decoding import PageBody
 
@@ -43,7 +44,7 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
         oldest = min([oldest, *(row.start for row in rows_of(page) if is_wall_stamp(row.start))])
         found = Window.of(f"{oldest[:10]} 00:00:00", last)
         assert found.start is not None  # noqa: S101 - for the type checker: it was made of a stamp
-        if found.start == datetime.min:
+        if found.start == EARLIEST:
             break
         asked = _before(found.start)
         first = await fetcher.sure_page(asked, 1, tally)
@@ -63,7 +64,7 @@ async def count_before(fetcher: Fetcher, start: datetime, tally: Tally) -> int:
     Raises:
         ServetelError: the page does not come.
     """
-    if start == datetime.min:
+    if start == EARLIEST:
         return 0
     return _calls_of(await fetcher.sure_page(_before(start), 1, tally, size=1))
 

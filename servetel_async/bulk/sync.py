@@ -26,6 +26,7 @@ from servetel_async.protocol.clock import shift, stamp
 from servetel_async.protocol.tokens import hide
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.destination import sink_for
+from servetel_async.transport.callbacks import Listener
 from servetel_async.transport.tasks import run_together
 
 if TYPE_CHECKING:
@@ -65,11 +66,12 @@ async def sync(
         patience: see ``pull``.
 
     Raises:
-        ConfigurationError: the destination is no database, or the query has dates.
+        ConfigurationError: the destination is no database, the query has dates, or ``on_progress`` is ``async``.
         OutputLockedError: another run is writing it.
         ServetelError: whatever ended the requests. What was committed stays.
     """
     destination = hide(destination)  # an address may hold a password
+    told = None if on_progress is None else Listener("on_progress", on_progress)
     if query.from_date is not None or query.to_date is not None:
         raise ConfigurationError("sync takes no dates", why="it looks back from now", fix="say how far: --lookback 7d")
     if lookback <= timedelta(0):
@@ -87,7 +89,7 @@ async def sync(
     )
     claim = claim_of(query, client.zone, shape=(), range_name="sync")
     writer = Writer()
-    job = Job(client, query, database, writer, settings, on_progress)
+    job = Job(client, query, database, writer, settings, told)
     try:
         saved = await writer.run(database.open, claim)
         entries = read_entries(await writer.run(database.windows, claim.scope))

@@ -19,6 +19,8 @@ WALL_FORMAT = "%Y-%m-%d %H:%M:%S"
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _STAMP = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}", re.ASCII)
 SECOND = timedelta(seconds=1)
+#: The ends of the calendar; a wall clock has no zone.
+EARLIEST, LATEST = datetime.min, datetime.max.replace(microsecond=0)  # noqa: DTZ901
 
 Moment = datetime | date | str
 
@@ -85,7 +87,7 @@ def shift(moment: datetime, by: timedelta) -> datetime:
     try:
         return moment + by
     except OverflowError:
-        return datetime.min if by < timedelta(0) else datetime.max.replace(microsecond=0)
+        return EARLIEST if by < timedelta(0) else LATEST
 
 
 def _parse(text: str, *, name: str, end: bool) -> datetime:

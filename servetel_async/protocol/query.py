@@ -7,6 +7,7 @@ parameter here: a misspelt keyword is a ``TypeError`` or ``ConfigurationError``,
 from __future__ import annotations
 
 import calendar
+import contextlib
 import dataclasses
 import hashlib
 import re
@@ -118,12 +119,11 @@ class CallQuery:
     def last(cls, *, days: float = 0, hours: float = 0, now: datetime | None = None, **filters: Any) -> Self:
         """The time just passed, up to ``now`` (aware; this moment unless told)."""
         end = now if now is not None else datetime.now(UTC)
-        try:
-            start = end - timedelta(days=days, hours=hours)
-            is_a_time = bool(start < end)
-        except Exception:  # noqa: BLE001 - ``now`` may be of any class
-            is_a_time = False
-        if not is_a_time:
+        start = None
+        with contextlib.suppress(Exception):  # ``now`` may be of any class
+            earlier = end - timedelta(days=days, hours=hours)
+            start = earlier if earlier < end else None
+        if start is None:
             raise ConfigurationError(
                 "last() needs a length of time that ends in the calendar", fix="for example CallQuery.last(days=7)"
             )

@@ -98,10 +98,8 @@ class Listener(Generic[T]):
                 logger.warning("%s returned an awaitable; nothing awaits it, so it was discarded", self.name)
 
 
-def _is_async(function: Any) -> bool:
+def _is_async(function: object) -> bool:
     while isinstance(function, functools.partial):
         function = cast("functools.partial[Any]", function).func
-    return any(
-        inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each)
-        for each in (function, getattr(type(function), "__call__", None))
-    )
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - its code counts, not whether it can be called
+    return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in (function, call))

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import aiohttp
 from yarl import URL
 
-from servetel_async.errors import CallbackError, ConfigurationError, DeadlineExceededError, OverloadedError, ServetelError
+from servetel_async.errors import (
+    CallbackError,
+    ConfigurationError,
+    DeadlineExceededError,
+    OverloadedError,
+    ServetelError,
+)
 from servetel_async.protocol.reply import HUGE
 from servetel_async.protocol.verdict import OK, Unacceptable, final_error, judge, judge_fault
 from servetel_async.settings import LARGEST_PAGE
@@ -139,9 +145,7 @@ class Transport:
         bound = self._bound
         if bound is None or not bound.is_current():
             admission = Admission(self._slots, self._pace, self._rate, self._timeouts)
-            bound = self._bound = BoundSession(
-                admission, self._slots, self._given, self._trace_configs, self._tasks
-            )
+            bound = self._bound = BoundSession(admission, self._slots, self._given, self._trace_configs, self._tasks)
         return bound
 
     async def aclose(self) -> None:

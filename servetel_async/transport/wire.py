@@ -18,7 +18,6 @@ from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
 
-
 from servetel_async.errors import CallbackError
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.tokens import Secret, SecretBytes
