@@ -3,7 +3,7 @@
 Whatever aiohttp raises ends here. Its errors carry the token in their ``repr`` and the query in their text, so none is
 chained to ours, not even as a context. It also sends a GET a second time after a reset without telling anybody: a
 middleware turns the reset into a fault before it can, so that requests on the wire are the attempts that were counted.
-The middleware also adds the token: so the ``.netrc`` that a given session may read does not get in its way.
+In a session that reads ``.netrc`` the middleware also adds the token: aiohttp refuses two logins in one request.
 """
 
 from __future__ import annotations
@@ -83,12 +83,18 @@ def connections_of(loop: asyncio.AbstractEventLoop) -> list[asyncio.Transport]:
 
 
 class _Sending:
-    """The middleware of one attempt: adds the token; aiohttp does not send again; one learns over what it was sent."""
+    """The middleware of one attempt: aiohttp does not send it again, and one learns over what it was sent.
+
+    Args:
+        authorization: the header to add; None if the request has it.
+        on_sent: called when it is sent.
+        given: the session is the caller's.
+    """
 
     __slots__ = ("_authorization", "_given", "_on_sent", "_request")
 
-    def __init__(self, token: Secret | None, on_sent: Callable[[], None], *, given: bool) -> None:
-        self._authorization = None if token is None else Secret(f"Bearer {token}")
+    def __init__(self, authorization: Secret | None, on_sent: Callable[[], None], *, given: bool) -> None:
+        self._authorization = authorization
         self._on_sent = on_sent
         self._given = given
         self._request: CleanRequest | None = None
@@ -136,7 +142,10 @@ async def exchange(
         WireFault: there is no whole reply.
         CallbackError: a trace hook, or another part of the caller's session, raised.
     """
-    sending = _Sending(token, on_sent, given=given)
+    authorization = None if token is None else Secret(f"Bearer {token}")
+    if authorization is not None and not session.trust_env:
+        headers, authorization = {**headers, "Authorization": authorization}, None
+    sending = _Sending(authorization, on_sent, given=given)
     task = asyncio.current_task()
     data = None
     if json is not None:  # the caller's session may write JSON in a way of its own

@@ -573,7 +573,9 @@ async def test_on_event_may_end_the_process(serve, connect):
 
 
 @pytest.mark.parametrize(
-    "error", [StopIteration, StopAsyncIteration, GeneratorExit, asyncio.CancelledError], ids=lambda error: error.__name__
+    "error",
+    [StopIteration, StopAsyncIteration, GeneratorExit, asyncio.CancelledError],
+    ids=lambda error: error.__name__,
 )
 async def test_what_on_progress_raises_is_no_end_of_the_pull(error, emulate, connect, small, tmp_path):
     """It looks like an end or a cancellation, and is neither."""
