@@ -26,7 +26,9 @@ OURS = {
     "a method": ("is_answered", True),
 }
 each = pytest.mark.parametrize(("key", "value"), OURS.values(), ids=OURS)
-escaped = pytest.mark.parametrize("write", [str, lambda text: text.replace("_", "\\u005f", 1)], ids=["plain", "escaped"])
+escaped = pytest.mark.parametrize(
+    "write", [str, lambda text: text.replace("_", "\\u005f", 1)], ids=["plain", "escaped"]
+)
 
 
 def read(records, write=str, **envelope):
