@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from servetel_async.errors import (
         AuthenticationError,
         BodyTooLargeError,
+        CallbackError,
         ConfigurationError,
         ConnectionFailedError,
         CountDriftError,
@@ -47,6 +48,7 @@ __all__ = [
     "CallQuery",
     "CallRecord",
     "CallStream",
+    "CallbackError",
     "ConfigurationError",
     "ConnectionFailedError",
     "CountDriftError",

@@ -78,7 +78,7 @@ class ServetelClient:
         array_style: how several agents are encoded: ``"brackets"``, ``"indexed"``, ``"repeat"`` or ``"comma"``.
         session: an ``aiohttp.ClientSession`` of yours; it is used and never closed.
         trace_configs: ``aiohttp.TraceConfig`` for the session that this client makes.
-        on_event: called with an ``Event`` after each request and before each wait.
+        on_event: a plain function, called with an ``Event`` after each request and before each wait.
 
     Raises:
         ConfigurationError: whatever can be known to be wrong before anything is sent.
@@ -111,8 +111,6 @@ class ServetelClient:
         name_zone(zone)
         check_kind("retry", retry, Retry)
         check_kind("timeouts", timeouts, Timeouts)
-        if on_event is not None and not callable(on_event):  # pyright: ignore[reportUnnecessaryComparison]
-            raise ConfigurationError("on_event cannot be called", fix="give a function of one event")
         self.zone = zone
         self.max_concurrency = max_concurrency
         self.page_size = page_size
@@ -137,6 +135,7 @@ class ServetelClient:
             session=check_given(session),
             trace_configs=tuple(trace_configs or ()),
             on_event=on_event,
+            tasks=self._tasks,
         )
 
     # What it is for
@@ -293,7 +292,7 @@ class ServetelClient:
             query: see ``calls``.
             overwrite: replace a file that exists; databases are always kept current, by ``id``.
             resume: go on from what an interrupted pull of the same query left; False drops it and begins anew.
-            on_progress: called with a ``PullProgress`` after each page and each window.
+            on_progress: a plain function of a ``PullProgress``, called after each page and each window.
             strict: raise where the receipt would not be complete; then the output is not made.
             fast: fewer requests: the seconds that page edges cut are not read again as long as the counts agree.
             columns: of a CSV or Parquet file; all of them unless given.

@@ -5,6 +5,7 @@
     ServetelError
     ├── ConfigurationError (ValueError)   you: refused before anything was sent
     ├── StreamClosedError                 you: the stream was closed, then read
+    ├── CallbackError                     you: your code inside a request raised
     ├── OverloadedError                   you: no free slot in time; nothing was sent
     ├── DeadlineExceededError             you: the deadline you set has passed
     ├── AuthenticationError               the token or the login is not accepted
@@ -109,6 +110,13 @@ class ConfigurationError(ServetelError, ValueError):
 
 class StreamClosedError(ServetelError):
     """The stream was closed before its end and then read on."""
+
+
+class CallbackError(ServetelError):
+    """Code of the caller that runs inside a request raised: a token provider, a trace hook, the given session.
+
+    Names the class of what was raised, never its message: that may hold a secret. Final: it is not tried again.
+    """
 
 
 class OverloadedError(ServetelError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from servetel_async.protocol.clock import SECOND
+from servetel_async.protocol.clock import SECOND, shift
 from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Bounds(NamedTuple):
         if self == Bounds():
             return window
         return Window(
-            None if window.start is None else window.start - self.start * SECOND,
-            None if window.end is None else window.end + self.end * SECOND,
+            None if window.start is None else shift(window.start, -self.start * SECOND),
+            None if window.end is None else shift(window.end, self.end * SECOND),
         )
 
 

@@ -16,7 +16,6 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
-from urllib.parse import urlsplit
 
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.tokens import Secret, hide, kind_of
@@ -169,29 +168,63 @@ def check_base_url(url: object) -> str:
         )
     if "?" in url or "#" in url:
         raise ConfigurationError("base_url holds a query or a fragment", fix=example)
-    try:
-        parts = urlsplit(url)
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        raise ConfigurationError("base_url cannot be read as a URL", fix=example) from None
-    if parts.scheme not in ("http", "https") or not host or not re.fullmatch(r"[!-\[\]-~]+", url):
-        raise ConfigurationError("base_url needs a scheme, http or https, and a host", fix=example)
-    if parts.scheme == "http" and not _is_loopback(host):
+    match = _URL.fullmatch(url)
+    if match is None:
+        raise ConfigurationError(
+            "base_url cannot be read as a URL",
+            why="it needs a scheme, http or https, and a host; it may hold no blank, backslash or letter outside ASCII",
+            fix=f"{example}; write a name of another script as xn--...",
+        )
+    scheme, host, port, path = match["scheme"].lower(), match["host"].lower(), match["port"], match["path"]
+    if scheme == "http" and not _is_loopback(host):
         raise ConfigurationError(
             "base_url is plain http to another computer",
             why="the token would travel readable for everybody on the way",
             fix="use https",
         )
+    if not _is_host(host):
+        raise ConfigurationError(
+            "base_url has a host that cannot exist",
+            why="a name is at most 253 characters in parts of 1 to 63 letters, digits, - and _; or it is an IP address",
+            fix=example,
+        )
+    if port is not None and not (re.fullmatch("[0-9]{1,5}", port) and 0 < int(port) < 65536):  # noqa: PLR2004 - 16 bits
+        raise ConfigurationError("base_url has a port that cannot be read", fix="use a number from 1 to 65535, or none")
+    if not _PATH.fullmatch(path):
+        raise ConfigurationError(
+            "base_url has a path that no server can read",
+            why="a path holds letters, digits, some signs, and % only before two hexadecimal digits",
+            fix="percent-encode the other characters, or leave the path out",
+        )
     return str(url).rstrip("/")
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+_URL = re.compile(
+    r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+(?:%[\w.~-]+)?\]|[^/:\[\]]+)(?::(?P<port>[^/]*))?(?P<path>(?:/[!-\[\]-~]*)?)",
+    re.ASCII | re.IGNORECASE,
+)
+_NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}\.?", re.ASCII)
+_PATH = re.compile(r"(?:[\w.~!$&'()*+,;=:/-]|%[0-9a-fA-F]{2})*", re.ASCII)
+_LONGEST_NAME = 253
+
+
+def _is_host(host: str) -> bool:
+    """Whether it can be looked up or connected to: what aiohttp cannot encode would raise errors that are not ours."""
+    if host.startswith("[") or host.rstrip(".").rpartition(".")[2].isdigit():
+        return _address(host) is not None
+    return len(host.rstrip(".")) <= _LONGEST_NAME and _NAME.fullmatch(host) is not None
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.IPv6Address(host[1:-1]) if host.startswith("[") else ipaddress.ip_address(host)
     except ValueError:
-        return False
+        return None
+
+
+def _is_loopback(host: str) -> bool:
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
 @dataclass(frozen=True, slots=True)

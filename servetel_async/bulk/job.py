@@ -6,6 +6,7 @@ only in what is left to read.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from datetime import UTC, datetime
@@ -28,6 +29,7 @@ from servetel_async.protocol.mask import mask_line
 from servetel_async.protocol.reply import MOST_STRANGE
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.sink import Batch, Span
+from servetel_async.transport.callbacks import callback_failed
 from servetel_async.version import __version__
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.query import CallQuery
     from servetel_async.protocol.rows import Row
     from servetel_async.sinks.sink import Claim, Sink
+    from servetel_async.transport.callbacks import Listener
 
     OnProgress = Callable[[PullProgress], object]
 
@@ -83,7 +86,7 @@ class Job:
         sink: Sink,
         writer: Writer,
         settings: Settings,
-        on_progress: OnProgress | None,
+        told: Listener[PullProgress] | None,
     ) -> None:
         self.fetcher = Fetcher(
             source,
@@ -102,7 +105,7 @@ class Job:
         self._sink = sink
         self._writer = writer
         self._settings = settings
-        self._on_progress = on_progress
+        self._listener = told
         self._final_until = ""
         self._certifier = Certifier(self.fetcher, fast=settings.fast)
         self._calibration = Calibration(self.fetcher)
@@ -272,8 +275,16 @@ class Job:
         return self._certifier.lost
 
     def _tell(self) -> None:
-        if self._on_progress is not None:
-            self._on_progress(self.progress())
+        """Call ``on_progress``. Its error ends the pull and stays the caller's own, unless it looks like an end."""
+        if self._listener is None:
+            return
+        try:
+            self._listener.tell(self.progress())
+        except (StopIteration, StopAsyncIteration, GeneratorExit, asyncio.CancelledError) as error:
+            failure = callback_failed("on_progress", error)
+        else:
+            return
+        raise failure
 
     def progress(self) -> PullProgress:
         """Say how far it is."""

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from servetel_async.protocol.clock import SECOND
+from servetel_async.protocol.clock import SECOND, shift
 from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
@@ -47,19 +47,28 @@ def freeze(asked: Window, date: str | None, zone: tzinfo, settle: float) -> Froz
         zone: the account's wall clock.
         settle: seconds; a call is listed when it is over, and some come hours late.
     """
-    now = server_clock(date).astimezone(zone).replace(tzinfo=None, microsecond=0)
+    now = local_clock(date, zone)
     end = asked.end if asked.end is not None else max(asked.start or now, now)
     start = asked.start if asked.start is not None else min(now, end)
-    return Frozen(Window(start, end), now - timedelta(seconds=settle))
+    return Frozen(Window(start, end), shift(now, -timedelta(seconds=settle)))
 
 
 def server_clock(date: str | None) -> datetime:
     """Read the server's ``Date``; without a readable one, this computer's clock."""
     try:
         moment = parsedate_to_datetime(date or "")
-    except ValueError:
+    except (ValueError, OverflowError):
         return datetime.now(UTC)
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def local_clock(date: str | None, zone: tzinfo) -> datetime:
+    """Read the server's ``Date`` on the account's wall clock; a year without room for its zone is not readable."""
+    try:
+        local = server_clock(date).astimezone(zone)
+    except OverflowError:
+        local = datetime.now(zone)
+    return local.replace(tzinfo=None, microsecond=0)
 
 
 def windows_of(window: Window, final_until: datetime) -> list[Window]:

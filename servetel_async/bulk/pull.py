@@ -17,6 +17,7 @@ from servetel_async.bulk.writer import Writer
 from servetel_async.errors import CountDriftError, PagingError
 from servetel_async.protocol.tokens import hide
 from servetel_async.sinks.destination import sink_for
+from servetel_async.transport.callbacks import Listener
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,13 +64,15 @@ async def pull(
         range_name: how the caller names a range whose dates are other ones each time.
 
     Raises:
-        ConfigurationError: the destination's kind is not known. Like all errors of opening it, before any request.
+        ConfigurationError: the destination's kind is not known, or ``on_progress`` is ``async``. Like all errors of
+            opening it, before any request.
         OutputError: it exists, cannot be written, or the disk is full.
         OutputLockedError: another run is writing it.
         ResumeMismatchError: it holds the state of another pull.
         ServetelError: whatever ended the requests. What was committed is kept for the next run.
     """
     destination = hide(destination)  # an address may hold a password
+    told = None if on_progress is None else Listener("on_progress", on_progress)
     sink = sink_for(destination, overwrite=overwrite, columns=columns)
     settings = Settings(
         page_size=client.page_size,
@@ -81,7 +84,7 @@ async def pull(
     )
     claim = claim_of_pull(query, client.zone, columns=columns, mask=mask, range_name=range_name)
     writer = Writer()
-    job = Job(client, query, sink, writer, settings, on_progress)
+    job = Job(client, query, sink, writer, settings, told)
     try:
         saved = await writer.run(sink.open, claim, fresh=not resume)
         header, entries = (None, []) if saved is None else read_saved(saved, claim, sink.name)

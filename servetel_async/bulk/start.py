@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from servetel_async.protocol.clock import SECOND, is_wall_stamp
+from servetel_async.protocol.clock import EARLIEST, SECOND, is_wall_stamp
 from servetel_async.protocol.pages import find_last_page
 from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.windows import Window
@@ -44,6 +44,8 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
         oldest = min([oldest, *(row.start for row in rows_of(page) if is_wall_stamp(row.start))])
         found = Window.of(f"{oldest[:10]} 00:00:00", last)
         assert found.start is not None  # noqa: S101 - for the type checker: it was made of a stamp
+        if found.start == EARLIEST:
+            break
         asked = _before(found.start)
         first = await fetcher.sure_page(asked, 1, tally)
         if not _calls_of(first):
@@ -62,6 +64,8 @@ async def count_before(fetcher: Fetcher, start: datetime, tally: Tally) -> int:
     Raises:
         ServetelError: the page does not come.
     """
+    if start == EARLIEST:
+        return 0
     return _calls_of(await fetcher.sure_page(_before(start), 1, tally, size=1))
 
 

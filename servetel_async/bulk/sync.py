@@ -22,10 +22,11 @@ from servetel_async.bulk.plan import Frozen, freeze
 from servetel_async.bulk.pull import finish
 from servetel_async.bulk.writer import Writer
 from servetel_async.errors import ConfigurationError
-from servetel_async.protocol.clock import stamp
+from servetel_async.protocol.clock import shift, stamp
 from servetel_async.protocol.tokens import hide
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.destination import sink_for
+from servetel_async.transport.callbacks import Listener
 from servetel_async.transport.tasks import run_together
 
 if TYPE_CHECKING:
@@ -65,11 +66,12 @@ async def sync(
         patience: see ``pull``.
 
     Raises:
-        ConfigurationError: the destination is no database, or the query has dates.
+        ConfigurationError: the destination is no database, the query has dates, or ``on_progress`` is ``async``.
         OutputLockedError: another run is writing it.
         ServetelError: whatever ended the requests. What was committed stays.
     """
     destination = hide(destination)  # an address may hold a password
+    told = None if on_progress is None else Listener("on_progress", on_progress)
     if query.from_date is not None or query.to_date is not None:
         raise ConfigurationError("sync takes no dates", why="it looks back from now", fix="say how far: --lookback 7d")
     if lookback <= timedelta(0):
@@ -87,18 +89,18 @@ async def sync(
     )
     claim = claim_of(query, client.zone, shape=(), range_name="sync")
     writer = Writer()
-    job = Job(client, query, database, writer, settings, on_progress)
+    job = Job(client, query, database, writer, settings, told)
     try:
         saved = await writer.run(database.open, claim)
         entries = read_entries(await writer.run(database.windows, claim.scope))
         now = await _now(job, client, settle)
         seen_to = _seen_to(entries, now)
-        start = (seen_to - lookback).replace(hour=0, minute=0, second=0)
+        start = shift(seen_to, -lookback).replace(hour=0, minute=0, second=0)
         if saved is not None:  # the last run was killed, perhaps on its way over a long pause
             begun = Window.of(*[read_saved(saved, claim, database.name)[0].first] * 2).start
             start = min(start, begun or start)
         header = job.header(claim, Frozen(Window(start, now.window.end), now.final_until))
-        unchanged = await _unchanged(job, _newest(entries, header.first, stamp(seen_to - IN_FULL)))
+        unchanged = await _unchanged(job, _newest(entries, header.first, stamp(shift(seen_to, -IN_FULL))))
         await writer.run(database.begin, msgspec.json.encode(header), keep=True)
         await job.sync(header, unchanged)
         return await writer.run(finish, Conclusion(job, header, database), database, query, client, strict=False)
@@ -112,9 +114,9 @@ async def sync(
 async def _now(job: Job, client: ServetelClient, settle: float) -> Frozen:
     """The server's clock; this computer's only says where to look for it."""
     here = datetime.now(UTC).astimezone(client.zone).replace(tzinfo=None, microsecond=0)
-    page = await job.fetcher.sure_page(Window(here - timedelta(hours=1), here), 1, job.extra)
+    page = await job.fetcher.sure_page(Window(shift(here, -timedelta(hours=1)), here), 1, job.extra)
     final_until = freeze(Window(here, None), page.date, client.zone, settle).final_until
-    now = final_until + timedelta(seconds=settle)
+    now = shift(final_until, timedelta(seconds=settle))
     return Frozen(Window(now, now), final_until)
 
 

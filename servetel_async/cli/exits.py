@@ -27,6 +27,7 @@ from servetel_async.cli.wording import in_flags
 from servetel_async.errors import (
     AuthenticationError,
     BodyTooLargeError,
+    CallbackError,
     ConfigurationError,
     OutputError,
     PagingError,
@@ -52,6 +53,7 @@ _CODES: tuple[tuple[type[ServetelError], int], ...] = (
     (PermissionDeniedError, NOT_AUTHORISED),
     (PagingError, DISAGREES),
     (ConfigurationError, USAGE),
+    (CallbackError, USAGE),
     (WrongAddressError, USAGE),
     (RequestRejectedError, USAGE),
     (BodyTooLargeError, USAGE),

@@ -19,6 +19,8 @@ WALL_FORMAT = "%Y-%m-%d %H:%M:%S"
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _STAMP = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}", re.ASCII)
 SECOND = timedelta(seconds=1)
+#: The ends of the calendar; a wall clock has no zone.
+EARLIEST, LATEST = datetime.min, datetime.max.replace(microsecond=0)  # noqa: DTZ901
 
 Moment = datetime | date | str
 
@@ -35,25 +37,57 @@ def wall_clock(moment: Moment, zone: tzinfo, *, name: str, end: bool = False) ->
     Raises:
         ConfigurationError: naive, unreadable, or of another type.
     """
-    if isinstance(moment, datetime):
-        if moment.utcoffset() is None:
+    if isinstance(moment, (datetime, date)):
+        try:
+            return _local(moment, zone) if isinstance(moment, datetime) else _edge_of(moment, end=end)
+        except _NaiveError:
+            why = ""
+        except OverflowError:
+            why = "on the account's wall clock it lies outside the years 1 to 9999"
+        except Exception as error:  # noqa: BLE001 - a class or a zone of the caller's; its message is not ours to show
+            why = f"reading its fields raised {type(error).__name__}"
+        if not why:
             raise ConfigurationError(
                 f"{name} is a datetime without a time zone",
                 why="it could mean UTC, this computer's zone or the account's, hours apart",
                 fix=f"say which: {name}=moment.replace(tzinfo=IST), or datetime.now(UTC)",
             )
-        try:
-            return moment.astimezone(zone).replace(tzinfo=None, microsecond=0)
-        except OverflowError:
-            raise _unreadable(name) from None
-    if isinstance(moment, date):
-        return datetime.combine(moment, time(23, 59, 59) if end else time.min)
+        raise ConfigurationError(
+            f"{name} is not a moment that the API knows",
+            why=f"it is a {type(moment).__name__}; {why}",
+            fix=f'for example {name}="2024-05-01" or {name}="2024-05-01 09:30:00"',
+        )
     if isinstance(moment, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         return _parse(moment, name=name, end=end)
     raise ConfigurationError(
         f"{name} is a {type(moment).__name__}",
         fix='give an aware datetime, a date, or "YYYY-MM-DD HH:MM:SS"',
     )
+
+
+class _NaiveError(Exception):
+    """A ``datetime`` has no offset."""
+
+
+def _local(moment: datetime, zone: tzinfo) -> datetime:
+    """Read a ``datetime``, also one of another library (``pandas.Timestamp``), as a plain one of Python."""
+    offset = moment.utcoffset()
+    if offset is None:
+        raise _NaiveError
+    fields = (moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second)
+    return datetime(*fields, tzinfo=timezone(offset)).astimezone(zone).replace(tzinfo=None)
+
+
+def _edge_of(day: date, *, end: bool) -> datetime:
+    return datetime.combine(date(day.year, day.month, day.day), time(23, 59, 59) if end else time.min)
+
+
+def shift(moment: datetime, by: timedelta) -> datetime:
+    """Move a wall clock; one that would leave the calendar stays at its end."""
+    try:
+        return moment + by
+    except OverflowError:
+        return EARLIEST if by < timedelta(0) else LATEST
 
 
 def _parse(text: str, *, name: str, end: bool) -> datetime:

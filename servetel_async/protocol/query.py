@@ -7,6 +7,7 @@ parameter here: a misspelt keyword is a ``TypeError`` or ``ConfigurationError``,
 from __future__ import annotations
 
 import calendar
+import contextlib
 import dataclasses
 import hashlib
 import re
@@ -118,12 +119,14 @@ class CallQuery:
     def last(cls, *, days: float = 0, hours: float = 0, now: datetime | None = None, **filters: Any) -> Self:
         """The time just passed, up to ``now`` (aware; this moment unless told)."""
         end = now if now is not None else datetime.now(UTC)
-        try:
-            start = end - timedelta(days=days, hours=hours)
-        except (TypeError, ValueError, OverflowError):
-            start = end
-        if not start < end:
-            raise ConfigurationError("last() needs a length of time", fix="for example CallQuery.last(days=7)")
+        start = None
+        with contextlib.suppress(Exception):  # ``now`` may be of any class
+            earlier = end - timedelta(days=days, hours=hours)
+            start = earlier if earlier < end else None
+        if start is None:
+            raise ConfigurationError(
+                "last() needs a length of time that ends in the calendar", fix="for example CallQuery.last(days=7)"
+            )
         return cls(from_date=start, to_date=end, **filters)
 
     def replace(self, **changes: Any) -> Self:

@@ -23,8 +23,18 @@ Float = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
 #: A key must be something.
 Id = Annotated[str, msgspec.Meta(min_length=1)]
 
-#: Wire names of the two fields that are ours: no API of this family would send these.
+#: Wire names of the two fields that are ours. A server that sends such a key sends an unknown one.
 EXTRA, ZONE = "servetel_async:extra", "servetel_async:zone"
+
+if TYPE_CHECKING:
+    _Extra = dict[str, Any]
+    _ZoneName = str | None
+else:
+
+    class _Ours:
+        """Of no JSON value: so the strict decoder refuses a record with such a key, and the rescue keeps it."""
+
+    _Extra = _ZoneName = _Ours
 
 
 class _NoExtra(dict[str, Any]):
@@ -81,7 +91,7 @@ class FlowStep(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
     s_id: Int | str | None = None
     subtype: str | None = None
     extension: Int | str | None = None
-    extra: dict[str, Any] = msgspec.field(default=NO_EXTRA, name=EXTRA)
+    extra: _Extra = msgspec.field(default=NO_EXTRA, name=EXTRA)
 
     @property
     def phone(self) -> str | None:
@@ -160,9 +170,9 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     voicemail_recording: bool | None = None
     aws_call_recording_identifier: str | None = None
     #: Every key that this library does not know, and the raw value of each that could not be typed.
-    extra: dict[str, Any] = msgspec.field(default=NO_EXTRA, name=EXTRA)
+    extra: _Extra = msgspec.field(default=NO_EXTRA, name=EXTRA)
     #: Name of the account's zone, in which ``date``, ``time`` and ``end_stamp`` are written; None for IST.
-    zone: str | None = msgspec.field(default=None, name=ZONE)
+    zone: _ZoneName = msgspec.field(default=None, name=ZONE)
 
     @property
     def started_at(self) -> datetime | None:

@@ -93,7 +93,8 @@ _RECORD_FIELDS = _readers(
 #: The reference's table has the one name, its sample the other. Where both come, the one of the sample counts.
 _ALIASES = {"account_id": "accountid"}
 _RECORD_FIELDS["account_id"] = _RECORD_FIELDS["accountid"]
-KNOWN_KEYS = frozenset(_RECORD_FIELDS)
+#: Keys that are never learnt.
+KNOWN_KEYS = frozenset({*_RECORD_FIELDS, EXTRA, ZONE})
 
 
 def rescue(raw: msgspec.Raw | bytes, index: int = 0) -> CallRecord:

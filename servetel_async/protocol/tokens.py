@@ -45,7 +45,7 @@ def hide(value: Any) -> Any:
     """Make a text a ``Secret``, so that no traceback prints it; leave what is neither text nor bytes as it is."""
     if isinstance(value, bytes):
         return SecretBytes(value)
-    return Secret(value) if isinstance(value, str) else value
+    return Secret(str.__str__(value)) if isinstance(value, str) else value  # not the ``__str__`` of an enum
 
 
 def kind_of(value: object) -> str:

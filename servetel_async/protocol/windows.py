@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from servetel_async.protocol.clock import SECOND, WALL_FORMAT, stamp
+from servetel_async.protocol.clock import EARLIEST, SECOND, WALL_FORMAT, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,6 +78,8 @@ class Window:
                 continue
             if other.end < end:
                 left.append(Window(other.end + SECOND, end))
+            if other.start == EARLIEST:
+                return left
             end = other.start - SECOND
         if end >= self.start:
             left.append(Window(self.start, end))

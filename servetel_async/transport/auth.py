@@ -14,12 +14,14 @@ import hashlib
 import inspect
 import time
 from collections.abc import Awaitable, Callable
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from servetel_async.errors import AuthenticationError, ConfigurationError, RateLimitError, ServetelError
 from servetel_async.protocol.reply import Reply, says_no, server_message
 from servetel_async.protocol.tokens import Secret, expires_at, hide, normalise_token
 from servetel_async.protocol.verdict import Unacceptable, judge, malformed
+from servetel_async.transport.callbacks import callback_failed, must_pass
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Hashable
@@ -76,7 +78,9 @@ class _SingleFlight:
         if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
             task = self._task = self._spawn(work())
         await asyncio.wait({task})
-        error = task.exception()  # where it was cancelled, so is this task: the client ends all of its own at once
+        if task.cancelled():  # alone: a client that closes cancels this task too, and it would not be here
+            raise callback_failed("the token provider", asyncio.CancelledError())
+        error = task.exception()
         if isinstance(error, ServetelError):
             raise copy.copy(error)  # one each: an error tells the story of one call
         if isinstance(error, Unacceptable):
@@ -91,7 +95,7 @@ class ProvidedToken:
         self._provider = provider
         self._flight = _SingleFlight(spawn)
         self._token: Secret | None = None
-        self.account: Hashable = ("provider", provider)
+        self.account: Hashable = ("provider", *_identity(provider))
 
     async def token(self) -> Secret:
         token = self._token
@@ -108,9 +112,40 @@ class ProvidedToken:
         return True
 
     async def _ask(self) -> Secret:
-        given = self._provider()
-        self._token = normalise_token(await given if inspect.isawaitable(given) else given)
+        self._token = normalise_token(await self._provided())
         return self._token
+
+    async def _provided(self) -> object:
+        task = asyncio.current_task()
+        try:
+            given = self._provider()
+            return hide(await given if inspect.isawaitable(given) else given)
+        except BaseException as error:
+            if must_pass(error, task):
+                raise
+            failure = callback_failed("the token provider", error)
+        raise failure
+
+
+class _Same:
+    """Equal to itself alone: a provider's own ``__hash__`` and ``__eq__`` may be missing, or say anything."""
+
+    __slots__ = ("_it",)
+
+    def __init__(self, it: object) -> None:
+        self._it = it
+
+    def __hash__(self) -> int:
+        return id(self._it)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self._it is other._it
+
+
+def _identity(provider: TokenProvider) -> tuple[_Same, ...]:
+    """Identify a provider. Python makes a bound method anew at each access, so its object and function count."""
+    parts = (provider.__self__, provider.__func__) if isinstance(provider, MethodType) else (provider,)
+    return tuple(_Same(part) for part in parts)
 
 
 class LoginToken:

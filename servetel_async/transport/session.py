@@ -1,29 +1,37 @@
 """The aiohttp session of one client in one event loop: made when first needed, closed with its loop at the latest.
 
 A client may be made outside a loop, used in several ``asyncio.run`` one after another, and inherited by a forked
-process. Each loop gets a session of its own. asyncio closes its async generators before it closes a loop, so a
-generator that holds the session closes it in time even where nobody else does.
+process. Each loop gets a session of its own. A client that is never closed leaves nothing on standard error:
+
+1. Every open session has a keeper, and ``_keepers`` holds it: so no session is garbage before it is closed.
+2. ``asyncio.run`` closes its async generators before its loop. A generator of the keeper closes the session then.
+3. The keeper of a client that is collected closes the session in its loop, if that still runs.
+4. A loop that was closed by hand can close nothing. So its connections are dropped without it: when the next session
+   is made, and at the interpreter's exit.
+5. A forked child never uses its parent's connections. It drops its own copies of them at its exit.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
-from typing import TYPE_CHECKING
+import warnings
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from servetel_async.errors import ConfigurationError
+from servetel_async.transport.tasks import start
 from servetel_async.transport.turns import Turns
-from servetel_async.transport.wire import CleanRequest
+from servetel_async.transport.wire import CleanRequest, connections_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Sequence
 
     from servetel_async.transport.pace import Admission
-
-#: Sessions of a parent process. They are never closed here: that would close the parent's connections too.
-_inherited: list[BoundSession] = []
 
 
 def check_given(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
@@ -54,6 +62,7 @@ class BoundSession:
         slots: int,
         given: aiohttp.ClientSession | None,
         traces: Sequence[aiohttp.TraceConfig],
+        tasks: Iterable[asyncio.Task[Any]],
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.pid = os.getpid()
@@ -61,10 +70,22 @@ class BoundSession:
         self.turns = Turns()
         if given is not None and given.closed:
             raise ConfigurationError("the session that this client was given is closed", fix="give one that is open")
-        self.session = given if given is not None else _make_session(slots, traces)
-        self._keeper = _keep(self.session) if given is None else None
-        if self._keeper is not None:
-            _start(self._keeper)
+        owner = getattr(given, "_loop", self.loop)  # aiohttp shows it under no other name that is not deprecated
+        if owner is not self.loop:
+            raise ConfigurationError(
+                "the session that this client was given belongs to another event loop",
+                why="its connections work only in the loop that it was made in",
+                fix="make the session in the loop that uses the client",
+            )
+        self._keeper: _Keeper | None = None
+        if given is not None:
+            self.session = given
+            return
+        for keeper in list(_keepers):
+            keeper.drop_if_dead()
+        self.session = _make_session(slots, traces)
+        self._keeper = _Keeper(self.session, self.loop, tasks)
+        weakref.finalize(self, self._keeper.release).atexit = False
 
     def is_current(self) -> bool:
         """Whether this is the session to use here and now.
@@ -73,7 +94,6 @@ class BoundSession:
             ConfigurationError: its own loop is still alive: one client cannot be in two loops at once.
         """
         if self.pid != os.getpid():
-            _inherited.append(self)
             return False
         if self.loop is asyncio.get_running_loop():
             return not self.session.closed
@@ -91,25 +111,107 @@ class BoundSession:
             await self._keeper.aclose()
 
 
-async def _keep(session: aiohttp.ClientSession) -> AsyncGenerator[None, None]:
-    try:
-        yield
-    finally:
-        await session.close()
+class _Keeper:
+    """Holds one open session, and closes it, or drops it where its loop can no longer close it.
+
+    Args:
+        session: made by us.
+        loop: the session's.
+        tasks: the client's, of any loop.
+    """
+
+    def __init__(
+        self, session: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop, tasks: Iterable[asyncio.Task[Any]]
+    ) -> None:
+        self._session = session
+        self._loop = loop
+        self._tasks = tasks
+        self._pid = os.getpid()
+        self._closing = self._close_with_loop()
+        with suppress(StopIteration):
+            self._closing.__anext__().send(None)  # run to the ``yield``: this registers the generator with the loop
+        _keepers.add(self)
+
+    async def _close_with_loop(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await self._session.close()
+            _keepers.discard(self)
+
+    async def aclose(self) -> None:
+        """Close the session."""
+        await self._closing.aclose()
+
+    def release(self) -> None:
+        """Close the session soon: its client is gone. Called from a collector, in any thread."""
+        if self in _keepers and self._pid == os.getpid() and not self.drop_if_dead():
+            with suppress(RuntimeError):  # the loop was closed this very moment: it is dropped later
+                self._loop.call_soon_threadsafe(self._start_closing)
+
+    def _start_closing(self) -> None:
+        start(self._session.close()).add_done_callback(lambda _: _keepers.discard(self))
+
+    def drop_if_dead(self) -> bool:
+        """Drop the session if its loop is closed, and say whether it is."""
+        dead = self._pid == os.getpid() and self._loop.is_closed()
+        if dead:
+            self.drop()
+        return dead
+
+    def drop(self) -> None:
+        """Give the session up without its loop: close the sockets, and end the coroutines that wait for them."""
+        _keepers.discard(self)
+        self._session.detach()
+        if self._pid == os.getpid() and self._loop.is_running():
+            return  # in a thread that ends with the process: what that holds is never collected
+        ours = self._pid == os.getpid()
+        for transport in connections_of(self._loop):
+            if ours and not transport.is_closing():  # uvloop closes them with the loop
+                with suppress(RuntimeError):  # the loop is closed
+                    transport.abort()  # from now on closing it again does nothing
+            _close_socket(transport)
+        for task in list(self._tasks) if ours else []:
+            if task.get_loop() is self._loop and not task.done():
+                with suppress(Exception):  # what it runs on its way out may need the loop
+                    task.get_coro().close()
 
 
-def _start(keeper: AsyncGenerator[None]) -> None:
-    """Run up to the ``yield``, which registers the generator with the loop. It awaits nothing on the way."""
-    try:
-        keeper.__anext__().send(None)
-    except StopIteration:
-        return
+#: The keepers of all sessions that are open, also those that a forked process has inherited.
+_keepers: set[_Keeper] = set()
+
+
+@atexit.register
+def _drop_all() -> None:
+    for keeper in list(_keepers):
+        keeper.drop()
+
+
+class _Connector(aiohttp.TCPConnector):
+    """Says nothing when it is collected: its keeper has closed its connections, or dropped them."""
+
+    def __del__(self, _warnings: Any = warnings) -> None:
+        """See aiohttp: it would warn here."""
+
+
+def _close_socket(transport: asyncio.Transport) -> None:
+    """Close a connection's socket without its loop. asyncio has no public way, and warns of what it collects open.
+
+    A forked child closes its own copy: the parent's connection stays, and so does its entry in the selector they share.
+    """
+    inner = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
+    for each in (transport, inner):
+        sock = getattr(each, "_sock", None)
+        if sock is not None:
+            sock.close()
+            with suppress(AttributeError):
+                each._sock = None  # type: ignore[union-attr]  # noqa: SLF001
 
 
 def _make_session(slots: int, traces: Sequence[aiohttp.TraceConfig]) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         # Slots bound what is in flight; two more connections serve a login beside a full house.
-        connector=aiohttp.TCPConnector(limit=slots + 2),
+        connector=_Connector(limit=slots + 2),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
         request_class=CleanRequest,

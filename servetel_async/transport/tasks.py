@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -20,16 +21,24 @@ def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         RuntimeError: there is none, or it is not asyncio's; then nothing is left that nobody awaits.
     """
     try:
-        return asyncio.get_running_loop().create_task(work)
+        task = asyncio.get_running_loop().create_task(work)
     except RuntimeError:
         work.close()
         raise
+    with suppress(AttributeError):  # a task of another kind
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001 - its loop may be closed by hand
+    return task
 
 
 def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
     """Cancel all. Waits for nothing, so it may be called from a collector."""
-    for task in tasks:
+    for task in filter(_is_running, tasks):
         task.cancel()
+
+
+def _is_running(task: asyncio.Task[Any]) -> bool:
+    """Whether it may still end: one whose loop was closed by hand never does, and cannot be cancelled."""
+    return not (task.done() or task.get_loop().is_closed())
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
@@ -38,7 +47,7 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
     anyio's cancellation is held off by a shield that lives within this call; asyncio's own knows no shield, so each is
     noted and raised at the end. Whoever awaits this knows that nothing is left, even if he was cancelled twice.
     """
-    running: set[asyncio.Task[Any]] = {task for task in tasks if not task.done()}
+    running: set[asyncio.Task[Any]] = set(filter(_is_running, tasks))
     cancel(running)
     cancelled: asyncio.CancelledError | None = None
     with anyio.CancelScope(shield=True):
@@ -47,7 +56,7 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
                 await asyncio.wait(running)
             except asyncio.CancelledError as error:
                 cancelled = error
-            running = {task for task in running if not task.done()}
+            running = set(filter(_is_running, running))
     if cancelled is not None:
         raise cancelled
 

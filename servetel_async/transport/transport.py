@@ -18,10 +18,17 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 import aiohttp
 from yarl import URL
 
-from servetel_async.errors import ConfigurationError, DeadlineExceededError, OverloadedError, ServetelError
+from servetel_async.errors import (
+    CallbackError,
+    ConfigurationError,
+    DeadlineExceededError,
+    OverloadedError,
+    ServetelError,
+)
 from servetel_async.protocol.reply import HUGE
 from servetel_async.protocol.verdict import OK, Unacceptable, final_error, judge, judge_fault
 from servetel_async.settings import LARGEST_PAGE
+from servetel_async.transport.callbacks import Listener
 from servetel_async.transport.pace import Admission, account_pace
 from servetel_async.transport.retry import Attempts, History
 from servetel_async.transport.session import BoundSession
@@ -30,7 +37,7 @@ from servetel_async.transport.wire import WireFault, exchange
 from servetel_async.version import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from servetel_async.protocol.reply import Reply
     from servetel_async.protocol.tokens import Secret
@@ -100,6 +107,7 @@ class Transport:
         session: aiohttp.ClientSession | None,
         trace_configs: Sequence[aiohttp.TraceConfig],
         on_event: Callable[[Event], object] | None,
+        tasks: Iterable[asyncio.Task[Any]],
     ) -> None:
         self.base_url = base_url
         self.tokens = tokens
@@ -111,8 +119,9 @@ class Transport:
         self._timeouts = timeouts
         self._given = session
         self._trace_configs = trace_configs
-        self._on_event = on_event
+        self._on_event = None if on_event is None else Listener("on_event", on_event)
         self._pace = account_pace((base_url, tokens.account), retry.budget)
+        self._tasks = tasks
         self._bound: BoundSession | None = None
         self.proved: deque[Secret] = deque(maxlen=16)  # tokens that brought good replies, the latest last
         # The total is ours: aiohttp looks at its own only where it awaits, and sets a timer for each of these.
@@ -136,7 +145,7 @@ class Transport:
         bound = self._bound
         if bound is None or not bound.is_current():
             admission = Admission(self._slots, self._pace, self._rate, self._timeouts)
-            bound = self._bound = BoundSession(admission, self._slots, self._given, self._trace_configs)
+            bound = self._bound = BoundSession(admission, self._slots, self._given, self._trace_configs, self._tasks)
         return bound
 
     async def aclose(self) -> None:
@@ -238,7 +247,8 @@ class Transport:
             begun = time.perf_counter()
             try:
                 reply = await exchange(
-                    *(bound.session, method, url, _headers(token)),
+                    *(bound.session, method, url, _HEADERS, token),
+                    given=self._given is not None,
                     total=self._timeouts.total,
                     clock=self._clock,
                     turns=bound.turns,
@@ -249,6 +259,9 @@ class Transport:
             except WireFault as error:
                 fault = error.fault
                 self._tell(page, None, begun, 0, fault.name)
+            except CallbackError as error:
+                self._tell(page, None, begun, 0, type(error).__name__)
+                raise
             else:
                 self._tell(page, reply.status, begun, len(reply.body), None)
                 return reply
@@ -261,21 +274,23 @@ class Transport:
         if logger.isEnabledFor(logging.DEBUG):
             logger.debug("page %s: %s in %.0f ms, %d bytes", page, status or error, seconds * 1e3, size)
         if self._on_event is not None:
-            self._show(self._on_event, Event("request", page, status, seconds, size, error))
+            _show(self._on_event, Event("request", page, status, seconds, size, error))
 
     def _tell_wait(self, page: int | None, error: ServetelError | None, wait: float) -> None:
         name = type(error).__name__
         logger.info("page %s: %s, trying again in %.1f s", page, name, wait)
         if self._on_event is not None:
             event = Event("wait", page, error.status if error is not None else None, wait, 0, name)
-            self._show(self._on_event, event)
+            _show(self._on_event, event)
 
-    @staticmethod
-    def _show(on_event: Callable[[Event], object], event: Event) -> None:
-        try:
-            on_event(event)
-        except Exception as error:  # noqa: BLE001 - an onlooker must not break what it looks at
-            logger.warning("on_event raised %s; the request goes on", type(error).__name__)
+
+def _show(on_event: Listener[Event], event: Event) -> None:
+    try:
+        on_event.tell(event)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - also a cancellation: none can come out of a plain call
+        logger.warning("on_event raised %s; the request continues", type(error).__name__)
 
 
 class _Call(Generic[T]):
@@ -372,14 +387,12 @@ def _too_late(call: _Call[Any]) -> ServetelError:
     )
 
 
-def _headers(token: Secret | None) -> dict[str, str]:
-    """Sent with each request, so that a session of the caller's own sends the same."""
-    headers = {
-        "Accept": "application/json",
-        "Cache-Control": "no-cache",
-        "User-Agent": f"servetel-async/{__version__}",
-    }
-    return headers if token is None else {**headers, "Authorization": type(token)(f"Bearer {token}")}
+#: Sent with each request, so that a session of the caller's own sends the same.
+_HEADERS = {
+    "Accept": "application/json",
+    "Cache-Control": "no-cache",
+    "User-Agent": f"servetel-async/{__version__}",
+}
 
 
 def check_seconds(name: str, seconds: Any) -> None:

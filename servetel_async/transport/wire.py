@@ -3,6 +3,7 @@
 Whatever aiohttp raises ends here. Its errors carry the token in their ``repr`` and the query in their text, so none is
 chained to ours, not even as a context. It also sends a GET a second time after a reset without telling anybody: a
 middleware turns the reset into a fault before it can, so that requests on the wire are the attempts that were counted.
+In a session that reads ``.netrc`` the middleware also adds the token: aiohttp refuses two logins in one request.
 """
 
 from __future__ import annotations
@@ -10,13 +11,18 @@ from __future__ import annotations
 import asyncio
 import errno
 import io
+import traceback
+from json import dumps
 from typing import TYPE_CHECKING
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
 
+from servetel_async.errors import CallbackError
 from servetel_async.protocol.reply import Reply
+from servetel_async.protocol.tokens import Secret, SecretBytes
 from servetel_async.protocol.verdict import Fault
+from servetel_async.transport.callbacks import callback_failed, must_pass
 from servetel_async.transport.turns import HEAVY
 
 if TYPE_CHECKING:
@@ -57,24 +63,40 @@ class CleanRequest(aiohttp.ClientRequest):
         """See aiohttp."""
         protocol = conn.protocol
         # A trace could tell as much, but aiohttp builds the URL anew and awaits some ten signals for each request then.
-        self.reused = protocol in _used
+        used = _used.setdefault(asyncio.get_running_loop(), WeakSet())
+        self.reused = protocol in used
         if protocol is None or protocol.should_close:
             raise aiohttp.ServerDisconnectedError
-        _used.add(protocol)
+        used.add(protocol)
         self.on_sent()
         return await super().send(conn)
 
 
-_used: WeakSet[ResponseHandler] = WeakSet()
+#: Connections that have carried a request of ours, by loop.
+_used: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[ResponseHandler]] = WeakKeyDictionary()
+
+
+def connections_of(loop: asyncio.AbstractEventLoop) -> list[asyncio.Transport]:
+    """List the connections that a loop still has of ours."""
+    transports = [protocol.transport for protocol in _used.get(loop, ())]
+    return [transport for transport in transports if isinstance(transport, asyncio.Transport)]
 
 
 class _Sending:
-    """The middleware of one attempt: aiohttp does not send it again, and one learns over what it was sent."""
+    """The middleware of one attempt: aiohttp does not send it again, and one learns over what it was sent.
 
-    __slots__ = ("_on_sent", "_request")
+    Args:
+        authorization: the header to add; None if the request has it.
+        on_sent: called when it is sent.
+        given: the session is the caller's.
+    """
 
-    def __init__(self, on_sent: Callable[[], None]) -> None:
+    __slots__ = ("_authorization", "_given", "_on_sent", "_request")
+
+    def __init__(self, authorization: Secret | None, on_sent: Callable[[], None], *, given: bool) -> None:
+        self._authorization = authorization
         self._on_sent = on_sent
+        self._given = given
         self._request: CleanRequest | None = None
 
     @property
@@ -87,11 +109,13 @@ class _Sending:
         if isinstance(request, CleanRequest):  # a session of the caller's own makes its own
             self._request = request
             request.on_sent = self._on_sent
+        if self._authorization is not None:
+            request.headers["Authorization"] = self._authorization
         try:
             return await handler(request)
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            fault = classify(error)
-        raise WireFault(fault)
+            failure = _failure(error, given=self._given)
+        raise failure
 
 
 async def exchange(
@@ -99,7 +123,9 @@ async def exchange(
     method: str,
     url: URL,
     headers: dict[str, str],
+    token: Secret | None,
     *,
+    given: bool,
     total: float | None,
     clock: aiohttp.ClientTimeout,
     turns: Turns,
@@ -109,12 +135,21 @@ async def exchange(
 ) -> Reply:
     """Send one request once and read its reply whole, up to ``largest`` bytes; a heavy one is joined in several turns.
 
-    All of it may take ``total`` seconds; connecting, and each silence, what ``clock`` says.
+    All of it may take ``total`` seconds; connecting, and each silence, what ``clock`` says. ``given``: the session is
+    the caller's.
 
     Raises:
         WireFault: there is no whole reply.
+        CallbackError: a trace hook, or another part of the caller's session, raised.
     """
-    sending = _Sending(on_sent)
+    authorization = None if token is None else Secret(f"Bearer {token}")
+    if authorization is not None and not session.trust_env:
+        headers, authorization = {**headers, "Authorization": authorization}, None
+    sending = _Sending(authorization, on_sent, given=given)
+    task = asyncio.current_task()
+    data = None
+    if json is not None:  # the caller's session may write JSON in a way of its own
+        headers, data = {**headers, "Content-Type": "application/json"}, SecretBytes(dumps(json).encode())
     try:
         async with (
             asyncio.timeout(total),
@@ -122,19 +157,24 @@ async def exchange(
                 method,
                 url,
                 headers=headers,
-                json=json,
+                data=data,
                 timeout=clock,
                 allow_redirects=False,
                 raise_for_status=False,
+                auto_decompress=True,
                 middlewares=(sending,),
             ) as response,
         ):
             return await _read(response, turns, largest)
-    except WireFault as error:
-        fault = error.fault
-    except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        fault = classify(error)
-    raise WireFault(Fault.STALE if fault is Fault.RESET and sending.reused else fault)
+    except (WireFault, CallbackError) as error:
+        failure = error
+    except BaseException as error:
+        if must_pass(error, task):
+            raise
+        failure = _failure(error, given=given)
+    if isinstance(failure, WireFault) and failure.fault is Fault.RESET and sending.reused:
+        raise WireFault(Fault.STALE)
+    raise failure
 
 
 async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int) -> Reply:
@@ -176,7 +216,19 @@ async def _join(content: aiohttp.StreamReader, size: int, turns: Turns) -> bytes
     return held.getvalue()
 
 
-def classify(error: Exception) -> Fault:  # noqa: PLR0911 - a table
+def _failure(error: BaseException, *, given: bool) -> WireFault | CallbackError:
+    """Say whose failure it is: the network's, or that of code which the caller gave."""
+    link: BaseException | None = error
+    while link is not None:  # aiohttp wraps what a hook raises in an error of the connection
+        if any(frame.f_globals.get("__name__") == "aiosignal" for frame, _ in traceback.walk_tb(link.__traceback__)):
+            return callback_failed("a trace hook", link)
+        link = link.__cause__
+    if given and not isinstance(error, (aiohttp.ClientError, OSError)):  # TimeoutError is an OSError
+        return callback_failed("the given session", error)
+    return WireFault(classify(error))
+
+
+def classify(error: BaseException) -> Fault:  # noqa: PLR0911 - a table
     """Name the fault. Order matters: a certificate error is also a connection error, and must not be retried as one."""
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return Fault.NO_FILES
@@ -195,6 +247,6 @@ def classify(error: Exception) -> Fault:  # noqa: PLR0911 - a table
     if isinstance(error, aiohttp.ServerDisconnectedError):
         # It may carry the head of a reply that was cut: bytes came, so the connection was not stale.
         return Fault.RESET if isinstance(error.message, str) else Fault.CUT
-    if isinstance(error, OSError):
+    if isinstance(error, (OSError, asyncio.CancelledError)):  # cancelled with another request that shared a look-up
         return Fault.RESET
     return Fault.GARBLED

@@ -6,7 +6,10 @@ import json
 
 import pytest
 
-from servetel_async import Retry, ServetelClient
+from servetel_async import CallQuery, Retry, ServetelClient
+from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.bulk.start import count_before, find_start
+from servetel_async.protocol.windows import Window
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
 
 #: Four calls on each of three days: pages of five, the last one of two.
@@ -118,3 +121,23 @@ async def test_a_start_that_cannot_be_found_is_not_looked_for_for_ever(tmp_path)
     assert (ids, receipt.complete) == ([], False)
     assert "counts 7 calls before" in receipt.certified
     assert len(api.asked) < 40
+
+
+async def test_a_call_in_the_first_second_of_the_calendar_is_the_oldest():
+    """Nothing can be before it, so nothing is asked for; a missing date that a server writes as year 1 is such a call."""
+    calls = calls_at("0001-01-01 00:00:00", "2024-05-06 10:00:00")
+    async with (
+        SmallServer(calls, lambda _: HONEST, date="Tue, 07 May 2024 12:00:00 GMT") as api,
+        ServetelClient("token-123456", base_url=api.base_url, rate=None) as client,
+    ):
+        fetcher, cost, asked = (
+            Fetcher(client, CallQuery(), page_size=SIZE, concurrency=1, patience=60.0),
+            Tally(),
+            Window(None, None),
+        )
+        first = await fetcher.sure_page(asked, 1, cost)
+        found = await find_start(fetcher, asked, first, "2024-05-07 12:00:00", cost)
+        before = await count_before(fetcher, found.start, cost)
+
+    assert (found.first, before) == ("0001-01-01 00:00:00", 0)
+    assert [asked.window for asked in api.asked] == [OPEN]

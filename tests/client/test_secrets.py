@@ -318,6 +318,7 @@ def test_a_token_file_and_the_environment_are_not_echoed(monkeypatch, tmp_path):
     file.write_text(f"{TOKEN} {PASSWORD}\n")
     file.chmod(0o600)
     for name, value in (("SERVETEL_TOKEN", f"{TOKEN}*****"), ("SERVETEL_TOKEN_FILE", str(file))):
+        seen = None
         with monkeypatch.context() as patched:
             patched.setenv(name, value)
             try:
@@ -325,6 +326,7 @@ def test_a_token_file_and_the_environment_are_not_echoed(monkeypatch, tmp_path):
             except ServetelError as error:
                 seen = error
         value = None
+        assert isinstance(seen, ServetelError), name
         assert_clean(seen, PASSWORD)
 
 

@@ -4,7 +4,14 @@ import asyncio
 
 import pytest
 
-from servetel_async import CallQuery, DeadlineExceededError, RateLimit, ResumeMismatchError, ServetelClient
+from servetel_async import (
+    CallbackError,
+    CallQuery,
+    DeadlineExceededError,
+    RateLimit,
+    ResumeMismatchError,
+    ServetelClient,
+)
 from servetel_async.emulator import Dataset, Emulator
 
 MAY = CallQuery.month("2024-05")
@@ -33,8 +40,8 @@ async def test_a_page_that_its_rate_keeps_beyond_the_deadline_is_no_overload(api
     assert got + [call.id for call in rest] == api.dataset.ids
 
 
-async def test_the_providers_own_error_is_raised_and_raised_again(api):
-    """What a callable of the caller's raises is the caller's to see, bare, as often as he looks."""
+async def test_the_error_of_a_failed_provider_is_raised_and_raised_again(api):
+    """A stream whose token provider raised has failed, and says so at each ``anext``."""
 
     class VaultError(Exception):
         pass
@@ -45,7 +52,7 @@ async def test_the_providers_own_error_is_raised_and_raised_again(api):
     async with ServetelClient(provider, base_url=api.base_url, rate=None) as client:
         stream = client.calls(query=MAY)
         for _ in range(2):
-            with pytest.raises(VaultError):
+            with pytest.raises(CallbackError, match="token provider raised VaultError"):
                 await anext(stream)
     assert not api.requests
 

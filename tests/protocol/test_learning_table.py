@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from servetel_async.emulator import Dataset
 from servetel_async.errors import MalformedResponseError
 from servetel_async.protocol.record_reader import MOST_KEYS, MOST_LESSONS, RecordReader
+from servetel_async.protocol.records import EXTRA, ZONE
 from servetel_async.protocol.rescue import rescue
 
 SAMPLE = json.loads((Path(__file__).parent / "data" / "page.json").read_bytes())["results"][0]
@@ -19,6 +21,15 @@ SAMPLE = json.loads((Path(__file__).parent / "data" / "page.json").read_bytes())
 
 def line(**changes):
     return json.dumps(SAMPLE | changes).encode()
+
+
+def is_learnt(reader, **keys):
+    """Whether the reader decodes a record with these keys without the rescue."""
+    try:
+        reader.shape.read(line(**keys))
+    except msgspec.DecodeError:
+        return False
+    return True
 
 
 def read_all(lines):
@@ -37,7 +48,8 @@ def test_a_key_that_keeps_coming_is_learnt(keys):
     reader, records = read_all(lines)
     assert records == [rescue(each) for each in lines]
     assert {json.dumps(record.extra, sort_keys=True) for record in records} == {json.dumps(keys, sort_keys=True)}
-    assert reader._keys == keys.keys()
+    assert is_learnt(reader, **keys)
+    assert not is_learnt(reader, **keys, another=1)
 
 
 def test_a_month_with_quirks_and_a_new_key_is_read_alike():
@@ -46,7 +58,8 @@ def test_a_month_with_quirks_and_a_new_key_is_read_alike():
     lines = [json.dumps(record | {"sentiment": index % 7}).encode() for index, record in enumerate(rough.records())]
     reader, records = read_all(lines)
     assert records == [rescue(each) for each in lines]
-    assert reader._keys == {"sentiment"}
+    assert is_learnt(reader, sentiment=1)
+    assert not is_learnt(reader, another=1)
 
 
 def test_a_record_without_the_key_has_nothing_extra():
@@ -54,7 +67,8 @@ def test_a_record_without_the_key_has_nothing_extra():
     reader, records = read_all([*[line(sentiment="good")] * 3, line(), line(account_id="7", accountid=None)])
     assert [len(record.extra) for record in records] == [1, 1, 1, 0, 0]
     assert records[4].accountid == "7"
-    assert reader._keys == {"sentiment"}
+    assert is_learnt(reader, sentiment=1)
+    assert not is_learnt(reader, another=1)
 
 
 @pytest.mark.parametrize(
@@ -66,13 +80,18 @@ def test_a_record_without_the_key_has_nothing_extra():
         [line(**{"": 1})] * 20,
         [line(**{f"key {number}": 1 for number in range(MOST_KEYS + 1)})] * 20,
         [line(circle=[])] * 20,
+        [line(**{EXTRA: {"a": 1}})] * 20,
+        [line(**{ZONE: "UTC", "sentiment": 1})] * 20,
     ],
-    ids=["another each time", "a field that is wrong", "a quote", "no name", "too many", "nothing unknown"],
+    ids=[
+        *("another each time", "a field that is wrong", "a quote", "no name", "too many", "nothing unknown"),
+        *("our extra", "our zone"),
+    ],
 )
 def test_what_is_not_learnt_is_rescued(lines):
     """Keys that change, values that are wrong, names that no decoder takes: slow, and all of it there."""
     reader, records = read_all(lines)
-    assert reader._keys == set()
+    assert reader.shape is RecordReader().shape
     assert records == [rescue(each) for each in lines]
 
 
@@ -80,7 +99,7 @@ def test_there_are_few_lessons():
     """A server that has a new key for every few records is not learnt from for ever."""
     lines = [line(**{f"key {number // 3}": 1}) for number in range(3 * (MOST_LESSONS + 3))]
     reader, records = read_all(lines)
-    assert len(reader._keys) == MOST_LESSONS
+    assert sum(is_learnt(reader, **{f"key {number}": 1}) for number in range(MOST_LESSONS + 3)) == MOST_LESSONS
     assert records == [rescue(each) for each in lines]
 
 

@@ -53,11 +53,14 @@ def test_it_says_the_same_either_way(bodies):
 
 
 def test_nothing_of_it_is_known_before_it_is_opened():
-    """Nobody has read it: neither its count nor its rows."""
-    page = take(page_of(PLAIN[:100]))
-    assert (page.count, page._rows, page._records) == (None, None, None)
+    """Its count is not read yet, and that one of its records is no JSON shows when it is opened, not before."""
+    whole = page_of(PLAIN[:100])
+    page, broken = take(whole), take(whole.replace(PLAIN[50], b"?" + PLAIN[50]))
+    assert (page.count, broken.count) == (None, None)
     assert page.open() == (json.loads(PLAIN[0])["id"], json.loads(PLAIN[99])["id"], 100)
     assert page.count == 100
+    with pytest.raises(Unacceptable):
+        broken.open()
 
 
 def test_opening_it_again_changes_nothing():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import math
 from typing import TYPE_CHECKING
 
 import anyio
@@ -72,6 +73,31 @@ CLOCKS = {
     "anyio.fail_after": _fail_after,
 }
 """Every way to give up waiting: ``await clock(seconds, work)`` returns what the work returns or raises ``TimeoutError``."""
+
+
+async def give_up_when(
+    clock: str, reached: Callable[[], Awaitable[object]], work: Callable[[], Awaitable[object]]
+) -> object:
+    """Do some work under a clock that runs out when something is reached, and not by the time of this computer."""
+
+    async def run_out(scope: asyncio.Timeout | anyio.CancelScope) -> None:
+        await reached()
+        if isinstance(scope, asyncio.Timeout):
+            scope.reschedule(asyncio.get_running_loop().time())
+        else:
+            scope.deadline = anyio.current_time()
+
+    async with contextlib.AsyncExitStack() as after:
+        if clock == "asyncio.timeout":
+            scope = await after.enter_async_context(asyncio.timeout(None))
+        else:
+            scope = after.enter_context(getattr(anyio, clock.removeprefix("anyio."))(math.inf))
+        watching = asyncio.ensure_future(run_out(scope))
+        try:
+            return await work()
+        finally:
+            watching.cancel()
+    raise TimeoutError
 
 
 # Looking for leftovers ---------------------------------------------------------------------------------------------------

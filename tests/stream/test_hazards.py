@@ -29,6 +29,7 @@ from tests.stream.helpers import (
     clean_loop,
     client_of,
     connections_in_use,
+    give_up_when,
     page_tasks,
     rest,
     settled,
@@ -166,7 +167,11 @@ async def test_a_timeout_around_the_whole_loop(serve, connect, clock, form):
     client = connect(server)
     server.hold(LATER)
     with pytest.raises(TimeoutError) as stopped:
-        await CLOCKS[clock](0.05, lambda: read(client, server, form, number=200))
+        await give_up_when(
+            clock,
+            lambda: server.until(lambda: server.in_flight == WINDOW // 2),
+            lambda: read(client, server, form, number=200),
+        )
     del stopped
     if form == "managed":
         assert not page_tasks(client)

@@ -11,11 +11,13 @@ import json
 import resource
 import ssl
 
+import aiohttp
 import trustme
 
 from servetel_async import (
     AuthenticationError,
     BodyTooLargeError,
+    CallbackError,
     ConfigurationError,
     ConnectionFailedError,
     CountDriftError,
@@ -97,6 +99,30 @@ def mistaken(what):
         }[what]()
 
     return fail
+
+
+def failing_code(whose):
+    """Give the client code that raises, with the number and the name in its message."""
+
+    def fail(*_):
+        raise KeyError(f"{NUMBER} {NAME} {PASSWORD}")
+
+    async def hook(*_):
+        fail()
+
+    class Jar(aiohttp.DummyCookieJar):
+        def filter_cookies(self, request_url):
+            fail()
+
+    async def ask(serve, connect, directory):
+        trace = aiohttp.TraceConfig()
+        trace.on_request_start.append(hook)
+        async with aiohttp.ClientSession(cookie_jar=Jar()) as session:
+            options = {"provider": {}, "hook": {"trace_configs": [trace]}, "session": {"session": session}}[whose]
+            client = connect(await serve(), *([fail] if whose == "provider" else []), **QUICK, **options)
+            await client.count(*DAYS, callerid=NUMBER)
+
+    return ask
 
 
 async def read_after_close(serve, connect, directory):
@@ -189,6 +215,7 @@ SCENARIOS = {
         *map(mistaken, ("number", "kind", "name", "order", "column", "checkpoint", "database")),
     ],
     StreamClosedError: [read_after_close],
+    CallbackError: [failing_code("provider"), failing_code("hook"), failing_code("session")],
     OverloadedError: [no_slot],
     DeadlineExceededError: [too_late],
     AuthenticationError: [asked_of(said(401)), asked_of(said(401), login=True), asked_of(said(401), "pull")],

@@ -1,11 +1,17 @@
 """A session and the loop and process it belongs to, in this process, where it can be measured."""
 
 import asyncio
+import gc
+import inspect
 import os
+import socket
+import threading
+import types
 
 from servetel_async import ServetelClient
 from servetel_async.emulator import Dataset, Emulator
 from servetel_async.transport import session as session_module
+from servetel_async.transport import wire
 
 DATA = Dataset.month("2024-05", calls=3)
 
@@ -34,10 +40,8 @@ async def test_a_forked_process_leaves_its_parents_session_alone(monkeypatch):
     ):
         assert await client.count("2024-05-01", "2024-05-31") == 3
         parents = client._transport._bound
-        monkeypatch.setattr(session_module, "_inherited", inherited := [])
         monkeypatch.setattr(os, "getpid", lambda: parents.pid + 1)
         assert await client.count("2024-05-01", "2024-05-31") == 3
-        assert inherited == [parents]
         assert not parents.session.closed
         await parents.aclose()
         assert not parents.session.closed
@@ -45,3 +49,156 @@ async def test_a_forked_process_leaves_its_parents_session_alone(monkeypatch):
         monkeypatch.undo()
         await parents.aclose()
         assert parents.session.closed
+
+
+# A loop that was closed by hand --------------------------------------------------------------------------------------------
+
+
+class ByHand:
+    """A server in one loop, and loops of the client's that are closed without ending anything."""
+
+    def __init__(self, **knobs):
+        self.client = ServetelClient("token-of-the-test", base_url="http://127.0.0.1:1", rate=None)
+        self._knobs = knobs
+
+    def __enter__(self):
+        self._runner = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._runner.run_forever)
+        self._thread.start()
+        self.api = Emulator(DATA, token="token-of-the-test", **self._knobs)
+        self.serve(self.api.__aenter__())
+        self.client._transport.base_url = self.api.base_url
+        return self
+
+    def serve(self, work):
+        return asyncio.run_coroutine_threadsafe(work, self._runner).result()
+
+    def __exit__(self, *_):
+        self.serve(self.api.__aexit__(None, None, None))
+        self._runner.call_soon_threadsafe(self._runner.stop)
+        self._thread.join()
+        self._runner.close()
+
+    def run(self, work):
+        """Run it in a loop that is closed by hand; gives the session that it used."""
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(work)
+        bound = self.client._transport._bound
+        loop.close()
+        return bound.session
+
+
+def count(client):
+    return client.count("2024-05-01", "2024-05-31")
+
+
+def test_a_session_of_a_loop_closed_by_hand_is_dropped_with_its_connections():
+    """The next session drops it: its sockets are closed, although its loop cannot."""
+    with ByHand() as by_hand:
+        session = by_hand.run(count(by_hand.client))
+        (transport,) = wire.connections_of(session._loop)
+        assert not session.closed
+        asyncio.run(count(by_hand.client))
+
+    assert session.closed
+    assert transport.is_closing()
+    assert transport.get_extra_info("socket").fileno() == -1
+
+
+def test_a_task_of_a_loop_closed_by_hand_is_ended_without_it():
+    """What waits for a reply is closed where it waits; what that runs on its way out may fail, and says nothing."""
+
+    async def ask(client, api):
+        asking = asyncio.ensure_future(count(client))
+        while not api.requests:
+            await asyncio.sleep(0.001)
+        asking._log_destroy_pending = False
+
+    with ByHand(latency=30) as by_hand:
+        by_hand.run(ask(by_hand.client, by_hand.api))
+        (task,) = by_hand.client._tasks
+        session_module._drop_all()
+
+    assert inspect.getcoroutinestate(task.get_coro()) == inspect.CORO_CLOSED
+    assert by_hand.client._transport.in_flight == 0
+    assert not session_module._keepers
+
+
+def test_a_client_that_is_collected_has_its_session_closed_in_its_loop():
+    """Also by a collector that runs while the loop does not: the loop closes it when it runs again."""
+    with ByHand() as by_hand:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(count(by_hand.client))
+        session = by_hand.client._transport._bound.session
+        by_hand.client = None
+        gc.collect()
+        assert not session.closed
+        loop.run_until_complete(asyncio.sleep(0.01))
+        assert session.closed
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.close()
+    assert not session_module._keepers
+
+
+def test_a_client_that_is_collected_after_its_loop_has_its_session_dropped():
+    """There is no loop to close it in."""
+    with ByHand() as by_hand:
+        session = by_hand.run(count(by_hand.client))
+        by_hand.client = None
+        gc.collect()
+
+    assert session.closed
+    assert not session_module._keepers
+
+
+def test_a_session_of_a_loop_that_runs_in_another_thread_is_not_touched():
+    """At the interpreter's exit it may be in use: it only no longer says that it is open."""
+    with ByHand() as by_hand:
+        by_hand.serve(count(by_hand.client))
+        session = by_hand.client._transport._bound.session
+        (transport,) = wire.connections_of(session._loop)
+        session_module._drop_all()
+
+        assert session.closed
+        assert not transport.is_closing()
+        by_hand.serve(_abort(transport))
+
+
+async def _abort(transport):
+    transport.abort()
+    await asyncio.sleep(0)
+
+
+def test_a_forked_child_closes_its_own_copies_at_its_exit(monkeypatch):
+    """The parent's connection stays: nothing is sent over it, and it stays in the selector that both have."""
+    with ByHand() as by_hand:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(count(by_hand.client))
+        session = by_hand.client._transport._bound.session
+        (transport,) = wire.connections_of(loop)
+        file = transport.get_extra_info("socket").fileno()
+        monkeypatch.setattr(os, "getpid", lambda: 1)
+        session_module._drop_all()
+        monkeypatch.undo()
+
+        assert session.closed
+        assert not transport.is_closing()
+        assert file in loop._selector.get_map()
+        loop.close()
+
+
+def test_a_connection_with_tls_is_closed_beneath_it():
+    """Asyncio has two transports for it; one that takes no attribute of ours is left as it is."""
+    first, second = socket.socketpair()
+    inner = types.SimpleNamespace(_sock=first)
+    outer = types.SimpleNamespace(_ssl_protocol=types.SimpleNamespace(_transport=inner))
+    session_module._close_socket(outer)
+
+    assert (first.fileno(), inner._sock) == (-1, None)
+
+    class Fixed:
+        __slots__ = ()
+        _sock = second
+
+    session_module._close_socket(Fixed())
+    assert second.fileno() == -1

@@ -1,0 +1,105 @@
+"""Code of the caller that runs inside our own: a token provider, trace hooks, a session, ``on_event``, ``on_progress``.
+
+Rule 1: what such code raises becomes a ``CallbackError``. It names the class and whose code it was, never the text.
+Rule 2: only a cancellation that was asked of our task is one. ``KeyboardInterrupt`` and ``SystemExit`` pass.
+Rule 3: the original is not chained: its text and its frames may hold a secret.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import logging
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from servetel_async.errors import CallbackError, ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+logger = logging.getLogger("servetel_async")
+
+
+def must_pass(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether an exception was asked of this task, or of the process, and was not raised by the code that it ran.
+
+    Args:
+        error: what was raised.
+        task: the task that runs our code.
+    """
+    if isinstance(error, asyncio.CancelledError):
+        return task is None or task.cancelling() > 0
+    if isinstance(error, GeneratorExit):  # our coroutine is closed from outside, so its task is not running
+        return _running_task() is not task
+    return isinstance(error, (KeyboardInterrupt, SystemExit))
+
+
+def _running_task() -> asyncio.Task[Any] | None:
+    try:
+        return asyncio.current_task()
+    except RuntimeError:  # no loop is running
+        return None
+
+
+def callback_failed(whose: str, error: BaseException) -> CallbackError:
+    """Make the error for what code of the caller raised.
+
+    Args:
+        whose: the code, as the caller knows it.
+        error: what it raised; only its class is named.
+    """
+    return CallbackError(
+        f"{whose} raised {type(error).__name__}",
+        why="this is code that you gave to the client; its message is left out, because it may hold a secret",
+        fix=f"catch and log the exception inside {whose}",
+        stopped_by="final",
+    )
+
+
+class Listener(Generic[T]):
+    """A function of the caller's that is told something and cannot disturb the work.
+
+    Args:
+        name: the parameter that it was given as.
+        function: takes one value; what it returns is not used.
+
+    Raises:
+        ConfigurationError: it cannot be called, or is ``async``: nothing would await it.
+    """
+
+    def __init__(self, name: str, function: Callable[[T], object]) -> None:
+        if not callable(function):
+            raise ConfigurationError(f"{name} cannot be called", fix="give a function of one argument")
+        if _is_async(function):
+            raise ConfigurationError(
+                f"{name} is an async function",
+                why="it is called between two requests and nothing awaits it",
+                fix="give a plain function; for example one that puts its argument into an asyncio.Queue",
+            )
+        self.name = name
+        self._function = function
+        self._warned = False
+
+    def tell(self, value: T) -> None:
+        """Call the function, and discard an awaitable that it returns.
+
+        Raises:
+            BaseException: what the function raised.
+        """
+        returned = self._function(value)
+        if returned is not None and inspect.isawaitable(returned):
+            discard = getattr(returned, "close", None) or getattr(returned, "cancel", None)
+            if discard is not None:
+                discard()
+            if not self._warned:
+                self._warned = True
+                logger.warning("%s returned an awaitable; nothing awaits it, so it was discarded", self.name)
+
+
+def _is_async(function: object) -> bool:
+    while isinstance(function, functools.partial):
+        function = cast("functools.partial[Any]", function).func
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - its code counts, not whether it can be called
+    return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in (function, call))

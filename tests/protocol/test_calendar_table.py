@@ -1,0 +1,178 @@
+"""Moments of any class and at both ends of the calendar: the right second, or an error of ours."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
+
+import pytest
+
+from servetel_async import IST, CallQuery, ConfigurationError
+from servetel_async.bulk.plan import freeze
+from servetel_async.page_source import Bounds
+from servetel_async.protocol.clock import EARLIEST, LATEST, SECOND, shift, stamp, wall_clock
+from servetel_async.protocol.windows import Window
+
+SECRET = "canary-of-a-zone"
+DAY = timedelta(days=1)
+
+
+class Broken(tzinfo):
+    """A zone that raises."""
+
+    def utcoffset(self, _moment):
+        raise KeyError(SECRET)
+
+
+class Wrong(tzinfo):
+    """A zone whose offset is no length of time."""
+
+    def utcoffset(self, _moment):
+        return 5
+
+
+class NotATime(datetime):
+    """As ``pandas.NaT``: a ``datetime`` by its class alone."""
+
+    def utcoffset(self):
+        raise ValueError(SECRET)
+
+
+class NoDay(date):
+    """A ``date`` whose year raises."""
+
+    @property
+    def year(self):
+        raise KeyError(SECRET)
+
+
+class Fine(datetime):
+    """As ``pandas.Timestamp``: has more digits, a calendar of its own, and no plain arithmetic."""
+
+    def astimezone(self, _zone):
+        raise OverflowError(SECRET)
+
+    def __add__(self, _other):
+        raise OverflowError(SECRET)
+
+
+@pytest.mark.parametrize(
+    ("moment", "why"),
+    [
+        (datetime(2024, 5, 1, tzinfo=Broken()), "KeyError"),
+        (datetime(2024, 5, 1, tzinfo=Wrong()), "TypeError"),
+        (NotATime(2024, 5, 1), "ValueError"),
+        (NoDay(2024, 5, 1), "KeyError"),
+        (datetime.max.replace(tzinfo=UTC), "outside the years 1 to 9999"),
+        (datetime.min.replace(tzinfo=timezone(timedelta(hours=14))), "outside the years 1 to 9999"),
+    ],
+    ids=["raises", "wrong offset", "not a time", "no year", "after the end", "before the beginning"],
+)
+@pytest.mark.parametrize("end", [False, True])
+def test_a_moment_that_cannot_be_read_is_refused(moment, why, end):
+    """The class of what it raised is named, never the text; also by the query."""
+    name = "to_date" if end else "from_date"
+    with pytest.raises(ConfigurationError, match=f"{name} is not a moment.*{why}") as refused:
+        CallQuery(**{name: moment})
+    assert SECRET not in str(refused.value)
+    assert refused.value.__cause__ is None
+    assert refused.value.__context__ is None
+
+
+def test_a_moment_of_another_class_becomes_a_plain_one():
+    """Whatever its class does besides, its fields and its offset say the second."""
+    plain = wall_clock(Fine(2024, 5, 1, 10, 0, 0, 5, tzinfo=UTC), IST, name="from_date")
+
+    assert type(plain) is datetime
+    assert stamp(plain) == "2024-05-01 15:30:00"
+
+
+def test_a_date_of_another_class_becomes_a_plain_one():
+    """A subclass of ``date`` is its day."""
+
+    class Day(date):
+        pass
+
+    assert type(wall_clock(Day(2024, 5, 1), IST, name="from_date")) is datetime
+
+
+@pytest.mark.parametrize(("day", "last"), [(date.min, "0001-01-01"), (date.max, "9999-12-31")])
+def test_the_first_and_the_last_day_can_be_asked_for(day, last):
+    """First to last second, and each cut of it."""
+    window = CallQuery.day(day).window()
+
+    assert (window.first, window.last) == (f"{last} 00:00:00", f"{last} 23:59:59")
+    assert list(window.split()) == window.days() == [window]
+    assert sum(piece.seconds for piece in window.cut(7)) == window.seconds == 86_400
+
+
+def test_all_of_the_calendar_can_be_cut():
+    """No second is lost at either end."""
+    window = CallQuery(from_date=date.min, to_date=date.max).window()
+    pieces = list(window.split())
+
+    assert (pieces[-1].start, pieces[0].end) == (EARLIEST, LATEST)
+    assert sum(piece.seconds for piece in pieces) == window.seconds
+
+
+@pytest.mark.parametrize("month", ["0001-01", "9999-12"])
+def test_the_first_and_the_last_month_can_be_asked_for(month):
+    """31 days each."""
+    assert CallQuery.month(month).window().seconds == 31 * 86_400
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"days": 10**9},
+        {"days": 10**400},
+        {"days": 740_000},
+        {"days": float("nan")},
+        {"days": "7"},
+        {"days": 1, "now": datetime.min.replace(tzinfo=UTC)},
+        {"days": 1, "now": "2024-05-01"},
+        {"days": 1, "now": Fine(2024, 5, 1, tzinfo=Broken())},
+    ],
+    ids=["overflow", "huge", "before year 1", "nan", "text", "first day", "now is a text", "now is broken"],
+)
+def test_a_time_that_begins_before_the_calendar_is_refused(options):
+    """``last`` says what it needs."""
+    with pytest.raises(ConfigurationError):
+        CallQuery.last(**options)
+
+
+def test_a_wall_clock_stops_at_the_ends_of_the_calendar():
+    """Both ends stay; in between it moves."""
+    assert shift(EARLIEST, -SECOND) == EARLIEST
+    assert shift(LATEST, SECOND) == LATEST
+    assert shift(EARLIEST, DAY) - EARLIEST == DAY
+
+
+def test_a_window_at_the_ends_is_not_widened_beyond_them():
+    """A server that leaves out a bound cannot be asked for a second before year 1."""
+    assert Bounds(1, 1).widen(Window(EARLIEST, LATEST)) == Window(EARLIEST, LATEST)
+
+
+def test_what_is_left_of_a_window_that_begins_with_the_calendar():
+    """Taking its beginning away leaves the rest, and nothing before it."""
+    whole = Window(EARLIEST, EARLIEST + 2 * DAY)
+    taken = Window(EARLIEST, EARLIEST + DAY)
+
+    assert whole.without([taken]) == [Window(EARLIEST + DAY + SECOND, whole.end)]
+    assert whole.without([whole]) == []
+
+
+@pytest.mark.parametrize(
+    "sent", ["Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 06 May 2024 10:00:00 +99999999999999999999"], ids=["end", "zone"]
+)
+def test_a_server_clock_beyond_the_calendar_is_not_believed(sent):
+    """This computer's clock takes its place."""
+    frozen = freeze(Window(None, None), sent, IST, 0.0)
+
+    assert abs(frozen.final_until - datetime.now(IST).replace(tzinfo=None)) < timedelta(minutes=5)
+
+
+def test_an_allowed_lateness_longer_than_the_calendar():
+    """Nothing is final then."""
+    frozen = freeze(Window(None, None), "Mon, 06 May 2024 10:00:00 GMT", IST, 10**11)
+
+    assert stamp(frozen.final_until) == "0001-01-01 00:00:00"
