@@ -11,6 +11,7 @@ import anyio
 from servetel_async.counting import check_alone, count_calls
 from servetel_async.errors import ConfigurationError, StreamClosedError
 from servetel_async.page_source import PageRequest
+from servetel_async.profiles import Sources, choose_base_url, read_sources
 from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.decoding import PageBody, PageReader
 from servetel_async.protocol.lookup import pick_call
@@ -22,12 +23,9 @@ from servetel_async.settings import (
     Brand,
     RateLimit,
     Retry,
-    Sources,
     Timeouts,
     check_kind,
-    choose_base_url,
     choose_rate,
-    read_sources,
 )
 from servetel_async.stream import CallStream, check_whole
 from servetel_async.transport.auth import choose_tokens
@@ -64,7 +62,7 @@ class ServetelClient:
 
     Args:
         token: a token from the portal, or an (async) callable that gives one. Without it: ``SERVETEL_TOKEN``, the file
-            ``SERVETEL_TOKEN_FILE``, the profile ``SERVETEL_PROFILE``.
+            ``SERVETEL_TOKEN_FILE``, the profile ``SERVETEL_PROFILE``, which may hold a login.
         email: log in instead of using a token; with ``password``.
         password: never kept in a form that prints.
         base_url: where the API stands; else ``SERVETEL_BASE_URL``, the profile, ``brand``.
@@ -124,7 +122,7 @@ class ServetelClient:
         self._encoded: tuple[CallQuery, Window, Secret] | None = None
         told = (token is not None or email is not None) and (base_url is not None or brand is not None)
         sources = Sources() if told else read_sources()
-        tokens = self._tokens = choose_tokens(token, email, password, sources.token, self._post, self._spawn)
+        tokens = self._tokens = choose_tokens(token, email, password, sources, self._post, self._spawn)
         self._transport = Transport(
             choose_base_url(base_url, brand, sources),
             tokens,

@@ -132,15 +132,15 @@ class DeadlineExceededError(ServetelError):
 
 
 class AuthenticationError(ServetelError):
-    """The token was refused (401, or "Token has expired"), or the login was."""
+    """The token was refused (401, or "Token has expired" at any status), or the login was."""
 
 
 class PermissionDeniedError(ServetelError):
-    """The API knows the token and refuses the request (403 with a ``success`` key)."""
+    """The API knows the token and refuses the request: 403 with a ``success`` key, before any good reply."""
 
 
 class WrongAddressError(ServetelError):
-    """The host or path is not the API: a gateway's 403, a 404, a redirect."""
+    """The host or path is not the API: a redirect; or a gateway's 403 or a 404, before any good reply."""
 
 
 class RequestRejectedError(ServetelError):
@@ -162,7 +162,7 @@ class RateLimitError(ServetelError):
 
 
 class ServerError(ServetelError):
-    """The server or a gateway in front of it failed (408, 425, 5xx)."""
+    """The server or a gateway in front of it failed: 408, 425, 5xx; or 403, 404 at an address that had worked."""
 
     retryable = True
 

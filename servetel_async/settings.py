@@ -1,27 +1,14 @@
-"""Settings as values, and where they come from when they are not given: the environment, then a profile.
-
-Frozen, comparable, printable; every default says why. Nothing is read from the working directory: a ``.env`` that lies
-around must not decide whose calls are pulled.
-"""
+"""Settings as values: frozen, comparable, printable; every default says why."""
 
 from __future__ import annotations
 
 import enum
 import ipaddress
-import os
 import re
-import stat
-import sys
-import tomllib
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
 
 from servetel_async.errors import ConfigurationError
-from servetel_async.protocol.tokens import Secret, hide, kind_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from servetel_async.protocol.tokens import hide, kind_of
 
 
 class Brand(enum.Enum):
@@ -225,110 +212,3 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 def _is_loopback(host: str) -> bool:
     address = _address(host)
     return host == "localhost" if address is None else address.is_loopback
-
-
-@dataclass(frozen=True, slots=True)
-class Sources:
-    """What the environment and the chosen profile say; each may say nothing. All are hidden from tracebacks."""
-
-    token: str | None = None
-    base_url: str | None = None
-    brand: str | None = None
-
-
-_VARIABLES = ("TOKEN", "TOKEN_FILE", "BASE_URL", "PROFILE", "CONFIG")
-
-
-def read_sources(environment: Mapping[str, str] | None = None) -> Sources:
-    """Read ``SERVETEL_TOKEN``, ``SERVETEL_TOKEN_FILE``, ``SERVETEL_BASE_URL``, then the profile ``SERVETEL_PROFILE``.
-
-    Profiles stand in ``~/.config/servetel/config.toml`` (``SERVETEL_CONFIG`` names another file)::
-
-        [profiles.default]
-        brand = "smartflo"             # or base_url = "https://..."
-        token_file = "~/.config/servetel/token"
-
-    Raises:
-        ConfigurationError: a file that is named but missing, unreadable, or readable for others.
-    """
-    given = os.environ if environment is None else environment
-    told = {name: hide(given.get(f"SERVETEL_{name}") or None) for name in _VARIABLES}
-    del given, environment  # a traceback of what follows would print every variable there is
-    profile = _read_profile(told)
-    token = told["TOKEN"]
-    file = told["TOKEN_FILE"] or (None if token else profile.get("token_file"))
-    if token is None:
-        token = Secret(_read_private(_expand(file), "the token file").strip()) if file else profile.get("token")
-    url = told["BASE_URL"]
-    return Sources(token, url or profile.get("base_url"), None if url else profile.get("brand"))
-
-
-def _read_profile(told: Mapping[str, str | None]) -> Mapping[str, str]:
-    file = _expand(told["CONFIG"] or "~/.config/servetel/config.toml")
-    try:
-        found = file.is_file()
-    except OSError:  # a home that this user may not look into
-        found = False
-    if not found:
-        if told["PROFILE"] or told["CONFIG"]:
-            raise ConfigurationError(
-                "the profile's file does not exist", fix=f"write {file}, or unset SERVETEL_PROFILE"
-            )
-        return {}
-    profiles = _parse_profiles(_read_private(file, "the profile's file"))
-    if profiles is None:
-        raise ConfigurationError(f"{file} is not TOML", fix="see the how-to about logging in")
-    profile = profiles.get(told["PROFILE"] or "default")
-    if profile is None and told["PROFILE"]:
-        raise ConfigurationError(f"{file} has no profile of that name", fix="check SERVETEL_PROFILE")
-    return profile or {}
-
-
-def _parse_profiles(text: str) -> dict[str, dict[str, str]] | None:
-    """Read all profiles, their values hidden; None if it is not TOML: its error would carry the text along."""
-    try:
-        content: dict[str, Any] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError:
-        return None
-    profiles = content.get("profiles")
-    tables = cast("dict[str, Any]", profiles) if isinstance(profiles, dict) else {}
-    return {
-        name: {key: hide(value) for key, value in cast("dict[str, Any]", table).items() if isinstance(value, str)}
-        for name, table in tables.items()
-        if isinstance(table, dict)
-    }
-
-
-def _expand(file: str) -> Path:
-    try:
-        return Path(file).expanduser()
-    except RuntimeError:  # there is no such home directory
-        return Path(file)
-
-
-def _read_private(file: Path, what: str) -> str:
-    """Read a file that may hold a secret: refused where others may read it too and we, its owner, can mend it."""
-    try:
-        found = file.stat()
-        if sys.platform != "win32" and stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
-            raise ConfigurationError(
-                f"{what} may be read by other users", why="it holds a secret", fix=f"run: chmod 600 {file}"
-            )
-        return file.read_text("utf-8")
-    except (OSError, UnicodeError):
-        raise ConfigurationError(f"{what} cannot be read", fix=f"check that {file} exists and is yours") from None
-
-
-def choose_base_url(base_url: str | None, brand: Brand | str | None, sources: Sources) -> str:
-    """Choose where the API stands: what was given, then the environment, then the profile, then Servetel.
-
-    Raises:
-        ConfigurationError: the address cannot be one, or two were given.
-    """
-    if base_url is not None and brand is not None:
-        raise ConfigurationError("both base_url and brand are given", fix="give one of them")
-    if brand is None and base_url is None:
-        base_url, brand = sources.base_url, sources.brand
-    if base_url is not None:
-        return check_base_url(base_url)
-    return (Brand.SERVETEL if brand is None else Brand.named(brand)).base_url

@@ -4,34 +4,56 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from servetel_async.cli.numbers import Number
+from servetel_async.errors import ConfigurationError
+from servetel_async.protocol.tokens import hide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from servetel_async.client import ServetelClient
+    from servetel_async.profiles import Sources
     from servetel_async.transport.transport import Event
 
 _BRANDS = ("servetel", "smartflo", "acefone", "acefone-uk")
 _FLAGS = (
     click.option(
-        "--rate", default=2.0, show_default=True, type=click.FloatRange(0), help="Requests per second; 0 for no limit."
+        "--rate",
+        default=2.0,
+        show_default=True,
+        metavar="N",
+        type=Number(0.001, 1000, zero="no limit"),
+        help="Requests per second; 0 for no limit.",
     ),
     click.option(
-        "--concurrency", default=4, show_default=True, type=click.IntRange(1), help="Requests at the same time."
+        "--concurrency",
+        default=4,
+        show_default=True,
+        metavar="N",
+        type=Number(1, 256, whole=True),
+        help="Requests at the same time.",
     ),
-    click.option("--page-size", default=100, show_default=True, type=click.IntRange(1), help="Calls per request."),
     click.option(
-        "--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Seconds that one request may take."
+        "--page-size",
+        default=100,
+        show_default=True,
+        metavar="N",
+        type=Number(1, 100_000, whole=True),
+        help="Calls per request.",
     ),
-    click.option("--base-url", metavar="URL", help="Where the API stands; else SERVETEL_BASE_URL or the profile."),
+    click.option("--timeout", type=Number(0.001, 86_400), metavar="S", help="Seconds that one request may take."),
+    click.option("--base-url", metavar="URL", help="Where the API is; else SERVETEL_BASE_URL or the profile."),
     click.option("--brand", type=click.Choice(_BRANDS, case_sensitive=False), help="Or the brand."),
     click.option(
         "--token-file", metavar="FILE", help="A file that only you may read; else SERVETEL_TOKEN or the profile."
     ),
+    click.option("--email", metavar="ADDRESS", help="Log in instead of using a token; with --password-file."),
+    click.option("--password-file", metavar="FILE", help="A file with the password, that only you may read."),
 )
 
 
@@ -53,28 +75,57 @@ class Connection:
     base_url: str | None = None
     brand: str | None = None
     token_file: str | None = None
+    email: str | None = None
+    password_file: str | None = None
 
     @classmethod
     def take(cls, options: dict[str, Any]) -> Connection:
         """Take them out of a command's options."""
         return cls(**{field.name: options.pop(field.name) for field in fields(cls)})
 
+    def sources(self) -> Sources:
+        """Say where the token or the login, and the address, come from: the flags, the environment, the profile.
+
+        Raises:
+            ConfigurationError: if they contradict each other, or the profile is wrong.
+        """
+        from servetel_async.profiles import SecretFile, read_sources
+
+        if self.token_file is not None and (self.email is not None or self.password_file is not None):
+            raise ConfigurationError(
+                "both a token and a login are given", fix="give --token-file, or --email and --password-file"
+            )
+        if (self.email is None) != (self.password_file is None):
+            raise ConfigurationError(
+                "half a login is given",
+                why="a login needs an e-mail address and a password",
+                fix="give both --email and --password-file",
+            )
+        found = read_sources()
+        if self.token_file is not None:
+            return replace(found, token=SecretFile(self.token_file), email=None, password=None)
+        if self.email is not None and self.password_file is not None:
+            password = SecretFile(self.password_file, "the password file")
+            return replace(found, token=None, email=hide(self.email), password=password)
+        return found
+
     def client(self, on_event: Callable[[Event], object] | None = None) -> ServetelClient:
         """Make the client.
 
         Raises:
-            ConfigurationError: whatever can be known to be wrong before anything is sent.
+            ConfigurationError: for whatever can be known to be wrong before anything is sent.
         """
         from servetel_async import ServetelClient, Timeouts
-        from servetel_async.settings import read_sources
+        from servetel_async.profiles import SecretFile
 
-        token = None
-        if self.token_file is not None:
-            token = read_sources({"SERVETEL_TOKEN_FILE": self.token_file}).token
+        sources = self.sources()
+        password = sources.password.read() if isinstance(sources.password, SecretFile) else sources.password
         seconds = self.timeout
         timeouts = Timeouts() if seconds is None else Timeouts(connect=min(10.0, seconds), read=seconds, total=seconds)
         return ServetelClient(
-            token,
+            sources.token,
+            email=sources.email,
+            password=password,
             base_url=self.base_url,
             brand=None if self.brand is None else self.brand.replace("-", "_"),
             max_concurrency=self.concurrency,

@@ -22,8 +22,8 @@ from servetel_async.version import __version__
 
 if TYPE_CHECKING:
     from servetel_async.client import ServetelClient
+    from servetel_async.profiles import Sources
     from servetel_async.protocol.decoding import PageBody
-    from servetel_async.settings import Sources
     from servetel_async.transport.transport import Fetched
 
 _PACKAGES = ("aiohttp", "msgspec", "tenacity", "anyio")
@@ -70,15 +70,18 @@ def _show_installation() -> None:
 
 
 def _show_settings(connection: Connection) -> None:
-    from servetel_async.protocol.tokens import expires_at
-    from servetel_async.settings import choose_base_url, read_sources
+    from servetel_async.profiles import SecretFile, choose_base_url
+    from servetel_async.protocol.tokens import expires_at, normalise_token
 
-    given = connection.token_file
-    sources = read_sources()
-    token = sources.token if given is None else read_sources({"SERVETEL_TOKEN_FILE": given}).token
-    _row("token", f"from {_token_source(connection)}" if token else "none")
-    if token:
-        _row("ends", _when(expires_at(token)))
+    sources = connection.sources()
+    if sources.email is not None:
+        _row("login", f"from {'the flags' if connection.email is not None else 'the profile'}")
+    elif sources.token is None:
+        _row("token", "none")
+    else:
+        token = sources.token.read() if isinstance(sources.token, SecretFile) else sources.token
+        _row("token", f"from {_token_source(connection)}")
+        _row("ends", _when(expires_at(normalise_token(token))))
     brand = None if connection.brand is None else connection.brand.replace("-", "_")
     address = choose_base_url(connection.base_url, brand, sources)
     _row("address", f"{address} from {_address_source(connection, sources)}")

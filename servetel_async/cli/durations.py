@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from servetel_async.cli.numbers import flag_of
+from servetel_async.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from typing import NoReturn
 
@@ -15,9 +18,13 @@ if TYPE_CHECKING:
 else:
     _Kind = click.ParamType  # not generic before click 8.5
 
-_LENGTH = re.compile(r"(\d{1,6})([smhd])", re.ASCII)
+_LENGTH = re.compile(r"(\d+)([smhd])", re.ASCII)
+_EXAMPLES = {"s": "90s", "m": "30m", "h": "12h", "d": "7d"}
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
+#: About ten years: no call is older, and no outage lasts longer.
+LONGEST = timedelta(days=3650)
+_DIGITS = 10
 
 
 class Duration(_Kind):
@@ -39,14 +46,32 @@ class Duration(_Kind):
         if isinstance(value, timedelta):
             return value
         match = _LENGTH.fullmatch(str(value))
-        if match is None or match[2] not in self._units or not (self._zero or int(match[1])):
+        if match is None or match[2] not in self._units:
             self._refuse(param, ctx)
-        return timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+        number = match[1].lstrip("0")
+        if not number and not self._zero:
+            raise ConfigurationError(
+                f"{flag_of(param)} is 0",
+                why="a length of time is longer than that here",
+                fix=self._fix(param, ctx),
+            )
+        if len(number) > _DIGITS or int(number or 0) * _UNITS[match[2]] > LONGEST.total_seconds():
+            raise ConfigurationError(
+                f"{flag_of(param)} is longer than {LONGEST.days} days",
+                why="no account has calls so old, and no outage lasts so long",
+                fix=self._fix(param, ctx),
+            )
+        return timedelta(seconds=int(number or 0) * _UNITS[match[2]])
 
     def _refuse(self, param: click.Parameter | None, ctx: click.Context | None) -> NoReturn:
-        examples = {"s": "90s", "m": "30m", "h": "12h", "d": "7d"}
-        said = " or ".join(examples[unit] for unit in self._units)
-        self.fail(f"a length of time has a number and a unit, for example {said}", param, ctx)
+        self.fail(f"a length of time has a number and a unit, for example {self._examples()}", param, ctx)
+
+    def _fix(self, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        help_text = "" if ctx is None else f"; see what it takes: {ctx.command_path} --help"
+        return f"for example {flag_of(param)} {self._examples()}{help_text}"
+
+    def _examples(self) -> str:
+        return " or ".join(_EXAMPLES[unit] for unit in self._units)
 
 
 def rough(seconds: float) -> str:

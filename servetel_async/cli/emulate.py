@@ -27,7 +27,12 @@ _KNOBS: tuple[tuple[str, Any, Any, str], ...] = (
     ("--password", str, None, "See --email."),
     ("--expires-in", int, 3600, "Seconds that a token from a login lives."),
     ("--token-requests", int, None, "Requests after which a token has expired."),
-    ("--expiry", click.Choice(["401", "200"]), "401", "How an expired token is answered."),
+    (
+        "--expiry",
+        click.Choice(["401", "200", "400", "403", "422", "500", "gateway"]),
+        "401",
+        "How an expired token is answered.",
+    ),
     ("--login-lock", float, 60.0, "Seconds that logins are refused after five failures."),
     ("--default-limit", int, 20, "Calls of a page where no limit is asked for."),
     ("--limit-cap", int, None, "Calls that a page never exceeds."),

@@ -61,7 +61,7 @@ _CODES: tuple[tuple[type[ServetelError], int], ...] = (
     (StreamClosedError, BUG),
 )
 #: Flags whose values may be personal; the command that is suggested again leaves them out.
-_PERSONAL = ("--callerid", "--destination", "--did-number", "--call-id", "--agents")
+_PERSONAL = ("--callerid", "--destination", "--did-number", "--call-id", "--agents", "--email")
 #: What a database's address may hold that nobody is to read: user and password.
 _CREDENTIALS = re.compile(r"://.*@|(?<=[?&]password=)[^&]*")
 
@@ -120,6 +120,8 @@ def report_usage(error: click.ClickException) -> int:
         what = f"there is no {error.option_name}"
         if error.option_name == "--token":
             why, fix = "a command line can be read by others", "set SERVETEL_TOKEN, or give --token-file"
+        elif error.option_name == "--password":
+            why, fix = "a command line can be read by others", "give --email and --password-file"
         elif error.possibilities:
             fix = f"perhaps {' or '.join(error.possibilities)}; {fix}"
     return report_error(ConfigurationError(what[:1].lower() + what[1:], why=why, fix=fix))

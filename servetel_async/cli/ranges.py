@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from servetel_async.protocol.query import CallQuery
 
 
+#: What is outside is a typing error: the API is younger than the first.
+FIRST_YEAR, LAST_YEAR = 2000, 2099
+
+
 class Range(NamedTuple):
     """A query, and how the user called its range where its dates are other ones each time; so it can be gone on with.
 
@@ -48,6 +52,21 @@ def range_flags(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
+def _checked(query: CallQuery, begin: str, end: str) -> CallQuery:
+    """Refuse a year that no account has calls of: a typing error would cost a request for each month until then."""
+    from servetel_async import IST
+
+    window = query.window(IST)
+    for flag, moment in ((begin, window.start), (end, window.end)):
+        if moment is not None and not FIRST_YEAR <= moment.year <= LAST_YEAR:
+            raise ConfigurationError(
+                f"{flag} is in the year {moment.year}",
+                why=f"no account has calls before {FIRST_YEAR} or after {LAST_YEAR}",
+                fix=f"correct it, for example {flag} {'2024-05' if flag == '--month' else '2024-05-01'}",
+            )
+    return query
+
+
 def take_range(options: dict[str, Any], filters: dict[str, Any]) -> Range:
     """Take the range out of a command's options, and make the query.
 
@@ -66,21 +85,17 @@ def take_range(options: dict[str, Any], filters: dict[str, Any]) -> Range:
             fix="give one of --month, --from-date (with --to-date), --yesterday and --last",
         )
     if month:
-        return Range(CallQuery.month(month, **filters), None)
+        return Range(_checked(CallQuery.month(month, **filters), "--month", "--month"), None)
     if yesterday:
         return Range(CallQuery.day((datetime.now(IST) - timedelta(days=1)).date(), **filters), None)
     if last is not None:
         hours = int(last.total_seconds()) // 3600
-        try:
-            query = CallQuery(from_date=datetime.now(IST) - last, **filters)
-        except OverflowError:
-            raise ConfigurationError("--last goes back beyond all calendars", fix="for example --last 7d") from None
-        return Range(query, f"last {hours}h")
+        return Range(CallQuery(from_date=datetime.now(IST) - last, **filters), f"last {hours}h")
     if not begin:
         raise ConfigurationError(
             "--to-date needs --from-date",
             why="the whole history is never asked for by accident",
             fix="say from when on: --from-date 2024-05-01",
         )
-    query = CallQuery(from_date=begin, to_date=end, **filters)
+    query = _checked(CallQuery(from_date=begin, to_date=end, **filters), "--from-date", "--to-date")
     return Range(query, None if end else f"from {query.window(IST).first}")

@@ -15,18 +15,23 @@ PHRASES = {
     "rate=RateLimit(per_second=1)": "--rate 1",
     "RateLimit(per_second=)": "--rate",
     "give it as token= or SERVETEL_TOKEN": "give it as SERVETEL_TOKEN or with --token-file",
-    "give token=, or email= and password=, or set SERVETEL_TOKEN": "set SERVETEL_TOKEN, or give --token-file",
+    "give token=, or email= and password=, or set SERVETEL_TOKEN": (
+        "set SERVETEL_TOKEN, or give --token-file, or give --email and --password-file"
+    ),
+    "give email= and password=": "give --email and --password-file",
     "give the token as token=, or email= and password=": "set SERVETEL_TOKEN, or give --token-file",
     "duration='>=60' or duration=('>=', 60)": "--duration '>=60'",
     "check base_url or brand": "check --base-url or --brand",
+    "that is not a month": "--month is not a month",
     "both base_url and brand": "both --base-url and --brand",
 }
 _TOGETHER = re.compile(r"(--[a-z-]+) \([a-z_]+=\w+\)")
 _TIMEOUTS = re.compile(r"Timeouts\([a-z=, ]+\)")
 _VALUE = re.compile(r'\b(from_date|to_date)="([^"]*)"')
 #: The first are no English words; the others may be, or columns: they are arguments where an equals sign follows.
+#: A name in quotes is a key of a file.
 _NAMES = re.compile(
-    r"\b(?:(from_date|to_date|call_type|base_url|page_size)\b=?"
+    r"(?<!')\b(?:(from_date|to_date|call_type|base_url|page_size)\b=?"
     r"|(direction|agents|department|ivr|callerid|destination|did_number|duration|services|broadcast|call_id)=(\S?))"
 )
 

@@ -15,8 +15,8 @@ from servetel_async.protocol.undecodable import UNDECODABLE
 
 __all__ = ["Account", "Expiry"]
 
-#: How an expired token is answered: with status 401, or with 200 and a body that says so.
-Expiry: TypeAlias = Literal["401", "200"]
+#: How an expired token is answered: with one of these statuses and a body that says so; or by a gateway's bare 403.
+Expiry: TypeAlias = Literal["401", "200", "400", "403", "422", "500", "gateway"]
 
 _FAILURES_BEFORE_LOCK: Final = 5
 
@@ -67,6 +67,8 @@ class Account:
         if scheme.lower() != "bearer" or lease is None:
             return Reply.failure(401, "Unauthenticated.")
         if lease.requests_left < 1 or time.monotonic() >= lease.dies_at:
+            if self._expiry == "gateway":
+                return Reply.json(403, {"Message": "User is not authorized to access this resource"})
             return Reply.failure(int(self._expiry), "Token has expired")
         lease.requests_left -= 1
         return None

@@ -25,6 +25,7 @@ from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.record_reader import RecordReader
 from servetel_async.protocol.reply import HUGE, MOST_STRANGE, Reply, says_no, server_message
 from servetel_async.protocol.rescue import MANY_VALUES, in_numeric_order, split_object
+from servetel_async.protocol.token_refusal import refuses_token
 from servetel_async.protocol.undecodable import UNDECODABLE
 from servetel_async.protocol.verdict import Unacceptable, judge_refusal, malformed, too_large
 
@@ -252,7 +253,7 @@ def _split_page(reply: Reply, now: float) -> _Split:
         raise Unacceptable(judge_refusal(reply, reply.payload(), now))
     if rows is msgspec.UNSET:
         payload = reply.payload()
-        if server_message(payload):
+        if server_message(payload) or refuses_token(reply, payload):
             raise Unacceptable(judge_refusal(reply, payload, now))
         raise Unacceptable(_not_a_page(reply, "it has no list of results"))
     if isinstance(rows, list):
@@ -310,7 +311,7 @@ def _read_strange(reply: Reply, now: float) -> _Split:
         raise Unacceptable(_not_a_page(reply, "it is nested too deeply", retries=0)) from None
     except (ValueError, *UNDECODABLE):
         payload = None
-    if says_no(payload):
+    if says_no(payload) or refuses_token(reply, payload):
         raise Unacceptable(judge_refusal(reply, payload, now))
     head = reply.body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     if not head:

@@ -101,7 +101,11 @@ class CallQuery:
         """All of ``"2024-05"``, first to last second, on the account's wall clock."""
         match = _MONTH.fullmatch(month) if isinstance(month, str) else None  # pyright: ignore[reportUnnecessaryIsInstance]
         if match is None or not (1 <= int(match[2]) <= 12 and int(match[1])):  # noqa: PLR2004 - months of a year
-            raise ConfigurationError("that is not a month", fix='write it as "YYYY-MM", for example "2024-05"')
+            raise ConfigurationError(
+                "that is not a month",
+                why="a year has four digits, and its months are 01 to 12",
+                fix='write it as "YYYY-MM", for example "2024-05"',
+            )
         year, number = int(match[1]), int(match[2])
         last = calendar.monthrange(year, number)[1]
         return cls(from_date=date(year, number, 1), to_date=date(year, number, last), **filters)

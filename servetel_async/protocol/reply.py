@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import json
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MESSAGE_LENGTH = 200
+#: Bytes of a body that is read a second time, leniently.
+SMALL_BODY = 64 * 1024
 #: Bytes that are read with care at most, as one text: what is no strict JSON in UTF-8 takes sixteen times its size.
 MOST_STRANGE = 2 * 1024 * 1024
 #: Bytes from which on a body is read by a thread: whatever is done with all of it takes several milliseconds.
@@ -60,10 +63,19 @@ class Reply:
             raise UnicodeError("the charset is unknown") from None
 
     def payload(self) -> Any:
-        """Read a small body as JSON; None for anything else (HTML, nothing, garbage)."""
+        """Read a small body as JSON; None for anything else (HTML, nothing, garbage).
+
+        A number that no float holds, or PHP's ``NaN``, comes as a text: it must not hide the rest.
+        """
         try:
             return msgspec.json.decode(self.json_bytes())
         except (*UNDECODABLE, UnicodeError, RecursionError):
+            if len(self.body) > SMALL_BODY:
+                return None
+        try:
+            text = self.json_bytes().decode("utf-8", "replace")
+            return json.loads(text, strict=False, parse_constant=str, parse_float=str, parse_int=_integer)
+        except (ValueError, RecursionError):
             return None
 
     def retry_after(self, now: float) -> float | None:
@@ -87,6 +99,11 @@ class Reply:
         if isinstance(value, str) and _seconds(value) is None:
             return _until(value, clock)
         return _seconds(value)
+
+
+def _integer(text: str) -> int | str:
+    """Python refuses to read thousands of digits."""
+    return int(text) if len(text) < 1000 else text  # noqa: PLR2004
 
 
 def _check_size(body: bytes) -> None:
@@ -137,7 +154,7 @@ def server_message(payload: Any) -> str:
     if not isinstance(payload, dict):
         return ""
     said = cast("dict[str, Any]", payload)
-    text = " ".join(_texts(said.get("message") or said.get("errors") or said.get("error") or ""))
+    text = " ".join(_texts(said.get("message") or said.get("Message") or said.get("errors") or said.get("error") or ""))
     text = "".join(character if character.isprintable() else " " for character in text[: 8 * MESSAGE_LENGTH])
     for pattern in (_MAIL, _TOKEN, _DIGITS):
         text = pattern.sub("…", text)

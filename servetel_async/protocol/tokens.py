@@ -11,7 +11,12 @@ from typing import Any
 from servetel_async.errors import ConfigurationError
 
 _PREFIX = re.compile(r"^(?:Authorization\s*[:=]\s*)?Bearer[ =:]+", re.IGNORECASE)
+_OUTER = " \t\r\n"
 _SHORTEST = 8
+HOUR = 3600.0
+#: Seconds: thirty years.
+LONGEST_LIFE = 10**9
+_DIGITS = 30
 
 
 class Secret(str):
@@ -54,7 +59,9 @@ def kind_of(value: object) -> str:
 
 
 def normalise_token(text: object) -> Secret:
-    """Accept ``Bearer x`` and ``Bearer=x``; refuse what cannot be a token, without echoing it.
+    """Accept ``Bearer x``, ``Bearer=x`` and blanks or a line end around it; refuse what cannot be a token.
+
+    Nothing is echoed.
 
     Raises:
         ConfigurationError: not a text, masked, or with characters that no token and no header may hold.
@@ -62,7 +69,7 @@ def normalise_token(text: object) -> Secret:
     text = hide(text)
     if not isinstance(text, str):
         raise ConfigurationError(f"the token is of type {kind_of(text)}", fix="give it as a text")
-    token = Secret(_PREFIX.sub("", text, count=1))
+    token = Secret(_PREFIX.sub("", text.strip(_OUTER), count=1).strip(_OUTER))
     if "*" in token or "•" in token:
         raise ConfigurationError(
             "the token is masked",
@@ -91,3 +98,15 @@ def expires_at(token: str) -> float | None:
         return None
     exp = payload.get("exp") if isinstance(payload, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
     return float(exp) if isinstance(exp, int | float) and not isinstance(exp, bool) and 0 < exp < 10**11 else None
+
+
+def lifetime(expires_in: object) -> float:
+    """Give the seconds of a login's ``expires_in``; an hour where it is not a length of time.
+
+    Bounded, so that it can be added to any clock: an integer of JSON may have hundreds of digits.
+    """
+    if isinstance(expires_in, str) and expires_in.isascii() and expires_in.isdigit() and len(expires_in) <= _DIGITS:
+        expires_in = int(expires_in)
+    if isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or not expires_in > 0:
+        return HOUR
+    return float(min(expires_in, LONGEST_LIFE))

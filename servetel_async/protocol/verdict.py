@@ -8,12 +8,13 @@ what came back                         verdict
 200, but no page                       retry (HTML once, anything else up to 3 times), then malformed
 204, 206, 304, other 2xx               fail: malformed, never "no calls"
 3xx                                    fail: wrong address (a redirect could carry the token elsewhere)
-401                                    renew the token once, then fail: authentication
+401; 4xx and 5xx that refuse the token renew the token once, then fail: authentication
+429                                    retry after what it asks for; the whole account pauses
+403, 404 at an address that worked     retry, then server error; perhaps it is the token
 403 with ``success``; 403 without      fail: permission denied; wrong address (the gateway's answer)
 404                                    fail: wrong address
 408, 425, 5xx but the next row         retry, then server error
 501, 505, 511                          fail: server error
-429                                    retry after what it asks for; the whole account pauses
 other 4xx                              fail: rejected, with the server's message
 not sent, cut, garbled, too slow       see ``FAULTS``
 =====================================  ==========================================================================
@@ -40,6 +41,7 @@ from servetel_async.errors import (
     WrongAddressError,
 )
 from servetel_async.protocol.reply import Reply, says_no, server_message
+from servetel_async.protocol.token_refusal import refuses_token
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,6 +71,7 @@ class Verdict:
         retries: how often this kind is tried again at most; None leaves that to ``Retry``.
         wait: seconds the server asks us to wait; None leaves that to the backoff.
         throttled: the whole account is asked to slow down, not just this request.
+        perhaps_token: the token may be the reason, though the reply does not say so.
     """
 
     action: Action
@@ -76,6 +79,7 @@ class Verdict:
     retries: int | None = None
     wait: float | None = None
     throttled: bool = False
+    perhaps_token: bool = False
 
 
 OK = Verdict(Action.OK)
@@ -102,13 +106,19 @@ def too_large(why: str) -> Verdict:
     return Verdict(Action.FAIL, BodyTooLargeError("the reply is too large to be read", why=why, fix="lower page_size"))
 
 
-def judge(reply: Reply, now: float) -> Verdict:
-    """Judge a reply by its status and, where it says no, by its body. A 200 is ok until its body is read."""
+def judge(reply: Reply, now: float, *, proved: bool = False) -> Verdict:
+    """Judge a reply by its status and, where it says no, by its body. A 200 is ok until its body is read.
+
+    Args:
+        reply: what came.
+        now: epoch seconds of this computer.
+        proved: this address has given a good reply before, so a 403 or 404 of it passes.
+    """
     status = reply.status
     if status == 200:  # noqa: PLR2004 - HTTP's own numbers read better than names for them
         return OK
     payload = reply.payload()
-    verdict = _by_status(status, payload, reply, now)
+    verdict = _by_status(status, payload, reply, now, proved=proved)
     assert verdict.error is not None  # noqa: S101 - for the type checker: only a 200 has none
     verdict.error.status = status
     return verdict
@@ -118,7 +128,7 @@ def judge_refusal(reply: Reply, payload: Any, now: float) -> Verdict:
     """Judge a 200 whose ``success`` is false: an error turned into a success is still an error."""
     said = server_message(payload)
     text = said.lower()
-    if "token" in text or "unauthenticated" in text or "unauthorized" in text or "unauthorised" in text:
+    if refuses_token(reply, payload):
         verdict = _unauthenticated(said)
     elif "too many" in text or "rate limit" in text:
         verdict = _throttled(reply, now)
@@ -129,12 +139,16 @@ def judge_refusal(reply: Reply, payload: Any, now: float) -> Verdict:
     return verdict
 
 
-def _by_status(status: int, payload: Any, reply: Reply, now: float) -> Verdict:  # noqa: PLR0911 - a table
+def _by_status(  # noqa: PLR0911 - a table
+    status: int, payload: Any, reply: Reply, now: float, *, proved: bool
+) -> Verdict:
     said = server_message(payload)
     if status == 429:  # noqa: PLR2004
         return _throttled(reply, now)
-    if status == 401:  # noqa: PLR2004
+    if status == 401 or (status >= 400 and refuses_token(reply, payload)):  # noqa: PLR2004
         return _unauthenticated(said)
+    if status in (403, 404) and proved:
+        return _passing(status, said, reply, now)
     if status == 403 and (says_no(payload) or (isinstance(payload, dict) and "success" in payload)):  # noqa: PLR2004
         denied = PermissionDeniedError(
             f"the API refuses this to this account (HTTP 403{_quoted(said)})",
@@ -158,6 +172,16 @@ def _by_status(status: int, payload: Any, reply: Reply, now: float) -> Verdict: 
             why="only a 200 holds calls; this one must not pass for 'no calls'",
         )
     return Verdict(Action.FAIL, _rejected(status, said))
+
+
+def _passing(status: int, said: str, reply: Reply, now: float) -> Verdict:
+    """A firewall, a deployment or a gateway that lost its routes: the address has worked, so it will again."""
+    error = ServerError(
+        f"the server refuses what it allowed before (HTTP {status}{_quoted(said)})",
+        why="this address has given good replies, so a gateway or firewall in front of the API does this for a time",
+        fix="try again later; if it stays, check the token and the account's rights",
+    )
+    return Verdict(Action.RETRY, error, wait=reply.retry_after(now), perhaps_token=True)
 
 
 def _throttled(reply: Reply, now: float) -> Verdict:

@@ -1,6 +1,6 @@
-"""Where the token comes from: given, provided by a callable, or from a login that only one task makes at a time.
+"""Where the token comes from: given, read from a file, provided by a callable, or from a login.
 
-Logins are throttled and lock accounts: one is in flight at a time, everybody waits for it, and credentials that were
+Logins are throttled and lock accounts: one is in flight at a time, every task waits for it, and credentials that were
 refused once are not sent again by this client.
 """
 
@@ -18,8 +18,9 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from servetel_async.errors import AuthenticationError, ConfigurationError, RateLimitError, ServetelError
+from servetel_async.profiles import SecretFile, Sources
 from servetel_async.protocol.reply import Reply, says_no, server_message
-from servetel_async.protocol.tokens import Secret, expires_at, hide, normalise_token
+from servetel_async.protocol.tokens import Secret, expires_at, hide, lifetime, normalise_token
 from servetel_async.protocol.verdict import Unacceptable, judge, malformed
 from servetel_async.transport.callbacks import callback_failed, must_pass
 
@@ -47,8 +48,18 @@ class TokenSource(Protocol):
         """Give the token to use now."""
         ...
 
-    async def renew(self, rejected: Secret) -> bool:
-        """Get another token than the one that was refused; False if there is none to be had."""
+    async def renew(self, rejected: Secret, *, sure: bool = True) -> bool:
+        """Get another token than the one that was refused; False if there is no other.
+
+        Args:
+            rejected: the token that was refused.
+            sure: the API said that it is the token. Where it may be something else, the old one stays until there is
+                another.
+
+        Raises:
+            ServetelError: if the attempt to get another one fails.
+            Unacceptable: if the login gets no usable reply.
+        """
         ...
 
 
@@ -62,8 +73,43 @@ class StaticToken:
     async def token(self) -> Secret:
         return self._token
 
-    async def renew(self, rejected: Secret) -> bool:
+    async def renew(self, rejected: Secret, *, sure: bool = True) -> bool:  # noqa: ARG002 - there is no other
         return rejected != self._token
+
+
+class FileToken:
+    """A token from a file, which is read again when the token is refused, for it may have been rotated."""
+
+    def __init__(self, file: SecretFile, spawn: Spawn) -> None:
+        self._file = file
+        self._flight = _SingleFlight(spawn)
+        self._token = normalise_token(file.read())
+        # That of the first token: another one in the same file belongs to the same account.
+        self.account: Hashable = StaticToken(self._token).account
+
+    async def token(self) -> Secret:
+        return self._token
+
+    async def renew(self, rejected: Secret, *, sure: bool = True) -> bool:
+        if self._token == rejected:
+            await self._flight.fly(self._read)
+        if sure and self._token == rejected:
+            raise self._refused("the file was read again and still holds the refused token", "write a new token into")
+        return self._token != rejected
+
+    async def _read(self) -> Secret:
+        try:
+            self._token = normalise_token(await asyncio.to_thread(self._file.read))
+        except ConfigurationError as error:
+            gone = self._refused(f"no other could be read from its file: {error.what}", "put a new token into")
+        else:
+            return self._token
+        raise gone
+
+    def _refused(self, why: str, fix: str) -> AuthenticationError:
+        return AuthenticationError(
+            "the API does not accept the token", why=why, fix=f"{fix} {self._file.path}", stopped_by="final"
+        )
 
 
 class _SingleFlight:
@@ -105,9 +151,9 @@ class ProvidedToken:
                 return token
         return await self._flight.fly(self._ask)
 
-    async def renew(self, rejected: Secret) -> bool:
+    async def renew(self, rejected: Secret, *, sure: bool = True) -> bool:
         if self._token is None or self._token == rejected:
-            self._token = None
+            self._token = None if sure else self._token
             return await self._flight.fly(self._ask) != rejected
         return True
 
@@ -160,6 +206,7 @@ class LoginToken:
         self._flight = _SingleFlight(spawn)
         self._token: Secret | None = None
         self._refresh_at = 0.0
+        self._has_logged_in = False
         self._refused: AuthenticationError | None = None
         self._closed_until = 0.0
         self.account: Hashable = ("login", hashlib.sha256(email.lower().encode()).hexdigest())
@@ -172,18 +219,19 @@ class LoginToken:
             return await self._flight.fly(self._refresh)
         return token
 
-    async def renew(self, rejected: Secret) -> bool:
+    async def renew(self, rejected: Secret, *, sure: bool = True) -> bool:
         if self._token is None or self._token == rejected:
-            self._token = None
+            self._token = None if sure else self._token
             await self._flight.fly(self._login)
         return True
 
     async def _refresh(self) -> Secret:
-        """Trade a token that still lives for a fresh one; where that fails, log in."""
-        reply = await self._post("/v1/auth/refresh", {}, self._token)
-        if reply.status == 200 and not says_no(reply.payload()):  # noqa: PLR2004
-            with contextlib.suppress(Unacceptable):
+        """Trade a token that still lives for a fresh one; where that fails, however it fails, log in once."""
+        with contextlib.suppress(Unacceptable):
+            reply = await self._post("/v1/auth/refresh", {}, self._token)
+            if reply.status == 200 and not says_no(reply.payload()):  # noqa: PLR2004
                 return self._keep(reply)
+        self._token = None  # else each call would ask for a refresh again while the login fails
         return await self._login()
 
     async def _login(self) -> Secret:
@@ -197,7 +245,7 @@ class LoginToken:
         payload = reply.payload()
         if reply.status == 200 and not says_no(payload):  # noqa: PLR2004
             return self._keep(reply)
-        verdict = judge(reply, now)
+        verdict = judge(reply, now, proved=self._has_logged_in)
         asked = reply.retry_after(now)
         if verdict.throttled or asked is not None:
             seconds = asked or 60.0
@@ -220,9 +268,9 @@ class LoginToken:
             token = normalise_token(fields.get("access_token"))
         except ConfigurationError:
             raise Unacceptable(malformed("the login brought no token", retries=0)) from None
-        lifetime = fields.get("expires_in")
-        seconds = float(lifetime) if isinstance(lifetime, int | float) and lifetime > 0 else 3600.0
+        seconds = lifetime(fields.get("expires_in"))
         self._refresh_at = time.monotonic() + max(seconds - EARLY, seconds * 0.9)
+        self._has_logged_in = True
         self._token = token
         return token
 
@@ -237,27 +285,32 @@ class LoginToken:
 
 
 def choose_tokens(  # noqa: PLR0917 - all that a token may come from
-    token: str | TokenProvider | None,
+    token: str | TokenProvider | SecretFile | None,
     email: str | None,
-    password: str | None,
-    found: str | None,
+    password: str | SecretFile | None,
+    found: Sources,
     post: Post,
     spawn: Spawn,
 ) -> TokenSource:
-    """Choose where the token comes from: a login, what was given, or what the environment and the profile hold.
+    """Choose where the token comes from: what was given, or what the environment and the profile hold.
+
+    A file is read only where its content is used: beside a token that was given it may be missing.
 
     Raises:
-        ConfigurationError: there is none, there are two, or it cannot be one.
+        ConfigurationError: if there is no token, if there are two, or if it cannot be one.
     """
+    if token is not None and (email is not None or password is not None):
+        raise ConfigurationError("both a token and a login are given", fix="give token=, or email= and password=")
+    if token is None and email is None and password is None:
+        token, email, password = found.token, found.email, found.password
     if email is not None or password is not None:
-        if token is not None:
-            raise ConfigurationError("both a token and a login are given", fix="give token=, or email= and password=")
-        return LoginToken(email, password, post, spawn)
-    token = token if token is not None else found
+        return LoginToken(email, password.read() if isinstance(password, SecretFile) else password, post, spawn)
     if token is None:
         raise ConfigurationError(
             "there is no token",
             why="none was given, and SERVETEL_TOKEN, SERVETEL_TOKEN_FILE and the profile hold none",
             fix="give token=, or email= and password=, or set SERVETEL_TOKEN",
         )
+    if isinstance(token, SecretFile):
+        return FileToken(token, spawn)
     return ProvidedToken(token, spawn) if callable(token) else StaticToken(token)

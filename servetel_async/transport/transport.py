@@ -32,6 +32,7 @@ from servetel_async.transport.callbacks import Listener
 from servetel_async.transport.pace import Admission, account_pace
 from servetel_async.transport.retry import Attempts, History
 from servetel_async.transport.session import BoundSession
+from servetel_async.transport.suspicion import Suspicion
 from servetel_async.transport.turns import HEAVY
 from servetel_async.transport.wire import WireFault, exchange
 from servetel_async.version import __version__
@@ -124,6 +125,7 @@ class Transport:
         self._tasks = tasks
         self._bound: BoundSession | None = None
         self.proved: deque[Secret] = deque(maxlen=16)  # tokens that brought good replies, the latest last
+        self.suspicion = Suspicion(self.proved)
         # The total is ours: aiohttp looks at its own only where it awaits, and sets a timer for each of these.
         self._clock = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, sock_read=timeouts.read)
 
@@ -333,7 +335,7 @@ class _Call(Generic[T]):
 
     async def _attempt(self) -> Fetched[T]:
         transport = self._transport
-        self.history.token = token = await transport.tokens.token()
+        self.history.token = token = await transport.suspicion.token(transport.tokens)
         reply = await transport.exchange(
             "GET",
             self._url,
@@ -345,8 +347,9 @@ class _Call(Generic[T]):
         )
         seconds = time.perf_counter() - self._sent_at
         now = time.time()
-        verdict = judge(reply, now)
+        verdict = judge(reply, now, proved=bool(transport.proved))
         if verdict is not OK:
+            transport.suspicion.note(token, verdict)
             raise Unacceptable(verdict)
         if len(reply.body) > HEAVY:
             await transport.bind().turns.take()  # the body was joined in this one
@@ -356,6 +359,7 @@ class _Call(Generic[T]):
             value = self._read(reply, now)
         if not transport.proved or transport.proved[-1] != token:
             transport.proved.append(token)
+        transport.suspicion.clear(token)
         return Fetched(value, self.history, len(reply.body), seconds)
 
     async def renew(self) -> bool:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from servetel_async.transport.turns import Turns
 
 ERROR_BODY = 64 * 1024
-_KEPT_HEADERS = ("content-type", "date", "retry-after")
+_KEPT_HEADERS = ("content-type", "date", "retry-after", "www-authenticate")
 
 
 class WireFault(Exception):  # noqa: N818 - a fact on its way to the verdict; never leaves the library

@@ -30,13 +30,53 @@ KNOWN_BEFORE = [
     ((*PULL, "--from-date", "yesterday"), "--from-date is not a moment", "YYYY-MM-DD", "--from-date '2024-05-01'"),
     ((*PULL, "--from-date", "2024-02-30"), "--from-date is not a moment", "no such day", "--from-date"),
     ((*PULL, "--last", "soon"), "--last", "", "servetel pull --help"),
-    ((*PULL, "--last", "0d"), "--last", "", "servetel pull --help"),
-    ((*PULL, "--last", "999999d"), "beyond all calendars", "", "--last 7d"),
+    ((*PULL, "--last", "0d"), "--last is 0", "longer", "servetel pull --help"),
+    ((*PULL, "--last", "999999d"), "--last is longer than 3650 days", "so old", "--last 7d"),
+    ((*PULL, "--last", "3651d"), "--last is longer than 3650 days", "so old", "--last 7d"),
+    ((*PULL, "--last", "99999999999d"), "--last is longer than 3650 days", "so old", "--last 7d"),
+    ((*PULL, "--last", "9" * 5000 + "h"), "--last is longer than 3650 days", "so old", "--last 7d"),
+    ((*PULL, "--last", "-7d"), "--last", "", "--help"),
+    ((*PULL, "--last", "1e3d"), "--last", "", "--help"),
+    ((*PULL, "--last", "\u0667d"), "--last", "", "--help"),
+    ((*PULL, "--month", "0000-13"), "--month is not a month", "01 to 12", "YYYY-MM"),
+    ((*PULL, "--month", "0000-01"), "--month is not a month", "01 to 12", "YYYY-MM"),
+    ((*PULL, "--month", "10000-01"), "--month is not a month", "four digits", "YYYY-MM"),
+    ((*PULL, "--month", "0001-01"), "--month is in the year 1", "before 2000", "--month 2024-05"),
+    ((*PULL, "--month", "1999-12"), "--month is in the year 1999", "before 2000", "--month 2024-05"),
+    ((*PULL, "--month", "2100-01"), "--month is in the year 2100", "after 2099", "--month 2024-05"),
+    ((*PULL, "--month", "9999-12"), "--month is in the year 9999", "after 2099", "--month 2024-05"),
+    ((*PULL, "--from-date", "0001-01-01"), "--from-date is in the year 1", "before 2000", "--from-date 2024-05-01"),
+    ((*PULL, "--from-date", "9999-12-31"), "--from-date is in the year 9999", "after 2099", "--from-date 2024-05-01"),
+    ((*PULL, "--from-date", "0000-01-01"), "--from-date is not a moment", "no such day", "--from-date"),
+    (
+        (*PULL, "--from-date", "2024-05-01", "--to-date", "9999-12-31 23:59:59"),
+        *("--to-date is in the year 9999", "after 2099", "--to-date 2024-05-01"),
+    ),
     ((*PULL, *MONTH, "--direction", "sideways"), "direction", "", "inbound"),
     ((*PULL, *MONTH, "--duration", "60"), "--duration needs", "equality", "--duration '>=60'"),
-    ((*PULL, *MONTH, "--page-size", "0"), "--page-size", "", "--help"),
-    ((*PULL, *MONTH, "--timeout", "nan"), "--timeout must be", "", "leave it out"),
-    ((*PULL, "--month", "2024-05", "--rate", "nan"), "--rate must be", "", "leave it out"),
+    ((*PULL, *MONTH, "--page-size", "0"), "--page-size must be", "smaller than 1", "--help"),
+    ((*PULL, *MONTH, "--page-size", "-1"), "--page-size must be", "smaller than 1", "--help"),
+    ((*PULL, *MONTH, "--page-size", "100001"), "--page-size must be", "larger than 100,000", "leave it out"),
+    ((*PULL, *MONTH, "--page-size", "9" * 30), "--page-size must be", "larger than 100,000", "leave it out"),
+    ((*PULL, *MONTH, "--page-size", "9" * 5000), "--page-size must be", "not a whole number", "leave it out"),
+    ((*PULL, *MONTH, "--page-size", "2.5"), "--page-size must be", "not a whole number", "leave it out"),
+    ((*PULL, *MONTH, "--concurrency", "0"), "--concurrency must be", "smaller than 1", "leave it out"),
+    ((*PULL, *MONTH, "--concurrency", "257"), "--concurrency must be", "larger than 256", "leave it out"),
+    ((*PULL, *MONTH, "--concurrency", "inf"), "--concurrency must be", "not a whole number", "leave it out"),
+    ((*PULL, *MONTH, "--timeout", "nan"), "--timeout must be", "not a number", "leave it out"),
+    ((*PULL, *MONTH, "--timeout", "0"), "--timeout must be", "smaller than 0.001", "leave it out"),
+    ((*PULL, *MONTH, "--timeout", "-1"), "--timeout must be", "smaller than 0.001", "leave it out"),
+    ((*PULL, *MONTH, "--timeout", "inf"), "--timeout must be", "larger than 86,400", "leave it out"),
+    ((*PULL, *MONTH, "--timeout", "1e308"), "--timeout must be", "larger than 86,400", "leave it out"),
+    ((*PULL, "--month", "2024-05", "--rate", "nan"), "--rate must be", "not a number", "leave it out"),
+    ((*PULL, "--month", "2024-05", "--rate", "-2"), "--rate must be", "smaller than 0.001", "0 means no limit"),
+    ((*PULL, "--month", "2024-05", "--rate", "1e-300"), "--rate must be", "smaller than 0.001", "0 means no limit"),
+    ((*PULL, "--month", "2024-05", "--rate", "1e300"), "--rate must be", "larger than 1,000", "0 means no limit"),
+    ((*PULL, "--month", "2024-05", "--rate", "inf"), "--rate must be", "larger than 1,000", "0 means no limit"),
+    ((*PULL, "--month", "2024-05", "--rate", "fast"), "--rate must be", "not a number", "0 means no limit"),
+    ((*PULL, *MONTH, "--patience", "99999999999d"), "--patience is longer than", "so long", "--patience 90s"),
+    ((*PULL, *MONTH, "--settle", "99999999999h"), "--settle is longer than", "so long", "--settle 90s"),
+    ((*PULL, *MONTH, "--settle", "-1h"), "--settle", "", "--help"),
     ((*PULL, *MONTH, "--patience", "soon"), "--patience", "", "--help"),
     ((*PULL, *MONTH, "--settle", "2w"), "--settle", "", "--help"),
     ((*PULL, *MONTH, "--pagesize", "5"), "there is no --pagesize", "", "--page-size"),
@@ -45,6 +85,27 @@ KNOWN_BEFORE = [
     ((*PULL, *MONTH, "--base-url", "https://a", "--brand", "smartflo"), "--base-url and --brand", "", "one of them"),
     ((*PULL, *MONTH, "--brand", "other"), "--brand", "", "--help"),
     ((*PULL, *MONTH, "--token-file", "missing"), "token file cannot be read", "", "missing exists"),
+    ((*PULL, *MONTH, "--token-file", "directory.ndjson"), "token file cannot be read", "is a directory", "directory"),
+    ((*PULL, *MONTH, "--email", "a@example.com"), "half a login", "and a password", "both --email and --password-file"),
+    (
+        (*PULL, *MONTH, "--password-file", "secret"),
+        "half a login",
+        "and a password",
+        "both --email and --password-file",
+    ),
+    (
+        (*PULL, *MONTH, "--email", "a@example.com", "--password-file", "missing"),
+        *("password file cannot be read", "", "missing exists"),
+    ),
+    (
+        (*PULL, *MONTH, "--email", "canary", "--password-file", "secret"),
+        *("a login needs an e-mail address", "", "give --email and --password-file"),
+    ),
+    (
+        (*PULL, *MONTH, "--email", "a@example.com", "--password-file", "secret", "--token-file", "secret"),
+        *("both a token and a login", "", "--token-file, or --email and --password-file"),
+    ),
+    ((*PULL, *MONTH, "--password", "canary"), "there is no --password", "read by others", "--password-file"),
     ((*PULL, *MONTH, "--strict", "--allow-quarantine"), "contradict", "cannot be read", "one of them"),
     (("pull", "-", *MONTH, "--json"), "both want", "mixed", "into a file"),
     (("pull",), "missing argument 'DEST'", "", "--help"),
@@ -64,7 +125,13 @@ KNOWN_BEFORE = [
     (("pull", "a.db", *MONTH, "--columns", "id"), "no choice of columns", "one table", ".csv"),
     (("sync", "a.ndjson"), "only a database", "written once", ".db"),
     (("sync", "a.db", "--lookback", "7"), "--lookback", "", "servetel sync --help"),
-    (("sync", "a.db", "--every", "0s"), "--every", "", "servetel sync --help"),
+    (("sync", "a.db", "--every", "0s"), "--every is 0", "longer", "servetel sync --help"),
+    (("sync", "a.db", "--every", "99999999999s"), "--every is longer than", "so long", "--every 90s"),
+    (("sync", "a.db", "--lookback", "0d"), "--lookback is 0", "longer", "--lookback 12h"),
+    (("sync", "a.db", "--lookback", "3651d"), "--lookback is longer than", "so old", "--lookback 12h"),
+    (("sync", "a.db", "--rate", "nan"), "--rate must be", "not a number", "servetel sync --help"),
+    (("check", "a.db", "--timeout", "0"), "--timeout must be", "smaller", "servetel check --help"),
+    (("doctor", "--page-size", "0"), "--page-size must be", "smaller", "servetel doctor --help"),
     (("check", "a.ndjson"), "no receipt of a.ndjson", "", "pull into it first"),
     (("check", "a.txt"), "ending is not known", "decides the format", ".ndjson"),
     (("nonsense",), "no such command", "", "servetel --help"),
@@ -87,6 +154,8 @@ def place(tmp_path):
     (tmp_path / "there.ndjson").write_text("mine")
     (tmp_path / "there.db").write_text("mine, and no database at all")
     (tmp_path / "directory.ndjson").mkdir()
+    (tmp_path / "secret").write_text("canary-password-12\n")
+    (tmp_path / "secret").chmod(0o600)
     return tmp_path
 
 
@@ -94,7 +163,9 @@ def listing(directory):
     return {path.name: path.read_text() if path.is_file() else None for path in directory.iterdir()}
 
 
-@pytest.mark.parametrize(("arguments", "what", "why", "fix"), KNOWN_BEFORE, ids=[" ".join(x[0]) for x in KNOWN_BEFORE])
+@pytest.mark.parametrize(
+    ("arguments", "what", "why", "fix"), KNOWN_BEFORE, ids=[" ".join(x[0])[:100] for x in KNOWN_BEFORE]
+)
 async def test_what_can_be_known_before_costs_no_request(inside, emulate, dataset, place, arguments, what, why, fix):
     """Exit code 2, three parts in the words of the command line, nothing sent, nothing written, nothing lost."""
     api, before = await emulate(dataset), listing(place)
@@ -118,6 +189,41 @@ async def test_no_token(inside):
     assert "no token" in what
     assert "SERVETEL_TOKEN_FILE" in why
     assert "set SERVETEL_TOKEN, or give --token-file" in fix
+    assert "--email and --password-file" in fix
+
+
+#: A file of profiles; a word of what, why and fix each.
+WRONG_PROFILES = [
+    ("[profiles.default]\ntoken = 'x'", "no profile of that name", "", "one of: default"),
+    ("[profiles.work]\nurl = 'https://a.example'", "unknown key, 'url'", "another address", "'base_url', 'brand'"),
+    ("[profile.work]\ntoken = 'x'", "unknown key, 'profile'", "another address", "[profiles.default]"),
+    ("[profiles.work]\nbrand = 5", "'brand' is of type int", "", "give it as a text"),
+    ("[profiles.work]\nbrand = 'x'\nbase_url = 'y'", "both 'base_url' and 'brand'", "which of them", "leave one"),
+    ("[profiles.work]\ntoken = 'x'\nemail = 'y'", "both 'token' and 'email'", "which of them", "leave one"),
+    ("[profiles.work]\nemail = 'y'", "half a login", "and a password", "password_file"),
+    ("[profiles.work]\nbrand = 'canary'", "no such brand", "", "the brands are"),
+    ("[profiles.work", "is not TOML", "", "logging in"),
+]
+
+
+@pytest.mark.parametrize(("text", "what", "why", "fix"), WRONG_PROFILES, ids=[x[0][:40] for x in WRONG_PROFILES])
+@pytest.mark.parametrize("command", ["pull", "sync", "check", "doctor"])
+async def test_a_profile_that_is_wrong(inside, emulate, dataset, tmp_path, command, text, what, why, fix):
+    """Exit code 2 and three parts, although a variable gives the token: it might go to another address than is meant."""
+    api = await emulate(dataset)
+    config = tmp_path / "config.toml"
+    config.write_text(text)
+    config.chmod(0o600)
+    arguments = {"pull": PULL + MONTH, "sync": ("sync", "a.db"), "check": ("check", "a.db"), "doctor": ("doctor",)}
+    ended = await inside(
+        *arguments[command], SERVETEL_CONFIG=str(config), SERVETEL_PROFILE="work", SERVETEL_TOKEN=api.token
+    )
+    assert (ended.code, api.requests) == (2, [])
+    told = parts(ended)
+    assert what in told[0]
+    assert why in told[1]
+    assert fix in told[2]
+    assert [path.name for path in tmp_path.iterdir()] == ["config.toml"]
 
 
 @pytest.mark.parametrize(

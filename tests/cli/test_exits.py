@@ -246,5 +246,5 @@ def test_only_a_later_signal_is_a_second_one(echo, code, said):
 
 def test_a_reason_that_is_not_known_is_left_out(capsys):
     """An error without a reason is told in two lines."""
-    assert report_error(ConfigurationError("that is not a month", fix="write it as YYYY-MM")) == 2
-    assert capsys.readouterr().err == "Error: that is not a month\n  Fix: write it as YYYY-MM\n"
+    assert report_error(ConfigurationError("that is not a day", fix="write it as YYYY-MM")) == 2
+    assert capsys.readouterr().err == "Error: that is not a day\n  Fix: write it as YYYY-MM\n"

@@ -131,6 +131,37 @@ async def test_3_is_told_to_programs_too(inside, emulate, large):
     assert {event["status"] for event in waits} == {503}
 
 
+@pytest.mark.parametrize(
+    "block",
+    [
+        {"status": 403, "body": b'{"message":"Forbidden"}'},
+        {"status": 403, "body": b'{"success":false,"message":"Forbidden"}'},
+        {"status": 403, "body": b"<html>Access Denied</html>"},
+        {"status": 404, "body": b""},
+    ],
+    ids=["gateway", "success", "web page", "404"],
+)
+async def test_3_a_firewall_that_blocks_in_the_middle(inside, emulate, large, block):
+    """A 403 or 404 of an address that has worked is temporary, not "not authorised": the same command completes it."""
+    ended = await inside(
+        "pull", "may.ndjson", *SLOW, "--patience", "0s", api=await emulate(large, faults=failing(**block))
+    )
+    assert ended.code == 3, ended.err
+    assert f"Error: the server refuses what it allowed before (HTTP {block['status']}" in ended.lines[-4]
+    assert "has given good replies" in ended.lines[-3]
+    again = await inside(*kept_of(ended.lines[-1])[1], api=await emulate(large))
+    assert again.code == 0, again.err
+    assert again.lines[-2] == "600 of the 600 the API counted"
+
+
+async def test_0_a_firewall_that_blocks_for_a_moment(inside, emulate, large):
+    """Blocks that pass are not noticed."""
+    api = await emulate(large, faults=[Fault("status", status=403, body=b"", nth=nth) for nth in range(20, 120, 20)])
+    ended = await inside("pull", "may.ndjson", *SLOW, api=api)
+    assert ended.code == 0, ended.err
+    assert api.fired["status"] == 5
+
+
 async def test_4_keeps_what_it_has(inside, emulate, large):
     """A token that ends on the way is not authorised; what was committed is kept and said."""
     api = await emulate(large, faults=failing(status=401, body=b'{"success":false,"message":"Unauthenticated."}'))

@@ -122,7 +122,7 @@ TOKENS = {
     "stars": "canary**********",
     "bullets": "canary\u2022\u2022\u2022\u2022\u2022\u2022",
     "cr lf": "canary-token\r\nX-Evil: 1",
-    "line end": "canary-token-1234\n",
+    "line end inside": "canary-token\n-1234",
     "tab": "canary\ttoken-1234",
     "nul": "canary-token\x00-1234",
     "letters": "canary-t\u0105ken-1234",

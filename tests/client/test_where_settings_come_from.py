@@ -89,6 +89,53 @@ def test_what_is_given_wins_over_what_is_found(monkeypatch, home):
     assert made(token="given-token-123", brand="acefone") == (Brand.ACEFONE.base_url, "given-token-123")
 
 
+@pytest.mark.parametrize("where", ["variable", "profile"])
+def test_a_token_file_beside_a_token_may_be_missing(where, monkeypatch, home):
+    """The argument wins, so what it wins over is not read: a stale name is no error."""
+    if where == "variable":
+        monkeypatch.setenv("SERVETEL_TOKEN_FILE", str(home / "gone"))
+    else:
+        write(home / ".config/servetel/config.toml", '[profiles.default]\nbrand = "smartflo"\ntoken_file = "~/gone"')
+
+    assert made(token="given-token-123")[1] == "given-token-123"
+    login = ServetelClient(email="a.person@example.com", password="x")
+    assert type(login._transport.tokens).__name__ == "LoginToken"
+
+
+def test_a_password_file_beside_a_token_may_be_missing(home):
+    """The same holds for a login of the profile."""
+    text = '[profiles.default]\nbrand = "smartflo"\nemail = "a@example.com"\npassword_file = "~/gone"'
+    write(home / ".config/servetel/config.toml", text)
+
+    assert made(token="given-token-123") == (Brand.SMARTFLO.base_url, "given-token-123")
+    with pytest.raises(ConfigurationError, match="password file cannot be read"):
+        ServetelClient()
+
+
+@pytest.mark.parametrize("line", ['password = "canary-password"', 'password_file = "~/secret"'])
+def test_a_profile_may_hold_a_login(line, home):
+    """Its e-mail address and password are used as if they had been given; they print nowhere."""
+    write(home / "secret", "canary-password\n")
+    text = f'[profiles.default]\nbrand = "smartflo"\nemail = "canary@example.com"\n{line}'
+    write(home / ".config/servetel/config.toml", text)
+
+    tokens = ServetelClient()._transport.tokens
+
+    assert {key: str.__str__(value) for key, value in tokens._credentials.items()} == {
+        "email": "canary@example.com",
+        "password": "canary-password",
+    }
+    assert "canary" not in repr(vars(tokens))
+
+
+@pytest.mark.parametrize("given", ["  given-token-123\n", "given-token-123\r\n", "\tBearer given-token-123 "])
+def test_blanks_and_the_line_end_of_a_token_go(given, monkeypatch):
+    """Wherever it comes from: they were pasted along."""
+    monkeypatch.setenv("SERVETEL_TOKEN", given)
+
+    assert made()[1] == made(token=given)[1] == "given-token-123"
+
+
 def test_another_config_file(monkeypatch, home):
     """``SERVETEL_CONFIG`` names another file."""
     monkeypatch.setenv("SERVETEL_CONFIG", str(write(home / "elsewhere.toml", PROFILES)))
@@ -103,11 +150,21 @@ def test_another_config_file(monkeypatch, home):
         ('profiles = "canary"', "other", "profile"),
         ("[profiles]\nother = 5", "other", "profile"),
         (PROFILES, "third", "SERVETEL_PROFILE"),
+        ('[profiles.default]\ntoken = "default-profile-token"\nbaseurl = "https://a"', None, "baseurl"),
         ('[profiles.default]\nbrand = "airtel"\ntoken = "default-profile-token"', None, "brand"),
         ("[profiles.default]\ntoken = 5", None, "token"),
         ("\xff\xfe".encode("latin-1").decode("latin-1"), None, "TOML"),
     ],
-    ids=["no toml", "no table", "no profile table", "no such profile", "no such brand", "no token", "garbage"],
+    ids=[
+        "no toml",
+        "no table",
+        "no profile table",
+        "no such profile",
+        "unknown key",
+        "no such brand",
+        "no token",
+        "garbage",
+    ],
 )
 def test_a_profile_that_is_wrong_is_refused(text, profile, hint, monkeypatch, home):
     """A file that cannot be meant is refused with a hint, and not quoted."""

@@ -16,6 +16,7 @@ STOREYS = [
     {"version", "errors"},
     {"protocol"},
     {"settings"},
+    {"profiles"},
     {"transport", "sinks", "emulator"},
     {"page_source", "stats"},
     {"reading", "counting"},

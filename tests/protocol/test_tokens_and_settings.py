@@ -9,22 +9,21 @@ import os
 import pickle
 import sys
 import traceback
+from dataclasses import replace
 
 import pytest
 
 from servetel_async.errors import ConfigurationError
-from servetel_async.protocol.tokens import Secret, SecretBytes, expires_at, hide, kind_of, normalise_token
+from servetel_async.profiles import KEYS, LARGEST_FILE, SecretFile, Sources, choose_base_url, read_sources
+from servetel_async.protocol.tokens import Secret, SecretBytes, expires_at, hide, kind_of, lifetime, normalise_token
 from servetel_async.settings import (
     Brand,
     RateLimit,
     Retry,
-    Sources,
     Timeouts,
     check_base_url,
     check_kind,
-    choose_base_url,
     choose_rate,
-    read_sources,
 )
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.c2lnbmF0dXJl"
@@ -58,9 +57,14 @@ def library_locals(error):
         f"Bearer: {JWT}",
         f"Authorization: Bearer {JWT}",
         f"authorization=Bearer={JWT}",
+        f"{JWT}\n",
+        f" {JWT}\r\n",
+        f"\t{JWT} \t",
+        f"  Bearer {JWT}  \n",
+        f"Bearer={JWT}\n\n",
         Secret(JWT),
     ],
-    ids=range(9),
+    ids=range(14),
 )
 def test_a_pasted_token(text):
     """What people paste around a token goes; the token stays, to the letter, and does not print."""
@@ -80,10 +84,9 @@ BAD_TOKENS = [
     pytest.param("eyJhbGci****************", "masked", id="row-156-half-masked"),
     pytest.param("Bearer ••••••••••••", "masked", id="row-156-bullets"),
     pytest.param(f"{JWT[:20]} {JWT[20:]}", "character", id="row-156-space"),
-    pytest.param(f" {JWT}", "character", id="row-156-leading-space"),
-    pytest.param(f"{JWT}\n", "character", id="row-156-line-end"),
+    pytest.param(f"{JWT}\nX", "character", id="row-156-line-end-inside"),
     pytest.param(f"{JWT}\r\nX-Evil: 1", "character", id="row-156-header-injection"),
-    pytest.param(f"{JWT}\t", "character", id="row-156-tab"),
+    pytest.param(f"{JWT}\t{JWT}", "character", id="row-156-tab-inside"),
     pytest.param(f"{JWT}\x00", "character", id="row-156-nul"),
     pytest.param(f"{JWT}\x7f", "character", id="row-156-delete"),
     pytest.param(f"{JWT}é", "character", id="row-156-non-ascii"),
@@ -113,7 +116,7 @@ def test_what_is_no_token(text, why):
 def test_a_refused_token_is_not_in_the_librarys_frames():
     """Row 127: a token that was nearly right does not stand in the locals of our frames, which error trackers collect."""
     with pytest.raises(ConfigurationError) as caught:
-        normalise_token(f"{JWT}\n")
+        normalise_token(f"{JWT}\x00")
     assert JWT not in library_locals(caught.value)
 
 
@@ -397,16 +400,16 @@ def test_a_number_in_place_of_a_value():
         check_kind("timeouts", 30, Timeouts)
 
 
-FOUND = Sources(None, "https://found.example/", None)
+FOUND = Sources(base_url="https://found.example/")
 CHOICES = [
     pytest.param(None, None, Sources(), "https://api.servetel.in", id="nothing"),
     pytest.param("https://given.example/", None, FOUND, "https://given.example", id="given-before-found"),
     pytest.param(None, "smartflo", FOUND, Brand.SMARTFLO.base_url, id="brand-before-found"),
     pytest.param(None, Brand.ACEFONE_UK, FOUND, Brand.ACEFONE_UK.base_url, id="brand-as-a-value"),
     pytest.param(None, None, FOUND, "https://found.example", id="found-address"),
-    pytest.param(None, None, Sources(None, None, "acefone"), Brand.ACEFONE.base_url, id="found-brand"),
+    pytest.param(None, None, Sources(brand="acefone"), Brand.ACEFONE.base_url, id="found-brand"),
     pytest.param(
-        "https://given.example", None, Sources(None, None, "nonsense"), "https://given.example", id="given-before-brand"
+        "https://given.example", None, Sources(brand="nonsense"), "https://given.example", id="given-before-brand"
     ),
 ]
 
@@ -423,8 +426,8 @@ def test_where_the_api_stands(base_url, brand, sources, chosen):
         ("https://given.example", "acefone", Sources()),
         ("http://given.example", None, Sources()),
         (None, "nonsense", FOUND),
-        (None, None, Sources(None, "found.example", None)),
-        (None, None, Sources(None, None, "nonsense")),
+        (None, None, Sources(base_url="found.example")),
+        (None, None, Sources(brand="nonsense")),
     ],
     ids=["both", "plain-http", "no-brand", "found-nonsense", "found-no-brand"],
 )
@@ -442,6 +445,27 @@ def test_settings_are_values(value):
     assert repr(value).startswith(type(value).__name__)
     with pytest.raises(AttributeError):
         setattr(value, next(iter(type(value).__slots__)), 1)
+
+
+LIFETIMES = [
+    pytest.param(3600, 3600.0, id="an-hour"),
+    pytest.param(0.5, 0.5, id="decimals"),
+    pytest.param("1800", 1800.0, id="digits"),
+    pytest.param(int("1" + "0" * 400), 1e9, id="400-digits"),
+    pytest.param(float("inf"), 1e9, id="infinite"),
+    pytest.param("9" * 400, 3600.0, id="400-digits-as-text"),
+    pytest.param(float("nan"), 3600.0, id="nan"),
+    *(
+        pytest.param(value, 3600.0, id=repr(value))
+        for value in (-1, 0, -0.0, True, False, None, "soon", "", "-5", "1e3", "\u0661", [], {}, [3600])
+    ),
+]
+
+
+@pytest.mark.parametrize(("value", "seconds"), LIFETIMES)
+def test_a_lifetime_is_bounded(value, seconds):
+    """What a login says of its token's life becomes seconds that any clock bears; what says nothing is an hour."""
+    assert lifetime(value) == seconds
 
 
 # The environment and profiles -------------------------------------------------------------------------------------------
@@ -469,8 +493,10 @@ token = "token-of-default"
 [profiles.work]
 base_url = "https://work.example"
 token_file = "~/work-token"
-timeout = 5
 [profiles.bare]
+[profiles.login]
+email = "person@example.com"
+password_file = "~/password"
 """
 
 
@@ -482,7 +508,7 @@ def profiles(home):
 
 def test_an_empty_environment_says_nothing(home):
     """No variable, no file: nothing is known, and nothing of the working directory is read."""
-    assert read_sources({}) == Sources(None, None, None)
+    assert read_sources({}) == Sources()
 
 
 def test_a_dotenv_is_not_read(home, monkeypatch):
@@ -492,39 +518,44 @@ def test_a_dotenv_is_not_read(home, monkeypatch):
     assert read_sources({}) == Sources()
 
 
+WORK = SecretFile("~/work-token")
 RESOLVED = [
-    pytest.param({}, Sources("token-of-default", None, "smartflo"), id="default-profile"),
+    pytest.param({}, Sources("token-of-default", brand="smartflo"), id="default-profile"),
+    pytest.param({"SERVETEL_PROFILE": "work"}, Sources(WORK, base_url="https://work.example"), id="named-profile"),
     pytest.param(
-        {"SERVETEL_PROFILE": "work"}, Sources("token-of-work", "https://work.example", None), id="named-profile"
+        {"SERVETEL_PROFILE": "login"},
+        Sources(email="person@example.com", password=SecretFile("~/password")),
+        id="login-of-a-profile",
+    ),
+    pytest.param(
+        {"SERVETEL_PROFILE": "login", "SERVETEL_TOKEN": "t"}, Sources("t"), id="token-before-the-login-of-a-profile"
     ),
     pytest.param({"SERVETEL_PROFILE": "bare"}, Sources(), id="empty-profile"),
-    pytest.param({"SERVETEL_TOKEN": "t"}, Sources("t", None, "smartflo"), id="token-before-profile"),
+    pytest.param({"SERVETEL_TOKEN": "t"}, Sources("t", brand="smartflo"), id="token-before-profile"),
     pytest.param(
         {"SERVETEL_TOKEN": "t", "SERVETEL_PROFILE": "work"},
-        Sources("t", "https://work.example", None),
+        Sources("t", base_url="https://work.example"),
         id="token-before-its-file",
     ),
     pytest.param(
         {"SERVETEL_TOKEN": "", "SERVETEL_PROFILE": ""},
-        Sources("token-of-default", None, "smartflo"),
+        Sources("token-of-default", brand="smartflo"),
         id="empty-is-unset",
     ),
-    pytest.param(
-        {"SERVETEL_TOKEN_FILE": "~/work-token"}, Sources("token-of-work", None, "smartflo"), id="file-before-profile"
-    ),
+    pytest.param({"SERVETEL_TOKEN_FILE": "~/work-token"}, Sources(WORK, brand="smartflo"), id="file-before-profile"),
     pytest.param(
         {"SERVETEL_TOKEN": "t", "SERVETEL_TOKEN_FILE": "~/missing"},
-        Sources("t", None, "smartflo"),
+        Sources("t", brand="smartflo"),
         id="token-before-file",
     ),
     pytest.param(
         {"SERVETEL_BASE_URL": "https://u.example"},
-        Sources("token-of-default", "https://u.example", None),
+        Sources("token-of-default", base_url="https://u.example"),
         id="url-before-brand",
     ),
     pytest.param(
         {"SERVETEL_BASE_URL": "https://u.example", "SERVETEL_PROFILE": "work"},
-        Sources("token-of-work", "https://u.example", None),
+        Sources(WORK, base_url="https://u.example"),
         id="url-before-url",
     ),
 ]
@@ -532,8 +563,14 @@ RESOLVED = [
 
 @pytest.mark.parametrize(("environment", "sources"), RESOLVED)
 def test_what_counts_first(profiles, environment, sources):
-    """A variable before a file before the profile; a chosen address before a brand."""
+    """A variable before a file before the profile; a chosen address before a brand. Files of secrets stay unread."""
+    sources = replace(sources, **{name: at_home(getattr(sources, name)) for name in ("token", "password")})
     assert read_sources(environment) == sources
+
+
+def at_home(value):
+    """The home of these tests is known only now."""
+    return SecretFile(f"~/{value.path.name}") if isinstance(value, SecretFile) else value
 
 
 def test_another_file_of_profiles(home):
@@ -549,21 +586,84 @@ def test_the_real_environment_is_the_default(home, monkeypatch):
     assert read_sources().token == "t"
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "profiles = 5",
-        "[profiles]\ndefault = 5",
-        "[other]\nx = 1",
-        "[profiles.default]\ntoken = 5",
-        "[profiles.default]\ntoken = ['x']",
-    ],
-)
+@pytest.mark.parametrize("text", ["", "[profiles]", "[profiles.default]", "[profiles.other]\ntoken = 'x'"])
 def test_a_profile_that_says_nothing(home, text):
-    """What is no text in a profile is not taken for one."""
+    """A file without the default profile, and an empty profile, decide nothing."""
     private(home / ".config" / "servetel" / "config.toml", text)
     assert read_sources({}) == Sources()
+
+
+BAD_PROFILES = [
+    pytest.param("profiles = 5", "not a table", "[profiles.default]", id="no-table"),
+    pytest.param("[profiles]\ndefault = 5", "not a table", "[profiles.default]", id="profile-no-table"),
+    pytest.param("[profiles]\nbrand = 'acefone'", "not a table", "[profiles.default]", id="no-name"),
+    pytest.param("[profile.default]\ntoken = 'x'", "unknown key, 'profile'", "[profiles.default]", id="profile-for-s"),
+    pytest.param("[default]\ntoken = 'x'", "unknown key, 'default'", "[profiles.default]", id="top-level"),
+    pytest.param("base_url = 'https://a.example'", "unknown key, 'base_url'", "another address", id="outside"),
+    pytest.param(
+        "[profiles.default]\nurl = 'https://a'", "unknown key, 'url'", ", ".join(map(repr, KEYS)), id="unknown-key"
+    ),
+    pytest.param("[profiles.default]\nBrand = 'x'", "unknown key, 'Brand'", "another address", id="capital"),
+    pytest.param("[profiles.default]\ntoken_fle = 'x'", "unknown key, 'token_fle'", "token_file", id="misspelt"),
+    pytest.param('[profiles.default]\n"\\u0007" = 1', "unknown key, '?'", "he keys are", id="control-character"),
+    pytest.param("[profiles.default]\ntoken = 5", "'token' is", "type int", id="number"),
+    pytest.param("[profiles.default]\nbase_url = ['x']", "'base_url' is", "type list", id="list"),
+    pytest.param("[profiles.default]\nbrand = true", "'brand' is", "type bool", id="boolean"),
+    pytest.param("[profiles.default]\nbrand = 2024-05-01", "'brand' is", "type date", id="date"),
+    pytest.param("[profiles.default.token]\nx = 1", "'token' is", "type dict", id="table"),
+    pytest.param("[profiles.default]\nbase_url = ''", "'base_url' is", "is empty", id="empty"),
+    pytest.param("[profiles.default]\ntoken = '  '", "'token' is", "is empty", id="blank"),
+    *(
+        pytest.param(
+            f"[profiles.default]\n{one} = 'x'\n{other} = 'x'",
+            f"both '{one}' and '{other}'",
+            "Leave one",
+            id=f"{one}-{other}",
+        )
+        for one, other in (
+            ("base_url", "brand"),
+            ("token", "token_file"),
+            ("password", "password_file"),
+            ("token", "email"),
+            ("token_file", "email"),
+            ("token", "password"),
+            ("token_file", "password_file"),
+        )
+    ),
+    *(
+        pytest.param(f"[profiles.default]\n{key} = 'x'", "half a login", "password_file", id=f"only-{key}")
+        for key in ("email", "password", "password_file")
+    ),
+]
+
+
+@pytest.mark.parametrize("environment", [{}, {"SERVETEL_TOKEN": "t"}], ids=["alone", "beside-a-token"])
+@pytest.mark.parametrize(("text", "what", "more"), BAD_PROFILES)
+def test_a_profile_that_is_wrong(home, text, what, more, environment):
+    """It is refused by name, also where a variable gives the token: an ignored key may send that to another address."""
+    private(home / ".config" / "servetel" / "config.toml", text)
+    with pytest.raises(ConfigurationError) as caught:
+        read_sources(environment)
+    told = str(caught.value)
+    assert what in told
+    assert more in told
+    assert caught.value.fix
+    assert told.isprintable()
+
+
+def test_a_wrong_profile_that_is_not_chosen_is_not_looked_at(home):
+    """Another profile may belong to another version."""
+    private(home / ".config" / "servetel" / "config.toml", '[profiles.default]\ntoken = "x"\n[profiles.new]\nnew = 1')
+    assert read_sources({}) == Sources("x")
+
+
+def test_an_unknown_profile_names_the_known_ones(profiles):
+    """The error says which profiles there are."""
+    with pytest.raises(ConfigurationError, match="default, work, bare, login"):
+        read_sources({"SERVETEL_PROFILE": "wrok"})
+    profiles.write_text("")
+    with pytest.raises(ConfigurationError, match="unset SERVETEL_PROFILE"):
+        read_sources({"SERVETEL_PROFILE": "wrok"})
 
 
 MISSING = [
@@ -577,9 +677,9 @@ MISSING = [
 
 @pytest.mark.parametrize(("environment", "why"), MISSING)
 def test_what_is_named_must_be_there(home, environment, why):
-    """A file or profile that somebody named and that is not there is an error, never ignored."""
+    """A file that was named and that is not there is an error where it is needed, never ignored."""
     with pytest.raises(ConfigurationError, match=why) as caught:
-        read_sources(environment)
+        read_sources(environment).token.read()
     assert os.devnull not in str(caught.value)
 
 
@@ -607,7 +707,7 @@ def test_a_secret_that_others_may_read_is_refused(home, mode):
     """Row 129: a token file and a file of profiles must be the user's alone; the fix is the command to type."""
     token = private(home / "token", "token-of-somebody", mode)
     with pytest.raises(ConfigurationError, match=r"other users.*[Cc]hmod 600 "):
-        read_sources({"SERVETEL_TOKEN_FILE": str(token)})
+        read_sources({"SERVETEL_TOKEN_FILE": str(token)}).token.read()
     config = private(home / "c.toml", PROFILES, mode)
     with pytest.raises(ConfigurationError, match="other users"):
         read_sources({"SERVETEL_CONFIG": str(config)})
@@ -618,19 +718,54 @@ def test_a_secret_that_others_may_read_is_refused(home, mode):
 def test_a_secret_that_is_the_users_alone(home, mode):
     """Row 129: any mode that shuts the others out will do; white space around the token goes."""
     token = private(home / "token", " token-of-somebody\r\n", mode)
-    assert read_sources({"SERVETEL_TOKEN_FILE": str(token)}).token == "token-of-somebody"
+    assert normalise_token(read_sources({"SERVETEL_TOKEN_FILE": str(token)}).token.read()) == "token-of-somebody"
 
 
-@pytest.mark.parametrize("kind", ["directory", "no-text"])
+@pytest.mark.parametrize("kind", ["directory", "no-text", "nul", "pipe", "huge"])
 def test_a_token_file_that_is_none(home, kind):
-    """A directory, or bytes that are no text, cannot be read as a token."""
+    """What is no small regular file of text cannot be read as a token; a pipe is not waited for."""
     file = home / "token"
     if kind == "directory":
         file.mkdir(mode=0o700)
-    else:
+    elif kind == "no-text":
         private(file, b"\xff\xfe\xff")
-    with pytest.raises(ConfigurationError, match="cannot be read"):
-        read_sources({"SERVETEL_TOKEN_FILE": str(file)})
+    elif kind == "nul":
+        file = "\0token"
+    elif kind == "pipe":
+        os.mkfifo(file, 0o600)
+    else:
+        private(file, b"x" * (LARGEST_FILE + 1))
+    with pytest.raises(ConfigurationError, match="cannot be read") as caught:
+        SecretFile(file).read()
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("content", "secret"),
+    [
+        (b"token-of-somebody\n", "token-of-somebody"),
+        (b"token-of-somebody\r\n", "token-of-somebody"),
+        (b"\xef\xbb\xbftoken-of-somebody\n", "token-of-somebody"),
+        (b" pass word \n\n", " pass word "),
+        (b"x" * LARGEST_FILE, "x" * LARGEST_FILE),
+    ],
+    ids=["line-end", "windows", "byte-order-mark", "blanks-of-a-password", "as-large-as-may-be"],
+)
+def test_a_secret_is_the_content_without_its_line_end(home, content, secret):
+    """Blanks stay: they may belong to a password. A token loses them later."""
+    read = SecretFile(private(home / "secret", content)).read()
+    assert str.__eq__(read, secret)
+    assert repr(read) == "***"
+
+
+def test_a_secret_of_a_file_is_in_no_frame(home):
+    """Bytes that are no text hang on no error, and are in no local variable that an error tracker collects."""
+    file = private(home / "secret", b"hunter22\xff")
+    with pytest.raises(ConfigurationError) as caught:
+        SecretFile(file).read()
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+    assert "hunter22" not in library_locals(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,269 @@
+"""Where settings come from when they are not given: the environment, then a profile.
+
+Nothing is read from the working directory: a ``.env`` that lies around must not decide whose calls are pulled. A
+profile is checked whole: a key that is misspelt would send its token to the default address.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from servetel_async.errors import ConfigurationError
+from servetel_async.protocol.tokens import Secret, SecretBytes, hide, kind_of
+from servetel_async.settings import Brand, check_base_url
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+#: Bytes of a token, a password or a file of profiles; a real one is far smaller.
+LARGEST_FILE = 64 * 1024
+#: Keys of a profile.
+KEYS = ("base_url", "brand", "email", "password", "password_file", "token", "token_file")
+_VARIABLES = ("TOKEN", "TOKEN_FILE", "BASE_URL", "PROFILE", "CONFIG")
+#: Profiles that an error names at most.
+_NAMED = 10
+
+
+class SecretFile:
+    """A file that holds a token or a password. It is read when its content is needed, and again when that is refused.
+
+    Args:
+        path: of it; ``~`` is the home directory.
+        what: what an error calls it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], what: str = "the token file") -> None:
+        self.path = _expand(os.fspath(path))
+        self._what = what
+
+    def read(self) -> Secret:
+        """Read it; without its line end.
+
+        Raises:
+            ConfigurationError: if it is missing, unreadable, no regular file, too large, or readable by others.
+        """
+        return Secret(_read_private(self.path, self._what).rstrip("\r\n"))
+
+    def __call__(self) -> Secret:
+        """Give its content, as a token provider does."""
+        return self.read()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SecretFile) and self.path == other.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """What the environment and the chosen profile say; each may say nothing. All are hidden from tracebacks.
+
+    Attributes:
+        token: itself, or the file that holds it.
+        email: of a login, with ``password``; never beside a token.
+        password: itself, or the file that holds it.
+        base_url: where the API is; never beside a brand.
+        brand: its name.
+    """
+
+    token: str | SecretFile | None = None
+    email: str | None = None
+    password: str | SecretFile | None = None
+    base_url: str | None = None
+    brand: str | None = None
+
+
+def read_sources(environment: Mapping[str, str] | None = None) -> Sources:
+    """Read ``SERVETEL_TOKEN``, ``SERVETEL_TOKEN_FILE``, ``SERVETEL_BASE_URL``, then the profile ``SERVETEL_PROFILE``.
+
+    Profiles are in ``~/.config/servetel/config.toml`` (``SERVETEL_CONFIG`` names another file)::
+
+        [profiles.default]
+        brand = "smartflo"             # or base_url = "https://..."
+        token_file = "~/.config/servetel/token"
+
+    Files of tokens and passwords are not read here.
+
+    Raises:
+        ConfigurationError: if the file of profiles is named and missing, unreadable, or readable for others; if the
+            profile is unknown, has an unknown key, a value that is no text, or two answers to one question.
+    """
+    given = os.environ if environment is None else environment
+    told = {name: hide(given.get(f"SERVETEL_{name}") or None) for name in _VARIABLES}
+    del given, environment  # a traceback of what follows would print every variable there is
+    profile = _read_profile(told)
+    token: str | SecretFile | None = told["TOKEN"] or _file(told["TOKEN_FILE"])
+    email = password = None
+    if token is None:
+        token = profile.get("token") or _file(profile.get("token_file"))
+        email = profile.get("email")
+        password = profile.get("password") or _file(profile.get("password_file"), "the password file")
+    url = told["BASE_URL"]
+    return Sources(token, email, password, url or profile.get("base_url"), None if url else profile.get("brand"))
+
+
+def _file(name: str | None, what: str = "the token file") -> SecretFile | None:
+    return None if name is None else SecretFile(name, what)
+
+
+def _read_profile(told: Mapping[str, str | None]) -> Mapping[str, str]:
+    file = _expand(told["CONFIG"] or "~/.config/servetel/config.toml")
+    try:
+        found = file.is_file()
+    except OSError:  # a home that this user may not look into
+        found = False
+    if not found:
+        if told["PROFILE"] or told["CONFIG"]:
+            raise ConfigurationError(
+                "the profile's file does not exist", fix=f"write {file}, or unset SERVETEL_PROFILE and SERVETEL_CONFIG"
+            )
+        return {}
+    profiles = _parse_profiles(_read_private(file, "the profile's file"), file)
+    name = told["PROFILE"] or "default"
+    if name in profiles:
+        return _check_profile(profiles[name], file)
+    if told["PROFILE"]:
+        known = ", ".join(_shown(each) for each in list(profiles)[:_NAMED])
+        raise ConfigurationError(
+            f"{file} has no profile of that name",
+            fix=f"set SERVETEL_PROFILE to one of: {known}" if known else "write the profile, or unset SERVETEL_PROFILE",
+        )
+    return {}
+
+
+def _parse_profiles(text: Secret, file: Path) -> dict[str, dict[str, Any]]:
+    content = _parse(text)
+    if content is None:
+        raise ConfigurationError(f"{file} is not TOML", fix="see the how-to about logging in")
+    profiles = content.pop("profiles", {})
+    for key in content:
+        raise ConfigurationError(
+            f"{file} has an unknown key, '{_shown(key)}'",
+            why="it would be ignored, and the token might go to another address than you mean",
+            fix="write profiles as tables, for example [profiles.default]",
+        )
+    if not isinstance(profiles, dict) or not all(isinstance(each, dict) for each in cast("Any", profiles).values()):
+        raise ConfigurationError(
+            f"{file} holds a profile that is not a table", fix="write it as a table, for example [profiles.default]"
+        )
+    return cast("dict[str, dict[str, Any]]", profiles)
+
+
+def _parse(text: Secret) -> dict[str, Any] | None:
+    """Read TOML; None if it is not: its own error would carry the text along."""
+    try:
+        return cast("dict[str, Any]", _hidden(tomllib.loads(text)))
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return None
+
+
+def _hidden(value: Any) -> Any:
+    """Hide every text, so that no traceback prints it."""
+    if isinstance(value, dict):
+        return {key: _hidden(each) for key, each in cast("dict[str, Any]", value).items()}
+    return [_hidden(each) for each in cast("list[Any]", value)] if isinstance(value, list) else hide(value)
+
+
+def _check_profile(profile: Mapping[str, Any], file: Path) -> Mapping[str, str]:
+    for key, value in profile.items():
+        if key not in KEYS:
+            raise ConfigurationError(
+                f"the profile in {file} has an unknown key, '{_shown(key)}'",
+                why="it would be ignored, and the token might go to another address than you mean",
+                fix=f"the keys are: {', '.join(map(repr, KEYS))}",
+            )
+        if not isinstance(value, str) or not value.strip():
+            kind = "empty" if isinstance(value, str) else f"of type {kind_of(value)}"
+            raise ConfigurationError(
+                f"in the profile of {file}, '{key}' is {kind}", fix="give it as a text, or leave it out"
+            )
+    for one, other in (
+        *(("base_url", "brand"), ("token", "token_file"), ("password", "password_file")),
+        *((token, login) for token in ("token", "token_file") for login in ("email", "password", "password_file")),
+    ):
+        if one in profile and other in profile:
+            raise ConfigurationError(
+                f"the profile in {file} has both '{one}' and '{other}'",
+                why="it does not say which of them counts",
+                fix="leave one of them out",
+            )
+    if ("email" in profile) != ("password" in profile or "password_file" in profile):
+        raise ConfigurationError(
+            f"the profile in {file} has half a login",
+            why="a login needs an e-mail address and a password",
+            fix="give 'email', and 'password' or 'password_file'",
+        )
+    return profile
+
+
+def _shown(key: str) -> str:
+    """A name out of the file, fit to be shown."""
+    return "".join(each if each.isprintable() else "?" for each in key[:40])
+
+
+def _expand(file: str) -> Path:
+    try:
+        return Path(file).expanduser()
+    except RuntimeError:  # there is no such home directory
+        return Path(file)
+
+
+def _read_private(file: Path, what: str) -> Secret:
+    """Read a file that may hold a secret: refused where others may read it too and we, its owner, can mend it.
+
+    Only a regular file is read, and only a small one: to open a pipe may take for ever.
+    """
+    try:
+        with open(file, "rb", opener=_open) as opened:
+            _check_private(os.fstat(opened.fileno()), file, what)
+            content = SecretBytes(opened.read(LARGEST_FILE))
+        return Secret(content.decode("utf-8-sig"))
+    except (OSError, ValueError) as error:  # a ValueError: a NUL in the name, or bytes that are no text
+        refused = error if isinstance(error, ConfigurationError) else None
+        why = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not a text"
+    raise refused or ConfigurationError(f"{what} cannot be read", why=why, fix=f"check that {file} exists and is yours")
+
+
+def _open(file: str, flags: int) -> int:
+    return os.open(file, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer opens at once
+
+
+def _check_private(found: os.stat_result, file: Path, what: str) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise ConfigurationError(
+            f"{what} cannot be read",
+            why="it is not a regular file",
+            fix=f"write a file, and name it in place of {file}",
+        )
+    if sys.platform != "win32" and stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
+        raise ConfigurationError(
+            f"{what} may be read by other users", why="it holds a secret", fix=f"run: chmod 600 {file}"
+        )
+    if found.st_size > LARGEST_FILE:
+        raise ConfigurationError(
+            f"{what} cannot be read",
+            why=f"it is larger than {LARGEST_FILE // 1024} KiB",
+            fix=f"check that {file} is the right file",
+        )
+
+
+def choose_base_url(base_url: str | None, brand: Brand | str | None, sources: Sources) -> str:
+    """Choose where the API is: what was given, then the environment, then the profile, then Servetel.
+
+    Raises:
+        ConfigurationError: if the address cannot be one, or if two were given.
+    """
+    if base_url is not None and brand is not None:
+        raise ConfigurationError("both base_url and brand are given", fix="give one of them")
+    if brand is None and base_url is None:
+        base_url, brand = sources.base_url, sources.brand
+    if base_url is not None:
+        return check_base_url(base_url)
+    return (Brand.SERVETEL if brand is None else Brand.named(brand)).base_url

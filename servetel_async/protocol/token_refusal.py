@@ -1,0 +1,102 @@
+"""Whether a reply says that the token is expired, invalid or missing.
+
+Pure and precise. A wrong yes costs a login, and logins are throttled; a wrong no ends a run that could have continued.
+So a sentence counts only where our token is its subject ("Token has expired", ``token_expired``, "jwt expired",
+"Invalid or expired access token"). Tokens of another kind do not count ("Unexpected token <", "too many tokens",
+"invalid page token").
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from servetel_async.protocol.reply import Reply
+
+#: Keys that hold what went wrong, in lower case.
+_KEYS = frozenset(
+    {
+        *("message", "msg", "error", "errors", "error_description", "error_code", "errorcode", "errortype"),
+        *("exception", "code", "detail", "title", "reason", "status", "type", "description"),
+    }
+)
+#: Characters of one text that are looked at, and how deep texts may lie.
+_LENGTH, _DEPTH = 300, 3
+
+_OAUTH = re.compile(r'\berror\s*=\s*"?invalid_token\b', re.IGNORECASE)
+_CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SPACES = re.compile(r"[\s_-]+")
+
+_OURS = (
+    r"(?:(?:the|your|this|an?|incoming|provided|supplied|given|current|access|auth|authentication|authorization"
+    r"|authorisation|bearer|api|jwt|json|web|id|login|user|security|session|oauth2?) )*"
+)
+_BAD = (
+    r"(?:expired|invalid|revoked|blacklisted|inactive|malformed|rejected|missing|required|absent"
+    r"|(?:not|no longer) (?:valid|active|accepted|provided|found|present|supplied)|not be (?:parsed|decoded|verified))"
+)
+_IS = r"(?:(?:has|have|is|was|could|can) )?(?:been )?(?:already )?"
+_BEGIN = r"(?:^|[.,:;!?()\[\]\\/\"'] ?)"
+_END = r"(?=$|[.,;!?)\]\"'])"
+_SENT = r"(?: (?:included|sent|provided|given) (?:in|with) the request)?"
+_REFUSALS = tuple(
+    re.compile(_BEGIN + pattern)
+    for pattern in (
+        rf"{_OURS}(?:token|jwt|session){_SENT} {_IS}{_BAD}\b",
+        rf"(?:{_OURS}token )?signature (?:verification failed{_END}|has expired\b|{_IS}not be verified\b)",
+        # Not "missing": a gateway answers "Missing Authentication Token" for a route that it does not know.
+        _OURS
+        + r"(?:no|expired|invalid|revoked|blacklisted)(?: (?:or|and) (?:expired|invalid|missing|revoked))?"
+        + rf" {_OURS}(?:token|jwt)(?: (?:provided|supplied|given|received|found|error|exception|signature))*{_END}",
+    )
+)
+_UNAUTHENTICATED = re.compile(r"(?:un|not )authenticated[.!]?")
+#: A firewall's 403 says so too, and passes.
+_UNAUTHORIZED = re.compile(r"unauthori[sz]ed[.!]?")
+#: How JSON and HTML begin: a cut page is no sentence.
+_STRUCTURED = (b"{", b"[", b"<")
+
+
+def refuses_token(reply: Reply, payload: Any) -> bool:
+    """Whether the reply refuses the token, in any of the forms that are in use, at any status.
+
+    Args:
+        reply: its ``WWW-Authenticate`` header, and a body that is a short plain text, are looked at.
+        payload: its body, decoded; None where it is not JSON.
+    """
+    if _OAUTH.search(reply.headers.get("www-authenticate", "")):
+        return True
+    body = reply.body.strip()
+    if payload is None and len(body) <= _LENGTH and body[:1] not in _STRUCTURED:
+        payload = body.decode("utf-8", "replace")
+    words = [_in_words(text) for text in _texts(payload)]
+    if reply.status != 403 and any(_UNAUTHORIZED.fullmatch(each) for each in words):  # noqa: PLR2004
+        return True
+    return any(_UNAUTHENTICATED.fullmatch(each) or any(p.search(each) for p in _REFUSALS) for each in words)
+
+
+def _texts(payload: Any) -> Iterator[str]:
+    """Give the texts of an error: the payload itself, or what the keys of an error hold."""
+    if not isinstance(payload, dict):
+        yield from _flat(payload, 0)
+        return
+    for key, value in cast("dict[object, Any]", payload).items():
+        if isinstance(key, str) and key.lower() in _KEYS:
+            yield from _flat(value, 0)
+
+
+def _flat(value: Any, depth: int) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value[:_LENGTH]
+    elif depth < _DEPTH and isinstance(value, list | dict):
+        inner = cast("Any", value)
+        for each in inner.values() if isinstance(value, dict) else inner:
+            yield from _flat(each, depth + 1)
+
+
+def _in_words(text: str) -> str:
+    """Write ``TokenExpired``, ``token_expired`` and "Token  expired" alike."""
+    return _SPACES.sub(" ", _CAMEL.sub(" ", text)).strip().lower()

@@ -1,0 +1,65 @@
+"""Whether the token may be why an address that works answers 403 or 404.
+
+Some gateways answer so when a token ends before its time, and a firewall answers so to everything. So the second such
+reply in a row to a token that had worked is worth one renewal. A block that stays must not cost a login per request:
+a token that has not worked yet is not suspected, and none is suspected twice without a good reply between.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from servetel_async.errors import ServetelError
+from servetel_async.protocol.verdict import Unacceptable
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from servetel_async.protocol.tokens import Secret
+    from servetel_async.protocol.verdict import Verdict
+    from servetel_async.transport.auth import TokenSource
+
+#: Such replies in a row after which the token is suspected. The first is more often the gateway's own.
+ENOUGH = 2
+
+
+class Suspicion:
+    """Counts the replies that may be the token's fault.
+
+    Args:
+        proved: the tokens that have brought good replies.
+    """
+
+    def __init__(self, proved: Container[Secret]) -> None:
+        self._proved = proved
+        self._token: Secret | None = None
+        self._times = 0
+        self._is_spent = False
+
+    async def token(self, tokens: TokenSource) -> Secret:
+        """Give the token to send: another one where this one is suspected and another one can be had."""
+        token = await tokens.token()
+        if not self._is_due(token):
+            return token
+        # Every call with this token waits for the one renewal: its attempts would be spent before that is there.
+        with suppress(ServetelError, Unacceptable):  # a login behind the same firewall: the old one may still be good
+            await tokens.renew(token, sure=False)
+        self._is_spent = True
+        return await tokens.token()
+
+    def note(self, token: Secret, verdict: Verdict) -> None:
+        """Note a reply that was not good."""
+        if not verdict.perhaps_token:
+            return
+        if token != self._token:
+            self._token, self._times, self._is_spent = token, 0, False
+        self._times += 1
+
+    def clear(self, token: Secret) -> None:
+        """Note a good reply."""
+        if token == self._token:
+            self._token = None
+
+    def _is_due(self, token: Secret) -> bool:
+        return token == self._token and token in self._proved and self._times >= ENOUGH and not self._is_spent
