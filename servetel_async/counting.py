@@ -2,77 +2,75 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
-from servetel_async.errors import CountDriftError, PagingError
+from servetel_async.errors import PagingError
+from servetel_async.protocol.capping import cannot_narrow, may_be_capped
+from servetel_async.protocol.clock import SECOND, is_wall_stamp
 from servetel_async.protocol.pages import find_last_page
+from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from servetel_async.protocol.decoding import PageBody
-
-    #: Fetches one page: number, page size.
-    Fetch = Callable[[int, int], Awaitable[PageBody]]
+    from servetel_async.inquiry import Inquiry
 
 #: More pages than any account has: a search that comes here is led by the nose.
 FAR = 2**32
 
 
-class KnowsCounts(Protocol):
-    """Who remembers whether this server's ``count`` is the total."""
-
-    count_is_total: bool
-
-
-def check_alone(page: PageBody, number: int) -> int:
-    """Check what one page says of itself; gives its rows.
+async def count_calls(inquiry: Inquiry, window: Window, page_size: int) -> int:
+    """Count the calls of a window. A round count may be capped, so it is proved by the counts of two parts.
 
     Raises:
-        PagingError: it is another page than was asked for.
-        CountDriftError: its count and its rows cannot both be true.
+        CountDriftError: the count may be capped, and the window has no parts.
+        PagingError: the server does not heed page numbers, so there is no end to find.
     """
-    rows = page.open()[2]
-    if rows and page.page not in (None, number):
-        raise PagingError(f"page {page.page} came instead", why="the server does not heed the page number", page=number)
-    if page.count is not None and ((rows and page.count == 0) or (number == 1 and page.count and not rows)):
-        raise CountDriftError(
-            f"the page holds {rows} calls and the API counts {page.count}",
-            why="both cannot be true",
-            fix="try again; if it stays, narrow the range",
-            page=number,
-        )
-    return rows
+    total = await _count_once(inquiry, window, page_size)
+    if not (inquiry.source.count_is_total and may_be_capped(total)):
+        return total
+    parts = await _parts(inquiry, window, total)
+    # A server that leaves out the bounds of a range counts fewer in the parts.
+    return max(total, sum([await count_calls(inquiry, part, page_size) for part in parts]))
 
 
-async def count_calls(fetch: Fetch, memory: KnowsCounts, page_size: int) -> int:
+async def _parts(inquiry: Inquiry, window: Window, total: int) -> list[Window]:
+    """Cut a window in two. An open one has no middle: it is cut at the last call that its count reaches."""
+    if window.seconds > 1:
+        return window.cut(2)
+    records = (await inquiry.page(window, total, 1)).records() if window.seconds == 0 else []
+    start = f"{records[0].date} {records[0].time}" if records else ""
+    if not (is_wall_stamp(start) and window.first <= start < window.last):
+        raise cannot_narrow(window)
+    oldest = Window.of(start, start).end
+    assert oldest is not None  # noqa: S101 - for the type checker: it was made of a stamp
+    return [Window(oldest + SECOND, window.end), Window(window.start, oldest)]
+
+
+async def _count_once(inquiry: Inquiry, window: Window, page_size: int) -> int:
     """Count by asking for a single call.
 
     The reference's text calls ``count`` the number of records on the page. Where a page of one says "1", it could mean
     either, so the next one is asked for; if that holds a call too, the count cannot be used and the end is searched.
-
-    Raises:
-        PagingError: the server does not heed page numbers, so there is no end to find.
     """
-    page = await fetch(1, 1)
-    rows = check_alone(page, 1)
+    page = await inquiry.page(window, 1, 1)
+    rows = page.open()[2]
     if page.count is not None and page.count > rows:
-        memory.count_is_total = True
-    if page.count is not None and (memory.count_is_total or page.count == 0):
+        inquiry.source.count_is_total = True
+    if page.count is not None and (inquiry.source.count_is_total or page.count == 0):
         return page.count
-    if rows == 0 or check_alone(await fetch(2, 1), 2) == 0:
+    if rows == 0 or (await inquiry.page(window, 2, 1)).open()[2] == 0:
         return rows
-    return await _search(fetch, page_size)
+    return await _search(inquiry, window, page_size)
 
 
-async def _search(fetch: Fetch, page_size: int) -> int:
-    first = await fetch(1, page_size)
-    edges, full = first.open(), check_alone(first, 1)
+async def _search(inquiry: Inquiry, window: Window, page_size: int) -> int:
+    first = await inquiry.page(window, 1, page_size)
+    edges = first.open()
+    full = edges[2]
     search = find_last_page()
     number = next(search)
     while True:
-        page = await fetch(number, page_size)
-        rows = check_alone(page, number)
+        page = await inquiry.page(window, number, page_size)
+        rows = page.open()[2]
         if number > FAR or (rows and page.open() == edges):
             raise PagingError("the same calls came again", why="the server does not heed the page number", page=number)
         try:

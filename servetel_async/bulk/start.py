@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from servetel_async.protocol.capping import may_be_capped
 from servetel_async.protocol.clock import SECOND, is_wall_stamp
 from servetel_async.protocol.pages import find_last_page
 from servetel_async.protocol.rows import rows_of
@@ -38,13 +39,15 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
     Raises:
         ServetelError: a page does not come.
     """
-    oldest, found = last, asked
-    for _ in range(_LOOKS):
+    oldest, found, looks = last, asked, 0
+    while looks < _LOOKS:
+        before, capped = oldest, may_be_capped(first.count)
         page = await _last_page(fetcher, asked, first, tally)
         oldest = min([oldest, *(row.start for row in rows_of(page) if is_wall_stamp(row.start))])
         found = Window.of(f"{oldest[:10]} 00:00:00", last)
         assert found.start is not None  # noqa: S101 - for the type checker: it was made of a stamp
         asked = _before(found.start)
+        looks += not (capped and oldest < before)  # a capped count reaches only so far back: that is no lie
         first = await fetcher.sure_page(asked, 1, tally)
         if not _calls_of(first):
             break
