@@ -15,6 +15,7 @@ from servetel_async.errors import (
     ConfigurationError,
     DeadlineExceededError,
     OverloadedError,
+    RequestRejectedError,
     ResumeMismatchError,
     ServetelError,
     StreamClosedError,
@@ -106,6 +107,7 @@ class Reading:
         self._unread: list[Piece] = []  # of the page in hand: whoever put them together was cancelled
         self._breathed_at = 0.0
         self._dropped = False
+        self._refusal: RequestRejectedError | None = None  # of a page whose depth may be why
         self._counted: dict[int, int] = {}  # requests that are in the statistics, by the page they are asked again for
 
     # For the stream
@@ -129,8 +131,9 @@ class Reading:
                 continue
             self._top_up(current)
             if self.pending:
-                number, fetched = await self._take_page()
-                self._open_page(current, number, fetched)
+                await self._read_next(current)
+            elif self._refusal is not None:
+                self._go_on_behind_refusal(current, self._refusal)
             else:
                 self._conclude(current)
 
@@ -209,7 +212,7 @@ class Reading:
 
     def _top_up(self, current: WindowReading, in_hand: int = 0) -> None:
         """Ask ahead: at most a window of unread pages, and none that ``max_records`` makes needless."""
-        walk, limit = current.walk, self._source.window_of_pages
+        walk, limit = current.walk, 0 if self._refusal is not None else self._source.window_of_pages
         if self.max_records is not None and walk.size:
             limit = min(limit, -(-(self.max_records - self._planned - in_hand) // walk.size))
         while len(self.pending) < limit:
@@ -230,6 +233,26 @@ class Reading:
                 refused=refused,
             )
         )
+
+    async def _read_next(self, current: WindowReading) -> None:
+        """Take a page and open it. One that is refused for its depth is kept, until all before it are read."""
+        try:
+            number, fetched = await self._take_page()
+        except RequestRejectedError as error:
+            number = error.page or 0
+            earlier = [number, *(other for other in self.pending if other < number)]
+            if self._refusal is None and not any(map(current.may_begin_behind, earlier)):
+                raise
+            if self._refusal is None or number < (self._refusal.page or 0):
+                self._refusal = error
+            return
+        if self._refusal is None or number < (self._refusal.page or 0):
+            self._open_page(current, number, fetched)
+
+    def _go_on_behind_refusal(self, current: WindowReading, refusal: RequestRejectedError) -> None:
+        self._refusal = None
+        if not (current.may_begin_behind(refusal.page or 0) and current.begin_behind(self._page_size)):
+            raise refusal
 
     async def _take_page(self) -> tuple[int, Fetched[PageBody]]:
         """Wait for the head, or for any page where order does not matter; take it out only when it is there."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from servetel_async.protocol.capping import cannot_narrow, may_be_capped, remainder
+from servetel_async.errors import CountDriftError
+from servetel_async.protocol.capping import cannot_narrow, crosses_limit, may_be_capped, remainder
 from servetel_async.protocol.pages import PageWalk
 from servetel_async.protocol.sieve import Sieve
 
@@ -89,8 +90,7 @@ class WindowReading:
         Raises:
             CountDriftError: the count may be capped, and the window cannot be made narrower.
         """
-        walk = self.walk
-        if walk.believed and may_be_capped(walk.count):
+        if self.walk.believed and may_be_capped(self.walk.count):
             parts = remainder(self.window, self._ends)
             if len(parts) > 1:
                 if self.resumed:  # calls in front of the checkpoint would come again
@@ -99,14 +99,33 @@ class WindowReading:
             self._parts = parts + self._parts
         if not self._parts:
             return False
+        self._begin(self._parts.pop(0), page_size)
+        return True
+
+    def may_begin_behind(self, number: int) -> bool:
+        """Whether a page of this number may be refused for its depth alone."""
+        return self.walk.passes == 1 and crosses_limit(number, self.walk.size)
+
+    def begin_behind(self, page_size: int) -> bool:
+        """After a page was refused for its depth, begin what is left of the window; False if that cannot be told."""
+        try:
+            parts = remainder(self.window, self._ends)
+        except CountDriftError:
+            return False
+        if len(parts) > 1:
+            return False
+        self._begin(parts[0], page_size)
+        return True
+
+    def _begin(self, part: Window, page_size: int) -> None:
+        walk = self.walk
         self._counted = self._counted or walk.count or 0
         self._found += walk.distinct
-        self.window = self._parts.pop(0)
-        self.walk = PageWalk(page_size, believed=True)
+        self.window = part
+        self.walk = PageWalk(page_size, believed=bool(walk.believed))
         self.resumed = False
         self._ends = {}
-        self._sieve.narrow(self.window)
-        return True
+        self._sieve.narrow(part)
 
     def _note_ends(self, records: Sequence[CallRecord], number: int) -> None:
         first, last = (f"{record.date} {record.time}" for record in (records[0], records[-1]))

@@ -21,12 +21,10 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from servetel_async.bulk.certified import Certified, Flaw, merged
 from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
 from servetel_async.bulk.walk import walk
 from servetel_async.errors import PagingError
@@ -62,45 +60,6 @@ _TOO_FAST = "its list changed faster than it could be read"
 LARGE = 2_000
 #: Pieces of a window are to be leaves although calls are not spread evenly.
 FILL = 0.75
-
-
-class Flaw(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What could not be proved.
-
-    Attributes:
-        first, last: seconds of it.
-        why: what the server said and gave.
-        lost: its pages did not come, so its calls are missing; else they are there, and only the proof is not (but for
-            a list that changed faster than it could be read: of that is there what came).
-    """
-
-    first: str
-    last: str
-    why: str
-    lost: bool = False
-
-
-@dataclass(slots=True)
-class Certified:
-    """A window as it was read.
-
-    Attributes:
-        calls: every call once, newest first.
-        counted: what the server counts; None where it does not count the whole.
-        duplicates: records that came again.
-        kinds: how its parts were proved.
-        flaws: the parts that were not.
-        wrong: the count stood still while it was read, and is not what was read.
-        moved: the count moved.
-    """
-
-    calls: list[Row]
-    counted: int | None
-    duplicates: int = 0
-    kinds: Counter[str] = field(default_factory=Counter[str])
-    flaws: list[Flaw] = field(default_factory=list[Flaw])
-    wrong: bool = False
-    moved: bool = False
 
 
 class Certifier:
@@ -252,9 +211,7 @@ class Certifier:
             return _flawed(window, evidence, total, f"the API counts {total:,} and gave a first page of {len(rows):,}")
         return await self._read_pages(window, tally, evidence, total, size, asked)
 
-    async def _see_end(  # noqa: PLR0917 - as below
-        self, window: Window, tally: Tally, evidence: Evidence, asked: int, total: int
-    ) -> None:
+    async def _see_end(self, window: Window, tally: Tally, evidence: Evidence, asked: int, total: int) -> None:
         """A page that is full to the brim may have been miscounted: the next one must be empty."""
         if len(evidence.calls()) >= asked and self._fetcher.source.count_is_total:
             page = await self._fetcher.page(window, 2, tally, size=asked)
@@ -364,19 +321,6 @@ def _united(seen: dict[Key, Row], reading: Certified, before: int | None) -> Cer
     if len(seen) > counted:  # one of them has left since
         seen.clear()
     return None
-
-
-def merged(parts: list[Certified]) -> Certified:
-    """Make one of the parts of a window."""
-    counts = [part.counted for part in parts]
-    whole = Certified(ordered(row for part in parts for row in part.calls), None)
-    if None not in counts:
-        whole.counted = sum(count for count in counts if count is not None)
-    for part in parts:
-        whole.duplicates += part.duplicates
-        whole.kinds += part.kinds
-        whole.flaws += part.flaws
-    return whole
 
 
 async def _judge(window: Window, evidence: Evidence, kind: str) -> Certified:

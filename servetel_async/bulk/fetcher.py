@@ -25,6 +25,7 @@ from servetel_async.errors import (
     ServetelError,
 )
 from servetel_async.page_source import Bounds, PageRequest
+from servetel_async.protocol.capping import crosses_limit
 from servetel_async.protocol.clock import is_wall_stamp
 from servetel_async.protocol.pages import EMPTY_RETRIES
 from servetel_async.protocol.rows import rows_of
@@ -163,6 +164,10 @@ class Fetcher:
             except ServetelError as error:
                 passes = error.retryable or isinstance(error, MalformedResponseError | PagingError)
                 if not (passes or _too_large(error) or (_refuses(error) and not refused)):
+                    if isinstance(error, RequestRejectedError) and crosses_limit(number, asked):
+                        raise PageLostError(
+                            error
+                        ) from None  # perhaps for its depth alone: a shorter window is not so deep
                     raise
                 refused = refused or _refuses(error)
                 failures += not looks

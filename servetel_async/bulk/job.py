@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import tzinfo
 
-    from servetel_async.bulk.certify import Certified
+    from servetel_async.bulk.certified import Certified
     from servetel_async.bulk.writer import Writer
     from servetel_async.errors import ServetelError
     from servetel_async.page_source import PageSource

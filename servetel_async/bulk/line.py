@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from servetel_async.bulk.certify import Certified
+from servetel_async.bulk.certified import Certified
 from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError, Tally
 from servetel_async.bulk.plan import DAY, pieces_for
 from servetel_async.protocol.capping import may_be_capped

@@ -3,6 +3,8 @@
 Such a count looks like an exact one, and the list looks complete at the limit. Two things tell them apart: a limit is a
 round number, and a narrower range holds calls that were not seen. So a round count is never the proof of an end. The
 server is asked once more, for what is left of the range up to the oldest call that was seen.
+
+Other servers count all and refuse the pages behind such a limit. What is left is asked for in the same way.
 """
 
 from __future__ import annotations
@@ -51,6 +53,12 @@ def remainder(window: Window, pages: Mapping[int, Ends]) -> list[Window]:
     elif window.seconds > 1:
         return window.cut(2)
     raise cannot_narrow(window)
+
+
+def crosses_limit(number: int, size: int) -> bool:
+    """Whether a page reaches beyond a round number of calls: there a server may refuse it for its depth alone."""
+    before = (number - 1) * size
+    return before > 0 and -(-before // _THOUSAND) * _THOUSAND < number * size
 
 
 def cannot_narrow(window: Window) -> CountDriftError:
