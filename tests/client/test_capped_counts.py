@@ -68,7 +68,7 @@ async def test_what_was_asked_for_costs_no_proof():
 
 
 @pytest.mark.parametrize("after", [1, 999, 1_000, 1_001, 1_100, 2_000, 2_003, 2_501, 2_502])
-@pytest.mark.parametrize("habit", [capped(1_000), shallow(1_000)])
+@pytest.mark.parametrize("habit", [capped(1_000), shallow(1_000)], ids=["capped", "shallow"])
 async def test_a_checkpoint_behind_a_limit_is_a_place(habit, after):
     """Whatever range the last call came with, another stream goes on behind it."""
     calls = some(2_502)
@@ -143,7 +143,7 @@ async def test_a_page_refused_for_its_depth_ends_no_stream(size, ordered):
         assert (stream.stats.count, stream.stats.requests) == (2_502, len(server.asked))
 
 
-@pytest.mark.parametrize("calls", [calls_at(*["2024-05-06 09:00:00"] * 2_000), some(2_000)[::-1]])
+@pytest.mark.parametrize("calls", [calls_at(*["2024-05-06 09:00:00"] * 2_000), some(2_000)[::-1]], ids=["a second", "no order"])
 async def test_a_refusal_that_is_not_for_depth_stays_one(calls):
     """Where no narrower range is left, and where the list has no order to narrow it by."""
     async with api([], None) as (server, client):
