@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from servetel_async.errors import OverloadedError
 from servetel_async.protocol.lookup import pick_call
 from servetel_async.stream import CallStream
 
@@ -40,8 +41,13 @@ async def _read_range(inquiry: Inquiry, page_size: int) -> CallRecord | None:
     if inquiry.deadline_at is not None:
         left = max(inquiry.deadline_at - asyncio.get_running_loop().time(), _LEAST)
     query = inquiry.query.replace(call_id=None)
-    async with CallStream(inquiry.source, query, page_size=page_size, deadline=left) as stream:
-        async for call in stream:
-            if call.call_id == inquiry.query.call_id:
-                return call
-    return None
+    try:
+        async with CallStream(inquiry.source, query, page_size=page_size, deadline=left) as stream:
+            async for call in stream:
+                if call.call_id == inquiry.query.call_id:
+                    return call
+    except OverloadedError as error:
+        overload = error
+    else:
+        return None
+    raise inquiry.judge(overload)

@@ -11,6 +11,7 @@ from servetel_async.protocol.pages import patience_with_empty
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from servetel_async.errors import ServetelError
     from servetel_async.page_source import PageSource
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
@@ -47,6 +48,7 @@ class Inquiry:
             PagingError: it is another page than was asked for.
             CountDriftError: its count and its rows cannot both be true.
             DeadlineExceededError: the deadline passed.
+            OverloadedError: no slot became free in time, and nothing was sent.
         """
         asked = 0
         while True:
@@ -66,13 +68,16 @@ class Inquiry:
         else:
             self._has_asked = True
             return page
+        raise self.judge(overload)
+
+    def judge(self, overload: OverloadedError) -> ServetelError:
+        """Give the error of a request that could not be sent: not an overload if others were sent and time is over."""
         if self.deadline_at is None or not self._has_asked:
-            raise overload
-        raise DeadlineExceededError(
+            return overload
+        return DeadlineExceededError(
             "the deadline passed before the last request could be sent",
             fix="allow more time, or ask for less",
             stopped_by="deadline",
-            page=number,
         )
 
 
