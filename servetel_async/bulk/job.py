@@ -28,6 +28,7 @@ from servetel_async.protocol.mask import mask_line
 from servetel_async.protocol.reply import MOST_STRANGE
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.sink import Batch, Span
+from servetel_async.transport.tasks import CONTROLLING, own_error
 from servetel_async.version import __version__
 
 if TYPE_CHECKING:
@@ -272,8 +273,15 @@ class Job:
         return self._certifier.lost
 
     def _tell(self) -> None:
-        if self._on_progress is not None:
+        if self._on_progress is None:
+            return
+        try:
             self._on_progress(self.progress())
+        except CONTROLLING as error:
+            raised = own_error(error)
+        else:
+            return
+        raise raised
 
     def progress(self) -> PullProgress:
         """Say how far it is."""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
 T = TypeVar("T")
+#: Exceptions that end a loop, a generator or a task in silence.
+CONTROLLING = (StopAsyncIteration, StopIteration, GeneratorExit, asyncio.CancelledError)
 
 
 def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -73,16 +75,16 @@ def error_of(task: asyncio.Task[Any], *, closed: bool = False, user: str = "call
 
 
 def own_error(error: BaseException) -> BaseException:
-    """Give an error that can be raised in another task: one that would control that task's loop is replaced."""
-    if isinstance(error, StopAsyncIteration | StopIteration | GeneratorExit | asyncio.CancelledError):
-        return _ended_by_foreign_code(f"raised {type(error).__name__} in a request")
+    """Give an error that can be raised anywhere: one that would end a loop or a task is replaced."""
+    if isinstance(error, CONTROLLING):
+        return _ended_by_foreign_code(f"raised {type(error).__name__}")
     return error
 
 
 def _ended_by_foreign_code(what: str) -> ServetelError:
     return ServetelError(
         f"code outside of this library {what}",
-        why="a token provider, a trace hook, on_event or a session of the caller runs in each request",
+        why="a token provider, a callback, a trace hook or a session of the caller runs inside of this library",
         fix="let that code return a value or raise an ordinary exception",
     )
 

@@ -19,7 +19,9 @@ CALLS = calls_at(*LATE, *EARLY)
 async def api(habit=None, *, known=True, calls=CALLS, **options):
     async with (
         SmallServer(calls, habit) as server,
-        ServetelClient("token-123456", base_url=server.base_url, **({"rate": None, "page_size": 7} | options)) as client,
+        ServetelClient(
+            "token-123456", base_url=server.base_url, **({"rate": None, "page_size": 7} | options)
+        ) as client,
     ):
         client.count_is_total = known
         yield server, client
@@ -48,6 +50,7 @@ async def test_it_does_not_count_as_none(nth, known, times):
 
 async def test_a_first_page_that_is_promised_calls_is_asked_for_again():
     """A count of calls and none of them: the next reply says which is true."""
+
     def once(asked):
         return Answer(rows=[]) if asked.nth == 1 else HONEST
 

@@ -35,7 +35,10 @@ def ids(calls):
 
 
 @pytest.mark.parametrize("ordered", [True, False])
-@pytest.mark.parametrize(("number", "most", "size"), [(2_502, 1_000, 100), (2_502, 1_000, 300), (2_502, 1_000, 1_000), (2_502, 1_024, 100), (4_000, 2_000, 200)])
+@pytest.mark.parametrize(
+    ("number", "most", "size"),
+    [(2_502, 1_000, 100), (2_502, 1_000, 300), (2_502, 1_000, 1_000), (2_502, 1_024, 100), (4_000, 2_000, 200)],
+)
 async def test_a_capped_count_ends_no_stream(number, most, size, ordered):
     """The range behind the oldest call that was seen is asked for, until its count is no limit. Each call comes once."""
     calls = some(number)
@@ -143,7 +146,9 @@ async def test_a_page_refused_for_its_depth_ends_no_stream(size, ordered):
         assert (stream.stats.count, stream.stats.requests) == (2_502, len(server.asked))
 
 
-@pytest.mark.parametrize("calls", [calls_at(*["2024-05-06 09:00:00"] * 2_000), some(2_000)[::-1]], ids=["a second", "no order"])
+@pytest.mark.parametrize(
+    "calls", [calls_at(*["2024-05-06 09:00:00"] * 2_000), some(2_000)[::-1]], ids=["a second", "no order"]
+)
 async def test_a_refusal_that_is_not_for_depth_stays_one(calls):
     """Where no narrower range is left, and where the list has no order to narrow it by."""
     async with api([], None) as (server, client):
@@ -186,6 +191,7 @@ async def test_a_count_that_cannot_be_proved_is_an_error(dates):
 
 async def test_a_count_of_an_open_range_without_dates_cannot_be_proved():
     """Its last call does not say where to cut."""
+
     def habit(asked):
         return Answer(rows=[("somewhen", key) for _, key in asked.rows], count=1_000)
 

@@ -116,12 +116,14 @@ async def test_what_a_trace_hook_raises_ends_no_stream(raising, api):
 async def test_what_a_provider_raises_ends_no_stream(raising):
     """Its first token is refused after some pages; the second is never given."""
     dataset = Dataset.month("2024-05", calls=200)
-    async with Emulator(dataset, token="token-number-one", token_requests=GOOD) as api:
-        async with client_of(api, as_provider(raising)) as client:
-            got, stream = [], client.calls(query=MAY)
-            ended = await outcome_of(read(stream, got))
-            assert isinstance(ended, ServetelError | RuntimeError), ended
-            assert not isinstance(ended, StreamClosedError)
+    async with (
+        Emulator(dataset, token="token-number-one", token_requests=GOOD) as api,
+        client_of(api, as_provider(raising)) as client,
+    ):
+        got, stream = [], client.calls(query=MAY)
+        ended = await outcome_of(read(stream, got))
+        assert isinstance(ended, ServetelError | RuntimeError), ended
+        assert not isinstance(ended, StreamClosedError)
     assert got == dataset.ids[: len(got)]
     assert 0 < len(got) < 200
 
@@ -134,7 +136,9 @@ async def test_what_a_hook_raises_is_an_error_of_every_method(raising, method, a
     async with client_of(api, options) as client:
         for _ in range(GOOD):
             await client.fetch_page()
-        work = {"count": client.count, "get_call": lambda: client.get_call("1.1"), "fetch_page": client.fetch_page}[method]
+        work = {"count": client.count, "get_call": lambda: client.get_call("1.1"), "fetch_page": client.fetch_page}[
+            method
+        ]
         ended = await outcome_of(work())
     assert isinstance(ended, ServetelError | RuntimeError), ended
     assert not isinstance(ended, StreamClosedError)

@@ -31,7 +31,9 @@ async def test_a_finished_stream_is_not_collected_again(limit, api, client):
     stream = client.calls(query=MAY)
     assert len(await stream.collect()) == 60
     asked = len(api.requests)
-    with pytest.raises(ConfigurationError, match=r"read to its end before collect\(\).*60 calls were handed out.*calls\(\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"read to its end before collect\(\).*60 calls were handed out.*calls\(\)"
+    ):
         await stream.collect(limit)
     assert len(api.requests) == asked
 
@@ -41,10 +43,7 @@ async def test_a_finished_stream_is_not_collected_again(limit, api, client):
 async def test_a_stream_that_was_read_in_part_is_not_collected(way, limit, api, client):
     """What is left is not all. The stream stays open, and can be read to its end."""
     stream = client.calls(query=MAY)
-    if way == "calls":
-        read = [await anext(stream) for _ in range(15)]
-    else:
-        read = [*(await anext(stream.pages())).records]
+    read = (await anext(stream.pages())).records if way == "pages" else [await anext(stream) for _ in range(15)]
     asked = len(api.requests)
     with pytest.raises(ConfigurationError, match=rf"in part before collect\(\).*{len(read)} calls were handed out"):
         await stream.collect(limit)
@@ -85,6 +84,7 @@ async def test_a_closed_stream_is_not_collected(api, client):
 
 async def test_a_failed_stream_fails_again():
     """With the error that it failed with."""
+
     def habit(_asked):
         return Answer(status=400, body=b'{"success": false, "message": "no"}')
 
