@@ -10,6 +10,7 @@ import pytest
 
 from servetel_async import CallQuery, Retry, ServetelClient, ServetelError
 from servetel_async.bulk.check import check
+from servetel_async.bulk.doctor import probe
 from tests.bulk.small_server import SmallServer, calls_at, capped, shallow
 
 _NEWEST = dt.datetime(2024, 5, 31, 23, 0)  # noqa: DTZ001 - the account's wall clock
@@ -88,3 +89,11 @@ async def test_what_on_progress_raises_ends_a_pull_as_an_error(nth, raised, tmp_
         await asyncio.wait({task})
         assert not task.cancelled()
         assert isinstance(task.exception(), ServetelError)
+
+
+@pytest.mark.parametrize(("number", "said"), [(1_203, "1,203 calls\n"), (1_500, "1,000 calls or more: a round number")])
+async def test_the_probe_says_that_a_count_may_be_a_limit(number, said):
+    """An account's owner learns of it before anything is pulled."""
+    habit = capped(1_000) if number == 1_500 else None
+    async with SmallServer(some(number, apart=60), habit, date=DATE) as server, client_of(server, 100) as client:
+        assert said in str(await probe(client))
