@@ -63,8 +63,10 @@ def crosses_limit(number: int, size: int) -> bool:
 
 def cannot_narrow(window: Window) -> CountDriftError:
     """Make the error of a range whose count may be capped and cannot be proved."""
-    return CountDriftError(
+    error = CountDriftError(
         f"calls may be missing from {window}: the API may not count further",
         why="the count is a round number, and the range cannot be made narrower to prove it",
         fix="ask for the range again with a filter, or ask the provider for the limit of a query",
     )
+    error.retryable = False  # the same call would end in the same way
+    return error
