@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from servetel_async.errors import PagingError
+from servetel_async.errors import PagingError, RequestRejectedError
 from servetel_async.protocol.capping import cannot_narrow, may_be_capped
 from servetel_async.protocol.clock import SECOND, is_wall_stamp
 from servetel_async.protocol.pages import find_last_page
@@ -18,31 +18,48 @@ FAR = 2**32
 
 
 async def count_calls(inquiry: Inquiry, window: Window, page_size: int) -> int:
-    """Count the calls of a window. A round count may be capped, so it is proved by the counts of two parts.
+    """Count the calls of a window. A round count may be capped, so it is proved by the counts of parts.
 
     Raises:
         CountDriftError: the count may be capped, and the window has no parts.
         PagingError: the server does not heed page numbers, so there is no end to find.
     """
-    total = await _count_once(inquiry, window, page_size)
-    if not (inquiry.source.count_is_total and may_be_capped(total)):
-        return total
-    parts = await _parts(inquiry, window, total)
-    # A server that leaves out the bounds of a range counts fewer in the parts.
-    return max(total, sum([await count_calls(inquiry, part, page_size) for part in parts]))
+    newer = most = 0
+    while True:
+        counted = await _count_once(inquiry, window, page_size)
+        most = max(most, newer + counted)  # the parts have fewer where a server leaves out the bounds of a range
+        if not (inquiry.source.count_is_total and may_be_capped(counted)):
+            return most
+        former, window = await _parts(inquiry, window, counted)
+        newer += await count_calls(inquiry, former, page_size)
 
 
-async def _parts(inquiry: Inquiry, window: Window, total: int) -> list[Window]:
-    """Cut a window in two. An open one has no middle: it is cut at the last call that its count reaches."""
+async def _parts(inquiry: Inquiry, window: Window, counted: int) -> tuple[Window, Window]:
+    """Cut a window in two, the newer one first. An open one has no middle: it is cut at the deepest call to be had."""
     if window.seconds > 1:
-        return window.cut(2)
-    records = (await inquiry.page(window, total, 1)).records() if window.seconds == 0 else []
-    start = f"{records[0].date} {records[0].time}" if records else ""
+        newer, older = window.cut(2)
+        return newer, older
+    start = await _start_of(inquiry, window, counted) if window.seconds == 0 else ""
     if not (is_wall_stamp(start) and window.first <= start < window.last):
         raise cannot_narrow(window)
     oldest = Window.of(start, start).end
     assert oldest is not None  # noqa: S101 - for the type checker: it was made of a stamp
-    return [Window(oldest + SECOND, window.end), Window(window.start, oldest)]
+    return Window(oldest + SECOND, window.end), Window(window.start, oldest)
+
+
+async def _start_of(inquiry: Inquiry, window: Window, number: int) -> str:
+    """When a call of this number started; of one that is less deep, where the server refuses that page."""
+    while True:
+        refusal: RequestRejectedError | None = None
+        try:
+            records = (await inquiry.page(window, number, 1)).records()
+        except RequestRejectedError as error:
+            refusal = error
+        else:
+            return f"{records[0].date} {records[0].time}" if records else ""
+        if number == 1:
+            raise refusal
+        number //= 2
 
 
 async def _count_once(inquiry: Inquiry, window: Window, page_size: int) -> int:

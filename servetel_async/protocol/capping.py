@@ -56,9 +56,9 @@ def remainder(window: Window, pages: Mapping[int, Ends]) -> list[Window]:
 
 
 def crosses_limit(number: int, size: int) -> bool:
-    """Whether a page reaches beyond a round number of calls: there a server may refuse it for its depth alone."""
+    """Whether a page reaches a round number of calls: there a server may refuse it for its depth alone."""
     before = (number - 1) * size
-    return before > 0 and -(-before // _THOUSAND) * _THOUSAND < number * size
+    return before > 0 and -(-before // _THOUSAND) * _THOUSAND <= number * size
 
 
 def cannot_narrow(window: Window) -> CountDriftError:

@@ -684,4 +684,4 @@ async def test_a_page_refused_for_its_depth_is_lost_and_not_the_end():
         with pytest.raises(PageLostError):
             await fetcher.page(DAY, 51, Tally())
         with pytest.raises(RequestRejectedError):
-            await fetcher.page(DAY, 50, Tally())
+            await fetcher.page(DAY, 49, Tally())

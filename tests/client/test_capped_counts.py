@@ -7,8 +7,8 @@ import datetime as dt
 
 import pytest
 
-from servetel_async import CountDriftError, RequestRejectedError, Retry, ServetelClient
-from tests.bulk.small_server import Answer, SmallServer, calls_at, capped, shallow
+from servetel_async import CountDriftError, RequestRejectedError, Retry, ServerError, ServetelClient
+from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at, capped, shallow
 
 MAY = ("2024-05-01", "2024-05-31")
 QUICK = Retry(attempts=1, base=0.001, cap=0.001)
@@ -179,6 +179,33 @@ async def test_a_count_is_the_count_whatever_its_limit(number, most, dates):
     async with api(some(number), capped(most)) as (server, client):
         assert await client.count(*dates) == number
         assert len(server.asked) < 45
+
+
+async def test_an_open_count_is_proved_where_deep_pages_are_refused():
+    """It is cut at a call that is less deep."""
+    async with api(some(2_000), shallow(500)) as (server, client):
+        assert await client.count() == 2_000
+        assert [asked.page for asked in server.asked] == [1, 2_000, 1_000, 500, 1, 1]
+
+
+@pytest.mark.parametrize("status", [400, 503])
+async def test_an_open_count_that_is_refused_in_the_middle_is_an_error(status):
+    """No page says where to cut."""
+
+    def habit(asked):
+        return HONEST if asked.nth == 1 else Answer(status=status, body=b'{"success": false, "message": "no"}')
+
+    async with api(some(1_000), habit) as (_, client):
+        with pytest.raises(RequestRejectedError if status == 400 else ServerError):
+            await client.count()
+
+
+async def test_a_server_that_leaves_out_bounds_counts_no_fewer():
+    """The parts of a range have more bounds than the range; the larger count is the count."""
+    calls = some(1_000)
+    async with api(calls) as (server, client):
+        server._inside = lambda start, first, last: first <= start < last
+        assert await client.count() == 1_000
 
 
 @pytest.mark.parametrize("dates", [MAY, (None, None)])

@@ -91,7 +91,8 @@ def test_a_range_that_cannot_be_narrower_is_an_error(window, pages):
     [
         (1, 10_000, False),
         (2, 100, False),
-        (10, 100, False),
+        (9, 100, False),
+        (10, 100, True),
         (11, 100, True),
         (12, 100, False),
         (101, 100, True),
@@ -104,5 +105,5 @@ def test_a_range_that_cannot_be_narrower_is_an_error(window, pages):
     ],
 )
 def test_a_page_that_crosses_a_limit(number, size, crosses):
-    """A page behind the first one that holds a call number that follows a whole thousand, or begins there."""
+    """A page behind the first one that begins at a whole thousand of calls, holds it or ends with it."""
     assert crosses_limit(number, size) is crosses
