@@ -79,7 +79,7 @@ class WindowReading:
         self._stats.rereadings += 1
 
     def resume_behind(self, records: Sequence[CallRecord], number: int) -> None:
-        """Take note of calls that an earlier stream gave out: they stand on page ``number``, up to the checkpoint."""
+        """Take note of calls that an earlier stream gave out: they are on page ``number``, up to the checkpoint."""
         self.resumed = True
         self._sieve.sift(records)
         self._note_ends(records, number)
