@@ -59,7 +59,8 @@ async def test_an_empty_stream_is_collected_once(api, client):
         await stream.collect()
 
 
-async def test_a_stream_of_which_nothing_was_read_is_collected_whole(api, client):
+@pytest.mark.parametrize("limit", [None, 25])
+async def test_a_stream_of_which_nothing_was_read_is_collected_whole(limit, api, client):
     """A step that was cancelled before it gave a call has taken none."""
     stream = client.calls(query=MAY)
     step = asyncio.ensure_future(anext(stream))
@@ -67,7 +68,7 @@ async def test_a_stream_of_which_nothing_was_read_is_collected_whole(api, client
         await asyncio.sleep(0)
     step.cancel()
     await asyncio.wait({step})
-    assert [call.id for call in await stream.collect()] == api.dataset.ids
+    assert [call.id for call in await stream.collect(limit)] == api.dataset.ids[:limit]
 
 
 async def test_a_closed_stream_is_not_collected(api, client):
