@@ -8,13 +8,14 @@ from urllib.parse import quote, urlencode
 
 import anyio
 
-from servetel_async.counting import check_alone, count_calls
-from servetel_async.errors import ConfigurationError, StreamClosedError
+from servetel_async.call_search import find_call
+from servetel_async.counting import count_calls
+from servetel_async.errors import ConfigurationError
+from servetel_async.inquiry import Inquiry, check_alone
 from servetel_async.page_source import PageRequest
 from servetel_async.profiles import Sources, choose_base_url, read_sources
 from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.decoding import PageBody, PageReader
-from servetel_async.protocol.lookup import pick_call
 from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, build_query
 from servetel_async.protocol.records import CallPage, CallRecord
 from servetel_async.protocol.sieve import Sieve
@@ -30,7 +31,7 @@ from servetel_async.settings import (
 from servetel_async.stream import CallStream, check_whole
 from servetel_async.transport.auth import choose_tokens
 from servetel_async.transport.session import check_given
-from servetel_async.transport.tasks import end, start
+from servetel_async.transport.tasks import end, error_of, start
 from servetel_async.transport.transport import Transport, check_seconds
 
 if TYPE_CHECKING:
@@ -193,17 +194,15 @@ class ServetelClient:
         deadline: float | None = None,
         **filters: Unpack[Filters],
     ) -> int:
-        """Count the calls of a range, without reading them: one request for each 31 days."""
+        """Count the calls of a range, without reading them: one request for each 31 days, two more if a count is round.
+
+        Raises:
+            CountDriftError: a count is round, so it may be capped, and the range cannot be made narrower to prove it.
+        """
         asked = build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
-        deadline_at = _deadline_at(deadline)
-        total = 0
-        for window in asked.window(self.zone).split():
-
-            async def fetch(number: int, size: int, window: Window = window) -> PageBody:
-                return await self._get(PageRequest(asked, window, number, size, deadline_at))
-
-            total += await count_calls(fetch, self, self.page_size)
-        return total
+        inquiry = Inquiry(self, self._get, asked, _deadline_at(deadline))
+        windows = asked.window(self.zone).split()
+        return sum([await count_calls(inquiry, window, self.page_size) for window in windows])
 
     async def get_call(
         self,
@@ -217,9 +216,10 @@ class ServetelClient:
 
         Args:
             call_id: the id that other systems know.
-            from_date: with ``to_date``: where to look if the server does not know the parameter.
+            from_date: with ``to_date``: where to look, 31 days at a time, newest first. If the server does not know the
+                parameter, the calls of this range are read.
             to_date: see ``from_date``.
-            deadline: seconds for all of it.
+            deadline: seconds for all of it, the reading included.
 
         Raises:
             OutOfWindowError: the server ignores ``call_id`` and sent other calls, and no dates narrow it down.
@@ -228,18 +228,8 @@ class ServetelClient:
         if not isinstance(call_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError("call_id must be a text", fix='for example get_call("1714657799.11930963")')
         asked = build_query(None, from_date, to_date, {"call_id": call_id})
-        window = asked.window(self.zone)
-        page = await self._get(PageRequest(asked, window, 1, self.page_size, _deadline_at(deadline)))
-        check_alone(page, 1)
-        calls = page.records(self.zone)
-        found = pick_call(calls, asked.call_id, window)
-        if found is not None or not calls:
-            return found
-        async with self.calls(query=asked.replace(call_id=None), deadline=deadline) as stream:
-            async for call in stream:
-                if call.call_id == asked.call_id:
-                    return call
-        return None
+        inquiry = Inquiry(self, self._get, asked, _deadline_at(deadline))
+        return await find_call(inquiry, self.page_size)
 
     async def fetch_page(
         self,
@@ -341,6 +331,11 @@ class ServetelClient:
                 await self._transport.aclose()
 
     @property
+    def closed(self) -> bool:
+        """Whether it was closed. ``async with`` opens it again."""
+        return self._transport.closed
+
+    @property
     def window_of_pages(self) -> int:
         """How many pages a stream asks ahead: twice the concurrency, which takes head-of-line blocking away."""
         return 2 * self.max_concurrency
@@ -368,8 +363,9 @@ class ServetelClient:
             await asyncio.wait({task})
         finally:
             await end({task})
-        if task.cancelled():
-            raise StreamClosedError("the client was closed under the call", fix="keep it open until the call has ended")
+        error = error_of(task, closed=self.closed, user="call")
+        if error is not None:
+            raise error
         return task.result().value
 
     def _path(self, query: CallQuery, window: Window) -> Secret:

@@ -2,77 +2,92 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
-from servetel_async.errors import CountDriftError, PagingError
+from servetel_async.errors import PagingError, RequestRejectedError
+from servetel_async.protocol.capping import cannot_narrow, may_be_capped
+from servetel_async.protocol.clock import SECOND, is_wall_stamp
 from servetel_async.protocol.pages import find_last_page
+from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from servetel_async.protocol.decoding import PageBody
-
-    #: Fetches one page: number, page size.
-    Fetch = Callable[[int, int], Awaitable[PageBody]]
+    from servetel_async.inquiry import Inquiry
 
 #: More pages than any account has: a search that comes here is led by the nose.
 FAR = 2**32
 
 
-class KnowsCounts(Protocol):
-    """Who remembers whether this server's ``count`` is the total."""
-
-    count_is_total: bool
-
-
-def check_alone(page: PageBody, number: int) -> int:
-    """Check what one page says of itself; gives its rows.
+async def count_calls(inquiry: Inquiry, window: Window, page_size: int) -> int:
+    """Count the calls of a window. A round count may be capped, so it is proved by the counts of parts.
 
     Raises:
-        PagingError: it is another page than was asked for.
-        CountDriftError: its count and its rows cannot both be true.
+        CountDriftError: the count may be capped, and the window has no parts.
+        PagingError: the server does not heed page numbers, so there is no end to find.
     """
-    rows = page.open()[2]
-    if rows and page.page not in (None, number):
-        raise PagingError(f"page {page.page} came instead", why="the server does not heed the page number", page=number)
-    if page.count is not None and ((rows and page.count == 0) or (number == 1 and page.count and not rows)):
-        raise CountDriftError(
-            f"the page holds {rows} calls and the API counts {page.count}",
-            why="both cannot be true",
-            fix="try again; if it stays, narrow the range",
-            page=number,
-        )
-    return rows
+    newer = most = 0
+    while True:
+        counted = await _count_once(inquiry, window, page_size)
+        most = max(most, newer + counted)  # the parts have fewer where a server leaves out the bounds of a range
+        if not (inquiry.source.count_is_total and may_be_capped(counted)):
+            return most
+        former, window = await _parts(inquiry, window, counted)
+        newer += await count_calls(inquiry, former, page_size)
 
 
-async def count_calls(fetch: Fetch, memory: KnowsCounts, page_size: int) -> int:
+async def _parts(inquiry: Inquiry, window: Window, counted: int) -> tuple[Window, Window]:
+    """Cut a window in two, the newer one first. An open one has no middle: it is cut at the deepest call to be had."""
+    if window.seconds > 1:
+        newer, older = window.cut(2)
+        return newer, older
+    start = await _start_of(inquiry, window, counted) if window.seconds == 0 else ""
+    if not (is_wall_stamp(start) and window.first <= start < window.last):
+        raise cannot_narrow(window)
+    oldest = Window.of(start, start).end
+    assert oldest is not None  # noqa: S101 - for the type checker: it was made of a stamp
+    return Window(oldest + SECOND, window.end), Window(window.start, oldest)
+
+
+async def _start_of(inquiry: Inquiry, window: Window, number: int) -> str:
+    """When a call of this number started; of one that is less deep, where the server refuses that page."""
+    while True:
+        refusal: RequestRejectedError | None = None
+        try:
+            records = (await inquiry.page(window, number, 1)).records()
+        except RequestRejectedError as error:
+            refusal = error
+        else:
+            return f"{records[0].date} {records[0].time}" if records else ""
+        if number == 1:
+            raise refusal
+        number //= 2
+
+
+async def _count_once(inquiry: Inquiry, window: Window, page_size: int) -> int:
     """Count by asking for a single call.
 
     The reference's text calls ``count`` the number of records on the page. Where a page of one says "1", it could mean
     either, so the next one is asked for; if that holds a call too, the count cannot be used and the end is searched.
-
-    Raises:
-        PagingError: the server does not heed page numbers, so there is no end to find.
     """
-    page = await fetch(1, 1)
-    rows = check_alone(page, 1)
+    page = await inquiry.page(window, 1, 1)
+    rows = page.open()[2]
     if page.count is not None and page.count > rows:
-        memory.count_is_total = True
-    if page.count is not None and (memory.count_is_total or page.count == 0):
+        inquiry.source.count_is_total = True
+    if page.count is not None and (inquiry.source.count_is_total or page.count == 0):
         return page.count
-    if rows == 0 or check_alone(await fetch(2, 1), 2) == 0:
+    if rows == 0 or (await inquiry.page(window, 2, 1)).open()[2] == 0:
         return rows
-    return await _search(fetch, page_size)
+    return await _search(inquiry, window, page_size)
 
 
-async def _search(fetch: Fetch, page_size: int) -> int:
-    first = await fetch(1, page_size)
-    edges, full = first.open(), check_alone(first, 1)
+async def _search(inquiry: Inquiry, window: Window, page_size: int) -> int:
+    first = await inquiry.page(window, 1, page_size)
+    edges = first.open()
+    full = edges[2]
     search = find_last_page()
     number = next(search)
     while True:
-        page = await fetch(number, page_size)
-        rows = check_alone(page, number)
+        page = await inquiry.page(window, number, page_size)
+        rows = page.open()[2]
         if number > FAR or (rows and page.open() == edges):
             raise PagingError("the same calls came again", why="the server does not heed the page number", page=number)
         try:

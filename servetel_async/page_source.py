@@ -87,6 +87,11 @@ class PageSource(Protocol):
         """How many unread pages there may be."""
         ...
 
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed, and every request with it."""
+        ...
+
     def start_page(self, page: PageRequest) -> PageTask:
         """Start a page's task; the client owns it."""
         ...

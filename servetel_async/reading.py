@@ -7,6 +7,7 @@ but inside ``next_piece``, and between two awaits its state is whole: a cancelle
 from __future__ import annotations
 
 import asyncio
+import enum
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -14,6 +15,7 @@ from servetel_async.errors import (
     ConfigurationError,
     DeadlineExceededError,
     OverloadedError,
+    RequestRejectedError,
     ResumeMismatchError,
     ServetelError,
     StreamClosedError,
@@ -21,9 +23,11 @@ from servetel_async.errors import (
 from servetel_async.page_source import PageRequest
 from servetel_async.protocol.checkpoint import Checkpoint, Place
 from servetel_async.protocol.pages import PageWalk, Step
-from servetel_async.protocol.sieve import Sieve
 from servetel_async.protocol.verdict import Unacceptable, Verdict
+from servetel_async.protocol.windows import up_to
 from servetel_async.transport.retry import Refused
+from servetel_async.transport.tasks import error_of
+from servetel_async.window_reading import WindowReading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,12 +37,17 @@ if TYPE_CHECKING:
     from servetel_async.protocol.pages import Edges
     from servetel_async.protocol.query import CallQuery
     from servetel_async.protocol.records import CallRecord
-    from servetel_async.protocol.windows import Window
     from servetel_async.stats import StreamStats
     from servetel_async.transport.transport import Fetched
 
 #: Seconds for which calls may come one after the other without the loop.
 BREATH = 0.0005
+
+
+class End(enum.Enum):
+    """The proved end. A value and no exception: code of the caller may raise any exception, and cannot give this."""
+
+    END = enum.auto()
 
 
 class Piece(NamedTuple):
@@ -59,38 +68,6 @@ class _Open(NamedTuple):
     page: PageBody
     number: int
     slices: Iterator[Sequence[CallRecord]]
-
-
-class _WindowReading:
-    """A window, the walk over its pages, and the sieve for its calls."""
-
-    def __init__(self, window: Window, walk: PageWalk, stats: StreamStats) -> None:
-        self.window = window
-        self.walk = walk
-        self.resumed = False
-        self._sieve = Sieve(window)
-        self._stats = stats
-        self._before = (stats.duplicates, stats.reused_ids, stats.undated, stats.count)
-
-    def sift(self, records: Sequence[CallRecord], number: int) -> list[CallRecord]:
-        sieve, stats = self._sieve, self._stats
-        fresh, new_in_pass = sieve.sift(records)
-        self.walk.sifted(new=len(fresh), new_in_pass=new_in_pass, number=number)
-        duplicates, reused_ids, undated, _ = self._before
-        stats.duplicates = duplicates + sieve.duplicates
-        stats.reused_ids = reused_ids + sieve.reused_ids
-        stats.undated = undated + sieve.undated
-        return fresh
-
-    def note_count(self) -> None:
-        walk, counted = self.walk, self._before[3]
-        total = walk.count if walk.believed or walk.count == 0 else None
-        self._stats.count = None if total is None or counted is None else counted + total
-
-    def read_again(self) -> None:
-        if not self.walk.front:
-            self._sieve.begin_pass()
-        self._stats.rereadings += 1
 
 
 class Reading:
@@ -123,22 +100,22 @@ class Reading:
         self._windows = list(query.window(source.zone).split())
         self._anchor = None if start is None else self._read_start(start)
         self._search = None if self._anchor is None else self._anchor.pages_to_search()
-        self._current: _WindowReading | None = None
+        self._current: WindowReading | None = None
         self._open: _Open | None = None
         self._offset = 0  # of the next slice in its page
         self._planned = 0  # calls given out, and those of the page in hand
         self._unread: list[Piece] = []  # of the page in hand: whoever put them together was cancelled
         self._breathed_at = 0.0
         self._dropped = False
+        self._refusal: RequestRejectedError | None = None  # of a page whose depth may be why
         self._counted: dict[int, int] = {}  # requests that are in the statistics, by the page they are asked again for
 
     # For the stream
 
-    async def next_piece(self) -> Piece:
-        """Go on until there are calls to give out.
+    async def next_piece(self) -> Piece | End:
+        """Read on until there are calls to give out, or to the proved end.
 
         Raises:
-            StopAsyncIteration: at the proved end.
             ServetelError: a page failed, or the pages do not agree.
         """
         while True:
@@ -146,16 +123,17 @@ class Reading:
             piece = self._unread.pop(0) if self._unread else self._next_slice()
             if piece is not None:
                 return piece
-            if self.max_records is not None and self._planned >= self.max_records:
-                raise StopAsyncIteration
-            current = self._current if self._current is not None else self._begin_window()
+            current = self._begin_window() if self._current is None else self._current
+            if current is None or (self.max_records is not None and self._planned >= self.max_records):
+                return End.END
             if self._search is not None:
                 await self._look_for_anchor(current, self._search)
                 continue
             self._top_up(current)
             if self.pending:
-                number, fetched = await self._take_page()
-                self._open_page(current, number, fetched)
+                await self._read_next(current)
+            elif self._refusal is not None:
+                self._go_on_behind_refusal(current, self._refusal)
             else:
                 self._conclude(current)
 
@@ -220,20 +198,21 @@ class Reading:
                 del fresh[max(0, self.max_records - self._planned) :]
             self._planned += len(fresh)
             if fresh:
-                place = None if walk.has_moved else Place(self._current.window, walk.size, before, records)
+                has_place = self._current.has_places
+                place = Place(self._current.window, walk.size, before, records) if has_place else None
                 return Piece(fresh, page, number, place)
         return None
 
-    def _begin_window(self) -> _WindowReading:
+    def _begin_window(self) -> WindowReading | None:
         if not self._windows:
-            raise StopAsyncIteration
+            return None
         walk = PageWalk(self._page_size, believed=self._source.count_is_total)
-        self._current = _WindowReading(self._windows.pop(0), walk, self._stats)
+        self._current = WindowReading(self._windows.pop(0), walk, self._stats)
         return self._current
 
-    def _top_up(self, current: _WindowReading, in_hand: int = 0) -> None:
+    def _top_up(self, current: WindowReading, in_hand: int = 0) -> None:
         """Ask ahead: at most a window of unread pages, and none that ``max_records`` makes needless."""
-        walk, limit = current.walk, self._source.window_of_pages
+        walk, limit = current.walk, 0 if self._refusal is not None else self._source.window_of_pages
         if self.max_records is not None and walk.size:
             limit = min(limit, -(-(self.max_records - self._planned - in_hand) // walk.size))
         while len(self.pending) < limit:
@@ -243,7 +222,7 @@ class Reading:
             self._ask(current, number)
 
     def _ask(
-        self, current: _WindowReading, number: int, *, refused: Refused | None = None, proved: bool = False
+        self, current: WindowReading, number: int, *, refused: Refused | None = None, proved: bool = False
     ) -> None:
         # What a stream asks ahead waits for its own stream's slots: that is no overload. Its first page may meet one.
         patient = bool(self._stats.pages or self.pending)
@@ -255,6 +234,26 @@ class Reading:
             )
         )
 
+    async def _read_next(self, current: WindowReading) -> None:
+        """Take a page and open it. One that is refused for its depth is kept, until all before it are read."""
+        try:
+            number, fetched = await self._take_page()
+        except RequestRejectedError as error:
+            number = error.page or 0
+            earlier = [number, *(other for other in self.pending if other < number)]
+            if self._refusal is None and not any(map(current.may_begin_behind, earlier)):
+                raise
+            if self._refusal is None or number < (self._refusal.page or 0):
+                self._refusal = error
+            return
+        if self._refusal is None or number < (self._refusal.page or 0):
+            self._open_page(current, number, fetched)
+
+    def _go_on_behind_refusal(self, current: WindowReading, refusal: RequestRejectedError) -> None:
+        self._refusal = None
+        if not (current.may_begin_behind(refusal.page or 0) and current.begin_behind(self._page_size)):
+            raise refusal
+
     async def _take_page(self) -> tuple[int, Fetched[PageBody]]:
         """Wait for the head, or for any page where order does not matter; take it out only when it is there."""
         numbers = [min(self.pending)] if self._ordered else sorted(self.pending)
@@ -262,9 +261,7 @@ class Reading:
             await self._wait_for({self.pending[number] for number in numbers})
         number = done[0]
         task, counted = self.pending.pop(number), self._counted.pop(number, 0)
-        if task.cancelled():
-            raise StreamClosedError("the client was closed under the stream", fix="keep it open until the stream's end")
-        error = task.exception()
+        error = error_of(task, closed=self._source.closed, user="stream")
         if error is not None:
             if isinstance(error, ServetelError):
                 self._stats.requests += error.attempts - counted
@@ -294,7 +291,7 @@ class Reading:
         self._breathed_at = time.perf_counter()
         self._check_not_dropped()
 
-    def _open_page(self, current: _WindowReading, number: int, fetched: Fetched[PageBody]) -> None:
+    def _open_page(self, current: WindowReading, number: int, fetched: Fetched[PageBody]) -> None:
         page, walk = fetched.value, current.walk
         edges = _opened(page)
         if isinstance(edges, Verdict):
@@ -312,11 +309,11 @@ class Reading:
             self._open, self._offset = _Open(page, number, page.slices(self._source.zone)), 0
             self._top_up(current, in_hand=edges[2])
 
-    def _conclude(self, current: _WindowReading) -> None:
-        if current.walk.conclude(may_reread=not current.resumed):
+    def _conclude(self, current: WindowReading) -> None:
+        if not current.walk.conclude(may_reread=not current.resumed):
+            current.read_again()
+        elif not current.begin_part(self._page_size):
             self._current = None
-            return
-        current.read_again()
 
     # Going on from a checkpoint
 
@@ -326,14 +323,13 @@ class Reading:
             raise ConfigurationError(
                 "start= needs ordered=True", why="only an ordered stream has a place to go on from"
             )
-        while self._windows and self._windows[0].last != checkpoint.window:
-            del self._windows[0]
+        self._windows = up_to(self._windows, checkpoint.window)
         if not self._windows:
             raise ResumeMismatchError("the checkpoint's window is not in this range", fix="start again without start=")
         self._page_size = checkpoint.asked
         return checkpoint
 
-    async def _look_for_anchor(self, current: _WindowReading, search: Iterator[int]) -> None:
+    async def _look_for_anchor(self, current: WindowReading, search: Iterator[int]) -> None:
         """Look on one more page for the call that was given out last; where it stands, go on behind it."""
         anchor = self._anchor
         assert anchor is not None  # noqa: S101 - for the type checker: a search has an anchor
@@ -355,7 +351,7 @@ class Reading:
 
     def _go_on_behind(  # noqa: PLR0917 - one step of its caller, cut off for length
         self,
-        current: _WindowReading,
+        current: WindowReading,
         anchor: Checkpoint,
         number: int,
         index: int,
@@ -374,7 +370,7 @@ class Reading:
             first=number,
             size=size,
         )
-        current.resumed = True
+        current.resume_behind(records[: index + 1], number)
         walk.next_page(0)
         walk.accept(number, rows=edges[2], count=page.count, echo=page.page, edges=edges)
         current.note_count()

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from servetel_async.errors import ConfigurationError, ServetelError, StreamClosedError
 from servetel_async.protocol.records import CallPage, CallRecord
-from servetel_async.reading import Piece, Reading
+from servetel_async.reading import End, Piece, Reading
 from servetel_async.stats import StreamStats
-from servetel_async.transport.tasks import cancel, end
+from servetel_async.transport.tasks import cancel, end, own_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         self._query = query
         self._deadline = deadline
         self._state = _State.NEW
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._failure_traceback: TracebackType | None = None
         self._busy = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -125,7 +125,14 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         return PageStream(self)
 
     async def collect(self, limit: int | None = None) -> list[CallRecord]:
-        """Read to the end, or up to ``limit`` calls, and close."""
+        """Read to the end, or up to ``limit`` calls, and close. Only a stream that was not read yet.
+
+        Raises:
+            ConfigurationError: calls were read from this stream before, so these would not be all of them.
+            StreamClosedError: the stream was closed before its end.
+            ServetelError: a page failed; also if it failed before.
+        """
+        self._check_unread()
         if limit is not None:
             check_whole("limit", limit)
             if self._state is _State.NEW:
@@ -209,25 +216,31 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         return f"<CallStream {self._state.value}, {self.stats.records} calls, {self._query!r}>"
 
     async def _next_piece(self, *, whole_page: bool = False) -> Piece:
-        """Read on, one consumer at a time, and remember how it ended if it did."""
+        """Read on, one consumer at a time, and remember how it ended if it did.
+
+        Raises:
+            StopAsyncIteration: at the proved end; only here, and when it is read again.
+        """
         if self._busy:
             raise RuntimeError("two tasks read one CallStream at once; give each its own, or share through a queue")
         self._check_open()
         self._busy = True
         if self._handed_out_at is not None:
             self._stats.waited_for_consumer += time.perf_counter() - self._handed_out_at
+        failure: BaseException | None = None
         try:
             piece = await self._read_page() if whole_page else await self._reading.next_piece()
         except Exception as error:  # noqa: BLE001 - whatever it is, it is final and must be raised again
-            failure = error
+            failure = own_error(error)
         else:
-            self._handed_out_at = time.perf_counter()
-            return piece
+            if piece is not End.END:
+                self._handed_out_at = time.perf_counter()
+                return piece
         finally:
             self._busy = False
-        self._fail(failure)
+        self._note_end(failure)
         await self._wind_up()
-        raise failure
+        raise StopAsyncIteration if failure is None else failure
 
     def _set_place(self, place: Place | None) -> None:
         """Note where the calls to be handed out stand; where they stand nowhere, hold on to the place before them."""
@@ -237,11 +250,21 @@ class CallStream(AsyncGenerator[CallRecord, None]):
             self._settled = None
         self._place = place
 
-    async def _read_page(self) -> Piece:
+    async def _read_page(self) -> Piece | End:
         left, self._ready = list(self._ready), iter(())
         self._taken -= len(left)
-        piece = self._reading.begun(left, self._place)
-        return await self._reading.rest_of_page(piece if piece is not None else await self._reading.next_piece())
+        begun = self._reading.begun(left, self._place)
+        piece = await self._reading.next_piece() if begun is None else begun
+        return piece if piece is End.END else await self._reading.rest_of_page(piece)
+
+    def _check_unread(self) -> None:
+        if self._state is _State.FINISHED or (self._state is _State.OPEN and self.stats.records):
+            ended = "to its end" if self._state is _State.FINISHED else "in part"
+            raise ConfigurationError(
+                f"the stream was read {ended} before collect()",
+                why=f"{self.stats.records:,} calls were handed out, and collect() would leave them out",
+                fix="make a new stream with calls(); [call async for call in stream] reads what is left",
+            )
 
     def _check_open(self) -> None:
         if self._state is _State.NEW:
@@ -261,11 +284,11 @@ class CallStream(AsyncGenerator[CallRecord, None]):
                 checkpoint=self.checkpoint,
             )
 
-    def _fail(self, failure: Exception) -> None:
+    def _note_end(self, failure: BaseException | None) -> None:
         """Remember how it ended; a stream that was closed meanwhile stays closed."""
         if self._state is not _State.OPEN:
             return
-        if isinstance(failure, StopAsyncIteration):
+        if failure is None:
             self._state = _State.FINISHED
             return
         if isinstance(failure, ServetelError):

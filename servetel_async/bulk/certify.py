@@ -11,7 +11,8 @@
    its window and the reason, never hidden. A count that is wrong everywhere is not looked for second by second.
 5. A server that sends no total is walked to an empty page, and again where calls were met twice or a page had a hole.
    The first count that is more than its page ends that: it is a total, and what looked otherwise was a lie.
-6. A list may grow as fast as it is read. So what a window may cost is bounded, and then the window is reported: that is
+6. A count that may be a limit of the server (``capping.py``) proves nothing: the window is cut, down to a second.
+7. A list may grow as fast as it is read. So what a window may cost is bounded, and then the window is reported: that is
    the one reason for which calls may be missing from it though no page was lost.
 """
 
@@ -20,15 +21,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
-from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-import msgspec
-
+from servetel_async.bulk.certified import Certified, Flaw, merged
 from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
 from servetel_async.bulk.walk import walk
 from servetel_async.errors import PagingError
+from servetel_async.protocol.capping import may_be_capped
 from servetel_async.protocol.evidence import Evidence, Key, ordered
 from servetel_async.protocol.windows import Window
 from servetel_async.transport.tasks import run_together
@@ -50,8 +50,9 @@ MOVES, REQUESTS_PER_MOVE = 2, 200
 MOST_WRONG_COUNTS = 50
 _NO_LEAF = "one reply does not hold it whole"
 _OUT_OF_ORDER = "its pages are not in the order of time"
+_ROUND = "its count is a round number, so the API may not count further, and calls may be missing"
 #: Where another reading of the same window would tell no more.
-_NO_USE = (_NO_LEAF, _OUT_OF_ORDER)
+_NO_USE = (_NO_LEAF, _OUT_OF_ORDER, _ROUND)
 #: Pages that a window may cost: for each that it counts at first, and beyond. A list may grow as it is read.
 PAGES_PER_PAGE, MORE_PAGES = 40, 200
 _TOO_FAST = "its list changed faster than it could be read"
@@ -59,45 +60,6 @@ _TOO_FAST = "its list changed faster than it could be read"
 LARGE = 2_000
 #: Pieces of a window are to be leaves although calls are not spread evenly.
 FILL = 0.75
-
-
-class Flaw(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What could not be proved.
-
-    Attributes:
-        first, last: seconds of it.
-        why: what the server said and gave.
-        lost: its pages did not come, so its calls are missing; else they are there, and only the proof is not (but for
-            a list that changed faster than it could be read: of that is there what came).
-    """
-
-    first: str
-    last: str
-    why: str
-    lost: bool = False
-
-
-@dataclass(slots=True)
-class Certified:
-    """A window as it was read.
-
-    Attributes:
-        calls: every call once, newest first.
-        counted: what the server counts; None where it does not count the whole.
-        duplicates: records that came again.
-        kinds: how its parts were proved.
-        flaws: the parts that were not.
-        wrong: the count stood still while it was read, and is not what was read.
-        moved: the count moved.
-    """
-
-    calls: list[Row]
-    counted: int | None
-    duplicates: int = 0
-    kinds: Counter[str] = field(default_factory=Counter[str])
-    flaws: list[Flaw] = field(default_factory=list[Flaw])
-    wrong: bool = False
-    moved: bool = False
 
 
 class Certifier:
@@ -165,6 +127,8 @@ class Certifier:
             if not flawed.flaws:
                 return flawed
             self.limit(tally, len(flawed.calls) if flawed.counted is None else flawed.counted)
+            if flawed.flaws[0].why == _ROUND:
+                break
             if window.seconds == 1 and flawed.counted is not None:
                 if flawed.counted > self._fetcher.page_size:
                     readings = READINGS_OF_SECOND
@@ -235,8 +199,10 @@ class Certifier:
         if total is None:
             self.walks = True
             return await self._read_once(window, tally, None, leaves=leaves)
+        if may_be_capped(total):
+            return _flawed(window, evidence, total, _ROUND)
         if total == len(rows):
-            await self._see_end(window, tally, evidence, asked)
+            await self._see_end(window, tally, evidence, asked, total)
             return await _judge(window, evidence, "leaf")
         if (leaves or self._leaves_only) and window.seconds > 1 and total > asked:
             return _flawed(window, evidence, total, _NO_LEAF)
@@ -245,11 +211,13 @@ class Certifier:
             return _flawed(window, evidence, total, f"the API counts {total:,} and gave a first page of {len(rows):,}")
         return await self._read_pages(window, tally, evidence, total, size, asked)
 
-    async def _see_end(self, window: Window, tally: Tally, evidence: Evidence, asked: int) -> None:
+    async def _see_end(self, window: Window, tally: Tally, evidence: Evidence, asked: int, total: int) -> None:
         """A page that is full to the brim may have been miscounted: the next one must be empty."""
         if len(evidence.calls()) >= asked and self._fetcher.source.count_is_total:
             page = await self._fetcher.page(window, 2, tally, size=asked)
-            evidence.add(2, await self._fetcher.rows(page), page.count)
+            rows = await self._fetcher.rows(page)
+            # A server that counts and leaves out the count of an empty page: it was asked for often enough.
+            evidence.add(2, rows, total if page.count is None and not rows else page.count)
 
     async def _total(self, window: Window, tally: Tally, page: PageBody, rows: int, asked: int) -> int | None:
         """What the count says of the whole window; None where it says nothing of it."""
@@ -353,19 +321,6 @@ def _united(seen: dict[Key, Row], reading: Certified, before: int | None) -> Cer
     if len(seen) > counted:  # one of them has left since
         seen.clear()
     return None
-
-
-def merged(parts: list[Certified]) -> Certified:
-    """Make one of the parts of a window."""
-    counts = [part.counted for part in parts]
-    whole = Certified(ordered(row for part in parts for row in part.calls), None)
-    if None not in counts:
-        whole.counted = sum(count for count in counts if count is not None)
-    for part in parts:
-        whole.duplicates += part.duplicates
-        whole.kinds += part.kinds
-        whole.flaws += part.flaws
-    return whole
 
 
 async def _judge(window: Window, evidence: Evidence, kind: str) -> Certified:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.protocol.capping import may_be_capped
 from servetel_async.protocol.query import CallQuery
 from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.windows import Window
@@ -55,6 +56,9 @@ class Probe:
         if self.rows >= self.asked:
             cap = f"at least {self.asked:,} calls"
         total = {True: "the total", False: "not the total", None: "not known: too few calls"}[self.count_is_total]
+        counted = "" if self.calls is None else f": {self.calls:,} calls"
+        if may_be_capped(self.calls):
+            counted += " or more: a round number may be a limit"
         bounds = "not known: no calls"
         if self.bounds is not None:
             out = [name for name, seconds in zip(("from_date", "to_date"), self.bounds, strict=True) if seconds]
@@ -63,7 +67,7 @@ class Probe:
         return "\n".join(
             [
                 f"page size   {cap}",
-                f"count       {total}" + ("" if self.calls is None else f": {self.calls:,} calls"),
+                f"count       {total}{counted}",
                 f"dates       {bounds}",
                 f"newest up   {words[self.newest_first]}",
                 f"same order  {words[self.ties_stable]}",

@@ -23,13 +23,14 @@ from servetel_async.errors import (
     RequestRejectedError,
     RequestTimeoutError,
     ServetelError,
-    StreamClosedError,
 )
 from servetel_async.page_source import Bounds, PageRequest
+from servetel_async.protocol.capping import crosses_limit
 from servetel_async.protocol.clock import is_wall_stamp
+from servetel_async.protocol.pages import EMPTY_RETRIES
 from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.windows import Window
-from servetel_async.transport.tasks import end
+from servetel_async.transport.tasks import end, error_of
 from servetel_async.transport.turns import Turns
 
 if TYPE_CHECKING:
@@ -133,13 +134,24 @@ class Fetcher:
         return self._backoffs + self._outage.waited
 
     async def page(self, window: Window, number: int, tally: Tally, *, size: int | None = None) -> PageBody:
-        """Fetch one page.
+        """Fetch one page. An empty one without a count is asked for again, where this server is known to count.
 
         Raises:
             PageTooSlowError: it timed out; from now on pages are smaller.
             PageLostError: this page does not come, though others do.
             ServetelError: nothing comes any more, or what comes is final.
         """
+        page = await self._fetch(window, number, tally, size)
+        for _ in range(EMPTY_RETRIES):
+            if not (_is_bare(page) and self.source.count_is_total):
+                return page
+            page = await self._fetch(window, number, tally, size)
+        if _is_bare(page) and number == 1:
+            page.count = 0  # asked for often enough: this server leaves out a count of 0
+        return page
+
+    async def _fetch(self, window: Window, number: int, tally: Tally, size: int | None) -> PageBody:
+        """Fetch one page, as often as it fails."""
         asked = self.page_size if size is None else size
         failures = slow = 0
         refused = False
@@ -152,6 +164,10 @@ class Fetcher:
             except ServetelError as error:
                 passes = error.retryable or isinstance(error, MalformedResponseError | PagingError)
                 if not (passes or _too_large(error) or (_refuses(error) and not refused)):
+                    if isinstance(error, RequestRejectedError) and crosses_limit(number, asked):
+                        raise PageLostError(
+                            error
+                        ) from None  # perhaps for its depth alone: a shorter window is not so deep
                     raise
                 refused = refused or _refuses(error)
                 failures += not looks
@@ -176,11 +192,17 @@ class Fetcher:
         return found
 
     async def sure_page(self, window: Window, number: int, tally: Tally, *, size: int | None = None) -> PageBody:
-        """Fetch a page that is looked at alone, so that it may be of any size.
+        """Fetch a page that is looked at alone, so that it may be of any size. One bare empty reply is never believed.
 
         Raises:
             ServetelError: it does not come.
         """
+        page = await self._persist(window, number, tally, size)
+        if _is_bare(page) and not self.source.count_is_total:
+            page = await self._persist(window, number, tally, size)
+        return page
+
+    async def _persist(self, window: Window, number: int, tally: Tally, size: int | None) -> PageBody:
         while True:
             try:
                 return await self.page(window, number, tally, size=size)
@@ -249,9 +271,7 @@ class Fetcher:
             await asyncio.wait({task})
         finally:
             await end({task})
-        if task.cancelled():
-            raise StreamClosedError("the client was closed under the pull", fix="keep it open until the pull's end")
-        error = task.exception()
+        error = error_of(task, closed=self.source.closed, user="pull")
         if error is not None:
             self._count(tally, requests=int(getattr(error, "attempts", 0)))
             raise error
@@ -294,6 +314,11 @@ class Fetcher:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+
+def _is_bare(page: PageBody) -> bool:
+    """Whether a page says nothing: no call and no count."""
+    return page.count is None and not page.open()[2]
 
 
 def _too_large(error: ServetelError) -> bool:

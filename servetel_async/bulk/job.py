@@ -6,7 +6,6 @@ only in what is left to read.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
 from datetime import UTC, datetime
@@ -30,13 +29,14 @@ from servetel_async.protocol.reply import MOST_STRANGE
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.sink import Batch, Span
 from servetel_async.transport.callbacks import callback_failed
+from servetel_async.transport.tasks import CONTROLLING
 from servetel_async.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import tzinfo
 
-    from servetel_async.bulk.certify import Certified
+    from servetel_async.bulk.certified import Certified
     from servetel_async.bulk.writer import Writer
     from servetel_async.errors import ServetelError
     from servetel_async.page_source import PageSource
@@ -280,7 +280,7 @@ class Job:
             return
         try:
             self._listener.tell(self.progress())
-        except (StopIteration, StopAsyncIteration, GeneratorExit, asyncio.CancelledError) as error:
+        except CONTROLLING as error:
             failure = callback_failed("on_progress", error)
         else:
             return

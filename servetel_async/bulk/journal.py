@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from servetel_async.bulk.certify import Flaw  # noqa: TC001 - msgspec reads it
+from servetel_async.bulk.certified import Flaw  # noqa: TC001 - msgspec reads it
 from servetel_async.errors import ResumeMismatchError
 from servetel_async.protocol.undecodable import UNDECODABLE
 from servetel_async.sinks.sink import Claim

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from servetel_async.bulk.certify import Certified
+from servetel_async.bulk.certified import Certified
 from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError, Tally
 from servetel_async.bulk.plan import DAY, pieces_for
+from servetel_async.protocol.capping import may_be_capped
 from servetel_async.protocol.evidence import check_inside
-from servetel_async.transport.tasks import end
+from servetel_async.transport.tasks import end, error_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -38,7 +39,8 @@ class Place:
 
     window: Window
     whole: bool = False  # not to be cut: it takes the place of one that was committed before
-    cut: bool = False  # out of another one
+    cut: bool = False  # out of another one, whose count is that of all its pieces
+    capped: bool = False  # its count may be less than that of its pieces
     tally: Tally = field(default_factory=Tally)
     task: asyncio.Task[Certified | list[Window]] | None = None
 
@@ -110,7 +112,7 @@ class Line:
         while self._places:
             self._replace_cut()
             head = self._places[0]
-            if head.task is None or not head.task.done() or head.task.exception() is not None:
+            if head.task is None or not head.task.done() or error_of(head.task) is not None:
                 break
             result = head.task.result()
             assert isinstance(result, Certified)  # noqa: S101 - for the type checker: cuts were replaced
@@ -120,17 +122,17 @@ class Line:
                 del result.calls[-CALLS_IN_A_TURN:]
                 await asyncio.sleep(0)
         for place in self._places:
-            if place.task is not None and place.task.done() and (error := place.task.exception()):
+            if place.task is not None and place.task.done() and (error := error_of(place.task)):
                 raise error
 
     def _replace_cut(self) -> None:
         """Put its pieces in the place of each window that was too large."""
         line: list[Place] = []
         for place in self._places:
-            done = place.task is not None and place.task.done() and place.task.exception() is None
+            done = place.task is not None and place.task.done() and error_of(place.task) is None
             result = place.task.result() if done and place.task is not None else None
             if isinstance(result, list):
-                line += [Place(window, cut=True) for window in result]
+                line += [Place(window, cut=not place.capped) for window in result]
             else:
                 line.append(place)
         self._places = line
@@ -152,9 +154,10 @@ class Line:
             counted = first.count
             if not place.cut and counted is not None and (counted > rows or self._fetcher.source.count_is_total):
                 self._certifier.expect(max(counted, rows))
-            if counted is not None and counted > rows:
+            if counted is not None and (counted > rows or may_be_capped(counted)):
                 pieces = pieces_for(window, counted, rows or asked)
                 if pieces > 1:
+                    place.capped = may_be_capped(counted)
                     return window.cut(pieces)
         if first is not None and first.count is not None and self._fetcher.source.count_is_total:
             self._certifier.limit(tally, first.count)

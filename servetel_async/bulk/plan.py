@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 
+from servetel_async.protocol.capping import may_be_capped
 from servetel_async.protocol.clock import SECOND, shift
 from servetel_async.protocol.windows import Window
 
@@ -86,9 +87,13 @@ def width_for(size: int, concurrency: int) -> int:
 
 
 def pieces_for(window: Window, count: int, size: int) -> int:
-    """Into how many pieces a window is to be cut that has so many calls; 1 to read it as it is."""
+    """Into how many pieces a window is to be cut that counts so many calls; 1 to read it as it is.
+
+    A count that may be capped says nothing of the whole window, only counts of its pieces can.
+    """
     pages = max(1, min(PAGES, MOST_CALLS // size))
     most = max(pages * size, min(pages * size * MOST_PAGES // PAGES, MOST_CALLS + MOST_CALLS // 5))
-    if count <= most or window.seconds <= 1:
+    least = 2 if may_be_capped(count) else 1
+    if window.seconds <= 1 or (count <= most and least == 1):
         return 1
-    return -(-count // (pages * size))
+    return max(least, -(-count // (pages * size)))

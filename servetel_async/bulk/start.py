@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from servetel_async.errors import RequestRejectedError
+from servetel_async.protocol.capping import may_be_capped
 from servetel_async.protocol.clock import EARLIEST, SECOND, is_wall_stamp
 from servetel_async.protocol.pages import find_last_page
 from servetel_async.protocol.rows import rows_of
@@ -38,15 +40,18 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
     Raises:
         ServetelError: a page does not come.
     """
-    oldest, found = last, asked
-    for _ in range(_LOOKS):
-        page = await _last_page(fetcher, asked, first, tally)
+    oldest, found, looks = last, asked, 0
+    while looks < _LOOKS:
+        before = oldest
+        page, refused = await _last_page(fetcher, asked, first, tally)
+        is_limited = refused or may_be_capped(first.count)
         oldest = min([oldest, *(row.start for row in rows_of(page) if is_wall_stamp(row.start))])
         found = Window.of(f"{oldest[:10]} 00:00:00", last)
         assert found.start is not None  # noqa: S101 - for the type checker: it was made of a stamp
         if found.start == EARLIEST:
             break
         asked = _before(found.start)
+        looks += not (is_limited and oldest < before)  # such a server shows only so much of a range: that is no lie
         first = await fetcher.sure_page(asked, 1, tally)
         if not _calls_of(first):
             break
@@ -73,22 +78,36 @@ def _calls_of(page: PageBody) -> int:
     return max(page.count or 0, page.open()[2])
 
 
-async def _last_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: Tally) -> PageBody:
-    """The last page with rows; the first one where that is none."""
+async def _last_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: Tally) -> tuple[PageBody, bool]:
+    """The last page with rows, or the first one; and whether deeper ones were refused."""
     size, rows = fetcher.page_size, first.open()[2]
     if not rows or first.count == rows < size:
-        return first
+        return first, False
+    refused = False
     if first.count is not None and first.count > rows:
         for _ in range(_TRIES):
-            page = await fetcher.sure_page(asked, -(-first.count // rows), tally, size=size)
+            page = await _deep_page(fetcher, asked, -(-first.count // rows), tally, size)
+            if page is None:
+                refused = True
+                break
             if page.open()[2]:
-                return page
-    search, page = find_last_page(), first
+                return page, False
+    search, last = find_last_page(), first
     number = next(search)
     while True:
-        found = await fetcher.sure_page(asked, number, tally, size=size)
-        page = found if found.open()[2] else page  # each page with rows lies behind the one before
+        page = await _deep_page(fetcher, asked, number, tally, size)
+        refused = refused or page is None
+        found = 0 if page is None else page.open()[2]
+        last = page if page is not None and found else last  # each page with rows lies behind the one before
         try:
-            number = search.send(found.open()[2])
+            number = search.send(found)
         except StopIteration:
-            return page
+            return last, refused
+
+
+async def _deep_page(fetcher: Fetcher, asked: Window, number: int, tally: Tally, size: int) -> PageBody | None:
+    """A page behind the first one; None if the server refuses it, as some do for its depth."""
+    try:
+        return await fetcher.sure_page(asked, number, tally, size=size)
+    except RequestRejectedError:
+        return None

@@ -9,7 +9,8 @@ Pages are offsets over a live list that the server may reorder, lengthen, shorte
    past the end is asked for. One short page alone never ends anything.
 4. With no believed count the end is unknown: pages are asked ahead only in proportion to what was read (1 in 40), and
    the empty page that ends the list is asked for twice.
-5. An empty page where the count says more is asked for twice more, then passed over; two in a row end the pass.
+5. An empty page where the count says more is asked for twice more, then passed over; two in a row end the pass. So is
+   one without a count, of a server that is known to count; as a first page it then means that there are no calls.
 6. A page with another number than asked, or the same rows again under the same count, is asked for once more, then
    it is an error; past a proven end it is only a server that clamps.
 7. A count that moved or that does not agree with what was seen, and without a count rows met twice or rows behind a
@@ -214,6 +215,8 @@ class PageWalk:
         if rows and number > self._highest:
             self._highest, self._highest_rows = number, rows
         self.count = count if count is not None else self.count
+        if self.count is None and self.believed and not rows and number == 1:
+            self.count = 0  # asked for often enough: this server leaves out a count of 0
         if self.count is None:
             self.believed = False
         elif count is not None and count > rows:
@@ -241,6 +244,8 @@ class PageWalk:
         """How often an empty page is asked for again before it is believed."""
         if self._should_hold_rows(number, count):
             return EMPTY_RETRIES
+        if count is None and self.believed:  # this server counts: a page without a count is no answer yet
+            return 0 if self.count is not None and self.pass_distinct >= self.count else EMPTY_RETRIES
         if self.believed or count or (number == 1 and count == 0) or self._empties:
             return 0  # a count that exceeds no rows is a total; a first page that says 0 and holds 0 agrees with itself
         return 1
@@ -313,6 +318,19 @@ class PageWalk:
 
     def _nothing_new(self) -> bool:
         return self.passes > 1 and self.distinct == self._distinct_before
+
+
+def patience_with_empty(number: int, count: int | None, *, known: bool) -> int:
+    """How often a single page that holds no call is asked for again before it is believed.
+
+    Args:
+        number: its number.
+        count: the count it brought.
+        known: whether the count of this server is known to be a total.
+    """
+    if count is None:
+        return EMPTY_RETRIES if known else 1
+    return EMPTY_RETRIES if number == 1 and count else 0
 
 
 def _contradiction(number: int, echo: int | None) -> PagingError:

@@ -28,9 +28,7 @@ class Sieve:
     """
 
     def __init__(self, window: Window) -> None:
-        self._window = window
-        self._first, self._last = window.first, window.last
-        self._first_day, self._last_day = self._first[:10], self._last[:10]
+        self._set_bounds(window)
         self._seen: dict[Hashable, int] = {}
         self._this_pass: set[Hashable] | None = None
         self.duplicates = 0
@@ -40,6 +38,16 @@ class Sieve:
     def begin_pass(self) -> None:
         """Begin to read the window again, whole: what was let through stays known."""
         self._this_pass = set()
+
+    def narrow(self, window: Window) -> None:
+        """Begin to read a part of the window: what was let through stays known."""
+        self._set_bounds(window)
+        self.begin_pass()
+
+    def _set_bounds(self, window: Window) -> None:
+        self._window = window
+        self._first, self._last = window.first, window.last
+        self._first_day, self._last_day = self._first[:10], self._last[:10]
 
     def sift(self, records: Sequence[CallRecord]) -> tuple[list[CallRecord], int]:
         """Give the calls that were never let through, and how many were not yet met in this pass.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from servetel_async.protocol.clock import EARLIEST, SECOND, WALL_FORMAT, stamp
+from servetel_async.protocol.clock import EARLIEST, SECOND, WALL_FORMAT, is_wall_stamp, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,3 +98,16 @@ class Window:
     def __str__(self) -> str:
         """Never holds personal data, so it may stand in errors and logs."""
         return f"{self.first or 'the beginning'} to {'now' if self.end is None else self.last}"
+
+
+def up_to(windows: list[Window], last: str) -> list[Window]:
+    """Give what is left of windows, newest first, that end at ``last`` or earlier; the first one is cut to end there.
+
+    Empty if no window holds ``last``.
+    """
+    for index, window in enumerate(windows):
+        if window.last == last:
+            return windows[index:]
+        if window.first <= last < window.last and is_wall_stamp(last):
+            return [Window(window.start, Window.of(last, last).end), *windows[index + 1 :]]
+    return []

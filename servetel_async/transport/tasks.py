@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
+from servetel_async.errors import CallbackError, StreamClosedError
+
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
 
 T = TypeVar("T")
+#: Exceptions that end a loop, a generator or a task in silence.
+CONTROLLING = (StopAsyncIteration, StopIteration, GeneratorExit, asyncio.CancelledError)
 
 
 def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -61,23 +65,59 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
         raise cancelled
 
 
+def error_of(task: asyncio.Task[Any], *, closed: bool = False, user: str = "call") -> BaseException | None:
+    """Give the error of a task that is done; None if it brought a result.
+
+    A request also runs code of the caller: a token provider, a hook, a session. What such code raises to control a loop
+    or a task says nothing of the task that waits here, so it becomes an error.
+
+    Args:
+        task: done. It was not cancelled by the one that asks.
+        closed: whether the client is closed.
+        user: what waits for the task: ``"stream"``, ``"call"`` or ``"pull"``.
+    """
+    if not task.cancelled():
+        return None if (error := task.exception()) is None else own_error(error)
+    if closed:
+        return StreamClosedError(f"the client was closed under the {user}", fix=f"keep it open until the {user} ends")
+    return _ended_by_foreign_code("cancelled a request")
+
+
+def own_error(error: BaseException) -> BaseException:
+    """Give an error that can be raised anywhere: one that would end a loop or a task is replaced."""
+    if isinstance(error, CONTROLLING):
+        return _ended_by_foreign_code(f"raised {type(error).__name__}")
+    return error
+
+
+def _ended_by_foreign_code(what: str) -> CallbackError:
+    return CallbackError(
+        f"code outside of this library {what}",
+        why="a token provider, a callback, a trace hook or a session of the caller runs inside of this library",
+        fix="let that code return a value or raise an ordinary exception",
+    )
+
+
 async def run_together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run all of them at once; gives their results in order. The first error ends the others and is raised, bare.
 
     Raises:
         Exception: of the first that failed.
+        CallbackError: the first that failed was cancelled by other code, or raised what would control the caller.
     """
     tasks = [asyncio.ensure_future(work) for work in works]
     if not tasks:
         return []
-    errors: list[BaseException] = []
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        failed = [error for task in tasks if task.done() and (error := error_of(task)) is not None]
     finally:
         try:
             await end(tasks)
         finally:  # every error is looked at, so that those that are not raised log nothing
-            errors += [error for task in tasks if not task.cancelled() and (error := task.exception())]
-    if errors:
-        raise errors[0]
+            for task in tasks:
+                if not task.cancelled():
+                    task.exception()
+    if failed:
+        raise failed[0]
     return [task.result() for task in tasks]

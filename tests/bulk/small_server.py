@@ -66,6 +66,39 @@ def inclusive(start: str, first: str, last: str) -> bool:
     return first <= start <= last
 
 
+def capped(most: int) -> Callable[[Asked], Answer]:
+    """Count so many calls of a range at most, and give no more of it."""
+
+    def habit(asked: Asked) -> Answer:
+        first = (asked.page - 1) * asked.limit
+        return Answer(rows=asked.found[:most][first : first + asked.limit], count=min(most, len(asked.found)))
+
+    return habit
+
+
+def shallow(most: int) -> Callable[[Asked], Answer]:
+    """Count all calls of a range, and refuse the pages that reach beyond so many."""
+
+    def habit(asked: Asked) -> Answer:
+        too_deep = asked.page * asked.limit > most
+        return Answer(status=400, body=b'{"success": false, "message": "too deep"}') if too_deep else HONEST
+
+    return habit
+
+
+def bare(*, times: int, when: Callable[[Asked], bool]) -> Callable[[Asked], Answer]:
+    """Send nothing, not even a count, in place of the first answers to some requests."""
+    left = [times]
+
+    def habit(asked: Asked) -> Answer:
+        if not (left[0] and when(asked)):
+            return HONEST
+        left[0] -= 1
+        return Answer(rows=[], no_count=True)
+
+    return habit
+
+
 class SmallServer:
     """Serves ``calls``; ``habit`` may write the answer to each request.
 

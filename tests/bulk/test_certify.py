@@ -8,21 +8,13 @@ from random import Random
 import pytest
 
 from servetel_async import CallQuery, OutOfWindowError, PagingError, Retry, ServetelClient
-from servetel_async.bulk.certify import (
-    LARGE,
-    MORE_PAGES,
-    PAGES_PER_PAGE,
-    READINGS_OF_SECOND,
-    Certified,
-    Certifier,
-    Flaw,
-    merged,
-)
+from servetel_async.bulk.certified import Certified, Flaw, merged
+from servetel_async.bulk.certify import LARGE, MORE_PAGES, PAGES_PER_PAGE, READINGS_OF_SECOND, Certifier
 from servetel_async.bulk.fetcher import Fetcher, Tally
 from servetel_async.protocol.rows import Row
 from servetel_async.protocol.windows import Window
 from tests.bulk import fake_clock
-from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
+from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at, capped
 
 HOUR = Window.of("2024-05-06 09:00:00", "2024-05-06 09:59:59")
 HOUR_ASKED = (HOUR.first, HOUR.last)
@@ -753,3 +745,41 @@ async def test_a_list_without_a_count_that_grows_as_fast_as_it_is_read(more, mon
         assert before <= {(row.start, row.id) for row in found.calls}
         assert len(case.server.asked) < 300
         assert [flaw.why for flaw in found.flaws] == ["its list changed faster than it could be read"]
+
+
+# Empty replies without a count, and counts that may be limits
+
+
+def leaves_out_none(asked):
+    """Sends no count with a page that has no calls."""
+    return HONEST if asked.rows else Answer(no_count=True)
+
+
+@pytest.mark.parametrize("number", [0, 5])
+async def test_a_server_that_leaves_out_the_count_of_an_empty_page(number):
+    """An empty window is a leaf of none; behind a full page it is the end."""
+    async with reading(spread(number), leaves_out_none) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert (found.counted, dict(found.kinds)) == (number, {"leaf": 1})
+
+
+@pytest.mark.parametrize("leaves", [True, False])
+@pytest.mark.parametrize("page_size", [250, 1_000])
+async def test_a_count_that_may_be_a_limit_is_proved_by_parts(page_size, leaves):
+    """Whether one reply holds as many or not, the parts have counts of their own."""
+    calls = calls_at(*(f"2024-05-06 09:{index // 60 % 60:02}:{index % 60:02}" for index in range(2_500)))
+    async with reading(calls, capped(1_000), page_size=page_size) as case:
+        found = await case.certifier.read(HOUR, Tally(), leaves=leaves)
+        case.assert_whole(found)
+        assert found.counted == 2_500
+
+
+async def test_a_second_that_may_hold_more_than_is_counted_is_reported():
+    """What comes of it is kept, and it is not certified."""
+    calls = calls_at(*["2024-05-06 09:00:00"] * 1_500)
+    async with reading(calls, capped(1_000), page_size=250) as case:
+        found = await case.read(NINE)
+        assert len(found.calls) == 1_000
+        assert [flaw.lost for flaw in found.flaws] == [False]
+        assert "round number" in found.flaws[0].why

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import pytest
 
 from servetel_async import CallQuery, CountDriftError, PagingError, Retry, ServerError, ServetelClient
-from servetel_async.bulk.certify import Flaw
+from servetel_async.bulk.certified import Flaw
 from servetel_async.bulk.conclusion import Conclusion
 from servetel_async.bulk.fetcher import Tally
 from servetel_async.bulk.job import Job, Settings

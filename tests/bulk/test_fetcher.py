@@ -28,7 +28,7 @@ from servetel_async.page_source import Bounds
 from servetel_async.protocol.windows import Window
 from servetel_async.settings import LARGEST_PAGE
 from tests.bulk import fake_clock
-from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
+from tests.bulk.small_server import HONEST, Answer, SmallServer, bare, calls_at, shallow
 
 DAY = Window.of("2024-05-06 00:00:00", "2024-05-06 23:59:59")
 CALLS = calls_at(*(f"2024-05-06 09:{minute:02}:00" for minute in range(60)))
@@ -635,3 +635,53 @@ def test_the_clients_own_timeouts_hold():
                 assert asyncio.get_running_loop().time() - begun == pytest.approx(5, abs=1.1)
 
     on_clock(main)
+
+
+# Empty replies without a count
+
+NIGHT = Window.of("2024-05-06 00:00:00", "2024-05-06 01:00:00")
+BARE = Answer(rows=[], no_count=True)
+
+
+@pytest.mark.parametrize(("known", "times", "asked"), [(True, 1, 2), (True, 2, 3), (False, 1, 1)])
+async def test_a_bare_empty_page_of_a_server_that_counts_is_asked_for_again(known, times, asked):
+    """Where the server is not known to count, what reads the page decides."""
+    async with fetching(bare(times=times, when=lambda _asked: True)) as (server, fetcher):
+        fetcher.source.count_is_total = known
+        page = await fetcher.page(DAY, 1, Tally())
+        assert len(page.rows()) == (20 if known else 0)
+        assert len(server.asked) == asked
+
+
+@pytest.mark.parametrize("number", [1, 2])
+async def test_a_bare_empty_page_is_believed_in_the_end(number):
+    """As a first page it counts none; behind the first it says nothing of the count."""
+    async with fetching(lambda _: BARE) as (server, fetcher):
+        page = await fetcher.page(NIGHT, number, Tally())
+        assert (page.rows(), page.count) == ([], 0 if number == 1 else None)
+        assert len(server.asked) == 3
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_one_bare_empty_page_is_no_count(known):
+    """``check`` and ``sync`` compare counts: one accident is no change."""
+    async with fetching(bare(times=1, when=lambda _asked: True)) as (_, fetcher):
+        fetcher.source.count_is_total = known
+        assert await fetcher.count(DAY, Tally()) == 60
+
+
+async def test_a_server_that_sends_no_count_has_none():
+    """It is asked once more, and then that is the answer."""
+    async with fetching(lambda _: BARE) as (server, fetcher):
+        fetcher.source.count_is_total = False
+        assert await fetcher.count(DAY, Tally()) is None
+        assert len(server.asked) == 2
+
+
+async def test_a_page_refused_for_its_depth_is_lost_and_not_the_end():
+    """A shorter window has no such page. One that is not deep ends the pull."""
+    async with fetching(shallow(0)) as (_, fetcher):
+        with pytest.raises(PageLostError):
+            await fetcher.page(DAY, 51, Tally())
+        with pytest.raises(RequestRejectedError):
+            await fetcher.page(DAY, 49, Tally())

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from servetel_async import CallQuery, ResumeMismatchError
-from servetel_async.bulk.certify import Flaw
+from servetel_async.bulk.certified import Flaw
 from servetel_async.bulk.journal import FORMAT, Entry, Header, Unreadable, claim_of, read_entries, read_saved
 from servetel_async.protocol.clock import IST
 from servetel_async.sinks.sink import Saved

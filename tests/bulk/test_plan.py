@@ -130,22 +130,26 @@ def test_an_open_range_is_one_window(window):
     ("count", "size", "pieces"),
     [
         (0, 100, 1),
-        (100 * MOST_PAGES, 100, 1),
+        (100 * MOST_PAGES - 2, 100, 1),
+        (100 * MOST_PAGES, 100, 2),
         (100 * MOST_PAGES + 1, 100, 3),
+        (999, 1000, 2),
+        (1000, 1000, 2),
+        (1001, 1000, 1),
         (100 * PAGES * 10, 100, 10),
         (100 * PAGES * 10 + 1, 100, 11),
-        (MOST_CALLS * 6 // 5, 1000, 1),
+        (MOST_CALLS * 6 // 5 - 2, 1000, 1),
         (MOST_CALLS * 6 // 5 + 1, 1000, 2),
         (MOST_CALLS * 3, 10_000, 2 + 1),
         (50_000, 20_001, 1 + 2),
-        (20_000, 2 * MOST_CALLS, 1),
+        (19_998, 2 * MOST_CALLS, 1),
         (2 * MOST_CALLS + 1, 2 * MOST_CALLS, 2),
         (10, 1, 1),
         (41, 1, 3),
     ],
 )
 def test_pieces(count, size, pieces):
-    """About twenty pages each, and never more calls than memory is meant to hold."""
+    """About twenty pages each, never more calls than memory is meant to hold; and two where the count may be capped."""
     assert pieces_for(MAY, count, size) == pieces
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import math
+from collections import Counter
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -55,12 +56,20 @@ def ids(calls) -> list[str]:
 # count ---------------------------------------------------------------------------------------------------------------------
 
 
-async def test_counting_a_month_is_one_request(emulate, connect, month):
+async def test_counting_a_month_is_one_request(emulate, connect):
     """The count is the API's own, asked for with a page of one call."""
+    api = await emulate(Dataset.month("2024-05", calls=3_001))
+
+    assert await connect(api).count(*MAY) == 3_001
+    assert [request.limit for request in api.requests] == [1]
+
+
+async def test_counting_a_round_number_is_three_requests(emulate, connect, month):
+    """A round count may be a limit of the server, so the two halves of the range are counted too."""
     api = await emulate(month)
 
     assert await connect(api).count(*MAY) == 3_000
-    assert [request.limit for request in api.requests] == [1]
+    assert [request.limit for request in api.requests] == [1, 1, 1]
 
 
 async def test_counting_with_filters_counts_what_matches(emulate, connect, month):
@@ -92,7 +101,9 @@ async def test_counting_works_where_the_server_does_not_count(number, mode, emul
     api = await emulate(Dataset.month("2024-05", calls=number), count_mode=mode)
 
     assert await connect(api, page_size=10).count(*MAY) == number
-    assert len(api.requests) <= 5 + 2 * math.log2(number / 10 + 2)
+    asked = Counter((request.page, request.limit) for request in api.requests)
+    assert len(asked) <= 5 + 2 * math.log2(number / 10 + 2)
+    assert max(asked.values()) <= 2, "an empty page without a count is asked for once more, and no other"
 
 
 @pytest.mark.parametrize("cap", [3, 10, 50])

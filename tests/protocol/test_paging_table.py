@@ -329,6 +329,33 @@ def test_an_empty_page_is_passed_over_after_two_retries():
     assert server.asked.count(7) >= 2
 
 
+@pytest.mark.parametrize("length", [0, 95, 100])
+def test_a_server_that_leaves_out_the_count_of_an_empty_page_costs_two_requests_where_that_may_be_wrong(length):
+    """A first page that says nothing is asked for three times, then it means no calls. Behind all that is counted it means the end."""
+    walk = PageWalk(20, believed=True)
+    server = PagedList(
+        some(length), damage=lambda number, times, page: page if page.calls else page._replace(count=None)
+    )
+
+    assert [call.id for call in read(server, walk=walk)] == [call.id for call in some(length)]
+    assert server.asked == ([1, 1, 1] if not length else [1, 2, 3, 4, 5, 6][: 5 + (length == 100)])
+    assert (walk.believed, walk.count) == (True, length)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_one_empty_page_without_a_count_is_no_end(times, number):
+    """Of a server that is known to count: it is asked for again, wherever it comes."""
+
+    def damage(asked, nth, page):
+        return page._replace(calls=[], count=None) if asked == number and nth <= times else page
+
+    server = PagedList(some(95), damage=damage)
+
+    assert len(read(server, walk=PageWalk(20, believed=True))) == 95
+    assert len(server.asked) == 5 + times
+
+
 def test_the_same_outcome_twice_ends_it():
     """Row 93: a second pass that finds the same under a count that stands still makes a third one pointless."""
     server = PagedList(some(100), "one more")

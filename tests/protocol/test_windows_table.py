@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servetel_async.protocol.clock import SECOND
-from servetel_async.protocol.windows import LONGEST, Window
+from servetel_async.protocol.windows import LONGEST, Window, up_to
 
 START = datetime(2024, 5, 1)
 MAY = Window.of("2024-05-01 00:00:00", "2024-05-31 23:59:59")
@@ -189,3 +189,22 @@ def test_without_an_open_window(other):
 def test_an_open_window_is_left_whole(window):
     """Nothing can be taken out of what has no end."""
     assert window.without([MAY]) == [window]
+
+
+@pytest.mark.parametrize(
+    ("last", "left"),
+    [
+        ("2024-05-03 23:59:59", [("2024-05-03", "2024-05-03 23:59:59"), ("2024-05-02", "2024-05-02 23:59:59")]),
+        ("2024-05-03 12:00:00", [("2024-05-03", "2024-05-03 12:00:00"), ("2024-05-02", "2024-05-02 23:59:59")]),
+        ("2024-05-03 00:00:00", [("2024-05-03", "2024-05-03 00:00:00"), ("2024-05-02", "2024-05-02 23:59:59")]),
+        ("2024-05-02 12:00:00", [("2024-05-02", "2024-05-02 12:00:00")]),
+        ("2024-05-01 12:00:00", []),
+        ("2024-05-04 00:00:00", []),
+        ("2024-05-03 1", []),
+    ],
+)
+def test_windows_up_to_a_second(last, left):
+    """The window that holds it ends there, later ones are gone, earlier ones stay; nothing is left if none holds it."""
+    windows = [Window.of(f"2024-05-0{day} 00:00:00", f"2024-05-0{day} 23:59:59") for day in (3, 2)]
+
+    assert up_to(windows, last) == [Window.of(f"{first} 00:00:00", end) for first, end in left]

@@ -7,7 +7,8 @@ import asyncio
 import anyio
 import pytest
 
-from servetel_async.transport.tasks import end, run_together, start
+from servetel_async import ServetelError, StreamClosedError
+from servetel_async.transport.tasks import end, error_of, run_together, start
 
 
 class Works:
@@ -205,7 +206,7 @@ async def test_work_that_was_cancelled_from_outside_is_told(loop_log):
     task = asyncio.create_task(run_together([wrapped()]))
     await works.all_begun(1)
     inner.cancel()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(ServetelError, match="cancelled a request"):
         await task
 
 
@@ -219,3 +220,49 @@ def test_no_loop_and_nothing_is_left_unawaited():
     with pytest.raises(RuntimeError, match="no running event loop"):
         start(piece)
     assert piece.cr_frame is None
+
+
+async def cancelled():
+    future = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+@pytest.mark.parametrize("raised", [StopAsyncIteration, GeneratorExit])
+async def test_what_would_end_a_loop_is_an_error(raised):
+    """Of one of several works, and of a task that is looked at alone."""
+    with pytest.raises(ServetelError, match=f"raised {raised.__name__}"):
+        await run_together([fail(raised()), asyncio.sleep(3600)])
+    task = start(fail(raised()))
+    await asyncio.wait({task})
+    assert isinstance(error_of(task), ServetelError)
+
+
+async def test_a_work_that_is_cancelled_cancels_nobody_else():
+    """The others run to their ends, and then it is an error: a result is missing."""
+    works = Works()
+    works.go.set()
+    with pytest.raises(ServetelError, match="cancelled a request"):
+        await run_together([cancelled(), works.work(1)])
+    assert works.ended == 1
+
+
+async def test_the_error_of_a_cancelled_task_says_who_may_have_done_it():
+    """The client where it is closed, other code where it is not."""
+    task = start(cancelled())
+    await asyncio.wait({task})
+    closed = error_of(task, closed=True, user="stream")
+    assert isinstance(closed, StreamClosedError)
+    assert "closed under the stream" in str(closed)
+    other = error_of(task)
+    assert isinstance(other, ServetelError)
+    assert not isinstance(other, StreamClosedError)
+
+
+async def test_a_result_and_an_ordinary_error_are_what_they_are():
+    """A result has no error, and an error of the caller's own stays itself."""
+    mine = KeyError("mine")
+    good, bad = start(asyncio.sleep(0, 1)), start(fail(mine))
+    await asyncio.wait({good, bad})
+    assert error_of(good) is None
+    assert error_of(bad) is mine

@@ -1,0 +1,101 @@
+"""The single pages that one call of the client asks for, all under one deadline. It never believes one empty reply."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from servetel_async.errors import CountDriftError, DeadlineExceededError, OverloadedError, PagingError
+from servetel_async.page_source import PageRequest
+from servetel_async.protocol.pages import patience_with_empty
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from servetel_async.errors import ServetelError
+    from servetel_async.page_source import PageSource
+    from servetel_async.protocol.decoding import PageBody
+    from servetel_async.protocol.query import CallQuery
+    from servetel_async.protocol.windows import Window
+
+
+class Inquiry:
+    """Asks for pages that are looked at alone.
+
+    Args:
+        source: the client.
+        get: gets one page of it.
+        query: which calls.
+        deadline_at: loop time at which everything ends.
+    """
+
+    def __init__(
+        self,
+        source: PageSource,
+        get: Callable[[PageRequest], Awaitable[PageBody]],
+        query: CallQuery,
+        deadline_at: float | None,
+    ) -> None:
+        self.source = source
+        self.query = query
+        self.deadline_at = deadline_at
+        self._get = get
+        self._has_asked = False
+
+    async def page(self, window: Window, number: int, size: int) -> PageBody:
+        """Get one page. One that is empty and may be an accident is asked for again before it is believed.
+
+        Raises:
+            PagingError: it is another page than was asked for.
+            CountDriftError: its count and its rows cannot both be true.
+            DeadlineExceededError: the deadline passed.
+            OverloadedError: no slot became free in time, and nothing was sent.
+        """
+        asked = 0
+        while True:
+            page = await self._ask(window, number, size)
+            asked += 1
+            patience = patience_with_empty(number, page.count, known=self.source.count_is_total)
+            if page.open()[2] or asked > patience:
+                check_alone(page, number)
+                return page
+
+    async def _ask(self, window: Window, number: int, size: int) -> PageBody:
+        request = PageRequest(self.query, window, number, size, self.deadline_at)
+        try:
+            page = await self._get(request)
+        except OverloadedError as error:
+            overload = error
+        else:
+            self._has_asked = True
+            return page
+        raise self.judge(overload)
+
+    def judge(self, overload: OverloadedError) -> ServetelError:
+        """Give the error of a request that could not be sent: not an overload if others were sent and time is over."""
+        if self.deadline_at is None or not self._has_asked:
+            return overload
+        return DeadlineExceededError(
+            "the deadline passed before the last request could be sent",
+            fix="allow more time, or ask for less",
+            stopped_by="deadline",
+        )
+
+
+def check_alone(page: PageBody, number: int) -> int:
+    """Check what one page says of itself; gives its rows.
+
+    Raises:
+        PagingError: it is another page than was asked for.
+        CountDriftError: its count and its rows cannot both be true.
+    """
+    rows = page.open()[2]
+    if rows and page.page not in (None, number):
+        raise PagingError(f"page {page.page} came instead", why="the server does not heed the page number", page=number)
+    if page.count is not None and ((rows and page.count == 0) or (number == 1 and page.count and not rows)):
+        raise CountDriftError(
+            f"the page holds {rows} calls and the API counts {page.count}",
+            why="both cannot be true",
+            fix="try again; if it stays, narrow the range",
+            page=number,
+        )
+    return rows

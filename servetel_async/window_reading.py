@@ -1,0 +1,132 @@
+"""The reading of one window: the walk over its pages, the sieve for its calls, and what a capped count may hide.
+
+A window whose count may be capped is complete when a narrower part of it holds no call that was not seen. So after the
+walk its parts are walked too, with the same sieve: no call is given out twice.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from servetel_async.errors import CountDriftError
+from servetel_async.protocol.capping import cannot_narrow, crosses_limit, may_be_capped, remainder
+from servetel_async.protocol.pages import PageWalk
+from servetel_async.protocol.sieve import Sieve
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from servetel_async.protocol.capping import Ends
+    from servetel_async.protocol.records import CallRecord
+    from servetel_async.protocol.windows import Window
+    from servetel_async.stats import StreamStats
+
+
+class WindowReading:
+    """See the module.
+
+    Attributes:
+        window: the part of it that is walked now.
+        walk: over the pages of that part.
+        resumed: the walk began behind a checkpoint, so it cannot be repeated from the front.
+    """
+
+    def __init__(self, window: Window, walk: PageWalk, stats: StreamStats) -> None:
+        self.window = window
+        self.walk = walk
+        self.resumed = False
+        self._sieve = Sieve(window)
+        self._stats = stats
+        self._before = (stats.duplicates, stats.reused_ids, stats.undated, stats.count)
+        self._ends: dict[int, Ends] = {}
+        self._parts: list[Window] = []
+        self._found = 0  # different calls of the parts that are done
+        self._counted = 0  # by the API, before there were parts
+        self._is_halved = False
+
+    @property
+    def has_places(self) -> bool:
+        """Whether a place in this list can be found again: not once it moved, nor in a half that is read again."""
+        return not self.walk.has_moved and not self._is_halved
+
+    def sift(self, records: Sequence[CallRecord], number: int) -> list[CallRecord]:
+        """Give the calls of a page's slice that were never given out."""
+        sieve, stats = self._sieve, self._stats
+        fresh, new_in_pass = sieve.sift(records)
+        if records:
+            self._note_ends(records, number)
+        self.walk.sifted(new=len(fresh), new_in_pass=new_in_pass, number=number)
+        duplicates, reused_ids, undated, _ = self._before
+        stats.duplicates = duplicates + sieve.duplicates
+        stats.reused_ids = reused_ids + sieve.reused_ids
+        stats.undated = undated + sieve.undated
+        if self._found:
+            self.note_count()
+        return fresh
+
+    def note_count(self) -> None:
+        """Bring the count of the statistics up to date."""
+        walk, counted = self.walk, self._before[3]
+        total = walk.count if walk.believed or walk.count == 0 else None
+        if self._found:  # a part's count is not the window's
+            total = max(self._counted, self._found + walk.distinct)
+        self._stats.count = None if total is None or counted is None else counted + total
+
+    def read_again(self) -> None:
+        """Begin another pass."""
+        if not self.walk.front:
+            self._sieve.begin_pass()
+        self._stats.rereadings += 1
+
+    def resume_behind(self, records: Sequence[CallRecord], number: int) -> None:
+        """Take note of calls that an earlier stream gave out: they are on page ``number``, up to the checkpoint."""
+        self.resumed = True
+        self._sieve.sift(records)
+        self._note_ends(records, number)
+
+    def begin_part(self, page_size: int) -> bool:
+        """After a walk's proved end, begin a part that a capped count may hide; False if the window is complete.
+
+        Raises:
+            CountDriftError: the count may be capped, and the window cannot be made narrower.
+        """
+        if self.walk.believed and may_be_capped(self.walk.count):
+            parts = remainder(self.window, self._ends)
+            if len(parts) > 1:
+                if self.resumed:  # calls in front of the checkpoint would come again
+                    raise cannot_narrow(self.window)
+                self._is_halved = True
+            self._parts = parts + self._parts
+        if not self._parts:
+            return False
+        self._begin(self._parts.pop(0), page_size)
+        return True
+
+    def may_begin_behind(self, number: int) -> bool:
+        """Whether a page of this number may be refused for its depth alone."""
+        return self.walk.passes == 1 and crosses_limit(number, self.walk.size)
+
+    def begin_behind(self, page_size: int) -> bool:
+        """After a page was refused for its depth, begin what is left of the window; False if that cannot be told."""
+        try:
+            parts = remainder(self.window, self._ends)
+        except CountDriftError:
+            return False
+        if len(parts) > 1:
+            return False
+        self._begin(parts[0], page_size)
+        return True
+
+    def _begin(self, part: Window, page_size: int) -> None:
+        walk = self.walk
+        self._counted = self._counted or walk.count or 0
+        self._found += walk.distinct
+        self.window = part
+        self.walk = PageWalk(page_size, believed=bool(walk.believed))
+        self.resumed = False
+        self._ends = {}
+        self._sieve.narrow(part)
+
+    def _note_ends(self, records: Sequence[CallRecord], number: int) -> None:
+        first, last = (f"{record.date} {record.time}" for record in (records[0], records[-1]))
+        self._ends[number] = (self._ends.get(number, (first, last))[0], last)
