@@ -188,7 +188,7 @@ class PageBody:
 
 
 def _key_of(record: CallRecord) -> str:
-    return f"{record.id} {record.date or ''} {record.time or ''}"
+    return " ".join([part for part in (record.id, record.date, record.time) if part])
 
 
 def _written_key_of(row: msgspec.Raw) -> str:
@@ -200,7 +200,8 @@ def _written_key_of(row: msgspec.Raw) -> str:
     written = [b"" if (raw := fields.get(name)) is None else bytes(raw) for name in ("id", "date", "time")]
     if written[0] in (b"", b"null", b'""'):
         return hashlib.sha256(row).hexdigest()
-    return " ".join(["" if each == b"null" else each.decode("ascii", "backslashreplace").strip('"') for each in written])
+    parts = [part.decode("ascii", "backslashreplace").strip('"') for part in written if part != b"null"]
+    return " ".join([part for part in parts if part])
 
 
 def _in_zone(records: Any, zone: tzinfo) -> Any:
