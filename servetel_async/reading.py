@@ -355,6 +355,7 @@ class Reading:
         found = resumption.take(number, fetched)
         if resumption.count_is_total:
             self._source.count_is_total = True
+        self._stats.pages += found is None or found.fetched is None  # else it is counted when it is opened
         if found is None:
             return
         self._resumption = None
