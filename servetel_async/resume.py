@@ -43,14 +43,15 @@ class Resumption:
     Args:
         checkpoint: it.
         page_size: calls per page that are asked for.
+        count_is_total: this server's count is known to be the total.
     """
 
-    def __init__(self, checkpoint: Checkpoint, page_size: int) -> None:
+    def __init__(self, checkpoint: Checkpoint, page_size: int, *, count_is_total: bool) -> None:
         self.checkpoint = checkpoint
         self._page_size = page_size
         self._searches = 0
         self._doubted = False
-        self._begin(count_is_total=False)
+        self._begin(count_is_total=count_is_total)
 
     def _begin(self, *, count_is_total: bool) -> None:
         self._searches += 1

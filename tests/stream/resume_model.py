@@ -15,7 +15,8 @@ started in A's second or before it, and that was not handed out when the checkpo
 - *in front*: a call that started after A's second comes;
 - *a false error*: any error, except the page failure that the model planted, and except ``ResumeMismatchError`` if A was removed, before the
   run or in it. A list that changed is no excuse: the first run of a list reads it again, so a resumed one has to do so too;
-- *a missed error*: A was removed before the run, and no error says so.
+- *a missed error*: A was removed before the run, and no error says so;
+- *a needless rereading*: a list that was still during the run is read again.
 
 Pages come from a source in memory, behind the client's own stream: ``python -m tests.stream.resume_model --seeds 5000`` takes minutes.
 """
@@ -42,7 +43,7 @@ from servetel_async.transport.transport import Fetched
 
 NEWEST = dt.datetime(2024, 5, 31, 22, 0)  # noqa: DTZ001 - the wall clock of the account
 QUERY = CallQuery(from_date="2024-03-01", to_date="2024-05-31")
-WRONGS = ["short in silence", "twice", "in front", "a false error", "a missed error"]
+WRONGS = ["short in silence", "twice", "in front", "a false error", "a missed error", "a needless rereading"]
 
 
 class Call(NamedTuple):
@@ -263,6 +264,8 @@ class Model:
         self.runs += 1
         self.requests += listing.asked
         self._judge(start, before, got, error, finished=finished)
+        if stream.stats.rereadings and before == listing.calls and (listing.fault != "is empty" or listing.fault_at < 0):
+            self._note("a needless rereading", f"{stream.stats.rereadings} times")
         return Run(got, error, finished, checkpoint)
 
     async def _step(self, stream, nervous):
