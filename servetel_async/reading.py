@@ -142,9 +142,7 @@ class Reading:
         self._anchor = None if start is None else self._read_start(start)
         self._second = Second() if self._anchor is None else self._anchor.second
         self._resumption = (  # as long as the checkpoint's call is looked for
-            None
-            if self._anchor is None
-            else Resumption(self._anchor, page_size, count_is_total=source.count_is_total)
+            None if self._anchor is None else Resumption(self._anchor, page_size, count_is_total=source.count_is_total)
         )
         self._current: _WindowReading | None = None
         self._open: _Open | None = None

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from servetel_async import CallQuery, DeadlineExceededError, RateLimit, ResumeMismatchError, ServetelClient
+from servetel_async import CallQuery, DeadlineExceededError, RateLimit, ServetelClient
 from servetel_async.emulator import Dataset, Emulator
 
 MAY = CallQuery.month("2024-05")
@@ -86,4 +86,3 @@ async def test_a_checkpoint_whose_call_is_far_away_is_found(api):
         assert len(api.requests) - asked < 40
         await rest.aclose()
         assert [first.id] + [call.id async for call in client.calls(query=MAY, start=checkpoint)] == api.dataset.ids
-

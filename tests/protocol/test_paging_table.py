@@ -22,7 +22,6 @@ from servetel_async.protocol.pages import PASSES, PageWalk, Step, find_last_page
 from servetel_async.protocol.sieve import Sieve
 from servetel_async.protocol.windows import Window
 from tests.protocol.paged_list import COUNTS, Call, Page, PagedList, read, some
-from tests.protocol.three_parts import assert_says_what_and_what_to_do
 
 SIZE = 20
 LENGTHS = [0, 1, 6, 7, 8, 14, 19, 20, 21, 40, 100, 127, 200]

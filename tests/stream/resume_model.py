@@ -135,7 +135,9 @@ class Listing:
     def change(self, place: int | None = None, most: int = 1) -> None:
         """Add or remove some calls, at the front or anywhere; ``place`` is where a stream was stopped."""
         dice, number = self.dice, self.dice.randint(1, most)
-        what = dice.choice(["front", "front", "anywhere", "twin", "remove", "remove in front", "remove behind", "remove it"])
+        what = dice.choice(
+            ["front", "front", "anywhere", "twin", "remove", "remove in front", "remove behind", "remove it"]
+        )
         place = dice.randrange(len(self.calls) + 1) if place is None else place
         if what == "front":
             later = 60 * self.new + 1
@@ -264,7 +266,11 @@ class Model:
         self.runs += 1
         self.requests += listing.asked
         self._judge(start, before, got, error, finished=finished)
-        if stream.stats.rereadings and before == listing.calls and (listing.fault != "is empty" or listing.fault_at < 0):
+        if (
+            stream.stats.rereadings
+            and before == listing.calls
+            and (listing.fault != "is empty" or listing.fault_at < 0)
+        ):
             self._note("a needless rereading", f"{stream.stats.rereadings} times")
         return Run(got, error, finished, checkpoint)
 
@@ -310,7 +316,9 @@ class Model:
         self._note("a false error", repr(error))
 
     def _note(self, kind: str, what: str) -> None:
-        self.wrong.append(f"{kind}: {what} (run {self.runs}, list of {len(self.list.calls)}, counts {self.list.counts})")
+        self.wrong.append(
+            f"{kind}: {what} (run {self.runs}, list of {len(self.list.calls)}, counts {self.list.counts})"
+        )
 
 
 async def look(seeds: range) -> tuple[Counter[str], list[str], int, int]:
@@ -334,10 +342,9 @@ def main() -> int:
     options = parser.parse_args()
     begun = time.perf_counter()
     wrongs, first, runs, requests = asyncio.run(look(range(options.first, options.first + options.seeds)))
-    for line in first:
-        print(line)
-    print(f"{options.seeds} seeds, {runs} runs, {requests} requests, {time.perf_counter() - begun:.0f} s")
-    print(", ".join(f"{wrongs[wrong]} {wrong}" for wrong in WRONGS))
+    lines = [*first, f"{options.seeds} seeds, {runs} runs, {requests} requests, {time.perf_counter() - begun:.0f} s"]
+    lines += [", ".join(f"{wrongs[wrong]} {wrong}" for wrong in WRONGS)]
+    sys.stdout.write("\n".join([*lines, ""]))
     return 1 if wrongs else 0
 
 
