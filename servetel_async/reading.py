@@ -194,7 +194,7 @@ class Reading:
         return Piece(left, self._open.page, self._open.number, place) if left and self._open is not None else None
 
     def checkpoint(self, last: CallRecord | None, place: Place | None) -> str | None:
-        """Where to go on after ``last``, which stands at ``place``; None where nothing was given out."""
+        """The checkpoint after ``last``, the last call that was handed out; without one, that of the stream's start."""
         if last is None or place is None or not self._ordered:
             return None if self._anchor is None else str(self._anchor)
         return str(place.checkpoint(last, self._query.fingerprint(self._source.zone)))

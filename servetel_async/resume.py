@@ -55,9 +55,7 @@ class Resumption:
 
     def _begin(self, *, count_is_total: bool) -> None:
         self._searches += 1
-        self._walk = PageWalk(
-            self._page_size, believed=count_is_total
-        )  # judges each page, and learns how long they are
+        self._walk = PageWalk(self._page_size, believed=count_is_total)  # judges each page, learns how long they are
         self._search = AnchorSearch(self.checkpoint.rank, self.checkpoint.start)
         self._counts: set[int | None] = set()
         self._starts: dict[int, tuple[str, str]] = {}  # of the first and the last call of each page

@@ -17,7 +17,7 @@ STOREYS = [
     {"protocol"},
     {"settings"},
     {"transport", "sinks", "emulator"},
-    {"page_source", "stats"},
+    {"page_source", "stats", "resume"},
     {"reading", "counting"},
     {"stream"},
     {"client"},
