@@ -50,7 +50,6 @@ class Resumption:
         self.checkpoint = checkpoint
         self._page_size = page_size
         self._searches = 0
-        self._doubted = False
         self._begin(count_is_total=count_is_total)
 
     def _begin(self, *, count_is_total: bool) -> None:
@@ -58,6 +57,7 @@ class Resumption:
         self._walk = PageWalk(self._page_size, believed=count_is_total)  # judges each page, learns how long they are
         self._search = AnchorSearch(self.checkpoint.rank, self.checkpoint.start)
         self._counts: set[int | None] = set()
+        self._doubted: set[int] = set()  # pages that were asked for again
         self._starts: dict[int, tuple[str, str]] = {}  # of the first and the last call of each page
         self._next: int | None = None  # the page to ask for, where it is not the search that chooses
         self._held: tuple[int, Fetched[PageBody]] | None = None  # the page with the call
@@ -99,9 +99,10 @@ class Resumption:
             if not self.count_is_total or number <= self._walk.last_page:
                 raise
             step = Step.PASS_OVER  # the server sends its last page in place of those past its end
-        if number == 1 and not edges[2] and not self._doubted:
-            self._doubted, step = True, Step.AGAIN  # there was a call: do not believe at once that there is none
+        if step is Step.PASS_OVER and not edges[2] and number not in self._doubted:
+            step = Step.AGAIN  # one empty reply must not end the search: what is behind it would be called gone
         if step is Step.AGAIN:
+            self._doubted.add(number)
             self._next = number
             return None
         self._next = None
