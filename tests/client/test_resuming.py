@@ -233,6 +233,24 @@ async def test_a_page_that_is_wrong_once_does_not_mislead_the_search(fault, nth)
         assert got + await resumed(client, checkpoint) == names(server.calls)
 
 
+async def test_an_empty_reply_behind_the_end_of_the_list_does_not_move_the_end():
+    """Without a count, too, each page that comes empty is asked for again: the call may be on it."""
+    async with SmallServer(some(55), lambda _asked: Answer(no_count=True)) as server, client_of(server) as client:
+        _, checkpoint = await stopped(client, 45)
+        del server.calls[:30]  # the call is on page 2 now, and the list ends with page 3
+        empty = [2]
+
+        def habit(asked):
+            if asked.page in empty:
+                empty.remove(asked.page)
+                return Answer([], no_count=True)
+            return Answer(no_count=True)
+
+        server.habit = habit
+        assert await resumed(client, checkpoint) == names(server.calls)[15:]
+        assert not empty
+
+
 async def test_a_page_that_stays_empty_is_no_end_of_the_search():
     """The count says that it should hold calls, so the call is looked for on the pages around it."""
     async with SmallServer(some(100)) as server, client_of(server) as client:
