@@ -162,7 +162,7 @@ class ServetelClient:
             max_records: stop after as many.
             ordered: False gives pages as they complete: a little faster, no order, no checkpoint.
             deadline: seconds for all of it, from the first ``anext``.
-            start: the ``checkpoint`` of an earlier stream of the same query.
+            start: the ``checkpoint`` of an earlier stream of the same query. ``page_size`` may be another one.
             filters: see ``CallQuery``.
 
         Raises:

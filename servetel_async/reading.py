@@ -21,10 +21,12 @@ from servetel_async.errors import (
     StreamClosedError,
 )
 from servetel_async.page_source import PageRequest
-from servetel_async.protocol.checkpoint import Checkpoint, Place
+from servetel_async.protocol.after_anchor import AfterAnchor
+from servetel_async.protocol.checkpoint import Checkpoint, Place, Second
 from servetel_async.protocol.pages import PageWalk, Step
 from servetel_async.protocol.verdict import Unacceptable, Verdict
 from servetel_async.protocol.windows import up_to
+from servetel_async.resume import Resumption
 from servetel_async.transport.retry import Refused
 from servetel_async.transport.tasks import error_of
 from servetel_async.window_reading import WindowReading
@@ -99,7 +101,10 @@ class Reading:
         self._page_size = page_size
         self._windows = list(query.window(source.zone).split())
         self._anchor = None if start is None else self._read_start(start)
-        self._search = None if self._anchor is None else self._anchor.pages_to_search()
+        self._second = Second() if self._anchor is None else self._anchor.second
+        self._resumption = (  # as long as the checkpoint's call is looked for
+            None if self._anchor is None else Resumption(self._anchor, page_size, count_is_total=source.count_is_total)
+        )
         self._current: WindowReading | None = None
         self._open: _Open | None = None
         self._offset = 0  # of the next slice in its page
@@ -126,8 +131,8 @@ class Reading:
             current = self._begin_window() if self._current is None else self._current
             if current is None or (self.max_records is not None and self._planned >= self.max_records):
                 return End.END
-            if self._search is not None:
-                await self._look_for_anchor(current, self._search)
+            if self._resumption is not None:
+                await self._look_for_anchor(current, self._resumption)
                 continue
             self._top_up(current)
             if self.pending:
@@ -151,13 +156,10 @@ class Reading:
         return Piece(left, self._open.page, self._open.number, place) if left and self._open is not None else None
 
     def checkpoint(self, last: CallRecord | None, place: Place | None) -> str | None:
-        """Where to go on after ``last``, which stands at ``place``; None where nothing was given out."""
+        """The checkpoint after ``last``, the last call that was handed out; without one, that of the stream's start."""
         if last is None or place is None or not self._ordered:
             return None if self._anchor is None else str(self._anchor)
-        fingerprint = self._query.fingerprint(self._source.zone)
-        return str(
-            Checkpoint(fingerprint, place.window.last, self._page_size, place.size, place.rank_of(last), last.id)
-        )
+        return str(place.checkpoint(last, self._query.fingerprint(self._source.zone)))
 
     def drop(self) -> list[PageTask]:
         """Let go of everything; gives the tasks that somebody has to end."""
@@ -198,8 +200,10 @@ class Reading:
                 del fresh[max(0, self.max_records - self._planned) :]
             self._planned += len(fresh)
             if fresh:
-                has_place = self._current.has_places
-                place = Place(self._current.window, walk.size, before, records) if has_place else None
+                second, self._second = self._second, self._second.then(fresh)
+                place = None
+                if self._current.has_places:
+                    place = Place(self._current.window, before, records, fresh, second)
                 return Piece(fresh, page, number, place)
         return None
 
@@ -310,72 +314,48 @@ class Reading:
             self._top_up(current, in_hand=edges[2])
 
     def _conclude(self, current: WindowReading) -> None:
-        if not current.walk.conclude(may_reread=not current.resumed):
+        if not current.conclude():
             current.read_again()
         elif not current.begin_part(self._page_size):
             self._current = None
 
-    # Going on from a checkpoint
+    # Resuming from a checkpoint
 
     def _read_start(self, start: str) -> Checkpoint:
         checkpoint = Checkpoint.read(start, self._query.fingerprint(self._source.zone))
         if not self._ordered:
-            raise ConfigurationError(
-                "start= needs ordered=True", why="only an ordered stream has a place to go on from"
-            )
-        self._windows = up_to(self._windows, checkpoint.window)
+            raise ConfigurationError("start= needs ordered=True", why="only an ordered stream can be resumed")
+        windows = self._windows
+        while windows and not checkpoint.is_in(windows[0]):
+            del windows[0]
+        self._windows = up_to(windows, checkpoint.window) or windows
         if not self._windows:
             raise ResumeMismatchError("the checkpoint's window is not in this range", fix="start again without start=")
-        self._page_size = checkpoint.asked
         return checkpoint
 
-    async def _look_for_anchor(self, current: WindowReading, search: Iterator[int]) -> None:
-        """Look on one more page for the call that was given out last; where it stands, go on behind it."""
-        anchor = self._anchor
-        assert anchor is not None  # noqa: S101 - for the type checker: a search has an anchor
+    async def _look_for_anchor(self, current: WindowReading, resumption: Resumption) -> None:
+        """Look at one more page for the call that was handed out last; once it is found, read on from there."""
         if not self.pending:
-            number = next(search, None)
-            if number is None:
-                raise _anchor_is_lost()
-            self._ask(current, number, proved=True)
+            self._ask(current, resumption.next_page(), proved=True)
         number, fetched = await self._take_page()
-        page = fetched.value
-        edges = page.open()
-        records = page.records(self._source.zone)
-        index = next((index for index, record in enumerate(records) if record.id == anchor.id), None)
-        if index is not None:
-            self._search = None
-            self._go_on_behind(current, anchor, number, index, page, edges, records)
-        elif not records and number >= -(-anchor.rank // anchor.size):
-            raise _anchor_is_lost()
-
-    def _go_on_behind(  # noqa: PLR0917 - one step of its caller, cut off for length
-        self,
-        current: WindowReading,
-        anchor: Checkpoint,
-        number: int,
-        index: int,
-        page: PageBody,
-        edges: tuple[str, str, int],
-        records: list[CallRecord],
-    ) -> None:
-        rows = len(records)
-        # A page of another length is the last one, or the server gives other pages now than it did then.
-        same = rows == anchor.size or (number - 1) * anchor.size + rows == page.count
-        size = anchor.size if same else rows
-        walk = current.walk = PageWalk(
+        found = resumption.take(number, fetched)
+        if resumption.count_is_total:
+            self._source.count_is_total = True
+        self._stats.pages += found is None or found.fetched is None  # else it is counted when it is opened
+        if found is None:
+            return
+        self._resumption = None
+        current.after = AfterAnchor(resumption.checkpoint)
+        current.walk = PageWalk(
             self._page_size,
             believed=self._source.count_is_total,
-            before=(number - 1) * size + index + 1,
-            first=number,
-            size=size,
+            before=(found.number - 1) * found.size,
+            first=found.number,
+            size=found.size,
         )
-        current.resume_behind(records[: index + 1], number)
-        walk.next_page(0)
-        walk.accept(number, rows=edges[2], count=page.count, echo=page.page, edges=edges)
-        current.note_count()
-        self._stats.pages += 1
-        self._open, self._offset = _Open(page, number, iter([records[index + 1 :]])), index + 1
+        if found.fetched is not None:
+            current.walk.next_page(0)
+            self._open_page(current, found.number, found.fetched)
 
 
 def _opened(page: PageBody) -> Edges | Verdict:
@@ -384,11 +364,3 @@ def _opened(page: PageBody) -> Edges | Verdict:
         return page.open()
     except Unacceptable as refusal:
         return refusal.verdict
-
-
-def _anchor_is_lost() -> ResumeMismatchError:
-    return ResumeMismatchError(
-        "the last call that was handed out is no longer there",
-        why="it was removed, so nobody can tell where to go on",
-        fix="start again without start=; calls that come twice have the same id",
-    )

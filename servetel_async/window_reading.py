@@ -12,10 +12,12 @@ from servetel_async.errors import CountDriftError
 from servetel_async.protocol.capping import cannot_narrow, crosses_limit, may_be_capped, remainder
 from servetel_async.protocol.pages import PageWalk
 from servetel_async.protocol.sieve import Sieve
+from servetel_async.resume import anchor_is_gone
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from servetel_async.protocol.after_anchor import AfterAnchor
     from servetel_async.protocol.capping import Ends
     from servetel_async.protocol.records import CallRecord
     from servetel_async.protocol.windows import Window
@@ -28,13 +30,13 @@ class WindowReading:
     Attributes:
         window: the part of it that is walked now.
         walk: over the pages of that part.
-        resumed: the walk began behind a checkpoint, so it cannot be repeated from the front.
+        after: picks the calls behind a checkpoint, in the part that holds its call.
     """
 
     def __init__(self, window: Window, walk: PageWalk, stats: StreamStats) -> None:
         self.window = window
         self.walk = walk
-        self.resumed = False
+        self.after: AfterAnchor | None = None
         self._sieve = Sieve(window)
         self._stats = stats
         self._before = (stats.duplicates, stats.reused_ids, stats.undated, stats.count)
@@ -62,7 +64,7 @@ class WindowReading:
         stats.undated = undated + sieve.undated
         if self._found:
             self.note_count()
-        return fresh
+        return fresh if self.after is None else self.after.pick(records, fresh)
 
     def note_count(self) -> None:
         """Bring the count of the statistics up to date."""
@@ -72,17 +74,27 @@ class WindowReading:
             total = max(self._counted, self._found + walk.distinct)
         self._stats.count = None if total is None or counted is None else counted + total
 
+    def conclude(self) -> bool:
+        """See ``PageWalk.conclude``.
+
+        Raises:
+            ResumeMismatchError: if the walk is complete, but never met the call of the checkpoint again.
+        """
+        walk, after = self.walk, self.after
+        if after is not None and not walk.front:
+            after.missed = not after.reached and walk.has_read_last_page
+        complete = walk.conclude()
+        if complete and after is not None and after.missed:
+            raise anchor_is_gone()
+        return complete
+
     def read_again(self) -> None:
         """Begin another pass."""
         if not self.walk.front:
             self._sieve.begin_pass()
+        if self.after is not None:
+            self.after.begin_pass()
         self._stats.rereadings += 1
-
-    def resume_behind(self, records: Sequence[CallRecord], number: int) -> None:
-        """Take note of calls that an earlier stream gave out: they are on page ``number``, up to the checkpoint."""
-        self.resumed = True
-        self._sieve.sift(records)
-        self._note_ends(records, number)
 
     def begin_part(self, page_size: int) -> bool:
         """After a walk's proved end, begin a part that a capped count may hide; False if the window is complete.
@@ -93,7 +105,7 @@ class WindowReading:
         if self.walk.believed and may_be_capped(self.walk.count):
             parts = remainder(self.window, self._ends)
             if len(parts) > 1:
-                if self.resumed:  # calls in front of the checkpoint would come again
+                if self.after is not None:  # calls in front of the checkpoint would come again
                     raise cannot_narrow(self.window)
                 self._is_halved = True
             self._parts = parts + self._parts
@@ -112,7 +124,7 @@ class WindowReading:
             parts = remainder(self.window, self._ends)
         except CountDriftError:
             return False
-        if len(parts) > 1:
+        if len(parts) > 1 or (self.after is not None and not self.after.reached):
             return False
         self._begin(parts[0], page_size)
         return True
@@ -123,7 +135,7 @@ class WindowReading:
         self._found += walk.distinct
         self.window = part
         self.walk = PageWalk(page_size, believed=bool(walk.believed))
-        self.resumed = False
+        self.after = None  # all of the part is behind the checkpoint
         self._ends = {}
         self._sieve.narrow(part)
 

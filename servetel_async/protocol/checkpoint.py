@@ -1,97 +1,160 @@
-"""A checkpoint: where a stream stood after the last call it handed out, as a text that any file or column can hold.
+"""A checkpoint: the last call that a stream handed out, as a text that any file or column can hold.
 
-It names the call itself, so that going on is exact even when calls were added in front of it since: the call is looked
-for where it stood, then around there, and the walk goes on behind it.
+1. It names the call by id and start. Its rank only says where to look first, so a resume does not depend on the page
+   size, on the page size the server allows, or on what was added or removed since.
+2. It also names the calls of the same second that were handed out before. The API sorts by time and has no tiebreaker,
+   so calls of one second may come in another order the next time.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Self
+
+import msgspec
 
 from servetel_async.errors import ConfigurationError, ResumeMismatchError
+from servetel_async.protocol.clock import is_wall_stamp
+from servetel_async.protocol.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from servetel_async.protocol.records import CallRecord
     from servetel_async.protocol.windows import Window
 
-_VERSION = "servetel-1"
+_VERSION = "servetel-2"
+_Fields = tuple[Annotated[int, msgspec.Meta(ge=1, lt=10**18)], str, Annotated[list[str], msgspec.Meta(min_length=1)]]
+_decode = msgspec.json.Decoder(_Fields).decode
+
+
+def start_of(record: CallRecord) -> str:
+    """When a call started, ``YYYY-MM-DD HH:MM:SS``; empty if its date or time is unreadable."""
+    return readable_start(f"{record.date} {record.time}")
+
+
+def readable_start(text: str) -> str:
+    """Give a start back if it is a stamp, else an empty text."""
+    return text if is_wall_stamp(text) else ""
+
+
+class Second(NamedTuple):
+    """The calls that were handed out last, as far as they started in the same second.
+
+    Attributes:
+        start: that second; empty if it is unreadable, and then ``ids`` names only the last call.
+        ids: the calls, in the order they were handed out.
+    """
+
+    start: str = ""
+    ids: tuple[str, ...] = ()
+
+    def then(self, records: Sequence[CallRecord]) -> Second:
+        """The same after ``records`` were handed out as well."""
+        start = start_of(records[-1])
+        first = len(records) - 1
+        while start and first and start_of(records[first - 1]) == start:
+            first -= 1
+        ids = tuple([record.id for record in records[first:]])
+        return Second(start, self.ids + ids if start and not first and start == self.start else ids)
 
 
 class Place(NamedTuple):
-    """Where calls stand: ``records[0]`` is number ``before + 1`` of its window."""
+    """Where a piece of the list begins, and what a checkpoint inside of it needs.
+
+    Attributes:
+        window: its window.
+        before: calls of the window in front of ``records``.
+        records: the piece as the server sent it.
+        fresh: those of them that are handed out, and calls that were held back until now.
+        second: the calls that were handed out before them.
+    """
 
     window: Window
-    size: int
     before: int
     records: Sequence[CallRecord]
+    fresh: Sequence[CallRecord]
+    second: Second
 
     def at(self, last: CallRecord) -> Place:
         """The same place, as long as ``last`` is the last call that was handed out: it holds no other."""
-        return Place(self.window, self.size, self.before + self._index_of(last), (last,))
+        return Place(self.window, self._rank_of(last) - 1, (last,), (last,), self._second_before(last))
 
-    def rank_of(self, last: CallRecord) -> int:
-        """Which one it is in its window, from 1."""
-        return self.before + self._index_of(last) + 1
+    def checkpoint(self, last: CallRecord, query: str) -> Checkpoint:
+        """The checkpoint after ``last``, for the query of that fingerprint."""
+        second = self._second_before(last).then((last,))
+        return Checkpoint(query, self.window.last, self._rank_of(last), second)
 
-    def _index_of(self, last: CallRecord) -> int:
-        records = self.records
-        return next(index for index in range(len(records) - 1, -1, -1) if records[index] is last)
+    def _rank_of(self, last: CallRecord) -> int:
+        return self.before + max(0, _index_of(last, self.records)) + 1
+
+    def _second_before(self, last: CallRecord) -> Second:
+        handed_out = self.fresh[: _index_of(last, self.fresh)]
+        return self.second.then(handed_out) if handed_out else self.second
+
+
+def _index_of(last: CallRecord, records: Sequence[CallRecord]) -> int:
+    return next((index for index in range(len(records) - 1, -1, -1) if records[index] is last), -1)
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where a stream stood.
+    """The last call that was handed out.
 
     Attributes:
         query: fingerprint of the query.
-        window: last stamp of the window that was being walked.
-        asked: page size that was asked for, and size: the real one.
-        rank: calls of the window up to and with the last one handed out.
-        id: that call.
+        window: last stamp of the window it was in.
+        rank: calls of the window up to and with it, by the pages of that time.
+        second: it, as the last of ``ids``, and the calls of its second that were handed out before it.
     """
 
     query: str
     window: str
-    asked: int
-    size: int
     rank: int
-    id: str
+    second: Second
+
+    @property
+    def id(self) -> str:
+        """The call's id."""
+        return self.second.ids[-1]
+
+    @property
+    def start(self) -> str:
+        """When the call started; empty if that is unreadable."""
+        return self.second.start
+
+    def is_in(self, window: Window) -> bool:
+        """Whether the call belongs to a window: by its own start, so windows may be cut in another way than before."""
+        return window.first <= (self.start or self.window) <= window.last
 
     def __str__(self) -> str:
-        return "|".join((_VERSION, self.query, self.window, str(self.asked), str(self.size), str(self.rank), self.id))
+        call = msgspec.json.encode((self.rank, self.start, self.second.ids)).decode()
+        return f"{_VERSION}|{self.query}|{self.window}|{call}"
 
     @classmethod
     def read(cls, text: object, fingerprint: str) -> Self:
         """Read a checkpoint back, for the query of that fingerprint.
 
         Raises:
-            ConfigurationError: it is no checkpoint.
-            ResumeMismatchError: it belongs to another query, or to another version of this library.
+            ConfigurationError: if it is not a checkpoint.
+            ResumeMismatchError: if it belongs to another query, or to another version of this library.
         """
-        parts = text.split("|", 6) if isinstance(text, str) else []
-        if len(parts) != 7 or not parts[0].startswith("servetel-"):  # noqa: PLR2004 - the fields above
+        parts = text.split("|", 3) if isinstance(text, str) else []
+        if len(parts) != 4 or not parts[0].startswith("servetel-"):  # noqa: PLR2004 - the parts above
             raise ConfigurationError("start is not a checkpoint", fix="give what stream.checkpoint returned, unchanged")
-        version, query, window, asked, size, rank, identifier = parts
+        version, query, window, call = parts
         if version != _VERSION:
             raise ResumeMismatchError("the checkpoint was made by another version", fix="start again without start=")
         if query != fingerprint:
             raise ResumeMismatchError(
                 "the checkpoint belongs to another query",
-                why="going on from it would skip calls that were never delivered",
+                why="a resume from it would skip calls that were never delivered",
                 fix="give the same dates and filters as before, or start again without start=",
             )
-        if not all(re.fullmatch(r"[1-9][0-9]{0,17}", number) for number in (asked, size, rank)):
+        try:
+            rank, start, ids = _decode(call)
+        except UNDECODABLE:
+            rank, start, ids = 0, "", []
+        if not ids or start != readable_start(start):
             raise ConfigurationError("start is a damaged checkpoint", fix="start again without start=")
-        return cls(query, window, int(asked), int(size), int(rank), identifier)
-
-    def pages_to_search(self) -> Iterator[int]:
-        """Page numbers on which the call may stand now: where it stood, one before (calls went), those after (came)."""
-        page = -(-self.rank // self.size)
-        yield page
-        if page > 1:
-            yield page - 1
-        yield from range(page + 1, page + 1000)
+        return cls(query, window, rank, Second(start, tuple(ids)))

@@ -101,7 +101,9 @@ class PageBody:
         self._records: tuple[CallRecord, ...] | None = None
 
     def open(self) -> Edges:
-        """Prove that it is a whole page, and tell pages apart: first id, last id and how many records there are.
+        """Prove that it is a whole page, and distinguish pages: first call, last call and how many records there are.
+
+        A call is its id and start: two calls may share an id.
 
         Raises:
             Unacceptable: it is none.
@@ -111,9 +113,9 @@ class PageBody:
             self.split(reply, time.time())
         if self._records is not None:
             records = self._records
-            return (records[0].id, records[-1].id, len(records)) if records else ("", "", 0)
+            return (_key_of(records[0]), _key_of(records[-1]), len(records)) if records else ("", "", 0)
         rows = self.rows()
-        return (_id_of(rows[0]), _id_of(rows[-1]), len(rows)) if rows else ("", "", 0)
+        return (_written_key_of(rows[0]), _written_key_of(rows[-1]), len(rows)) if rows else ("", "", 0)
 
     def split(self, reply: Reply, now: float) -> None:
         """Prove that it is a whole page, and split it into records.
@@ -185,16 +187,21 @@ class PageBody:
         return [record for piece in self.slices(zone) for record in piece]
 
 
-def _id_of(row: msgspec.Raw) -> str:
-    """Give what tells a row from others: its id as written, or its content where it has none."""
+def _key_of(record: CallRecord) -> str:
+    return " ".join([part for part in (record.id, record.date, record.time) if part])
+
+
+def _written_key_of(row: msgspec.Raw) -> str:
+    """Give the same of a record that is not decoded: its id, date and time as written, or its content without an id."""
     try:
-        raw = split_object(row).get("id")
+        fields = split_object(row)
     except (*UNDECODABLE, RecursionError):
-        raw = None
-    written = b"" if raw is None else bytes(raw)
-    if written in (b"", b"null", b'""'):
+        fields = {}
+    written = [b"" if (raw := fields.get(name)) is None else bytes(raw) for name in ("id", "date", "time")]
+    if written[0] in (b"", b"null", b'""'):
         return hashlib.sha256(row).hexdigest()
-    return written.decode("ascii", "backslashreplace").strip('"')
+    parts = [part.decode("ascii", "backslashreplace").strip('"') for part in written if part != b"null"]
+    return " ".join([part for part in parts if part])
 
 
 def _in_zone(records: Any, zone: tzinfo) -> Any:

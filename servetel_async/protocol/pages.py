@@ -18,6 +18,8 @@ Pages are offsets over a live list that the server may reorder, lengthen, shorte
 8. A list that only grew is complete as soon as as many calls were seen as it counts now. New calls come in front, so
    after each pass such a list is read again from its front, only down to what is known, twice at most.
 9. Later passes read one page after the other: read in order, a list that grows in front repeats calls and loses none.
+10. A resumed walk begins in the middle and takes the calls in front for seen. If it does not prove its end that way,
+    the next pass reads the whole list, and what was taken for seen is counted no more.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ class PageWalk:
     Args:
         asked: the page size that is asked for.
         believed: the count of this server is already known to be a total.
-        before: calls in front of the first page that were delivered earlier (a resumed walk).
+        before: calls in front of the first page (a resumed walk).
         first: number of the first page to ask for.
         size: the real page size, where it is known already.
     """
@@ -103,6 +105,11 @@ class PageWalk:
         self._again: dict[int, int] = {}
 
     # What to ask for
+
+    @property
+    def has_read_last_page(self) -> bool:
+        """Whether this pass came to the end of the list, by what is believed now."""
+        return self._highest >= self.last_page
 
     @property
     def last_page(self) -> int:
@@ -262,7 +269,7 @@ class PageWalk:
 
     # How it ends
 
-    def conclude(self, *, may_reread: bool = True) -> bool:
+    def conclude(self) -> bool:
         """After the last page of a pass: True when the walk is complete, False when another pass begins.
 
         Raises:
@@ -270,17 +277,19 @@ class PageWalk:
         """
         if self._is_complete():
             return True
-        if may_reread and self._may_read_front():
+        if not self._before and self._may_read_front():
             self._front_passes += 1
             self._in_a_row += 1
             self._begin(1, front=True)
             return False
         this_pass = (self.pass_distinct, self.count)
         hopeless = this_pass == self._previous_pass and not self._moved
-        if not may_reread or self.passes - self._front_passes >= PASSES or hopeless:
+        if self.passes - self._front_passes >= PASSES or hopeless:
             raise self._drift(hopeless=hopeless)
         self._previous_pass = None if self.front else this_pass
         self._in_a_row = 0
+        self.distinct -= self._before  # the next pass reads what is in front, too
+        self._before = 0
         self._begin(1)
         return False
 
@@ -302,6 +311,8 @@ class PageWalk:
             if self._is_holed() or self.pass_distinct < self.distinct:
                 return False
             return self._rows == self.pass_distinct or self._nothing_new()
+        if self._before and self._is_holed():
+            return False  # the pages in front may be as uneven, so their calls were not counted right
         return self._has_all() or (not self.front and not self._moved and self.pass_distinct == self.count)
 
     def _has_all(self) -> bool:

@@ -76,12 +76,12 @@ QUESTIONS = {
     "start text": {"start": "garbage"},
     "start empty": {"start": ""},
     "start int": {"start": 7},
-    "start without fields": {"start": "servetel-1|"},
-    "start negative": {"start": f"servetel-1|{MARK}|2024-05-31 23:59:59|-1|1|1|x"},
-    "start zero": {"start": f"servetel-1|{MARK}|2024-05-31 23:59:59|0|1|1|x"},
-    "start digits": {"start": f"servetel-1|{MARK}|2024-05-31 23:59:59|\u00b2|1|1|x"},
-    "start float": {"start": f"servetel-1|{MARK}|2024-05-31 23:59:59|1.5|1|1|x"},
-    "start unordered": {"start": f"servetel-1|{MARK}|2024-05-31 23:59:59|9|9|9|x", "ordered": False},
+    "start without fields": {"start": "servetel-2|"},
+    "start negative": {"start": f'servetel-2|{MARK}|2024-05-31 23:59:59|[-1,"",["x"]]'},
+    "start zero": {"start": f'servetel-2|{MARK}|2024-05-31 23:59:59|[0,"",["x"]]'},
+    "start digits": {"start": f'servetel-2|{MARK}|2024-05-31 23:59:59|[\u00b2,"",["x"]]'},
+    "start float": {"start": f'servetel-2|{MARK}|2024-05-31 23:59:59|[1.5,"",["x"]]'},
+    "start unordered": {"start": f'servetel-2|{MARK}|2024-05-31 23:59:59|[9,"",["x"]]', "ordered": False},
     "query of another kind": {"query": {"from_date": "2024-05-01"}},
 }
 
@@ -216,9 +216,9 @@ async def test_a_stream_is_refused_where_it_is_made(case, serve, connect):
 @pytest.mark.parametrize(
     "start",
     [
-        f"servetel-2|{MARK}|2024-05-31 23:59:59|9|9|9|x",
-        "servetel-1|000000000000|2024-05-31 23:59:59|9|9|9|x",
-        f"servetel-1|{MARK}|2024-01-31 23:59:59|9|9|9|x",
+        f"servetel-1|{MARK}|2024-05-31 23:59:59|9|9|9|x",
+        'servetel-2|000000000000|2024-05-31 23:59:59|[9,"",["x"]]',
+        f'servetel-2|{MARK}|2024-01-31 23:59:59|[9,"2024-01-31 12:00:00",["x"]]',
     ],
     ids=["another version", "another query", "another window"],
 )

@@ -494,15 +494,17 @@ async def test_a_checkpoint_of_pages_is_a_checkpoint_too(emulate, connect, small
 
 
 async def test_another_page_size_does_not_spoil_a_checkpoint(emulate, connect, small):
-    """A checkpoint brings its own page size along."""
+    """A resumed stream asks with the page size of its own client."""
     api = await emulate(small)
     stream = connect(api, page_size=30).calls(*MAY)
     got = await read_some(stream, 77)
     await stream.aclose()
+    asked = len(api.requests)
 
     got += ids(await connect(api, page_size=17).calls(*MAY, start=stream.checkpoint).collect())
 
     assert got == small.ids
+    assert {request.limit for request in api.requests[asked:]} == {17}
 
 
 async def test_a_call_that_was_removed_is_no_place_to_go_on_from(emulate, connect, small):

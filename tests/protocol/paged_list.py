@@ -109,7 +109,6 @@ def read(
     dice: Random | None = None,
     walk: PageWalk | None = None,
     sieve: Sieve | None = None,
-    may_reread: bool = True,
 ) -> list[Call]:
     """Read the whole list; with ``dice``, take the pages in any order."""
     walk = walk if walk is not None else PageWalk(size)
@@ -124,7 +123,7 @@ def read(
     while True:
         ask_ahead()
         if not pending:
-            if walk.conclude(may_reread=may_reread):
+            if walk.conclude():
                 return got
             if not walk.front:
                 sieve.begin_pass()

@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 from servetel_async.errors import ConfigurationError, MalformedResponseError
 from servetel_async.protocol import clock
 from servetel_async.protocol.clock import IST, from_epoch, is_wall_stamp, read_stamp
-from servetel_async.protocol.decoding import SLICE, PageReader
+from servetel_async.protocol.decoding import SLICE, PageBody, PageReader
+from servetel_async.protocol.record_reader import RecordReader
 from servetel_async.protocol.records import CallPage, CallRecord, Circle, FlowStep
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.rescue import rescue
@@ -154,7 +155,8 @@ def test_the_envelope_of_the_sample():
     page = read(BODY)
     assert (page.count, page.limit, page.size, page.page) == (1, 20, 1, 1)
     assert page.body == BODY
-    assert page.open() == (SAMPLE["id"], SAMPLE["id"], 1)
+    call = f"{SAMPLE['id']} {SAMPLE['date']} {SAMPLE['time']}"
+    assert page.open() == (call, call, 1)
 
 
 # The quirks of a record -------------------------------------------------------------------------------------------------
@@ -899,7 +901,8 @@ def test_large_pages_equal_small_ones():
     assert decode(body) == singly
     page = read(body)
     assert (page.count, page.limit, page.size, page.page) == (300, 300, 300, 1)
-    assert page.open() == (f"{0:024x}", f"{299:024x}", 300)
+    first, last, rows = page.open()
+    assert (first.split()[0], last.split()[0], rows) == (f"{0:024x}", f"{299:024x}", 300)
 
 
 def test_large_pages_come_in_slices():
@@ -941,6 +944,17 @@ def test_the_edges_tell_pages_apart_that_have_no_ids():
     assert edges[0] == edges[2] != edges[1]
     assert read(b'{"results":[{"id":"x","odd":1},{"id":7}]}').open() == ("x", "7", 2)
     assert read(b'{"results":[1,[]]}').open()[2] == 2
+
+
+@pytest.mark.parametrize("small", [True, False], ids=["decoded", "split"])
+def test_the_edges_are_calls_and_a_call_is_its_id_and_start(small):
+    """Row 98: two calls may share an id, so two pages with the same ids are two pages if the calls started at other times."""
+    edges = []
+    for time in ("10:00:00", "10:00:01"):
+        reply = Reply(200, json.dumps({"results": [{"id": 7, "date": "2024-05-01", "time": time}]}).encode())
+        page = PageBody(reply, RecordReader()) if small else PageReader().read(reply, 0.0)
+        edges.append(page.open()[:2])
+    assert edges == [("7 2024-05-01 10:00:00",) * 2, ("7 2024-05-01 10:00:01",) * 2]
 
 
 # What a record shows, and where it goes ---------------------------------------------------------------------------------

@@ -57,7 +57,8 @@ def test_nothing_of_it_is_known_before_it_is_opened():
     whole = page_of(PLAIN[:100])
     page, broken = take(whole), take(whole.replace(PLAIN[50], b"?" + PLAIN[50]))
     assert (page.count, broken.count) == (None, None)
-    assert page.open() == (json.loads(PLAIN[0])["id"], json.loads(PLAIN[99])["id"], 100)
+    first, last = ("{id} {date} {time}".format_map(json.loads(PLAIN[index])) for index in (0, 99))
+    assert page.open() == (first, last, 100)
     assert page.count == 100
     with pytest.raises(Unacceptable):
         broken.open()

@@ -14,18 +14,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servetel_async.errors import (
-    ConfigurationError,
     CountDriftError,
     OutOfWindowError,
     PagingError,
-    ResumeMismatchError,
 )
-from servetel_async.protocol.checkpoint import Checkpoint
 from servetel_async.protocol.pages import PASSES, PageWalk, Step, find_last_page
 from servetel_async.protocol.sieve import Sieve
 from servetel_async.protocol.windows import Window
 from tests.protocol.paged_list import COUNTS, Call, Page, PagedList, read, some
-from tests.protocol.three_parts import assert_says_what_and_what_to_do
 
 SIZE = 20
 LENGTHS = [0, 1, 6, 7, 8, 14, 19, 20, 21, 40, 100, 127, 200]
@@ -548,36 +544,64 @@ def test_a_short_first_page_does_not_set_the_page_size():
     assert len(server.asked) <= 2 * 8 + 2
 
 
-def test_no_second_pass_where_none_is_possible():
-    """Row 96: a resumed reading cannot read its first part again, so a drift is an error at once."""
-    walk = PageWalk(SIZE, believed=True)
-    walk.next_page(0)
-    walk.accept(1, rows=5, count=9, echo=1, edges=("a", "b", 5))
-    walk.sifted(new=5, new_in_pass=5, number=1)
-    with pytest.raises(CountDriftError):
-        walk.conclude(may_reread=False)
+def resumed(server, rank, believed):
+    """A walk that begins on the page of the call of this rank, as far as it has read that page; and what it gives."""
+    number = -(-rank // SIZE)
+    walk = PageWalk(SIZE, believed=believed, before=(number - 1) * SIZE, first=number, size=SIZE)
+    assert walk.next_page(0) == number
+    page = server.page(number, SIZE)
+    step = walk.accept(number, rows=len(page.calls), count=page.count, echo=page.echo, edges=page.edges)
+    assert step is Step.DELIVER
+    sieve = Sieve(Window(None, None))
+    sieve.sift(page.calls)
+    walk.sifted(new=len(page.calls), new_in_pass=len(page.calls), number=number)
+    return walk, sieve, page.calls[rank - (number - 1) * SIZE :]
 
 
 @pytest.mark.parametrize("length", [1, 20, 40, 55, 100])
 @pytest.mark.parametrize("count", ["total", "page-only", "missing"])
 def test_a_resumed_walk_reads_exactly_the_rest(length, count):
-    """Row 99: from any call on, ``before`` calls count as seen and the rest comes once."""
+    """Row 99: from any page on, the calls in front count as seen and the rest comes once."""
     calls = some(length)
     for rank in range(1, length + 1):
-        number = -(-rank // SIZE)
         server = PagedList(calls, count)
-        walk = PageWalk(SIZE, believed=count == "total", before=rank, first=number, size=SIZE)
-        assert walk.next_page(0) == number
-        page = server.page(number, SIZE)
-        assert (
-            walk.accept(number, rows=len(page.calls), count=page.count, echo=page.echo, edges=page.edges)
-            is Step.DELIVER
-        )
-        left = page.calls[rank - (number - 1) * SIZE :]
-        sieve = Sieve(Window(None, None))
-        sieve.sift(left)
-        walk.sifted(new=len(left), new_in_pass=len(left), number=number)
-        assert left + read(server, walk=walk, sieve=sieve, may_reread=False) == calls[rank:]
+        walk, sieve, left = resumed(server, rank, count == "total")
+        assert left + read(server, walk=walk, sieve=sieve) == calls[rank:]
+        assert walk.passes == 1
+
+
+def test_a_resumed_walk_that_does_not_agree_reads_all_of_it():
+    """Row 96: what is in front is read as well then, and counted; the walk is as sure of its end as any other."""
+    server = PagedList(some(100))
+    walk, sieve, left = resumed(server, 50, believed=True)
+    gone = server.calls.pop(3)
+    rest = read(server, walk=walk, sieve=sieve)
+    assert set(left + rest) >= set(server.calls[50:])
+    assert gone not in rest
+    assert walk.passes == 2
+    assert (walk.pass_distinct, walk.count) == (99, 99)
+
+
+def test_a_resumed_walk_whose_count_is_wrong_is_an_error():
+    """Row 93: another pass finds the same calls under the same count, so a third would not help."""
+    server = PagedList(some(60), "one more")
+    walk, sieve, _ = resumed(server, 25, believed=True)
+    with pytest.raises(CountDriftError, match="60 calls were found where the API counts 61") as raised:
+        read(server, walk=walk, sieve=sieve)
+    assert "read 2 times with the same outcome" in raised.value.why
+
+
+def test_a_resumed_walk_does_not_reckon_with_uneven_pages():
+    """Row 87: where a page behind is not full, one in front may not have been either, so the whole list is read."""
+    server = PagedList(some(100))
+    walk, _, _ = resumed(server, 30, believed=True)
+    for number, rows in ((3, 19), (4, 20), (5, 20), (6, 1)):
+        walk.next_page(0)
+        walk.accept(number, rows=rows, count=100, echo=number, edges=(f"{number}", "z", rows))
+        walk.sifted(new=rows, new_in_pass=rows, number=number)
+    assert (walk.pass_distinct, walk.count) == (100, 100)
+    assert not walk.conclude()
+    assert (walk.next_page(0), walk.distinct) == (1, 80)
 
 
 # Duplicates, reused ids, order ------------------------------------------------------------------------------------------
@@ -706,65 +730,6 @@ def test_the_last_page_is_found_for_every_length(rows):
         assert {type(number) for number in asked} == {int}
         doubled = [2**power for power in range(1, pages.bit_length() + 1)]
         assert asked[: len(doubled)] == doubled
-
-
-# Checkpoints ------------------------------------------------------------------------------------------------------------
-
-STOOD = Checkpoint("0123456789ab", "2024-05-31 23:59:59", 100, 20, 41, "66339a44|odd id")
-
-
-def test_a_checkpoint_survives_its_text():
-    """Row 99: what a stream printed is what the next one reads, also with the separator in the id."""
-    assert Checkpoint.read(str(STOOD), "0123456789ab") == STOOD
-
-
-@pytest.mark.parametrize(
-    ("rank", "first"),
-    [(1, [1, 2, 3]), (20, [1, 2, 3]), (21, [2, 1, 3]), (41, [3, 2, 4]), (60, [3, 2, 4]), (61, [4, 3, 5])],
-)
-def test_where_the_call_is_looked_for(rank, first):
-    """Row 95: on its page, one before (calls went), then behind (calls came); each page once, and not for ever."""
-    pages = list(Checkpoint("q", "w", 100, 20, rank, "i").pages_to_search())
-    assert pages[:3] == first
-    assert len(set(pages)) == len(pages) <= 1001
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        None,
-        7,
-        b"servetel-1",
-        "",
-        "nonsense",
-        "servetel-1|0123456789ab",
-        "other-1|0123456789ab|w|1|1|1|i",
-        "servetel-1|0123456789ab|w|0|1|1|i",
-        "servetel-1|0123456789ab|w|1|-1|1|i",
-        "servetel-1|0123456789ab|w|1|1|0|i",
-        "servetel-1|0123456789ab|w|1.5|1|1|i",
-        "servetel-1|0123456789ab|w||1|1|i",
-        "servetel-1|0123456789ab|w|\u00b2|1|1|i",
-        pytest.param("servetel-1|0123456789ab|w|" + 5000 * "9" + "|1|1|i", id="5000-digits"),
-    ],
-)
-def test_what_is_no_checkpoint_is_refused(text):
-    """Row 113: anything else is the caller's mistake, said before anything is sent."""
-    with pytest.raises(ConfigurationError, match="checkpoint") as raised:
-        Checkpoint.read(text, "0123456789ab")
-    assert_says_what_and_what_to_do(raised.value)
-
-
-@pytest.mark.parametrize(
-    ("text", "fingerprint"),
-    [(str(STOOD), "ba9876543210"), (str(STOOD).replace("servetel-1", "servetel-2"), "0123456789ab")],
-    ids=["another-query", "another-version"],
-)
-def test_a_checkpoint_of_something_else_is_a_mismatch(text, fingerprint):
-    """Row 113: going on from another query's place would skip calls in silence."""
-    with pytest.raises(ResumeMismatchError, match="another query" if fingerprint[0] == "b" else "version") as raised:
-        Checkpoint.read(text, fingerprint)
-    assert_says_what_and_what_to_do(raised.value, "would skip calls" if fingerprint[0] == "b" else None)
 
 
 ROWS = {
