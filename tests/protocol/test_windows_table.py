@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servetel_async.protocol.clock import SECOND
-from servetel_async.protocol.windows import LONGEST, Window
+from servetel_async.protocol.windows import LONGEST, Window, up_to
 
 START = datetime(2024, 5, 1)
 MAY = Window.of("2024-05-01 00:00:00", "2024-05-31 23:59:59")
@@ -142,6 +142,33 @@ def test_a_month_is_one_window():
     assert list(MAY.split()) == [MAY]
     longer = Window(MAY.start, MAY.end + SECOND)
     assert [part.seconds for part in longer.split()] == [int(LONGEST.total_seconds()), 1]
+
+
+# up_to
+
+
+@pytest.mark.parametrize(
+    ("last", "left"),
+    [
+        (29, [(20, 29), (10, 19), (0, 9)]),
+        (25, [(20, 25), (10, 19), (0, 9)]),
+        (20, [(20, 20), (10, 19), (0, 9)]),
+        (19, [(10, 19), (0, 9)]),
+        (0, [(0, 0)]),
+        (30, []),
+        (-1, []),
+    ],
+)
+def test_windows_up_to_a_second(last, left):
+    """What is later is gone, and the window that holds the second ends there: a resume may cut in another way."""
+    windows = [of(20, 29), of(10, 19), of(0, 9)]
+    assert up_to(windows, of(last, last).last) == [of(*each) for each in left]
+
+
+def test_windows_up_to_what_is_no_second():
+    """A damaged checkpoint is in no window."""
+    assert up_to([MAY], "2024-05-1x") == []
+    assert up_to([Window(None, None)], "~") == [Window(None, None)]
 
 
 # without
