@@ -8,7 +8,7 @@ from urllib.parse import quote, urlencode
 
 import anyio
 
-from servetel_async.counting import check_alone, count_calls
+from servetel_async.counting import check_alone, count_range
 from servetel_async.errors import ConfigurationError, StreamClosedError
 from servetel_async.page_source import PageRequest
 from servetel_async.protocol.clock import IST, name_zone
@@ -26,6 +26,7 @@ from servetel_async.settings import (
     Timeouts,
     check_kind,
     choose_base_url,
+    choose_range,
     choose_rate,
     read_sources,
 )
@@ -38,7 +39,7 @@ from servetel_async.transport.transport import Transport, check_seconds
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Coroutine, Sequence
-    from datetime import tzinfo
+    from datetime import timedelta, tzinfo
     from types import TracebackType
 
     import aiohttp
@@ -76,6 +77,7 @@ class ServetelClient:
         page_size: calls per page that are asked for; the server may give fewer.
         zone: the account's wall clock. India has one, without daylight saving.
         array_style: how several agents are encoded: ``"brackets"``, ``"indexed"``, ``"repeat"`` or ``"comma"``.
+        max_range: the longest range of one request, from an hour to 31 days. Unless given, it is learnt.
         session: an ``aiohttp.ClientSession`` of yours; it is used and never closed.
         trace_configs: ``aiohttp.TraceConfig`` for the session that this client makes.
         on_event: called with an ``Event`` after each request and before each wait.
@@ -99,6 +101,7 @@ class ServetelClient:
         page_size: int = 100,
         zone: tzinfo = IST,
         array_style: ArrayStyle = "brackets",
+        max_range: timedelta | None = None,
         session: aiohttp.ClientSession | None = None,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
         on_event: Callable[[Event], object] | None = None,
@@ -120,6 +123,7 @@ class ServetelClient:
         self.count_is_total = False
         self.page_cap: int | None = None
         self.bounds: Bounds | None = None
+        self.longest_range = choose_range(max_range)
         self._array_style: ArrayStyle = array_style
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pages = PageReader()
@@ -196,17 +200,9 @@ class ServetelClient:
         deadline: float | None = None,
         **filters: Unpack[Filters],
     ) -> int:
-        """Count the calls of a range, without reading them: one request for each 31 days."""
+        """Count the calls of a range, without reading them: one request for each 31 days, or for what is allowed."""
         asked = build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
-        deadline_at = _deadline_at(deadline)
-        total = 0
-        for window in asked.window(self.zone).split():
-
-            async def fetch(number: int, size: int, window: Window = window) -> PageBody:
-                return await self._get(PageRequest(asked, window, number, size, deadline_at))
-
-            total += await count_calls(fetch, self, self.page_size)
-        return total
+        return await count_range(self._get, self, asked, self.page_size, _deadline_at(deadline))
 
     async def get_call(
         self,
@@ -361,6 +357,7 @@ class ServetelClient:
             deadline_at=page.deadline_at,
             patient=page.patient,
             attempts=page.attempts,
+            slow_attempts=page.slow_attempts,
             refused=page.refused,
         )
 

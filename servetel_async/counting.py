@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, cast
 
 from servetel_async.errors import CountDriftError, PagingError
+from servetel_async.page_source import PageRequest
 from servetel_async.protocol.pages import find_last_page
+from servetel_async.ranges import KnowsRanges, RangeWalk
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from servetel_async.protocol.decoding import PageBody
+    from servetel_async.protocol.query import CallQuery
+    from servetel_async.protocol.windows import Window
 
     #: Fetches one page: number, page size.
     Fetch = Callable[[int, int], Awaitable[PageBody]]
@@ -19,8 +23,8 @@ if TYPE_CHECKING:
 FAR = 2**32
 
 
-class KnowsCounts(Protocol):
-    """Who remembers whether this server's ``count`` is the total."""
+class KnowsCounts(KnowsRanges, Protocol):
+    """What the client remembers of its server: whether ``count`` is the total, and how long a range it allows."""
 
     count_is_total: bool
 
@@ -43,6 +47,32 @@ def check_alone(page: PageBody, number: int) -> int:
             page=number,
         )
     return rows
+
+
+async def count_range(
+    get: Callable[[PageRequest], Awaitable[PageBody]],
+    memory: KnowsCounts,
+    query: CallQuery,
+    page_size: int,
+    deadline_at: float | None,
+) -> int:
+    """Count the calls of a range, window by window.
+
+    Raises:
+        PagingError: the server does not heed page numbers, so there is no end to find.
+        RequestRejectedError: the server refuses the query, and not for the length of the range.
+    """
+
+    def count_window(window: Window) -> Awaitable[int]:
+        def fetch(number: int, size: int) -> Awaitable[PageBody]:
+            return get(PageRequest(query, window, number, size, deadline_at))
+
+        return count_calls(fetch, memory, page_size)
+
+    walk, total = RangeWalk(memory, query.window(memory.zone), count_window), 0
+    while (counted := await walk.next()) is not None:
+        total += counted[1]
+    return total
 
 
 async def count_calls(fetch: Fetch, memory: KnowsCounts, page_size: int) -> int:

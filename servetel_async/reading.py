@@ -14,6 +14,7 @@ from servetel_async.errors import (
     ConfigurationError,
     DeadlineExceededError,
     OverloadedError,
+    RequestRejectedError,
     ResumeMismatchError,
     ServetelError,
     StreamClosedError,
@@ -21,9 +22,11 @@ from servetel_async.errors import (
 from servetel_async.page_source import PageRequest
 from servetel_async.protocol.checkpoint import Checkpoint, Place
 from servetel_async.protocol.pages import PageWalk, Step
-from servetel_async.protocol.sieve import Sieve
 from servetel_async.protocol.verdict import Unacceptable, Verdict
+from servetel_async.protocol.windows import up_to
+from servetel_async.ranges import RangeLimit
 from servetel_async.transport.retry import Refused
+from servetel_async.window_reading import WindowReading
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +36,6 @@ if TYPE_CHECKING:
     from servetel_async.protocol.pages import Edges
     from servetel_async.protocol.query import CallQuery
     from servetel_async.protocol.records import CallRecord
-    from servetel_async.protocol.windows import Window
     from servetel_async.stats import StreamStats
     from servetel_async.transport.transport import Fetched
 
@@ -59,38 +61,6 @@ class _Open(NamedTuple):
     page: PageBody
     number: int
     slices: Iterator[Sequence[CallRecord]]
-
-
-class _WindowReading:
-    """A window, the walk over its pages, and the sieve for its calls."""
-
-    def __init__(self, window: Window, walk: PageWalk, stats: StreamStats) -> None:
-        self.window = window
-        self.walk = walk
-        self.resumed = False
-        self._sieve = Sieve(window)
-        self._stats = stats
-        self._before = (stats.duplicates, stats.reused_ids, stats.undated, stats.count)
-
-    def sift(self, records: Sequence[CallRecord], number: int) -> list[CallRecord]:
-        sieve, stats = self._sieve, self._stats
-        fresh, new_in_pass = sieve.sift(records)
-        self.walk.sifted(new=len(fresh), new_in_pass=new_in_pass, number=number)
-        duplicates, reused_ids, undated, _ = self._before
-        stats.duplicates = duplicates + sieve.duplicates
-        stats.reused_ids = reused_ids + sieve.reused_ids
-        stats.undated = undated + sieve.undated
-        return fresh
-
-    def note_count(self) -> None:
-        walk, counted = self.walk, self._before[3]
-        total = walk.count if walk.believed or walk.count == 0 else None
-        self._stats.count = None if total is None or counted is None else counted + total
-
-    def read_again(self) -> None:
-        if not self.walk.front:
-            self._sieve.begin_pass()
-        self._stats.rereadings += 1
 
 
 class Reading:
@@ -121,9 +91,10 @@ class Reading:
         self._stats = stats
         self._page_size = page_size
         self._windows = list(query.window(source.zone).split())
+        self._limit = RangeLimit(source)
         self._anchor = None if start is None else self._read_start(start)
         self._search = None if self._anchor is None else self._anchor.pages_to_search()
-        self._current: _WindowReading | None = None
+        self._current: WindowReading | None = None
         self._open: _Open | None = None
         self._offset = 0  # of the next slice in its page
         self._planned = 0  # calls given out, and those of the page in hand
@@ -149,15 +120,10 @@ class Reading:
             if self.max_records is not None and self._planned >= self.max_records:
                 raise StopAsyncIteration
             current = self._current if self._current is not None else self._begin_window()
-            if self._search is not None:
-                await self._look_for_anchor(current, self._search)
-                continue
-            self._top_up(current)
-            if self.pending:
-                number, fetched = await self._take_page()
-                self._open_page(current, number, fetched)
-            else:
-                self._conclude(current)
+            try:
+                await self._go_on(current)
+            except RequestRejectedError as refusal:
+                self._shorten(current, refusal)
 
     async def rest_of_page(self, piece: Piece) -> Piece:
         """Add what is left of the piece's page. Cancelled, it gives the pieces back, each with its own place."""
@@ -224,14 +190,38 @@ class Reading:
                 return Piece(fresh, page, number, place)
         return None
 
-    def _begin_window(self) -> _WindowReading:
+    def _begin_window(self) -> WindowReading:
         if not self._windows:
             raise StopAsyncIteration
+        window, left = self._windows.pop(0).newest(self._source.longest_range)
+        if left is not None:
+            self._windows.insert(0, left)
         walk = PageWalk(self._page_size, believed=self._source.count_is_total)
-        self._current = _WindowReading(self._windows.pop(0), walk, self._stats)
+        self._current = WindowReading(window, walk, self._stats)
         return self._current
 
-    def _top_up(self, current: _WindowReading, in_hand: int = 0) -> None:
+    def _shorten(self, current: WindowReading, refusal: RequestRejectedError) -> None:
+        """Put shorter windows in the place of one that was refused before any page of it came."""
+        if current.walk.size or self.pending:
+            raise refusal
+        self._windows[:0] = self._limit.cut(current.window, refusal)
+        self._current = None
+        if self._search is not None and self._anchor is not None:
+            self._search = self._anchor.pages_to_search()
+
+    async def _go_on(self, current: WindowReading) -> None:
+        """Take one more page of the window, or end it."""
+        if self._search is not None:
+            await self._look_for_anchor(current, self._search)
+            return
+        self._top_up(current)
+        if self.pending:
+            number, fetched = await self._take_page()
+            self._open_page(current, number, fetched)
+        else:
+            self._conclude(current)
+
+    def _top_up(self, current: WindowReading, in_hand: int = 0) -> None:
         """Ask ahead: at most a window of unread pages, and none that ``max_records`` makes needless."""
         walk, limit = current.walk, self._source.window_of_pages
         if self.max_records is not None and walk.size:
@@ -243,7 +233,7 @@ class Reading:
             self._ask(current, number)
 
     def _ask(
-        self, current: _WindowReading, number: int, *, refused: Refused | None = None, proved: bool = False
+        self, current: WindowReading, number: int, *, refused: Refused | None = None, proved: bool = False
     ) -> None:
         # What a stream asks ahead waits for its own stream's slots: that is no overload. Its first page may meet one.
         patient = bool(self._stats.pages or self.pending)
@@ -294,7 +284,7 @@ class Reading:
         self._breathed_at = time.perf_counter()
         self._check_not_dropped()
 
-    def _open_page(self, current: _WindowReading, number: int, fetched: Fetched[PageBody]) -> None:
+    def _open_page(self, current: WindowReading, number: int, fetched: Fetched[PageBody]) -> None:
         page, walk = fetched.value, current.walk
         edges = _opened(page)
         if isinstance(edges, Verdict):
@@ -305,6 +295,7 @@ class Reading:
         if walk.believed:
             self._source.count_is_total = True
         current.note_count()
+        self._limit.came()
         if step is Step.AGAIN:
             self._ask(current, number)
         elif step is Step.DELIVER:
@@ -312,7 +303,7 @@ class Reading:
             self._open, self._offset = _Open(page, number, page.slices(self._source.zone)), 0
             self._top_up(current, in_hand=edges[2])
 
-    def _conclude(self, current: _WindowReading) -> None:
+    def _conclude(self, current: WindowReading) -> None:
         if current.walk.conclude(may_reread=not current.resumed):
             self._current = None
             return
@@ -326,14 +317,13 @@ class Reading:
             raise ConfigurationError(
                 "start= needs ordered=True", why="only an ordered stream has a place to go on from"
             )
-        while self._windows and self._windows[0].last != checkpoint.window:
-            del self._windows[0]
+        self._windows = up_to(self._windows, checkpoint.window)
         if not self._windows:
             raise ResumeMismatchError("the checkpoint's window is not in this range", fix="start again without start=")
         self._page_size = checkpoint.asked
         return checkpoint
 
-    async def _look_for_anchor(self, current: _WindowReading, search: Iterator[int]) -> None:
+    async def _look_for_anchor(self, current: WindowReading, search: Iterator[int]) -> None:
         """Look on one more page for the call that was given out last; where it stands, go on behind it."""
         anchor = self._anchor
         assert anchor is not None  # noqa: S101 - for the type checker: a search has an anchor
@@ -355,7 +345,7 @@ class Reading:
 
     def _go_on_behind(  # noqa: PLR0917 - one step of its caller, cut off for length
         self,
-        current: _WindowReading,
+        current: WindowReading,
         anchor: Checkpoint,
         number: int,
         index: int,
