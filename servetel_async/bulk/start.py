@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
 from servetel_async.protocol.clock import SECOND, is_wall_stamp
 from servetel_async.protocol.pages import find_last_page
 from servetel_async.protocol.rows import rows_of
@@ -40,7 +41,7 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
     """
     oldest, found = last, asked
     for _ in range(_LOOKS):
-        page = await _last_page(fetcher, asked, first, tally)
+        page = await _oldest_page(fetcher, asked, first, tally)
         oldest = min([oldest, *(row.start for row in rows_of(page) if is_wall_stamp(row.start))])
         found = Window.of(f"{oldest[:10]} 00:00:00", last)
         assert found.start is not None  # noqa: S101 - for the type checker: it was made of a stamp
@@ -69,20 +70,40 @@ def _calls_of(page: PageBody) -> int:
     return max(page.count or 0, page.open()[2])
 
 
-async def _last_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: Tally) -> PageBody:
+async def _oldest_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: Tally) -> PageBody:
+    """Find the last page with rows; once more from the first page on where pages become smaller meanwhile.
+
+    Raises:
+        ServetelError: if a page does not come.
+    """
+    size = fetcher.page_size
+    while True:
+        try:
+            if size != fetcher.page_size:
+                size = fetcher.page_size
+                first = await fetcher.page(asked, 1, tally, size=size)
+            return await _last_page(fetcher, asked, first, tally, size)
+        except PageTooSlowError:
+            continue
+        except PageLostError as lost:
+            error = lost.error
+        raise error
+
+
+async def _last_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: Tally, size: int) -> PageBody:
     """The last page with rows; the first one where that is none."""
-    size, rows = fetcher.page_size, first.open()[2]
+    rows = first.open()[2]
     if not rows or first.count == rows < size:
         return first
     if first.count is not None and first.count > rows:
         for _ in range(_TRIES):
-            page = await fetcher.sure_page(asked, -(-first.count // rows), tally, size=size)
+            page = await fetcher.page(asked, -(-first.count // rows), tally, size=size)
             if page.open()[2]:
                 return page
     search, page = find_last_page(), first
     number = next(search)
     while True:
-        found = await fetcher.sure_page(asked, number, tally, size=size)
+        found = await fetcher.page(asked, number, tally, size=size)
         page = found if found.open()[2] else page  # each page with rows lies behind the one before
         try:
             number = search.send(found.open()[2])
