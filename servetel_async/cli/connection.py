@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from servetel_async.cli.durations import Duration
+
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
     from servetel_async.client import ServetelClient
     from servetel_async.transport.transport import Event
@@ -26,6 +29,9 @@ _FLAGS = (
     click.option("--page-size", default=100, show_default=True, type=click.IntRange(1), help="Calls per request."),
     click.option(
         "--timeout", type=click.FloatRange(0, min_open=True), metavar="S", help="Seconds that one request may take."
+    ),
+    click.option(
+        "--max-range", metavar="7d", type=Duration("hd"), help="The longest range of one request; else it is learnt."
     ),
     click.option("--base-url", metavar="URL", help="Where the API stands; else SERVETEL_BASE_URL or the profile."),
     click.option("--brand", type=click.Choice(_BRANDS, case_sensitive=False), help="Or the brand."),
@@ -50,6 +56,7 @@ class Connection:
     concurrency: int = 4
     page_size: int = 100
     timeout: float | None = None
+    max_range: timedelta | None = None
     base_url: str | None = None
     brand: str | None = None
     token_file: str | None = None
@@ -81,5 +88,6 @@ class Connection:
             rate=self.rate or None,
             timeouts=timeouts,
             page_size=self.page_size,
+            max_range=self.max_range,
             on_event=on_event,
         )

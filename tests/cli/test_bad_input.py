@@ -65,6 +65,8 @@ KNOWN_BEFORE = [
     (("sync", "a.ndjson"), "only a database", "written once", ".db"),
     (("sync", "a.db", "--lookback", "7"), "--lookback", "", "servetel sync --help"),
     (("sync", "a.db", "--every", "0s"), "--every", "", "servetel sync --help"),
+    (("pull", "a.ndjson", *MONTH, "--max-range", "7"), "--max-range", "", "servetel pull --help"),
+    (("pull", "a.ndjson", *MONTH, "--max-range", "32d"), "--max-range must be", "refuses longer", "--max-range 7d"),
     (("check", "a.ndjson"), "no receipt of a.ndjson", "", "pull into it first"),
     (("check", "a.txt"), "ending is not known", "decides the format", ".ndjson"),
     (("nonsense",), "no such command", "", "servetel --help"),
