@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from servetel_async.errors import OverloadedError
 from servetel_async.protocol.lookup import pick_call
+from servetel_async.ranges import RangeWalk
 from servetel_async.stream import CallStream
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ async def find_call(inquiry: Inquiry, page_size: int) -> CallRecord | None:
     """
     zone = inquiry.source.zone
     asked = inquiry.query.window(zone)
-    for window in asked.split():
-        calls = (await inquiry.page(window, 1, page_size)).records(zone)
+    walk = RangeWalk(inquiry.source, asked, lambda window: inquiry.page(window, 1, page_size))
+    while (answer := await walk.next()) is not None:
+        calls = answer[1].records(zone)
         found = pick_call(calls, inquiry.query.call_id, asked)
         if found is not None:
             return found

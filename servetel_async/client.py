@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 import anyio
 
 from servetel_async.call_search import find_call
-from servetel_async.counting import count_calls
+from servetel_async.counting import count_range
 from servetel_async.errors import ConfigurationError
 from servetel_async.inquiry import Inquiry, check_alone
 from servetel_async.page_source import PageRequest
@@ -26,6 +26,7 @@ from servetel_async.settings import (
     Retry,
     Timeouts,
     check_kind,
+    choose_range,
     choose_rate,
 )
 from servetel_async.stream import CallStream, check_whole
@@ -37,7 +38,7 @@ from servetel_async.transport.transport import Transport, check_seconds
 if TYPE_CHECKING:
     import os
     from collections.abc import Callable, Coroutine, Sequence
-    from datetime import tzinfo
+    from datetime import timedelta, tzinfo
     from types import TracebackType
 
     import aiohttp
@@ -75,6 +76,7 @@ class ServetelClient:
         page_size: calls per page that are asked for; the server may give fewer.
         zone: the account's wall clock. India has one, without daylight saving.
         array_style: how several agents are encoded: ``"brackets"``, ``"indexed"``, ``"repeat"`` or ``"comma"``.
+        max_range: the longest range of one request, from an hour to 31 days. Unless given, it is learnt.
         session: an ``aiohttp.ClientSession`` of yours; it is used and never closed.
         trace_configs: ``aiohttp.TraceConfig`` for the session that this client makes.
         on_event: a plain function, called with an ``Event`` after each request and before each wait.
@@ -98,6 +100,7 @@ class ServetelClient:
         page_size: int = 100,
         zone: tzinfo = IST,
         array_style: ArrayStyle = "brackets",
+        max_range: timedelta | None = None,
         session: aiohttp.ClientSession | None = None,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
         on_event: Callable[[Event], object] | None = None,
@@ -117,6 +120,7 @@ class ServetelClient:
         self.count_is_total = False
         self.page_cap: int | None = None
         self.bounds: Bounds | None = None
+        self.longest_range = choose_range(max_range)
         self._array_style: ArrayStyle = array_style
         self._tasks: set[asyncio.Task[Any]] = set()
         self._pages = PageReader()
@@ -200,9 +204,7 @@ class ServetelClient:
             CountDriftError: a count is round, so it may be capped, and the range cannot be made narrower to prove it.
         """
         asked = build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
-        inquiry = Inquiry(self, self._get, asked, _deadline_at(deadline))
-        windows = asked.window(self.zone).split()
-        return sum([await count_calls(inquiry, window, self.page_size) for window in windows])
+        return await count_range(Inquiry(self, self._get, asked, _deadline_at(deadline)), self.page_size)
 
     async def get_call(
         self,
@@ -353,6 +355,7 @@ class ServetelClient:
             deadline_at=page.deadline_at,
             patient=page.patient,
             attempts=page.attempts,
+            slow_attempts=page.slow_attempts,
             refused=page.refused,
         )
 

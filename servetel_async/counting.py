@@ -9,12 +9,29 @@ from servetel_async.protocol.capping import cannot_narrow, may_be_capped
 from servetel_async.protocol.clock import SECOND, is_wall_stamp
 from servetel_async.protocol.pages import find_last_page
 from servetel_async.protocol.windows import Window
+from servetel_async.ranges import RangeWalk
 
 if TYPE_CHECKING:
     from servetel_async.inquiry import Inquiry
 
 #: More pages than any account has: a search that comes here is led by the nose.
 FAR = 2**32
+
+
+async def count_range(inquiry: Inquiry, page_size: int) -> int:
+    """Count the calls of a query, window by window.
+
+    Raises:
+        CountDriftError: a count may be capped, and its window has no parts.
+        PagingError: the server does not heed page numbers, so there is no end to find.
+        RequestRejectedError: the server refuses the query, and not for the length of the range.
+    """
+    source = inquiry.source
+    walk = RangeWalk(source, inquiry.query.window(source.zone), lambda window: count_calls(inquiry, window, page_size))
+    total = 0
+    while (counted := await walk.next()) is not None:
+        total += counted[1]
+    return total
 
 
 async def count_calls(inquiry: Inquiry, window: Window, page_size: int) -> int:

@@ -180,9 +180,14 @@ class TLSError(ConnectionFailedError):
 
 
 class RequestTimeoutError(ServetelError):
-    """One attempt took longer than ``Timeouts`` allows."""
+    """One attempt took longer than ``Timeouts`` allows.
+
+    Attributes:
+        connected: False if the time ran out before there was a connection; then the page size is not the cause.
+    """
 
     retryable = True
+    connected: bool = True
 
 
 class MalformedResponseError(ServetelError):

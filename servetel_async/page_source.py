@@ -9,7 +9,7 @@ from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
     import asyncio
-    from datetime import tzinfo
+    from datetime import timedelta, tzinfo
 
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
@@ -28,6 +28,7 @@ class PageRequest(NamedTuple):
         deadline_at: loop time at which everything ends.
         patient: wait for a slot as long as the deadline allows, beyond ``Timeouts(acquire=)``.
         attempts: in place of ``Retry(attempts=)``, for whoever decides himself what is tried again.
+        slow_attempts: the same for replies that take too long, where a smaller page may come in time.
         proved: it comes open; else whoever consumes it opens it, and asks again for one that is no page.
         refused: what such a request brought before, and turned out to be no page.
     """
@@ -39,6 +40,7 @@ class PageRequest(NamedTuple):
     deadline_at: float | None
     patient: bool = False
     attempts: int | None = None
+    slow_attempts: int | None = None
     proved: bool = True
     refused: Refused | None = None
 
@@ -66,11 +68,13 @@ class PageSource(Protocol):
         count_is_total: its ``count`` is known to be the total.
         page_cap: the largest page it gives, where it gave less than was asked for.
         bounds: how it reads the dates; None as long as nobody has looked.
+        longest_range: the longest range it takes, as far as is known.
     """
 
     count_is_total: bool
     page_cap: int | None
     bounds: Bounds | None
+    longest_range: timedelta
 
     @property
     def zone(self) -> tzinfo:

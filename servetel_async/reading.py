@@ -25,7 +25,7 @@ from servetel_async.protocol.after_anchor import AfterAnchor
 from servetel_async.protocol.checkpoint import Checkpoint, Place, Second
 from servetel_async.protocol.pages import PageWalk, Step
 from servetel_async.protocol.verdict import Unacceptable, Verdict
-from servetel_async.protocol.windows import up_to
+from servetel_async.ranges import RangeLimit
 from servetel_async.resume import Resumption
 from servetel_async.transport.retry import Refused
 from servetel_async.transport.tasks import error_of
@@ -100,11 +100,10 @@ class Reading:
         self._stats = stats
         self._page_size = page_size
         self._windows = list(query.window(source.zone).split())
+        self._limit = RangeLimit(source)
         self._anchor = None if start is None else self._read_start(start)
         self._second = Second() if self._anchor is None else self._anchor.second
-        self._resumption = (  # as long as the checkpoint's call is looked for
-            None if self._anchor is None else Resumption(self._anchor, page_size, count_is_total=source.count_is_total)
-        )
+        self._resumption = self._begin_search()
         self._current: WindowReading | None = None
         self._open: _Open | None = None
         self._offset = 0  # of the next slice in its page
@@ -112,6 +111,7 @@ class Reading:
         self._unread: list[Piece] = []  # of the page in hand: whoever put them together was cancelled
         self._breathed_at = 0.0
         self._dropped = False
+        self._has_come = False  # a page of the current window
         self._refusal: RequestRejectedError | None = None  # of a page whose depth may be why
         self._counted: dict[int, int] = {}  # requests that are in the statistics, by the page they are asked again for
 
@@ -131,16 +131,10 @@ class Reading:
             current = self._begin_window() if self._current is None else self._current
             if current is None or (self.max_records is not None and self._planned >= self.max_records):
                 return End.END
-            if self._resumption is not None:
-                await self._look_for_anchor(current, self._resumption)
-                continue
-            self._top_up(current)
-            if self.pending:
-                await self._read_next(current)
-            elif self._refusal is not None:
-                self._go_on_behind_refusal(current, self._refusal)
-            else:
-                self._conclude(current)
+            try:
+                await self._go_on(current)
+            except RequestRejectedError as refusal:
+                self._shorten(current, refusal)
 
     async def rest_of_page(self, piece: Piece) -> Piece:
         """Add what is left of the piece's page. Cancelled, it gives the pieces back, each with its own place."""
@@ -210,9 +204,37 @@ class Reading:
     def _begin_window(self) -> WindowReading | None:
         if not self._windows:
             return None
+        window, left = self._windows.pop(0).newest(self._source.longest_range)
+        while left is not None and self._resumption is not None and not self._resumption.checkpoint.is_in(window):
+            window, left = left.newest(self._source.longest_range)
+        if left is not None:
+            self._windows.insert(0, left)
         walk = PageWalk(self._page_size, believed=self._source.count_is_total)
-        self._current = WindowReading(self._windows.pop(0), walk, self._stats)
+        self._current, self._has_come = WindowReading(window, walk, self._stats), False
         return self._current
+
+    def _shorten(self, current: WindowReading, refusal: RequestRejectedError) -> None:
+        """Put shorter windows in the place of one that was refused before any page of it came."""
+        if self._has_come or self.pending:
+            raise refusal
+        self._windows[:0] = self._limit.cut(current.window, refusal)
+        self._current = None
+        if self._anchor is not None and self._resumption is not None:
+            self._windows = self._anchor.left_of(self._windows)
+            self._resumption = self._begin_search()
+
+    async def _go_on(self, current: WindowReading) -> None:
+        """Take one more page of the window, or end it."""
+        if self._resumption is not None:
+            await self._look_for_anchor(current, self._resumption)
+            return
+        self._top_up(current)
+        if self.pending:
+            await self._read_next(current)
+        elif self._refusal is not None:
+            self._go_on_behind_refusal(current, self._refusal)
+        else:
+            self._conclude(current)
 
     def _top_up(self, current: WindowReading, in_hand: int = 0) -> None:
         """Ask ahead: at most a window of unread pages, and none that ``max_records`` makes needless."""
@@ -306,12 +328,18 @@ class Reading:
         if walk.believed:
             self._source.count_is_total = True
         current.note_count()
+        self._note_arrival()
         if step is Step.AGAIN:
             self._ask(current, number)
         elif step is Step.DELIVER:
             self._stats.pages += 1
             self._open, self._offset = _Open(page, number, page.slices(self._source.zone)), 0
             self._top_up(current, in_hand=edges[2])
+
+    def _note_arrival(self) -> None:
+        """Note that a page came, so that the window was not refused for its length."""
+        self._has_come = True
+        self._limit.came()
 
     def _conclude(self, current: WindowReading) -> None:
         if not current.conclude():
@@ -325,19 +353,23 @@ class Reading:
         checkpoint = Checkpoint.read(start, self._query.fingerprint(self._source.zone))
         if not self._ordered:
             raise ConfigurationError("start= needs ordered=True", why="only an ordered stream can be resumed")
-        windows = self._windows
-        while windows and not checkpoint.is_in(windows[0]):
-            del windows[0]
-        self._windows = up_to(windows, checkpoint.window) or windows
+        self._windows = checkpoint.left_of(self._windows)
         if not self._windows:
             raise ResumeMismatchError("the checkpoint's window is not in this range", fix="start again without start=")
         return checkpoint
+
+    def _begin_search(self) -> Resumption | None:
+        """Begin to look for the checkpoint's call; None without a checkpoint."""
+        if self._anchor is None:
+            return None
+        return Resumption(self._anchor, self._page_size, count_is_total=self._source.count_is_total)
 
     async def _look_for_anchor(self, current: WindowReading, resumption: Resumption) -> None:
         """Look at one more page for the call that was handed out last; once it is found, read on from there."""
         if not self.pending:
             self._ask(current, resumption.next_page(), proved=True)
         number, fetched = await self._take_page()
+        self._note_arrival()
         found = resumption.take(number, fetched)
         if resumption.count_is_total:
             self._source.count_is_total = True

@@ -6,9 +6,11 @@ import enum
 import ipaddress
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.tokens import hide, kind_of
+from servetel_async.protocol.windows import LONGEST, SHORTEST
 
 
 class Brand(enum.Enum):
@@ -125,6 +127,23 @@ def choose_rate(rate: RateLimit | float | None) -> RateLimit | None:
     """Read a plain number as requests per second; None and 0 are no limit."""
     limit = rate if rate is None or isinstance(rate, RateLimit) else RateLimit(per_second=rate)
     return limit if limit is not None and limit.per_second else None
+
+
+def choose_range(longest: object) -> timedelta:
+    """Choose the longest range that is asked for at once; 31 days unless a shorter one is given.
+
+    Raises:
+        ConfigurationError: not a ``timedelta`` of whole seconds from an hour to 31 days.
+    """
+    if longest is None:
+        return LONGEST
+    if not isinstance(longest, timedelta) or not SHORTEST <= longest <= LONGEST or longest.microseconds:
+        raise ConfigurationError(
+            "max_range must be a length of time from an hour to 31 days, in whole seconds",
+            why="the API refuses longer ranges, and shorter ones cost too many requests",
+            fix="for example max_range=timedelta(days=7)",
+        )
+    return longest
 
 
 def check_kind(name: str, value: object, kind: type) -> None:

@@ -14,6 +14,7 @@ import asyncio
 from itertools import islice
 from typing import TYPE_CHECKING
 
+from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
 from servetel_async.page_source import Bounds
 from servetel_async.protocol.clock import is_wall_stamp
 from servetel_async.protocol.rows import rows_of
@@ -71,11 +72,25 @@ class Calibration:
         return None
 
     async def _has(self, second: str, guess: Bounds, tally: Tally) -> bool:
-        """Whether a call of that second comes when its range is widened so."""
+        """Whether a call of that second comes when its range is widened so.
+
+        Raises:
+            ServetelError: if a page does not come.
+        """
         wider = guess.widen(Window.of(second, second))
-        seen = 0
+        while True:
+            try:
+                return await self._look(second, wider, tally)
+            except PageTooSlowError:  # the same again, with smaller pages
+                continue
+            except PageLostError as lost:
+                error = lost.error
+            raise error
+
+    async def _look(self, second: str, wider: Window, tally: Tally) -> bool:
+        seen, size = 0, self._fetcher.page_size
         for number in range(1, _PAGES + 1):
-            page = await self._fetcher.sure_page(wider, number, tally)
+            page = await self._fetcher.careful_page(wider, number, tally, size=size)
             rows = rows_of(page)
             if any(row.start == second for row in rows):
                 return True

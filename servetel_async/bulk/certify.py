@@ -164,9 +164,12 @@ class Certifier:
         """Add whatever comes of a window that cannot be proved."""
         if flawed.flaws[0].lost:
             return flawed
-        evidence = Evidence(window)
-        with suppress(PageTooSlowError, PageLostError, PagingError):
-            await walk(self._fetcher, window, tally, evidence, self._fetcher.page_size)
+        evidence, is_walked = Evidence(window), False
+        with suppress(PageLostError, PagingError):
+            while not is_walked:
+                with suppress(PageTooSlowError):  # the same again, with smaller pages
+                    await walk(self._fetcher, window, tally, evidence, self._fetcher.page_size)
+                    is_walked = True
         found = {(row.id, row.start): row for row in (*flawed.calls, *evidence.calls())}
         flawed.calls = ordered(found.values())
         return flawed

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.bulk.receipt import plural
+from servetel_async.errors import RequestRejectedError
 from servetel_async.protocol.capping import may_be_capped
+from servetel_async.protocol.clock import SECOND
 from servetel_async.protocol.query import CallQuery
 from servetel_async.protocol.rows import rows_of
-from servetel_async.protocol.windows import Window
+from servetel_async.protocol.windows import LONGEST, Window
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from servetel_async.client import ServetelClient
     from servetel_async.page_source import Bounds
+    from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.rows import Row
 
 #: What is asked for to see what is given.
@@ -35,7 +42,8 @@ class Probe:
         bounds: seconds by which dates must be widened; both 0 where the server counts both bounds in.
         newest_first: whether a page is ordered by start.
         ties_stable: whether calls of one second came in the same order each time.
-        calls: what the server counts in all.
+        calls: what the server counts in all, or in the longest range it allows.
+        longest_range: the longest range it allows; None if it gives everything at once.
     """
 
     asked: int
@@ -46,6 +54,7 @@ class Probe:
     newest_first: bool | None
     ties_stable: bool | None
     calls: int | None
+    longest_range: timedelta | None = None
 
     def __str__(self) -> str:
         cap = (
@@ -55,6 +64,8 @@ class Probe:
         )
         if self.rows >= self.asked:
             cap = f"at least {self.asked:,} calls"
+        if self.asked < ASKED:
+            cap = f"{cap}; larger pages are too slow"
         total = {True: "the total", False: "not the total", None: "not known: too few calls"}[self.count_is_total]
         counted = "" if self.calls is None else f": {self.calls:,} calls"
         if may_be_capped(self.calls):
@@ -63,12 +74,17 @@ class Probe:
         if self.bounds is not None:
             out = [name for name, seconds in zip(("from_date", "to_date"), self.bounds, strict=True) if seconds]
             bounds = f"{' and '.join(out)} taken out; asked for wider" if out else "both counted in"
+        ranges = "everything at once"
+        if self.longest_range is not None:
+            hours = int(self.longest_range.total_seconds()) // 3600
+            ranges = f"{plural(hours // 24, 'day') if hours % 24 == 0 else plural(hours, 'hour')} at most"
         words = {True: "yes", False: "no", None: "not known: no such calls"}
         return "\n".join(
             [
                 f"page size   {cap}",
                 f"count       {total}{counted}",
                 f"dates       {bounds}",
+                f"ranges      {ranges}",
                 f"newest up   {words[self.newest_first]}",
                 f"same order  {words[self.ties_stable]}",
             ]
@@ -83,19 +99,19 @@ async def probe(client: ServetelClient) -> Probe:
     """
     fetcher = Fetcher(client, CallQuery(), page_size=ASKED, concurrency=client.max_concurrency, patience=0.0)
     fetcher.page_size, tally = ASKED, Tally()
-    everything = Window(None, None)
-    first = await fetcher.sure_page(everything, 1, tally)
+    everything, first = await _first_look(fetcher, tally)
+    asked = fetcher.page_size  # fewer than at first where such pages are too slow
     rows = rows_of(first)
     one = await fetcher.sure_page(everything, 1, tally, size=1)
     total = None if one.count is None or len(rows) < 2 else one.count > 1  # noqa: PLR2004 - one call tells nothing
     if total:
         client.count_is_total = True
-    cap = len(rows) if first.count is not None and total and len(rows) < min(ASKED, first.count) else None
+    cap = len(rows) if first.count is not None and total and len(rows) < min(asked, first.count) else None
     client.page_cap = cap if cap is not None else client.page_cap
     await Calibration(fetcher).check_bounds(everything, rows, tally)
     starts = [row.start for row in rows if row.start]
     return Probe(
-        asked=ASKED,
+        asked=asked,
         rows=len(rows),
         page_cap=cap,
         count_is_total=total if one.count is not None else False,
@@ -103,7 +119,18 @@ async def probe(client: ServetelClient) -> Probe:
         newest_first=all(former >= latter for former, latter in pairwise(starts)) if len(starts) > 1 else None,
         ties_stable=await _ties_are_stable(fetcher, rows, tally),
         calls=one.count if total else None,
+        longest_range=None if everything.start is None else client.longest_range,
     )
+
+
+async def _first_look(fetcher: Fetcher, tally: Tally) -> tuple[Window, PageBody]:
+    """Ask for everything at once; for the last month, or less, if the server refuses that."""
+    everything = Window(None, None)
+    try:
+        return everything, await fetcher.sure_page(everything, 1, tally)
+    except RequestRejectedError:
+        now = datetime.now(UTC).astimezone(fetcher.source.zone).replace(tzinfo=None, microsecond=0)
+    return await fetcher.first_look(Window(now - LONGEST + SECOND, now), tally)
 
 
 async def _ties_are_stable(fetcher: Fetcher, rows: list[Row], tally: Tally) -> bool | None:

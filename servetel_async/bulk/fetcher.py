@@ -1,8 +1,12 @@
 """Fetches the pages of a pull: as many at once as the server bears, as patiently as an outage needs.
 
-A page is retried as long as others come: then it is this page that is at fault, and its window is read another way.
-When nothing comes any more it is an outage (``outage.py``). Before the first good reply the client's own retries are
-all there is: a wrong address must not be waited for.
+1. A page is retried as long as others come: then it is this page that is at fault, and its window is read another way.
+2. If one page is too slow twice in a row, by a timeout or a gateway's 504, or if two rounds of pages are and none comes
+   in between, pages are asked for in half the size, from the first page on. A slow page counts as a failure of the
+   server only where no smaller one can be asked for.
+3. When nothing comes any more it is an outage (``outage.py``). If the smallest pages were too slow as well, the size
+   was not the cause: after the outage pages have the size that came last.
+4. Before the first good reply the client's own retries are all there is: a wrong address must not be waited for.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import asyncio
 import random
 from dataclasses import dataclass
 from datetime import datetime
+from math import inf
 from typing import TYPE_CHECKING
 
 from servetel_async.bulk.concurrency import Concurrency
@@ -29,7 +34,9 @@ from servetel_async.protocol.capping import crosses_limit
 from servetel_async.protocol.clock import is_wall_stamp
 from servetel_async.protocol.pages import EMPTY_RETRIES
 from servetel_async.protocol.rows import rows_of
+from servetel_async.protocol.verdict import is_slow
 from servetel_async.protocol.windows import Window
+from servetel_async.ranges import RangeWalk
 from servetel_async.transport.tasks import end, error_of
 from servetel_async.transport.turns import Turns
 
@@ -43,7 +50,7 @@ if TYPE_CHECKING:
 
 #: Tries of one page while others come.
 TRIES = 8
-#: Timeouts of one page in a row after which pages are asked for in half the size.
+#: Slow failures of one page, or of all pages, in a row after which pages are smaller: one alone is an accident.
 SLOW = 2
 SMALLEST_PAGE = 10
 #: Records that are looked at in one turn of the loop: less than a millisecond.
@@ -81,7 +88,7 @@ class Tally:
 
 
 class PageTooSlowError(Exception):
-    """The page size was halved; whoever counts pages must begin again. Never leaves the pull."""
+    """Pages of this size are not asked for any more; a reader that counts pages begins again. Never leaves the pull."""
 
 
 class PageLostError(Exception):
@@ -125,6 +132,10 @@ class Fetcher:
         self._concurrency = Concurrency(concurrency)
         self._outage = Outage(source.retry, patience)
         self._has_succeeded = False
+        self._good_size = self.page_size  # of the latest page that came
+        self._bad_size = inf  # from which on pages were too slow or too large
+        self._slow_rounds = 0  # of slow pages since one came; those that were sent together are one round
+        self._slow_at = -inf  # when the last round was noted
         self._good = Window(None, None)  # whose first page came last
         self._turns = Turns()
 
@@ -137,7 +148,7 @@ class Fetcher:
         """Fetch one page. An empty one without a count is asked for again, where this server is known to count.
 
         Raises:
-            PageTooSlowError: it timed out; from now on pages are smaller.
+            PageTooSlowError: pages of this size are too slow or too large; from now on they are smaller.
             PageLostError: this page does not come, though others do.
             ServetelError: nothing comes any more, or what comes is final.
         """
@@ -156,6 +167,8 @@ class Fetcher:
         failures = slow = 0
         refused = False
         while True:
+            if asked >= self._bad_size:
+                raise PageTooSlowError
             # After many failures in an outage it may be this page's own: then a page that came before is looked at.
             looks = failures >= TRIES and self._outage.is_open()
             try:
@@ -170,8 +183,9 @@ class Fetcher:
                         ) from None  # perhaps for its depth alone: a shorter window is not so deep
                     raise
                 refused = refused or _refuses(error)
-                failures += not looks
-                slow = slow + 1 if isinstance(error, RequestTimeoutError) else 0
+                if not looks:
+                    failures += 1
+                    slow = slow + 1 if is_slow(error) else 0
                 await self._give_up_or_wait(error, failures, slow, asked)
                 tally.retries += 1
                 self.total.retries += 1
@@ -191,34 +205,55 @@ class Fetcher:
             found += rows_of(page, first, first + ROWS_IN_A_TURN)
         return found
 
+    async def careful_page(self, window: Window, number: int, tally: Tally, *, size: int | None = None) -> PageBody:
+        """Fetch a page that is looked at alone. One bare empty reply is never believed, of no server.
+
+        Raises:
+            PageTooSlowError, PageLostError, ServetelError: see ``page``.
+        """
+        page = await self.page(window, number, tally, size=size)
+        if _is_bare(page) and not self.source.count_is_total:
+            page = await self.page(window, number, tally, size=size)
+        return page
+
     async def sure_page(self, window: Window, number: int, tally: Tally, *, size: int | None = None) -> PageBody:
-        """Fetch a page that is looked at alone, so that it may be of any size. One bare empty reply is never believed.
+        """Fetch a page that is looked at alone, so that it may be of any size; see ``careful_page``.
 
         Raises:
             ServetelError: it does not come.
         """
-        page = await self._persist(window, number, tally, size)
-        if _is_bare(page) and not self.source.count_is_total:
-            page = await self._persist(window, number, tally, size)
-        return page
-
-    async def _persist(self, window: Window, number: int, tally: Tally, size: int | None) -> PageBody:
         while True:
             try:
-                return await self.page(window, number, tally, size=size)
+                return await self.careful_page(window, number, tally, size=size)
             except PageTooSlowError:
                 continue
             except PageLostError as lost:
                 error = lost.error
             raise error
 
-    async def count(self, window: Window, tally: Tally) -> int | None:
-        """Ask how many calls a window has; None where the server sends no count.
+    async def first_look(self, asked: Window, tally: Tally) -> tuple[Window, PageBody]:
+        """Fetch the first page of the newest window of a range; gives both. That shows how long a range may be.
 
         Raises:
-            ServetelError: it does not come.
+            ServetelError: if it does not come.
         """
-        return (await self.sure_page(window, 1, tally, size=1)).count
+        newest = await RangeWalk(self.source, asked, lambda window: self.sure_page(window, 1, tally)).next()
+        assert newest is not None  # noqa: S101 - for the type checker: a range has a window
+        return newest
+
+    async def count(self, window: Window, tally: Tally) -> int | None:
+        """Ask how many calls a window has, in parts if the server refuses it; None if the server sends no count.
+
+        Raises:
+            ServetelError: if a page does not come.
+        """
+        total = 0
+        walk = RangeWalk(self.source, window, lambda part: self.sure_page(part, 1, tally, size=1))
+        while (answer := await walk.next()) is not None:
+            if answer[1].count is None:
+                return None
+            total += answer[1].count
+        return total
 
     async def _try(self, window: Window, number: int, tally: Tally, size: int) -> PageBody:
         """Send once, when it is its turn, and learn from how it went."""
@@ -227,45 +262,71 @@ class Fetcher:
             try:
                 page = await self._send(window, number, size, tally)
             except ServetelError as error:
-                if isinstance(error, RateLimitError | RequestTimeoutError):
+                if isinstance(error, RateLimitError | RequestTimeoutError) or is_slow(error):
                     self._concurrency.shrink(sent_at, self._now())
-                if error.retryable or isinstance(error, MalformedResponseError):
+                self._note_slowness(error, size, sent_at)
+                if (error.retryable or isinstance(error, MalformedResponseError)) and not _may_be_smaller(error, size):
                     self._outage.failed()
                 raise
             if self._outage.succeeded():
                 self._concurrency.restart()
+                self.page_size, self._bad_size = self._good_size, inf
+            elif size == self.page_size:
+                self._good_size = size
+            if size > SMALLEST_PAGE:
+                self._slow_rounds = 0
             self._concurrency.grow()
             self._has_succeeded = True
             if number == 1:
                 self._good = window
             return page
 
+    def _note_slowness(self, error: ServetelError, size: int, sent_at: float) -> None:
+        """Count the rounds in which pages were too slow, and nothing else happened to them."""
+        if size <= SMALLEST_PAGE:
+            return
+        if not is_slow(error):
+            self._slow_rounds = 0
+        elif sent_at >= self._slow_at:
+            self._slow_rounds, self._slow_at = self._slow_rounds + 1, self._now()
+
     async def _give_up_or_wait(self, error: ServetelError, failures: int, slow: int, asked: int) -> None:
-        too_large = _too_large(error)  # somebody is there who says so
-        if not (self._has_succeeded or too_large):
-            raise error
         if self._outage.over_patience or error.stopped_by == "retry_after":
-            raise error
-        if (slow >= SLOW or too_large) and asked > SMALLEST_PAGE and not self._outage.is_open():
-            if asked == self.page_size:
+            raise self._explained(error)
+        # Before the first good reply the client has tried it as often. Without patience it is not tried again.
+        is_sure = max(slow, self._slow_rounds) >= SLOW or not self._has_succeeded or self._outage.waits_too_long
+        if _may_be_smaller(error, asked) and (_too_large(error) or (slow and is_sure)):
+            self._bad_size = min(self._bad_size, asked)
+            self._slow_rounds, self._slow_at = 0, self._now()
+            if asked <= self.page_size:
                 self.page_size = max(SMALLEST_PAGE, asked // 2)
             raise PageTooSlowError
-        if too_large:
-            raise error
+        if _too_large(error) or not self._has_succeeded:
+            raise self._explained(error)
         if self._outage.is_open():
             return  # its turn will make it wait
         if failures >= TRIES:
-            raise PageLostError(error)
+            raise PageLostError(self._explained(error))
         bound = min(self._retry.cap, self._retry.base * 2.0 ** min(failures - 1, 30))
         seconds = random.uniform(0.0, bound)  # noqa: S311 - jitter, not a secret
         self._backoffs += seconds
         await asyncio.sleep(seconds)
 
+    def _explained(self, error: ServetelError) -> ServetelError:
+        """Say that smaller pages were tried, where "lower page_size" would not help."""
+        if is_slow(error) and self._bad_size < inf:
+            error.why = f"pages of {SMALLEST_PAGE} calls were too slow as well"
+            error.fix = "try again later, or raise Timeouts(read=, total=)"
+        return error
+
     async def _send(self, window: Window, number: int, size: int, tally: Tally) -> PageBody:
         attempts = 1 if self._has_succeeded else None
+        slow_attempts = SLOW if size > SMALLEST_PAGE else None
         asked = window if self.source.bounds is None else self.source.bounds.widen(window)
         task = self.source.start_page(
-            PageRequest(self._query, asked, number, size, None, patient=True, attempts=attempts)
+            PageRequest(
+                *(self._query, asked, number, size, None), patient=True, attempts=attempts, slow_attempts=slow_attempts
+            )
         )
         try:
             await asyncio.wait({task})
@@ -324,6 +385,11 @@ def _is_bare(page: PageBody) -> bool:
 def _too_large(error: ServetelError) -> bool:
     """Whether a smaller page may be given where this one was not."""
     return isinstance(error, BodyTooLargeError) or error.status == _TOO_LARGE
+
+
+def _may_be_smaller(error: ServetelError, size: int) -> bool:
+    """Whether a smaller page is to be asked for before this counts as a failure of the server."""
+    return size > SMALLEST_PAGE and (is_slow(error) or _too_large(error))
 
 
 def _refuses(error: ServetelError) -> bool:

@@ -124,8 +124,7 @@ class Job:
             ServetelError: nothing can be pulled from there.
         """
         asked = self._query.window(self._zone)
-        newest = next(iter(asked.split()))
-        page = await self.fetcher.sure_page(newest, 1, self.extra)
+        newest, page = await self.fetcher.first_look(asked, self.extra)
         frozen = freeze(asked, page.date, self._zone, self._settings.settle)
         if asked.start is None:
             window = await find_start(self.fetcher, asked, page, frozen.window.last, self.extra)
@@ -165,7 +164,7 @@ class Job:
         left = whole.without([Window.of(*span) for span in self.entries])
         until = Window.of(header.final_until, header.final_until).end
         assert until is not None  # noqa: S101 - for the type checker: it was made of a stamp
-        self._tops = [window for part in left for window in windows_of(part, until)]
+        self._tops = [window for part in left for window in windows_of(part, until, self.fetcher.source.longest_range)]
         await self._line.run(self._tops)
         await self._audit(whole)
 
@@ -251,7 +250,7 @@ class Job:
         """What the API counted in the range when it was asked first; None where nobody knows, or not yet."""
         if self._certifier.walks or not self.fetcher.source.count_is_total:
             return None
-        counts = [self._line.counts.get(window) for window in self._tops]
+        counts = [self._line.counted(window) for window in self._tops]
         known = [count for count in counts if count is not None]
         return self._resumed + sum(known) if self._tops and len(known) == len(counts) else None
 

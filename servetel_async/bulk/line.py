@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING
 
 from servetel_async.bulk.certified import Certified
 from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError, Tally
-from servetel_async.bulk.plan import DAY, pieces_for
+from servetel_async.bulk.plan import pieces_for
+from servetel_async.errors import RequestRejectedError
 from servetel_async.protocol.capping import may_be_capped
+from servetel_async.protocol.clock import DAY
 from servetel_async.protocol.evidence import check_inside
+from servetel_async.ranges import RangeLimit
 from servetel_async.transport.tasks import end, error_of
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ class Place:
     whole: bool = False  # not to be cut: it takes the place of one that was committed before
     cut: bool = False  # out of another one, whose count is that of all its pieces
     capped: bool = False  # its count may be less than that of its pieces
+    too_long: bool = False  # for this server: it is cut before it is counted
     tally: Tally = field(default_factory=Tally)
     task: asyncio.Task[Certified | list[Window]] | None = None
 
@@ -71,6 +75,16 @@ class Line:
         self._commit = commit
         self._width = width
         self._places: list[Place] = []
+        self._parts: dict[Window, list[Window]] = {}  # of windows that were too long
+        self._limit = RangeLimit(fetcher.source)
+
+    def counted(self, window: Window) -> int | None:
+        """What the first page of a window said it counts, or those of its parts; None as long as one is not known."""
+        if window not in self._parts:
+            return self.counts.get(window)
+        counts = [self.counted(part) for part in self._parts[window]]
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
 
     @property
     def read_ahead(self) -> int:
@@ -132,13 +146,29 @@ class Line:
             done = place.task is not None and place.task.done() and error_of(place.task) is None
             result = place.task.result() if done and place.task is not None else None
             if isinstance(result, list):
-                line += [Place(window, cut=not place.capped) for window in result]
+                line += [Place(window, cut=not (place.capped or place.too_long)) for window in result]
+                if place.too_long:
+                    self._parts[place.window] = result
             else:
                 line.append(place)
         self._places = line
 
     async def _read(self, place: Place) -> Certified | list[Window]:
         """Read a window, or say into which ones it is to be cut."""
+        longest = self._fetcher.source.longest_range
+        if place.window.length > longest and not place.whole:
+            place.too_long = True
+            return list(place.window.split(longest))
+        try:
+            return await self._read_allowed(place)
+        except RequestRejectedError as refusal:
+            if place.whole:
+                raise
+            pieces = self._limit.cut(place.window, refusal)
+        place.too_long = True
+        return pieces
+
+    async def _read_allowed(self, place: Place) -> Certified | list[Window]:
         window, tally = place.window, place.tally
         first: PageBody | None = None
         if self._certifier.walks:
@@ -181,4 +211,5 @@ class Line:
                     page = None
                     continue
             self.counts[window] = page.count
+            self._limit.came()
             return page

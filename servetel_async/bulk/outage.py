@@ -44,9 +44,14 @@ class Outage:
         return self._good_at is not None and self._failures >= THRESHOLD
 
     @property
+    def waits_too_long(self) -> bool:
+        """Whether the last good reply is longer ago than the pull is patient."""
+        return self._good_at is not None and self._now() - self._good_at >= self._patience
+
+    @property
     def over_patience(self) -> bool:
         """Whether it has lasted too long."""
-        return self.is_open() and self._good_at is not None and self._now() - self._good_at >= self._patience
+        return self.is_open() and self.waits_too_long
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:

@@ -1,7 +1,7 @@
 """The plan of a pull: where its range ends, and how it is cut into windows.
 
 Deep pages cost the server more and drift more, so a window is about twenty pages: a range is cut by what it counts,
-never over 31 days at once. Nothing here asks anybody anything.
+never over 31 days at once, nor over what the server allows. Nothing here sends a request.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from servetel_async.protocol.capping import may_be_capped
 from servetel_async.protocol.clock import SECOND, shift
-from servetel_async.protocol.windows import Window
+from servetel_async.protocol.windows import LONGEST, Window
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -24,7 +24,6 @@ PAGES, MOST_PAGES = 20, 40
 MOST_CALLS, MOST_CALLS_HELD = 10_000, 30_000
 #: Windows that are read at the same time: what is held for one that waits behind another is memory, not speed.
 MOST_WINDOWS = 12
-DAY = timedelta(days=1)
 
 
 class Frozen(NamedTuple):
@@ -72,12 +71,12 @@ def local_clock(date: str | None, zone: tzinfo) -> datetime:
     return local.replace(tzinfo=None, microsecond=0)
 
 
-def windows_of(window: Window, final_until: datetime) -> list[Window]:
-    """Cut a closed range where finality ends and at 31 days, newest first."""
+def windows_of(window: Window, final_until: datetime, longest: timedelta = LONGEST) -> list[Window]:
+    """Cut a closed range where finality ends and into windows no longer than that, newest first."""
     if window.start is None or window.end is None or not window.start <= final_until < window.end:
-        return list(window.split())
+        return list(window.split(longest))
     final, fresh = Window(window.start, final_until), Window(final_until + SECOND, window.end)
-    return [*fresh.split(), *final.split()]
+    return [*fresh.split(longest), *final.split(longest)]
 
 
 def width_for(size: int, concurrency: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
 from servetel_async.errors import RequestRejectedError
 from servetel_async.protocol.capping import may_be_capped
 from servetel_async.protocol.clock import EARLIEST, SECOND, is_wall_stamp
@@ -43,7 +44,7 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
     oldest, found, looks = last, asked, 0
     while looks < _LOOKS:
         before = oldest
-        page, refused = await _last_page(fetcher, asked, first, tally)
+        page, refused = await _oldest_page(fetcher, asked, first, tally)
         is_limited = refused or may_be_capped(first.count)
         oldest = min([oldest, *(row.start for row in rows_of(page) if is_wall_stamp(row.start))])
         found = Window.of(f"{oldest[:10]} 00:00:00", last)
@@ -78,9 +79,31 @@ def _calls_of(page: PageBody) -> int:
     return max(page.count or 0, page.open()[2])
 
 
-async def _last_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: Tally) -> tuple[PageBody, bool]:
+async def _oldest_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: Tally) -> tuple[PageBody, bool]:
+    """Find the last page with rows; once more from the first page on where pages become smaller meanwhile.
+
+    Raises:
+        ServetelError: if a page does not come.
+    """
+    size = fetcher.page_size
+    while True:
+        try:
+            if size != fetcher.page_size:
+                size = fetcher.page_size
+                first = await fetcher.careful_page(asked, 1, tally, size=size)
+            return await _last_page(fetcher, asked, first, tally, size)
+        except PageTooSlowError:
+            continue
+        except PageLostError as lost:
+            error = lost.error
+        raise error
+
+
+async def _last_page(
+    fetcher: Fetcher, asked: Window, first: PageBody, tally: Tally, size: int
+) -> tuple[PageBody, bool]:
     """The last page with rows, or the first one; and whether deeper ones were refused."""
-    size, rows = fetcher.page_size, first.open()[2]
+    rows = first.open()[2]
     if not rows or first.count == rows < size:
         return first, False
     refused = False
@@ -108,6 +131,10 @@ async def _last_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: Ta
 async def _deep_page(fetcher: Fetcher, asked: Window, number: int, tally: Tally, size: int) -> PageBody | None:
     """A page behind the first one; None if the server refuses it, as some do for its depth."""
     try:
-        return await fetcher.sure_page(asked, number, tally, size=size)
+        return await fetcher.careful_page(asked, number, tally, size=size)
     except RequestRejectedError:
         return None
+    except PageLostError as lost:
+        if isinstance(lost.error, RequestRejectedError):
+            return None
+        raise

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from servetel_async.cli.durations import Duration
 from servetel_async.cli.numbers import Number
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.tokens import hide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import timedelta
 
     from servetel_async.client import ServetelClient
     from servetel_async.profiles import Sources
@@ -47,6 +49,9 @@ _FLAGS = (
         help="Calls per request.",
     ),
     click.option("--timeout", type=Number(0.001, 86_400), metavar="S", help="Seconds that one request may take."),
+    click.option(
+        "--max-range", metavar="7d", type=Duration("hd"), help="The longest range of one request; else it is learnt."
+    ),
     click.option("--base-url", metavar="URL", help="Where the API is; else SERVETEL_BASE_URL or the profile."),
     click.option("--brand", type=click.Choice(_BRANDS, case_sensitive=False), help="Or the brand."),
     click.option(
@@ -72,6 +77,7 @@ class Connection:
     concurrency: int = 4
     page_size: int = 100
     timeout: float | None = None
+    max_range: timedelta | None = None
     base_url: str | None = None
     brand: str | None = None
     token_file: str | None = None
@@ -132,5 +138,6 @@ class Connection:
             rate=self.rate or None,
             timeouts=timeouts,
             page_size=self.page_size,
+            max_range=self.max_range,
             on_event=on_event,
         )

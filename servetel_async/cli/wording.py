@@ -12,6 +12,7 @@ PHRASES = {
     "check zone= and array_style=; a proxy that drops query parameters would show the same": (
         "look for a proxy that drops query parameters; for an account whose clock is not IST use the Python client"
     ),
+    "max_range=timedelta(days=7)": "--max-range 7d",
     "rate=RateLimit(per_second=1)": "--rate 1",
     "RateLimit(per_second=)": "--rate",
     "give it as token= or SERVETEL_TOKEN": "give it as SERVETEL_TOKEN or with --token-file",
@@ -31,7 +32,7 @@ _VALUE = re.compile(r'\b(from_date|to_date)="([^"]*)"')
 #: The first are no English words; the others may be, or columns: they are arguments where an equals sign follows.
 #: A name in quotes is a key of a file.
 _NAMES = re.compile(
-    r"(?<!')\b(?:(from_date|to_date|call_type|base_url|page_size)\b=?"
+    r"(?<!')\b(?:(from_date|to_date|call_type|base_url|page_size|max_range)\b=?"
     r"|(direction|agents|department|ivr|callerid|destination|did_number|duration|services|broadcast|call_id)=(\S?))"
 )
 

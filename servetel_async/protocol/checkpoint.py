@@ -16,6 +16,7 @@ import msgspec
 from servetel_async.errors import ConfigurationError, ResumeMismatchError
 from servetel_async.protocol.clock import is_wall_stamp
 from servetel_async.protocol.undecodable import UNDECODABLE
+from servetel_async.protocol.windows import up_to
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -126,6 +127,16 @@ class Checkpoint:
     def is_in(self, window: Window) -> bool:
         """Whether the call belongs to a window: by its own start, so windows may be cut in another way than before."""
         return window.first <= (self.start or self.window) <= window.last
+
+    def left_of(self, windows: list[Window]) -> list[Window]:
+        """Give what is left of windows, newest first: from the one with the call on, up to the checkpoint's window.
+
+        Empty if the call is in none of them.
+        """
+        left = list(windows)
+        while left and not self.is_in(left[0]):
+            del left[0]
+        return up_to(left, self.window) or left
 
     def __str__(self) -> str:
         call = msgspec.json.encode((self.rank, self.start, self.second.ids)).decode()

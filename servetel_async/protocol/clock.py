@@ -18,7 +18,7 @@ IST = timezone(timedelta(hours=5, minutes=30), "IST")
 WALL_FORMAT = "%Y-%m-%d %H:%M:%S"
 _DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 _STAMP = re.compile(r"\d{4}-\d{2}-\d{2} \d{2}:\d{2}:\d{2}", re.ASCII)
-SECOND = timedelta(seconds=1)
+SECOND, DAY = timedelta(seconds=1), timedelta(days=1)
 #: The ends of the calendar; a wall clock has no zone.
 EARLIEST, LATEST = datetime.min, datetime.max.replace(microsecond=0)  # noqa: DTZ901
 

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 TRANSIENT = frozenset({408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 #: Of an unknown 5xx nobody knows that it passes; of these it is known that they do not (511: a captive portal).
 FINAL_SERVER = frozenset({501, 505, 511})
+#: A gateway waited too long for the server. A 502 is not here: it is as often a gateway without a server.
+SLOW_STATUSES = frozenset({408, 504, 524})
 
 
 class Action(enum.Enum):
@@ -249,13 +251,19 @@ def _connection(
     return lambda: ConnectionFailedError(what, fix=fix)
 
 
+def _no_connection_in_time() -> ServetelError:
+    error = RequestTimeoutError("no connection in time", fix="check the network, or raise Timeouts(connect=)")
+    error.connected = False
+    return error
+
+
 FAULTS: dict[Fault, tuple[Action, int | None, Callable[[], ServetelError]]] = {
     Fault.REFUSED: (Action.RETRY, None, _connection("the connection was refused")),
     Fault.UNRESOLVED: (Action.RETRY, 2, _connection("the host name cannot be resolved", "check base_url and the DNS")),
     Fault.CONNECT_TIMEOUT: (
         Action.RETRY,
         None,
-        lambda: RequestTimeoutError("no connection in time", fix="check the network, or raise Timeouts(connect=)"),
+        _no_connection_in_time,
     ),
     Fault.STALE: (Action.FREE, None, _connection("the server had closed the kept-alive connection")),
     Fault.RESET: (Action.RETRY, None, _connection("the connection was lost before the reply")),
@@ -298,6 +306,13 @@ def judge_fault(fault: Fault) -> Verdict:
     """Judge an attempt that brought no whole reply. A new error each time: an error has one story."""
     action, retries, error = FAULTS[fault]
     return Verdict(action, error(), retries=retries)
+
+
+def is_slow(error: ServetelError | None) -> bool:
+    """Whether the reply took too long, so that a smaller page may come in time."""
+    if isinstance(error, RequestTimeoutError):
+        return error.connected
+    return isinstance(error, ServerError) and error.status in SLOW_STATUSES
 
 
 def final_error(verdict: Verdict, stopped_by: StoppedBy) -> ServetelError:

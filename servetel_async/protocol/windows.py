@@ -11,8 +11,9 @@ from servetel_async.protocol.clock import EARLIEST, SECOND, WALL_FORMAT, is_wall
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Ranges over 31 days were refused for one user; nobody has seen a shorter limit.
+#: Ranges over 31 days were refused for one user. Shorter limits are learnt (``ranges.py``).
 LONGEST = timedelta(days=31)
+SHORTEST = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,15 +30,17 @@ class Window:
 
     def split(self, longest: timedelta = LONGEST) -> Iterator[Window]:
         """Cut into windows no longer than that, newest first, as the API itself orders calls. No second is in two."""
-        if self.start is None or self.end is None:
-            yield self
-            return
-        end = self.end
-        while end - self.start >= longest:
-            start = end - longest + SECOND
-            yield Window(start, end)
-            end = start - SECOND
-        yield Window(self.start, end)
+        left: Window | None = self
+        while left is not None:
+            window, left = left.newest(longest)
+            yield window
+
+    def newest(self, longest: timedelta) -> tuple[Window, Window | None]:
+        """Cut off the newest part, no longer than that; gives it and what is left, None if nothing is."""
+        if self.start is None or self.end is None or self.length <= longest:
+            return self, None
+        start = self.end - longest + SECOND
+        return Window(start, self.end), Window(self.start, start - SECOND)
 
     def cut(self, pieces: int) -> list[Window]:
         """Cut a closed window into about equal ones of whole seconds, newest first; never more than it has seconds."""
@@ -66,6 +69,11 @@ class Window:
         if self.start is None or self.end is None:
             return 0
         return int((self.end - self.start).total_seconds()) + 1
+
+    @property
+    def length(self) -> timedelta:
+        """How much time belongs to a closed window."""
+        return timedelta(seconds=self.seconds)
 
     def without(self, taken: list[Window]) -> list[Window]:
         """What is left of a closed window when others are taken out of it, newest first."""

@@ -24,7 +24,7 @@ from tenacity import AsyncRetrying, retry_if_exception
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
-from servetel_async.protocol.verdict import OK, Action, Unacceptable, Verdict
+from servetel_async.protocol.verdict import OK, Action, Unacceptable, Verdict, is_slow
 from servetel_async.transport.pace import THROTTLED_COST, TRANSIENT_COST
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ class Attempts(Generic[T]):
         deadline_at: loop time after which nothing is waited for any more.
         notice: told of each wait before it begins: error, seconds.
         history: what was met so far.
+        slow_attempts: attempts after which a reply that takes too long ends the call; None: as ``Retry(attempts=)``.
     """
 
     def __init__(  # noqa: PLR0917 - what a call is made of
@@ -92,6 +93,7 @@ class Attempts(Generic[T]):
         deadline_at: float | None,
         notice: Callable[[ServetelError | None, float], None],
         history: History,
+        slow_attempts: int | None = None,
     ) -> None:
         self._send = send
         self._renew = renew
@@ -100,6 +102,7 @@ class Attempts(Generic[T]):
         self._deadline_at = deadline_at
         self._notice = notice
         self._history = history
+        self._slow_attempts = policy.attempts if slow_attempts is None else slow_attempts
         self._verdict = OK
         self._paid = 0
         self._stopped_by: StoppedBy = "final"
@@ -201,7 +204,7 @@ class Attempts(Generic[T]):
         reason: StoppedBy | None = None
         if (self._verdict.wait or 0.0) > self._policy.longest_wait:
             reason = "retry_after"
-        elif self._history.counted >= self._policy.attempts:
+        elif self._history.counted >= self._most_attempts():
             reason = "attempts"
         elif self._deadline_at is not None and asyncio.get_running_loop().time() + wait >= self._deadline_at:
             reason = "retry_after" if self._verdict.wait else "deadline"
@@ -212,6 +215,10 @@ class Attempts(Generic[T]):
         if reason is not None:
             self._stopped_by = reason
         return reason is not None
+
+    def _most_attempts(self) -> int:
+        most = self._policy.attempts
+        return min(most, self._slow_attempts) if is_slow(self._verdict.error) else most
 
     async def _sleep(self, seconds: float) -> None:
         if seconds or self._verdict.action is Action.RETRY:

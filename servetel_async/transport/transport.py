@@ -166,6 +166,7 @@ class Transport:
         deadline_at: float | None = None,
         patient: bool = False,
         attempts: int | None = None,
+        slow_attempts: int | None = None,
         refused: Refused | None = None,
     ) -> Fetched[T]:
         """GET until a reply is good, and read it.
@@ -177,6 +178,7 @@ class Transport:
             deadline_at: loop time at which everything ends.
             patient: wait for a slot beyond ``Timeouts(acquire=)``.
             attempts: in place of ``Retry(attempts=)``.
+            slow_attempts: the same for replies that take too long, where a smaller page may come in time.
             refused: what such a call got before, taken for good and found out later: this one goes on from there.
 
         Raises:
@@ -196,6 +198,7 @@ class Transport:
             deadline_at,
             lambda error, wait: self._tell_wait(page, error, wait),
             history,
+            slow_attempts,
         )
         try:
             return await trying.run(verdict)

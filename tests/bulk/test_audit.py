@@ -96,11 +96,14 @@ async def test_one_window():
 
 
 async def test_a_window_longer_than_a_month():
-    """It is one group of its own."""
+    """It is one group of its own, counted in parts: no request is longer than 31 days."""
     long = Entry(first="2024-04-01 00:00:00", last="2024-05-30 23:59:59", counted=120, records=120, at="")
     async with serving() as (server, fetcher):
         assert await find_changed(fetcher, [long], Tally()) == []
-        assert len(server.asked) == 1
+        assert [asked.window for asked in server.asked] == [
+            ("2024-04-30 00:00:00", "2024-05-30 23:59:59"),
+            ("2024-04-01 00:00:00", "2024-04-29 23:59:59"),
+        ]
 
 
 async def test_a_count_that_is_missing_differs():

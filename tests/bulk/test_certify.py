@@ -629,6 +629,24 @@ def test_pages_that_became_smaller():
     fake_clock.run(main())
 
 
+def test_pages_that_become_smaller_while_what_cannot_be_proved_is_walked():
+    """A second whose count is too low is walked to its end all the same, in smaller pages."""
+    second = Window.of(HOUR.first, HOUR.first)
+    calls = calls_at(*[HOUR.first] * 30)
+
+    def habit(asked):
+        return Answer(after=3600) if asked.limit > 10 and asked.page > 1 else Answer(count=15)
+
+    async def main():
+        async with reading(calls, habit, page_size=20) as case:
+            found = await case.read(second)
+            assert len(found.calls) == 30
+            assert found.flaws
+            assert case.fetcher.page_size == 10
+
+    fake_clock.run(main())
+
+
 def test_pages_that_become_smaller_in_the_middle():
     """Pages of two sizes are never counted together."""
     calls = spread(60)

@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import gc
 from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 
 import anyio
 import pytest
 
-from servetel_async import CallQuery, OutOfWindowError, Retry, ServerError, ServetelClient
+from servetel_async import CallQuery, OutOfWindowError, RequestRejectedError, Retry, ServerError, ServetelClient
 from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.certify import Certifier
 from servetel_async.bulk.fetcher import Fetcher, Tally
@@ -21,6 +22,7 @@ from servetel_async.page_source import Bounds
 from servetel_async.protocol.clock import SECOND
 from servetel_async.protocol.windows import Window
 from tests.bulk import fake_clock
+from tests.bulk.short_ranges import allows, refusal, refused
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
 
 DAYS = [f"2024-05-{day:02}" for day in range(1, 11)]
@@ -175,6 +177,48 @@ async def test_whole_windows_are_not_cut():
         await run.line.run([whole], whole=True)
         assert run.windows == [whole]
         assert sorted(run.calls) == sorted(many)
+
+
+MONTHS = [
+    Window.of("2024-05-01 00:00:00", "2024-05-31 23:59:59"),
+    Window.of("2024-04-01 00:00:00", "2024-04-30 23:59:59"),
+    Window.of("2024-03-01 00:00:00", "2024-03-31 23:59:59"),
+]
+
+
+async def test_windows_that_are_too_long_for_the_server():
+    """What is refused is cut, and what comes after it is cut before it is asked for; each call is committed once."""
+    habit = allows(7)
+    async with lining(habit, width=1) as run:
+        await run.line.run(MONTHS)
+        assert refused(run.server.asked, habit) == 1
+        assert run.windows == [part for month in MONTHS for part in month.split(timedelta(days=7))]
+        assert sorted(run.calls) == sorted(CALLS)
+        assert sum(run.line.counted(month) for month in MONTHS) == len(CALLS)
+        assert run.line.counted(Window.of("2024-02-01 00:00:00", "2024-02-29 23:59:59")) is None
+        run.fetcher.total.rows += 10**6  # what it counted bounds what it may cost
+        assert run.certifier.is_spent()
+
+
+async def test_a_refusal_after_a_range_was_learnt():
+    """It is not taken for the one that was learnt from."""
+
+    def habit(asked):
+        return refusal("too long ago") if asked.last < "2024-04-15" else allows(7)(asked)
+
+    async with lining(habit, width=1) as run:
+        with pytest.raises(RequestRejectedError, match="too long ago"):
+            await run.line.run(MONTHS)
+        assert run.fetcher.source.longest_range == timedelta(days=7)
+        assert len(run.server.asked) < 60
+
+
+async def test_a_whole_window_that_is_refused_is_an_error():
+    """It takes the place of one that was committed, so it cannot become several."""
+    async with lining(allows(7)) as run:
+        with pytest.raises(RequestRejectedError):
+            await run.line.run(MONTHS[:1], whole=True)
+        assert (len(run.server.asked), run.committed) == (1, [])
 
 
 async def test_a_known_first_page_is_not_asked_for_again():

@@ -132,6 +132,8 @@ KNOWN_BEFORE = [
     (("sync", "a.db", "--rate", "nan"), "--rate must be", "not a number", "servetel sync --help"),
     (("check", "a.db", "--timeout", "0"), "--timeout must be", "smaller", "servetel check --help"),
     (("doctor", "--page-size", "0"), "--page-size must be", "smaller", "servetel doctor --help"),
+    (("pull", "a.ndjson", *MONTH, "--max-range", "7"), "--max-range", "", "servetel pull --help"),
+    (("pull", "a.ndjson", *MONTH, "--max-range", "32d"), "--max-range must be", "refuses longer", "--max-range 7d"),
     (("check", "a.ndjson"), "no receipt of a.ndjson", "", "pull into it first"),
     (("check", "a.txt"), "ending is not known", "decides the format", ".ndjson"),
     (("nonsense",), "no such command", "", "servetel --help"),

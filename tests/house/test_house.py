@@ -18,7 +18,7 @@ STOREYS = [
     {"settings"},
     {"profiles"},
     {"transport", "sinks", "emulator"},
-    {"page_source", "stats"},
+    {"page_source", "stats", "ranges"},
     {"resume", "inquiry"},
     {"window_reading"},
     {"reading", "counting"},

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import pickle
 import time
 
 import pytest
@@ -30,7 +31,7 @@ from servetel_async.errors import (
 from servetel_async.protocol.clock import IST
 from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.reply import MESSAGE_LENGTH, Reply, says_no, server_message
-from servetel_async.protocol.verdict import FAULTS, OK, Action, Fault, Unacceptable, judge, judge_fault
+from servetel_async.protocol.verdict import FAULTS, OK, Action, Fault, Unacceptable, is_slow, judge, judge_fault
 from tests.protocol.three_parts import assert_says_what_and_what_to_do
 
 NOW = 1_700_000_000.0  # Tue, 14 Nov 2023 22:13:20 GMT
@@ -558,6 +559,17 @@ def test_a_fault(fault):
     assert verdict.error is not judge_fault(fault).error
     assert (verdict.wait, verdict.throttled, verdict.error.status) == (None, False, None)
     assert_says_what_and_what_to_do(verdict.error)
+
+
+def test_what_is_slow():
+    """A smaller page may come in time after these, and after nothing else: not where there was no connection."""
+    slow = [fault for fault in Fault if is_slow(judge_fault(fault).error)]
+    assert slow == [Fault.TIMEOUT]
+    statuses = [status for status in range(400, 600) if is_slow(judge(Reply(status, b""), NOW).error)]
+    assert statuses == [408, 504, 524]
+    assert not is_slow(None)
+    assert not is_slow(ServerError("it failed"))
+    assert pickle.loads(pickle.dumps(judge_fault(Fault.CONNECT_TIMEOUT).error)).connected is False
 
 
 def test_every_fault_is_in_the_table():

@@ -144,6 +144,33 @@ def test_a_month_is_one_window():
     assert [part.seconds for part in longer.split()] == [int(LONGEST.total_seconds()), 1]
 
 
+# up_to
+
+
+@pytest.mark.parametrize(
+    ("last", "left"),
+    [
+        (29, [(20, 29), (10, 19), (0, 9)]),
+        (25, [(20, 25), (10, 19), (0, 9)]),
+        (20, [(20, 20), (10, 19), (0, 9)]),
+        (19, [(10, 19), (0, 9)]),
+        (0, [(0, 0)]),
+        (30, []),
+        (-1, []),
+    ],
+)
+def test_windows_up_to_a_second(last, left):
+    """What is later is gone, and the window that holds the second ends there: a resume may cut in another way."""
+    windows = [of(20, 29), of(10, 19), of(0, 9)]
+    assert up_to(windows, of(last, last).last) == [of(*each) for each in left]
+
+
+def test_windows_up_to_what_is_no_second():
+    """A damaged checkpoint is in no window."""
+    assert up_to([MAY], "2024-05-1x") == []
+    assert up_to([Window(None, None)], "~") == [Window(None, None)]
+
+
 # without
 
 
@@ -189,22 +216,3 @@ def test_without_an_open_window(other):
 def test_an_open_window_is_left_whole(window):
     """Nothing can be taken out of what has no end."""
     assert window.without([MAY]) == [window]
-
-
-@pytest.mark.parametrize(
-    ("last", "left"),
-    [
-        ("2024-05-03 23:59:59", [("2024-05-03", "2024-05-03 23:59:59"), ("2024-05-02", "2024-05-02 23:59:59")]),
-        ("2024-05-03 12:00:00", [("2024-05-03", "2024-05-03 12:00:00"), ("2024-05-02", "2024-05-02 23:59:59")]),
-        ("2024-05-03 00:00:00", [("2024-05-03", "2024-05-03 00:00:00"), ("2024-05-02", "2024-05-02 23:59:59")]),
-        ("2024-05-02 12:00:00", [("2024-05-02", "2024-05-02 12:00:00")]),
-        ("2024-05-01 12:00:00", []),
-        ("2024-05-04 00:00:00", []),
-        ("2024-05-03 1", []),
-    ],
-)
-def test_windows_up_to_a_second(last, left):
-    """The window that holds it ends there, later ones are gone, earlier ones stay; nothing is left if none holds it."""
-    windows = [Window.of(f"2024-05-0{day} 00:00:00", f"2024-05-0{day} 23:59:59") for day in (3, 2)]
-
-    assert up_to(windows, last) == [Window.of(f"{first} 00:00:00", end) for first, end in left]

@@ -17,6 +17,7 @@ from servetel_async import (
     OverloadedError,
     RateLimit,
     RateLimitError,
+    RequestTimeoutError,
     Retry,
     ServerError,
     ServetelError,
@@ -52,6 +53,7 @@ class Played:
         deadline: float | None = None,
         refused: Verdict | None = None,
         history: History | None = None,
+        slow_attempts: int | None = None,
     ) -> None:
         self.verdicts = list(verdicts)
         self.sent = self.renewals = 0
@@ -61,13 +63,15 @@ class Played:
         self.policy = policy
         self.deadline = deadline
         self.refused = refused
+        self.slow_attempts = slow_attempts
         self.history = History() if history is None else history
         self.attempts: Attempts[str]
 
     async def run(self) -> str:
         deadline_at = None if self.deadline is None else asyncio.get_running_loop().time() + self.deadline
         self.attempts = Attempts(
-            self._send, self._renew, self.policy, self.pace, deadline_at, self._notice, self.history
+            *(self._send, self._renew, self.policy, self.pace, deadline_at, self._notice, self.history),
+            slow_attempts=self.slow_attempts,
         )
         return await self.attempts.run(self.refused)
 
@@ -110,8 +114,35 @@ def failing(**options) -> Verdict:
     return Verdict(Action.RETRY, ServerError("it failed"), **options)
 
 
+def slow() -> Verdict:
+    return Verdict(Action.RETRY, RequestTimeoutError("no whole reply in time"))
+
+
 def limiting(wait: float | None = None) -> Verdict:
     return Verdict(Action.RETRY, RateLimitError("too many"), wait=wait, throttled=True)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "slow_attempts", "attempts", "sent"),
+    [
+        ([slow] * 9, 2, 5, 2),
+        ([slow] * 9, None, 5, 5),
+        ([slow] * 9, 9, 5, 5),
+        ([failing] * 9, 2, 5, 5),
+        ([failing, slow, slow], 2, 5, 2),
+        ([slow, failing, failing, slow], 2, 5, 4),
+    ],
+)
+async def test_replies_that_take_too_long_have_their_own_number_of_attempts(
+    no_waiting, verdicts, slow_attempts, attempts, sent
+):
+    """A caller that may ask for less gives up such a request sooner; other failures are tried as often as before."""
+    played = Played(*[verdict() for verdict in verdicts], policy=Retry(attempts=attempts), slow_attempts=slow_attempts)
+    with pytest.raises(Unacceptable):
+        await played.run()
+
+    assert (played.sent, played.attempts.stopped_by) == (sent, "attempts")
+    assert len(no_waiting) == sent - 1
 
 
 async def test_the_wait_is_anything_up_to_a_doubling_bound(no_waiting):

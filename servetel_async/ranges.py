@@ -1,0 +1,116 @@
+"""Ranges in windows as long as this server allows; what it allows is learnt from what it refuses.
+
+A refusal need not be one of the length: it may be a filter's. So a shorter range is a trial, and if one day is refused
+too, nothing was learnt and the first refusal is raised.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+
+from servetel_async.errors import RequestRejectedError
+from servetel_async.protocol.range_limit import shorter_range
+from servetel_async.protocol.windows import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from datetime import timedelta, tzinfo
+
+T = TypeVar("T")
+
+#: A parameter is refused with one of these, or with a 200 that says no.
+_STATUSES = (200, 400, 422)
+
+
+class KnowsRanges(Protocol):
+    """The client, as far as it remembers how long a range its server allows."""
+
+    longest_range: timedelta
+
+    @property
+    def zone(self) -> tzinfo:
+        """The account's wall clock."""
+        ...
+
+
+class RangeLimit:
+    """Learns from refusals how long a range may be.
+
+    Args:
+        memory: takes what was learnt.
+    """
+
+    def __init__(self, memory: KnowsRanges) -> None:
+        self._memory = memory
+        self._trial: tuple[RequestRejectedError, timedelta] | None = None  # the first refusal, the limit before it
+
+    def came(self) -> None:
+        """Note that a window was not refused: what was tried is learnt."""
+        self._trial = None
+
+    def cut(self, window: Window, refusal: RequestRejectedError) -> list[Window]:
+        """Cut a window that was refused into shorter ones, newest first.
+
+        Raises:
+            RequestRejectedError: the first refusal, if this one is not for the length of the range.
+        """
+        memory = self._memory
+        if window.start is None or refusal.status not in _STATUSES:
+            raise refusal
+        trial = self._trial or (refusal, memory.longest_range)
+        if window.end is None:
+            window = self._closed(window.start)
+        elif window.length <= memory.longest_range:
+            shorter = shorter_range(window.length, refusal.what)
+            if shorter is None:
+                raise self._given_up(refusal)
+            memory.longest_range = shorter
+        self._trial = trial
+        return list(window.split(memory.longest_range))
+
+    def _given_up(self, refusal: RequestRejectedError) -> RequestRejectedError:
+        if self._trial is None:
+            return refusal
+        (first, self._memory.longest_range), self._trial = self._trial, None
+        return first
+
+    def _closed(self, start: datetime) -> Window:
+        """Close an open end: a server that allows only short ranges reads it as now."""
+        now = datetime.now(UTC).astimezone(self._memory.zone).replace(tzinfo=None, microsecond=0)
+        return Window(start, max(start, now))
+
+
+class RangeWalk(Generic[T]):
+    """Asks for each window of a range, newest first, none longer than this server allows.
+
+    Args:
+        memory: knows how long they may be, and takes what is learnt.
+        whole: the range; one that is open is a single window until the server refuses it.
+        ask: asks for one window.
+    """
+
+    def __init__(self, memory: KnowsRanges, whole: Window, ask: Callable[[Window], Awaitable[T]]) -> None:
+        self._memory = memory
+        self._left = [whole]
+        self._ask = ask
+        self._limit = RangeLimit(memory)
+
+    async def next(self) -> tuple[Window, T] | None:
+        """Ask for the next window, in shorter ones if it is refused; gives it and the answer, None after the last.
+
+        Raises:
+            RequestRejectedError: the first refusal, if it is not for the length of the range.
+        """
+        while self._left:
+            window, left = self._left.pop(0).newest(self._memory.longest_range)
+            if left is not None:
+                self._left.insert(0, left)
+            try:
+                answer = await self._ask(window)
+            except RequestRejectedError as refusal:
+                self._left[:0] = self._limit.cut(window, refusal)
+                continue
+            self._limit.came()
+            return window, answer
+        return None

@@ -1,0 +1,241 @@
+"""A server that refuses ranges of a month: streams and counts learn what it allows, and lose no call by it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+
+import pytest
+
+from servetel_async import ConfigurationError, RequestRejectedError, Retry, ServetelClient
+from tests.bulk.short_ranges import CALLS, DAY, SAYS, allows, dates, elapsed, exactly, length, refusal, refused
+from tests.bulk.small_server import HONEST, Answer, SmallServer
+
+MAY = ("2024-05-01", "2024-05-31")
+TWO_MONTHS = ("2024-05-01", "2024-06-30")
+
+
+@contextlib.asynccontextmanager
+async def serving(habit, calls=CALLS, **options):
+    """A server with this habit, and a client of it that waits for nothing."""
+    options = {"rate": None, "page_size": 20, "retry": Retry(attempts=2, base=0.001)} | options
+    async with (
+        SmallServer(calls, habit) as server,
+        ServetelClient("token-123456", base_url=server.base_url, **options) as client,
+    ):
+        yield server, client
+
+
+def ids_of(calls):
+    return [call.id for call in calls]
+
+
+def truth(first, last):
+    return [key for start, key in CALLS if first <= start[:10] <= last]
+
+
+HABITS = {
+    "7 days, said": (allows(7), 1),
+    "1 day, said": (allows(1, "The range cannot be more than 24 hours"), 1),
+    "1 month, said": (allows(29, "maximum 1 month"), 1),
+    "7 days, not said": (allows(7, "Bad request", 400), 2),
+    "1 day, not said": (allows(1, "Bad request", 400), 4),
+    "1 day, no message": (allows(1, "", 400), 4),
+    "7 days, at 200": (allows(7, "No.", 200), 4),
+    "7 dates": (allows(7, counts=dates), 1),
+    "less than 7 days": (allows(7, counts=exactly), 2),
+    "less than 7 days, not said": (allows(7, "Bad request", counts=exactly), 3),
+}
+
+
+@pytest.mark.parametrize("name", HABITS)
+async def test_a_stream_learns_how_long_a_range_may_be(name):
+    """Every call comes once, in order, and only the first requests are refused; the client remembers it."""
+    habit, most = HABITS[name]
+    async with serving(habit) as (server, client):
+        stream = client.calls(*TWO_MONTHS)
+        assert ids_of(await stream.collect()) == truth(*TWO_MONTHS)
+        assert stream.stats.count == len(CALLS)
+        assert stream.stats.requests == len(server.asked)
+        assert refused(server.asked, habit) == most
+        server.asked.clear()
+        assert ids_of(await client.calls(*MAY).collect()) == truth(*MAY)
+        assert refused(server.asked, habit) == 0
+
+
+@pytest.mark.parametrize("name", HABITS)
+async def test_a_count_learns_it_too(name):
+    """Each call is counted once."""
+    habit, most = HABITS[name]
+    async with serving(habit) as (server, client):
+        assert await client.count(*TWO_MONTHS) == len(CALLS)
+        assert refused(server.asked, habit) == most
+
+
+async def test_the_dates_of_a_window_that_starts_at_noon():
+    """Seven days from noon to noon touch eight dates: then it is asked for fewer."""
+    habit = allows(7, counts=dates)
+    async with serving(habit) as (server, client):
+        calls = await client.calls("2024-05-01 12:00:00", "2024-06-15 11:59:59").collect()
+        assert [call.id for call in calls] == [
+            key for start, key in CALLS if "2024-05-01 12:00:00" <= start <= "2024-06-15 11:59:59"
+        ]
+        assert refused(server.asked, habit) == 2
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+async def test_streams_that_learn_at_the_same_time(ordered):
+    """Two that are refused together halve once, and both are whole."""
+    habit = allows(7, "Bad request")
+    async with serving(habit) as (server, client):
+        streams = [client.calls(*TWO_MONTHS, ordered=ordered) for _ in range(2)]
+        for calls in await asyncio.gather(*(stream.collect() for stream in streams)):
+            assert sorted(ids_of(calls)) == sorted(truth(*TWO_MONTHS))
+        assert refused(server.asked, habit) <= 4
+
+
+@pytest.mark.parametrize(("status", "requests"), [(400, 5), (422, 5), (200, 10), (409, 1), (413, 1)])
+@pytest.mark.parametrize("work", ["stream", "count"])
+async def test_a_refusal_for_another_reason(status, requests, work):
+    """After few requests it is the first error that is raised, and nothing was learnt from it."""
+    async with serving(lambda asked: refusal(f"no, said the {asked.nth}. time", status)) as (server, client):
+        with pytest.raises(RequestRejectedError) as caught:
+            await (client.calls(*MAY).collect() if work == "stream" else client.count(*MAY))
+        assert f"said the {2 if status == 200 else 1}. time" in str(caught.value)
+        assert len(server.asked) == requests
+        server.habit = lambda _: HONEST
+        server.asked.clear()
+        assert await client.count(*MAY) == len(truth(*MAY))
+        assert len(server.asked) == 1
+
+
+async def test_a_refusal_of_a_day_is_raised_at_once():
+    """No shorter range is tried."""
+    async with serving(lambda _: refusal("no")) as (server, client):
+        with pytest.raises(RequestRejectedError):
+            await client.count("2024-05-06", "2024-05-06")
+        assert len(server.asked) == 1
+
+
+async def test_a_limit_of_hours_is_believed_below_a_day():
+    """What a server names is asked for, however short."""
+    habit = allows(0.25, "Date range must not exceed 6 hours")
+    async with serving(habit) as (server, client):
+        assert await client.count("2024-05-06", "2024-05-07") == 4
+        assert refused(server.asked, habit) == 1
+        assert len(server.windows) == 1 + 8
+
+
+async def test_a_refusal_in_the_middle_of_a_window_is_an_error():
+    """Pages of it came, so its length is allowed."""
+
+    def habit(asked):
+        return refusal("Date range must not exceed 7 days") if asked.page == 2 else HONEST
+
+    async with serving(habit) as (server, client):
+        stream = client.calls(*MAY)
+        with pytest.raises(RequestRejectedError):
+            await stream.collect()
+        assert {asked.window for asked in server.asked} == {("2024-05-01 00:00:00", "2024-05-31 23:59:59")}
+
+
+async def test_old_calls_that_are_not_kept_any_more():
+    """A server that refuses what is older than a date: what came was handed out, then its refusal is raised."""
+
+    def habit(asked):
+        return allows(7)(asked) if asked.first >= "2024-06-10" or elapsed(asked, 7) else refusal("older than 90 days")
+
+    async with serving(habit) as (server, client):
+        stream = client.calls(*TWO_MONTHS)
+        got = []
+        with pytest.raises(RequestRejectedError, match="older than 90 days"):
+            async for call in stream:
+                got.append(call.id)
+        assert got == truth("2024-06-10", "2024-06-30")[: len(got)]
+        assert len(got) >= 30
+        assert refused(server.asked, habit) <= 8
+        assert client.longest_range == 7 * DAY
+        with pytest.raises(RequestRejectedError, match="older than 90 days"):
+            await client.count(*TWO_MONTHS)
+
+
+async def test_a_count_of_calls_that_are_not_kept_any_more():
+    """What was learnt before stays, and the refusal that ends it is the one that was not for the length."""
+
+    def habit(asked):
+        return allows(7)(asked) if asked.first >= "2024-06-10" or elapsed(asked, 7) else refusal("older than 90 days")
+
+    async with serving(habit) as (_, client):
+        with pytest.raises(RequestRejectedError, match="older than 90 days"):
+            await client.count(*TWO_MONTHS)
+        assert client.longest_range == 7 * DAY
+
+
+async def test_an_open_end_is_closed_at_this_moment():
+    """From a date on: the server takes no open range, and gives what there is until now."""
+    now = dt.datetime.now(dt.timezone(dt.timedelta(hours=5, minutes=30)))
+    recent = [
+        ((now - dt.timedelta(hours=hours)).strftime("%Y-%m-%d %H:%M:%S"), f"r{hours:03}") for hours in range(1, 400, 7)
+    ]
+    habit = allows(7)
+    async with serving(habit, recent) as (server, client):
+        since = now - dt.timedelta(days=17)
+        assert ids_of(await client.calls(since).collect()) == [key for _, key in recent]
+        assert await client.count(since) == len(recent)
+        assert refused(server.asked, lambda asked: refusal("") if length(asked) is None else HONEST) == 2
+
+
+async def test_an_open_start_is_refused():
+    """Nothing says where the range begins, so there is nothing to cut."""
+    async with serving(allows(7)) as (server, client):
+        for dates_ in ((), (None, "2024-05-31")):
+            with pytest.raises(RequestRejectedError):
+                await client.calls(*dates_).collect()
+        assert len(server.asked) == 2
+
+
+@pytest.mark.parametrize("taken", [1, 13, 14, 15, 40, 70])
+async def test_a_checkpoint_outlives_the_client_that_learnt(taken):
+    """A client that knows nothing goes on behind the call, though its windows have other lengths at first."""
+    async with serving(allows(7)) as (_, client), client.calls(*TWO_MONTHS) as stream:
+        got = [(await anext(stream)).id for _ in range(taken)]
+        checkpoint = stream.checkpoint
+    async with serving(allows(7)) as (_, client):
+        rest = await client.calls(*TWO_MONTHS, start=checkpoint).collect()
+    assert got + ids_of(rest) == truth(*TWO_MONTHS)
+
+
+async def test_a_deadline_covers_the_learning():
+    """A refusal costs time like any other reply."""
+    async with serving(lambda asked: Answer(after=3600) if asked.nth > 1 else allows(7)(asked)) as (_, client):
+        with pytest.raises(Exception, match="deadline"):
+            await client.count(*MAY, deadline=0.2)
+
+
+async def test_max_range_is_never_exceeded():
+    """A client that is told asks for no longer range, so nothing is refused."""
+    habit = allows(7)
+    async with serving(habit, max_range=7 * DAY) as (server, client):
+        assert ids_of(await client.calls(*TWO_MONTHS).collect()) == truth(*TWO_MONTHS)
+        assert await client.count(*TWO_MONTHS) == len(CALLS)
+        assert refused(server.asked, habit) == 0
+        assert not any(elapsed(asked, 7) for asked in server.asked)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [7, "7d", dt.timedelta(0), dt.timedelta(minutes=59), dt.timedelta(days=32), dt.timedelta(hours=2, microseconds=1)],
+)
+def test_a_max_range_that_cannot_be(value):
+    """Before anything is sent."""
+    with pytest.raises(ConfigurationError, match="max_range must be a length of time"):
+        ServetelClient("token-123456", max_range=value)
+
+
+async def test_the_message_says_what_was_asked_for():
+    """The limit in a message is the shorter of two lengths."""
+    habit = allows(7, "The period of 31 days exceeds " + SAYS)
+    async with serving(habit) as (server, client):
+        assert await client.count(*MAY) == len(truth(*MAY))
+        assert refused(server.asked, habit) == 1
