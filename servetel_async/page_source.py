@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
     from servetel_async.settings import Retry
+    from servetel_async.transport.admission import Flow
+    from servetel_async.transport.pace import AccountPace
     from servetel_async.transport.retry import Refused
+    from servetel_async.transport.single_flight import SingleFlight
     from servetel_async.transport.transport import Fetched
 
 PageTask: TypeAlias = "asyncio.Task[Fetched[PageBody]]"
@@ -30,6 +33,7 @@ class PageRequest(NamedTuple):
         attempts: in place of ``Retry(attempts=)``, for whoever decides himself what is tried again.
         proved: it comes open; else whoever consumes it opens it, and asks again for one that is no page.
         refused: what such a request brought before, and turned out to be no page.
+        flow: the stream or pull that asks; None for a single request, which goes before them.
     """
 
     query: CallQuery
@@ -41,6 +45,7 @@ class PageRequest(NamedTuple):
     attempts: int | None = None
     proved: bool = True
     refused: Refused | None = None
+    flow: Flow | None = None
 
 
 class Bounds(NamedTuple):
@@ -66,11 +71,15 @@ class PageSource(Protocol):
         count_is_total: its ``count`` is known to be the total.
         page_cap: the largest page it gives, where it gave less than was asked for.
         bounds: how it reads the dates; None as long as nobody has looked.
+        flights: calls under way that equal calls may share.
+        pace: of the account; it remembers how many requests at a time it bore.
     """
 
     count_is_total: bool
     page_cap: int | None
     bounds: Bounds | None
+    flights: SingleFlight
+    pace: AccountPace
 
     @property
     def zone(self) -> tzinfo:

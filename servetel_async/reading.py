@@ -23,6 +23,7 @@ from servetel_async.protocol.checkpoint import Checkpoint, Place
 from servetel_async.protocol.pages import PageWalk, Step
 from servetel_async.protocol.sieve import Sieve
 from servetel_async.protocol.verdict import Unacceptable, Verdict
+from servetel_async.transport.admission import Flow
 from servetel_async.transport.retry import Refused
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ class Reading:
         self.deadline_at: float | None = None
         self.max_records = max_records
         self._source = source
+        self._flow = Flow()
         self._query = query
         self._ordered = ordered
         self._stats = stats
@@ -252,6 +254,7 @@ class Reading:
                 *(self._query, current.window, number, self._page_size, self.deadline_at, patient),
                 proved=proved or refused is not None,
                 refused=refused,
+                flow=self._flow,
             )
         )
 

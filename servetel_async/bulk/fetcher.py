@@ -29,6 +29,7 @@ from servetel_async.page_source import Bounds, PageRequest
 from servetel_async.protocol.clock import is_wall_stamp
 from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.windows import Window
+from servetel_async.transport.admission import Flow
 from servetel_async.transport.tasks import end
 from servetel_async.transport.turns import Turns
 
@@ -121,7 +122,8 @@ class Fetcher:
         self.on_page: Callable[[], None] | None = None
         self._query = query
         self._retry = source.retry
-        self._concurrency = Concurrency(concurrency)
+        self._concurrency = Concurrency(concurrency, source.pace.concurrency)
+        self._flow = Flow()
         self._outage = Outage(source.retry, patience)
         self._has_succeeded = False
         self._good = Window(None, None)  # whose first page came last
@@ -207,12 +209,14 @@ class Fetcher:
             except ServetelError as error:
                 if isinstance(error, RateLimitError | RequestTimeoutError):
                     self._concurrency.shrink(sent_at, self._now())
+                    self.source.pace.concurrency = self._concurrency.learnt
                 if error.retryable or isinstance(error, MalformedResponseError):
                     self._outage.failed()
                 raise
             if self._outage.succeeded():
                 self._concurrency.restart()
             self._concurrency.grow()
+            self.source.pace.concurrency = self._concurrency.learnt
             self._has_succeeded = True
             if number == 1:
                 self._good = window
@@ -243,7 +247,7 @@ class Fetcher:
         attempts = 1 if self._has_succeeded else None
         asked = window if self.source.bounds is None else self.source.bounds.widen(window)
         task = self.source.start_page(
-            PageRequest(self._query, asked, number, size, None, patient=True, attempts=attempts)
+            PageRequest(self._query, asked, number, size, None, patient=True, attempts=attempts, flow=self._flow)
         )
         try:
             await asyncio.wait({task})

@@ -20,7 +20,7 @@ from servetel_async.transport.wire import CleanRequest
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
-    from servetel_async.transport.pace import Admission
+    from servetel_async.transport.admission import Admission
 
 #: Sessions of a parent process. They are never closed here: that would close the parent's connections too.
 _inherited: list[BoundSession] = []

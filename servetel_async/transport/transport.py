@@ -22,12 +22,16 @@ from servetel_async.errors import ConfigurationError, DeadlineExceededError, Ove
 from servetel_async.protocol.reply import HUGE
 from servetel_async.protocol.verdict import OK, Unacceptable, final_error, judge, judge_fault
 from servetel_async.settings import LARGEST_PAGE
-from servetel_async.transport.pace import Admission, account_pace
+from servetel_async.transport.accounts import account_pace
+from servetel_async.transport.admission import Admission, Ticket
+from servetel_async.transport.process_lock import process_lock
+from servetel_async.transport.request_headers import request_headers
 from servetel_async.transport.retry import Attempts, History
+from servetel_async.transport.retry_budget import RetryBudget
 from servetel_async.transport.session import BoundSession
+from servetel_async.transport.traffic import Traffic
 from servetel_async.transport.turns import HEAVY
 from servetel_async.transport.wire import WireFault, exchange
-from servetel_async.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -35,6 +39,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.reply import Reply
     from servetel_async.protocol.tokens import Secret
     from servetel_async.settings import RateLimit, Retry, Timeouts
+    from servetel_async.transport.admission import Flow
     from servetel_async.transport.auth import TokenSource
     from servetel_async.transport.retry import Refused
 
@@ -104,7 +109,6 @@ class Transport:
         self.base_url = base_url
         self.tokens = tokens
         self.closed = False
-        self.in_flight = 0
         self._slots = slots
         self._rate = rate
         self._retry = retry
@@ -112,7 +116,9 @@ class Transport:
         self._given = session
         self._trace_configs = trace_configs
         self._on_event = on_event
-        self._pace = account_pace((base_url, tokens.account), retry.budget)
+        self.pace = account_pace((base_url, tokens.account))
+        self.traffic = Traffic()
+        self._budget = RetryBudget(retry.budget, self.pace)
         self._bound: BoundSession | None = None
         self.proved: deque[Secret] = deque(maxlen=16)  # tokens that brought good replies, the latest last
         # The total is ours: aiohttp looks at its own only where it awaits, and sets a timer for each of these.
@@ -134,10 +140,14 @@ class Transport:
                 "the client is closed", fix="open it again with 'async with client:', or make another"
             )
         bound = self._bound
-        if bound is None or not bound.is_current():
-            admission = Admission(self._slots, self._pace, self._rate, self._timeouts)
-            bound = self._bound = BoundSession(admission, self._slots, self._given, self._trace_configs)
-        return bound
+        if bound is not None and bound.is_current():
+            return bound
+        with process_lock():
+            if self._bound is not bound:  # another thread was quicker
+                return self.bind()
+            admission = Admission(self._slots, self.pace, self._rate, self._timeouts, self.traffic)
+            self._bound = BoundSession(admission, self._slots, self._given, self._trace_configs)
+            return self._bound
 
     async def aclose(self) -> None:
         """Close the session. Nothing may be in flight: the client reaps its tasks first."""
@@ -154,6 +164,7 @@ class Transport:
         page: int | None = None,
         deadline_at: float | None = None,
         patient: bool = False,
+        flow: Flow | None = None,
         attempts: int | None = None,
         refused: Refused | None = None,
     ) -> Fetched[T]:
@@ -164,7 +175,8 @@ class Transport:
             read: makes the value of a good reply; raises ``Unacceptable`` where it cannot.
             page: page number, for errors and events.
             deadline_at: loop time at which everything ends.
-            patient: wait for a slot beyond ``Timeouts(acquire=)``.
+            patient: wait for a turn longer than ``Timeouts(acquire=)``.
+            flow: the stream or pull that this is a page of; a single request goes first.
             attempts: in place of ``Retry(attempts=)``.
             refused: what such a call got before, taken for good and found out later: this one goes on from there.
 
@@ -173,15 +185,15 @@ class Transport:
         """
         verdict, history = refused or (None, History())
         # The URL lies in no frame: its query holds phone numbers, and tracebacks print what lies around.
-        call = _Call(
-            *(self, URL(self.base_url + path, encoded=True), read, page, deadline_at), history=history, patient=patient
-        )
+        ticket = Ticket(flow, deadline_at, patient=patient)
+        call = _Call(*(self, URL(self.base_url + path, encoded=True), read, page, ticket), history=history)
         policy = self._retry if attempts is None else dataclasses.replace(self._retry, attempts=attempts)
         trying = Attempts(
             call.send,
             call.renew,
             policy,
-            self._pace,
+            self.pace,
+            self._budget,
             deadline_at,
             lambda error, wait: self._tell_wait(page, error, wait),
             history,
@@ -218,8 +230,7 @@ class Transport:
         token: Secret | None,
         *,
         page: int | None = None,
-        deadline_at: float | None = None,
-        patient: bool = False,
+        ticket: Ticket | None = None,
         payload: dict[str, str] | None = None,
         sent: Callable[[], None] | None = None,
     ) -> Reply:
@@ -230,21 +241,23 @@ class Transport:
             OverloadedError: no slot or turn in time.
         """
         bound = self.bind()
-        fault = None
-        async with bound.admission.slot(deadline_at, patient=patient) as on_sent:
+        admission, fault = bound.admission, None
+        turn_at = await admission.enter(ticket or Ticket())
+        self.traffic.in_flight += 1
+        try:
+            self.traffic.requests += 1
             if sent is not None:
                 sent()
-            self.in_flight += 1
             begun = time.perf_counter()
             try:
                 reply = await exchange(
-                    *(bound.session, method, url, _headers(token)),
+                    *(bound.session, method, url, request_headers(token)),
                     total=self._timeouts.total,
                     clock=self._clock,
                     turns=bound.turns,
                     largest=LARGEST_PAGE,
                     json=payload,
-                    on_sent=on_sent,
+                    on_sent=lambda: admission.sent(turn_at),
                 )
             except WireFault as error:
                 fault = error.fault
@@ -252,8 +265,9 @@ class Transport:
             else:
                 self._tell(page, reply.status, begun, len(reply.body), None)
                 return reply
-            finally:
-                self.in_flight -= 1
+        finally:
+            self.traffic.in_flight -= 1
+            admission.leave()
         raise Unacceptable(judge_fault(fault))
 
     def _tell(self, page: int | None, status: int | None, begun: float, size: int, error: str | None) -> None:
@@ -287,19 +301,18 @@ class _Call(Generic[T]):
         url: URL,
         read: Callable[[Reply, float], T],
         page: int | None,
-        deadline_at: float | None,
+        ticket: Ticket,
         *,
         history: History,
-        patient: bool,
     ) -> None:
         self.history = history
+        self.ticket = ticket
         self._sent_at = 0.0
         self._transport = transport
         self._url = url
         self._read = read
         self._page = page
-        self._deadline_at = deadline_at
-        self._patient = patient
+        self._deadline_at = ticket.deadline_at
         self._renewals = 0
 
     async def send(self) -> Fetched[T]:
@@ -324,8 +337,7 @@ class _Call(Generic[T]):
             self._url,
             token,
             page=self._page,
-            deadline_at=self._deadline_at,
-            patient=self._patient,
+            ticket=self.ticket,
             sent=self._count,
         )
         seconds = time.perf_counter() - self._sent_at
@@ -354,6 +366,7 @@ class _Call(Generic[T]):
         return await work if self._deadline_at is None else await self._in_time(work)
 
     def _count(self) -> None:
+        self._transport.traffic.retries += self.history.sent > 0
         self.history.sent += 1
         self._sent_at = time.perf_counter()
 
@@ -365,21 +378,11 @@ def _too_late(call: _Call[Any]) -> ServetelError:
             fix="allow more time, or ask for less",
             stopped_by="deadline",
         )
-    return OverloadedError(
+    return call.ticket.overload or OverloadedError(
         "the deadline passed before a request could be sent; nothing was sent",
         fix="allow more time, or send less at once",
         stopped_by="deadline",
     )
-
-
-def _headers(token: Secret | None) -> dict[str, str]:
-    """Sent with each request, so that a session of the caller's own sends the same."""
-    headers = {
-        "Accept": "application/json",
-        "Cache-Control": "no-cache",
-        "User-Agent": f"servetel-async/{__version__}",
-    }
-    return headers if token is None else {**headers, "Authorization": type(token)(f"Bearer {token}")}
 
 
 def check_seconds(name: str, seconds: Any) -> None:

@@ -30,6 +30,8 @@ LOGIN, REFRESH = "/v1/auth/login", "/v1/auth/refresh"
 KNOWN = {"email": EMAIL, "password": PASSWORD}
 EXPIRED = reply(b'{"success": false, "message": "Token has expired"}', 401)
 MAY = ("2024-05-01", "2024-05-31")
+#: Ranges of their own for calls at once: equal calls would share one request.
+DAYS = [f"2024-05-{day:02}" for day in range(1, 21)]
 
 
 def issued(token: str = "issued-token-1234", **fields: object) -> bytes:
@@ -98,7 +100,7 @@ async def test_twenty_calls_at_once_log_in_once(emulate, connect, small):
     api = await emulate(small, **KNOWN, latency=0.01)
     client = connect(api, **KNOWN)
 
-    counts = await asyncio.gather(*(client.count() for _ in range(20)))
+    counts = await asyncio.gather(*(client.count("2024-05-01", f"2024-05-31 23:59:{40 + n}") for n in range(20)))
     await client.count()
 
     assert counts == [300] * 20
@@ -126,7 +128,7 @@ async def test_a_wrong_password_is_tried_once(emulate, connect, small):
     api = await emulate(small, email=EMAIL, password="another")
     client = connect(api, **KNOWN)
 
-    errors = await asyncio.gather(*(failure_of(client.count()) for _ in range(10)))
+    errors = await asyncio.gather(*(failure_of(client.count(day)) for day in DAYS[:10]))
     errors += [await failure_of(client.count()) for _ in range(10)]
 
     assert {type(error) for error in errors} == {AuthenticationError}
@@ -244,7 +246,7 @@ async def test_an_outage_of_the_login_is_no_storm_of_logins(serve, connect):
     server = await serve(reply(b"", 503))
     client = connect(server, **KNOWN, max_concurrency=20)
 
-    errors = await asyncio.gather(*(failure_of(client.count()) for _ in range(20)))
+    errors = await asyncio.gather(*(failure_of(client.count(day)) for day in DAYS))
 
     assert {type(error) for error in errors} == {ServerError}
     assert server.asked <= 5
@@ -255,7 +257,7 @@ async def test_who_is_cancelled_while_leading_takes_the_login_from_nobody(serve,
     """The call that began the login is cancelled; the login goes on, and the others get its token."""
     server = await serve(lambda request: ACTS["head hangs"] if request.path == LOGIN else OK)
     client = connect(server, **KNOWN)
-    leader, *others = [asyncio.ensure_future(client.fetch_page()) for _ in range(6)]
+    leader, *others = [asyncio.ensure_future(client.fetch_page(page_size=1 + n)) for n in range(6)]
     await server.until(lambda: server.asked == 1)
 
     leader.cancel()
@@ -272,7 +274,7 @@ async def test_closing_ends_a_login_that_is_under_way(serve, connect):
     """Closing the client during a login ends the login and everybody who waits for it, without a word in the log."""
     server = await serve(ACTS["head hangs"])
     client = connect(server, **KNOWN)
-    calls = [asyncio.ensure_future(client.fetch_page()) for _ in range(3)]
+    calls = [asyncio.ensure_future(client.fetch_page(page_size=1 + n)) for n in range(3)]
     await server.until(lambda: server.asked == 1)
 
     async with asyncio.timeout(5):
@@ -323,7 +325,7 @@ async def test_a_token_is_refreshed_before_it_ends(serve, connect):
     while time.monotonic() < end:
         await asyncio.sleep(0.001)
 
-    await asyncio.gather(*(client.fetch_page() for _ in range(8)))
+    await asyncio.gather(*(client.fetch_page(page_size=1 + n) for n in range(8)))
 
     assert paths(server).count(REFRESH) == 1
     refresh = server.requests[2]
@@ -401,7 +403,7 @@ async def test_a_provider_is_asked_once_for_many_calls(style, serve, connect):
     asked: list[int] = []
     client = connect(server, provider_of(iter(["first-token-1"]), style, asked))
 
-    await asyncio.gather(*(client.fetch_page() for _ in range(10)))
+    await asyncio.gather(*(client.fetch_page(page_size=1 + n) for n in range(10)))
     await client.fetch_page()
 
     assert len(asked) == 1
@@ -423,7 +425,7 @@ async def test_a_provider_is_asked_once_per_expiry(refusal, style, serve, connec
 
     for number, token in enumerate(("second-token-2", "third-token-3"), 2):
         live["token"] = token
-        pages = await asyncio.gather(*(client.fetch_page() for _ in range(8)))
+        pages = await asyncio.gather(*(client.fetch_page(page_size=1 + n) for n in range(8)))
         assert [len(page.records) for page in pages] == [1] * 8
         assert len(asked) == number
 
@@ -489,7 +491,7 @@ async def test_a_provider_that_raises_is_heard(error, serve, connect):
         return "good-token-123"
 
     client = connect(server, provider)
-    results = await asyncio.gather(*(client.fetch_page() for _ in range(3)), return_exceptions=True)
+    results = await asyncio.gather(*(client.fetch_page(page_size=1 + n) for n in range(3)), return_exceptions=True)
 
     assert {type(result) for result in results} == {type(error)}
     assert {str(result) for result in results} == {str(error)}
@@ -521,7 +523,7 @@ async def test_a_provider_outlives_its_first_asker(serve, connect):
         return "good-token-123"
 
     client = connect(server, provider)
-    leader, *others = [asyncio.ensure_future(client.fetch_page()) for _ in range(4)]
+    leader, *others = [asyncio.ensure_future(client.fetch_page(page_size=1 + n)) for n in range(4)]
     while not asked:
         await asyncio.sleep(0)
     leader.cancel()
