@@ -74,7 +74,7 @@ class ServetelClient:
         max_concurrency: requests in flight at most.
         rate: requests per second of the whole account in this process; None for no limit.
         retry: how often and how patiently a request is tried again.
-        timeouts: seconds for connecting, reading, a whole attempt, and waiting for a slot.
+        timeouts: seconds for connecting, reading, a whole attempt, and waiting for a turn (a slot and the rate).
         page_size: calls per page that are asked for; the server may give fewer.
         zone: the account's wall clock. India has one, without daylight saving.
         array_style: how several agents are encoded: ``"brackets"``, ``"indexed"``, ``"repeat"`` or ``"comma"``.

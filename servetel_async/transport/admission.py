@@ -90,7 +90,8 @@ class _Queue:
         self._pace = pace
         self._numbers = 0
         self._singles_in_a_row = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._timer_at = 0.0
 
     def next_number(self) -> int:
         self._numbers += 1
@@ -132,11 +133,12 @@ class _Queue:
         return None if page is None else (*page, True)
 
     def _come_back_in(self, seconds: float) -> None:
+        when = self.loop.time() + seconds
         if self._timer is not None:
-            if self._timer.when() <= self.loop.time() + seconds:  # it comes in time, and looks again
+            if self._timer_at <= when:  # it comes in time, and looks again
                 return
             self._timer.cancel()
-        self._timer = self.loop.call_later(seconds, self._come_back)
+        self._timer, self._timer_at = self.loop.call_later(seconds, self._come_back), when
         for client in list(self.waiting):
             client.refuse_hopeless()
         if not self.waiting:
@@ -279,7 +281,7 @@ class Admission:
             turn_at = await waiter.turn
         except asyncio.CancelledError:
             if waiter.turn.cancelled():
-                if give_up is not None and queue.loop.time() >= give_up:  # by the deadline of the call, it may be
+                if give_up is not None:  # its deadline may have cancelled it, a moment before the limit
                     ticket.overload = self._overload_of(waiter)
                 self.drop(waiter)
                 queue.dispatch()
