@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack, cast
-from urllib.parse import quote, urlencode
+import dataclasses
+from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 import anyio
 
@@ -16,10 +16,11 @@ from servetel_async.page_source import PageRequest
 from servetel_async.profiles import Sources, choose_base_url, read_sources
 from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.decoding import PageBody, PageReader
+from servetel_async.protocol.path import PagePaths
 from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, build_query
 from servetel_async.protocol.records import CallPage, CallRecord
 from servetel_async.protocol.sieve import Sieve
-from servetel_async.protocol.tokens import Secret, hide
+from servetel_async.protocol.tokens import hide
 from servetel_async.settings import (
     Brand,
     RateLimit,
@@ -29,15 +30,17 @@ from servetel_async.settings import (
     choose_range,
     choose_rate,
 )
+from servetel_async.stats import ClientStats
 from servetel_async.stream import CallStream, check_whole
 from servetel_async.transport.auth import choose_tokens
 from servetel_async.transport.session import check_given
-from servetel_async.transport.tasks import end, error_of, start
+from servetel_async.transport.single_flight import SingleFlight
+from servetel_async.transport.tasks import OwnedTasks
 from servetel_async.transport.transport import Transport, check_seconds
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
     from datetime import timedelta, tzinfo
     from types import TracebackType
 
@@ -49,11 +52,9 @@ if TYPE_CHECKING:
     from servetel_async.protocol.clock import Moment
     from servetel_async.protocol.query import Filters
     from servetel_async.protocol.reply import Reply
-    from servetel_async.protocol.windows import Window
+    from servetel_async.protocol.tokens import Secret
     from servetel_async.transport.auth import TokenProvider
     from servetel_async.transport.transport import Event, Fetched
-
-T = TypeVar("T")
 
 
 class ServetelClient:
@@ -72,7 +73,7 @@ class ServetelClient:
         max_concurrency: requests in flight at most.
         rate: requests per second of the whole account in this process; None for no limit.
         retry: how often and how patiently a request is tried again.
-        timeouts: seconds for connecting, reading, a whole attempt, and waiting for a slot.
+        timeouts: seconds for connecting, reading, a whole attempt, and waiting for a turn (a slot and the rate).
         page_size: calls per page that are asked for; the server may give fewer.
         zone: the account's wall clock. India has one, without daylight saving.
         array_style: how several agents are encoded: ``"brackets"``, ``"indexed"``, ``"repeat"`` or ``"comma"``.
@@ -121,13 +122,13 @@ class ServetelClient:
         self.page_cap: int | None = None
         self.bounds: Bounds | None = None
         self.longest_range = choose_range(max_range)
-        self._array_style: ArrayStyle = array_style
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = OwnedTasks()
+        self.flights = SingleFlight(self._tasks.start, lambda: self.closed)
         self._pages = PageReader()
-        self._encoded: tuple[CallQuery, Window, Secret] | None = None
+        self._paths = PagePaths(zone, array_style)
         told = (token is not None or email is not None) and (base_url is not None or brand is not None)
         sources = Sources() if told else read_sources()
-        tokens = self._tokens = choose_tokens(token, email, password, sources, self._post, self._spawn)
+        tokens = self._tokens = choose_tokens(token, email, password, sources, self._post, self._tasks.start)
         self._transport = Transport(
             choose_base_url(base_url, brand, sources),
             tokens,
@@ -140,6 +141,7 @@ class ServetelClient:
             on_event=on_event,
             tasks=self._tasks,
         )
+        self.pace = self._transport.pace
 
     # What it is for
 
@@ -200,11 +202,17 @@ class ServetelClient:
     ) -> int:
         """Count the calls of a range, without reading them: one request for each 31 days, two more if a count is round.
 
+        Equal calls that are under way at the same time share their requests.
+
         Raises:
             CountDriftError: a count is round, so it may be capped, and the range cannot be made narrower to prove it.
         """
         asked = build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
-        return await count_range(Inquiry(self, self._get, asked, _deadline_at(deadline)), self.page_size)
+        key = ("count", asked)
+        return await self.flights.fly(key, lambda until: self._count(asked, until), _deadline_at(deadline))
+
+    async def _count(self, asked: CallQuery, deadline_at: float | None) -> int:
+        return await count_range(Inquiry(self, self._get, asked, deadline_at), self.page_size)
 
     async def get_call(
         self,
@@ -230,8 +238,11 @@ class ServetelClient:
         if not isinstance(call_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ConfigurationError("call_id must be a text", fix='for example get_call("1714657799.11930963")')
         asked = build_query(None, from_date, to_date, {"call_id": call_id})
-        inquiry = Inquiry(self, self._get, asked, _deadline_at(deadline))
-        return await find_call(inquiry, self.page_size)
+        key = ("get_call", asked)
+        return await self.flights.fly(key, lambda until: self._get_call(asked, until), _deadline_at(deadline))
+
+    async def _get_call(self, asked: CallQuery, deadline_at: float | None) -> CallRecord | None:
+        return await find_call(Inquiry(self, self._get, asked, deadline_at), self.page_size)
 
     async def fetch_page(
         self,
@@ -248,9 +259,15 @@ class ServetelClient:
         """
         check_whole("page", page)
         asked = build_query(query, None, None, {})
-        window = asked.window(self.zone)
         size = self._page_size(page_size)
-        body = await self._get(PageRequest(asked, window, page, size, _deadline_at(deadline)))
+        key = ("fetch_page", asked, page, size)
+        return await self.flights.fly(
+            key, lambda until: self._fetch_page(asked, page, size, until), _deadline_at(deadline)
+        )
+
+    async def _fetch_page(self, asked: CallQuery, page: int, size: int, deadline_at: float | None) -> CallPage:
+        window = asked.window(self.zone)
+        body = await self._get(PageRequest(asked, window, page, size, deadline_at))
         check_alone(body, page)
         records = body.records(self.zone)
         Sieve(window).sift(records)
@@ -310,6 +327,10 @@ class ServetelClient:
             mask=mask,
         )
 
+    def stats(self) -> ClientStats:
+        """Say what this client has done so far, and what it does now."""
+        return ClientStats(**dataclasses.asdict(self._transport.traffic), shared=self.flights.shared)
+
     # What it owns
 
     async def __aenter__(self) -> Self:
@@ -325,9 +346,8 @@ class ServetelClient:
     async def aclose(self) -> None:
         """End every request of this client and close its connections. ``async with`` opens it again."""
         self._transport.closed = True
-        loop = asyncio.get_running_loop()
         try:
-            await end(task for task in self._tasks if task.get_loop() is loop and task is not asyncio.current_task())
+            await self._tasks.end()
         finally:
             with anyio.CancelScope(shield=True):
                 await self._transport.aclose()
@@ -344,52 +364,24 @@ class ServetelClient:
 
     def start_page(self, page: PageRequest) -> asyncio.Task[Fetched[PageBody]]:
         """Start a page's task; this client owns it."""
-        return self._spawn(self._fetch(page))
+        return self._tasks.start(self._fetch(page))
 
     async def _fetch(self, page: PageRequest) -> Fetched[PageBody]:
-        path = Secret(f"{self._path(page.query, page.window)}page={page.number}&limit={page.page_size}")
         return await self._transport.get(
-            path,
+            self._paths.path(page.query, page.window, page.number, page.page_size),
             self._pages.read if page.proved else self._pages.take,
             page=page.number,
             deadline_at=page.deadline_at,
             patient=page.patient,
+            flow=page.flow,
             attempts=page.attempts,
             slow_attempts=page.slow_attempts,
             refused=page.refused,
         )
 
     async def _get(self, page: PageRequest) -> PageBody:
-        """Get one page in a task that this client owns, so that no request outlives it."""
-        task = self.start_page(page)
-        try:
-            await asyncio.wait({task})
-        finally:
-            await end({task})
-        error = error_of(task, closed=self.closed, user="call")
-        if error is not None:
-            raise error
-        return task.result().value
-
-    def _path(self, query: CallQuery, window: Window) -> Secret:
-        """Encode a query once for all its pages. A ``Secret``: it holds phone numbers, and tracebacks print locals."""
-        if self._encoded is None or self._encoded[0] is not query or self._encoded[1] is not window:
-            params = query.params(self.zone, array_style=self._array_style, window=window)
-            encoded = urlencode(params, quote_via=quote, safe="")
-            self._encoded = query, window, Secret(f"/v1/call/records?{encoded}{'&' if encoded else ''}")
-        return self._encoded[2]
-
-    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = start(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._reap)
-        return task
-
-    def _reap(self, task: asyncio.Task[Any]) -> None:
-        """Forget a task that is over; look at its error, so that a page nobody reads any more logs nothing."""
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()
+        """Get one page in the task of a shared call."""
+        return (await self._fetch(page)).value
 
     async def _post(self, path: str, payload: dict[str, str], token: Secret | None) -> Reply:
         return await self._transport.post(path, payload, token)
@@ -403,7 +395,7 @@ class ServetelClient:
         transport: Transport | None = getattr(self, "_transport", None)
         if transport is None:  # a traceback out of __init__ asks too
             return "<ServetelClient, not made>"
-        state = "closed" if transport.closed else f"{transport.in_flight} in flight"
+        state = "closed" if transport.closed else f"{transport.traffic.in_flight} in flight"
         return f"<ServetelClient {transport.base_url}, {state}>"
 
     def __reduce__(self) -> Any:

@@ -6,7 +6,7 @@
     ├── ConfigurationError (ValueError)   you: refused before anything was sent
     ├── StreamClosedError                 you: the stream was closed, then read
     ├── CallbackError                     you: your code inside a request raised
-    ├── OverloadedError                   you: no free slot in time; nothing was sent
+    ├── OverloadedError                   no slot or turn in time; nothing was sent (``waited_for``)
     ├── DeadlineExceededError             you: the deadline you set has passed
     ├── AuthenticationError               the token or the login is not accepted
     ├── PermissionDeniedError             the token is good, but not for this
@@ -35,6 +35,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 StoppedBy = Literal["attempts", "budget", "deadline", "retry_after", "final"]
+WaitedFor = Literal["slots", "rate", "pause"]
 
 
 class ServetelError(Exception):
@@ -120,9 +121,22 @@ class CallbackError(ServetelError):
 
 
 class OverloadedError(ServetelError):
-    """No slot became free in time. Nothing was sent, so nothing can be half done."""
+    """No request could be sent in time: a limit of this client, or a pause of the server. Nothing was sent.
+
+    Attributes:
+        waited_for: ``"slots"``: all of ``max_concurrency`` were busy; ``"rate"``: the account's rate had no turn in
+            time; ``"pause"``: the server answered 429 and asked the account to pause; None: it did not come so far.
+        retry_after: seconds after which the call would have had its turn; None where that is not known.
+    """
 
     retryable = True
+
+    def __init__(
+        self, what: str, *, waited_for: WaitedFor | None = None, retry_after: float | None = None, **state: Any
+    ) -> None:
+        super().__init__(what, **state)
+        self.waited_for = waited_for
+        self.retry_after = retry_after
 
 
 class DeadlineExceededError(ServetelError):

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
     from servetel_async.settings import Retry
+    from servetel_async.transport.admission import Flow
+    from servetel_async.transport.pace import AccountPace
     from servetel_async.transport.retry import Refused
+    from servetel_async.transport.single_flight import SingleFlight
     from servetel_async.transport.transport import Fetched
 
 PageTask: TypeAlias = "asyncio.Task[Fetched[PageBody]]"
@@ -31,6 +34,7 @@ class PageRequest(NamedTuple):
         slow_attempts: the same for replies that take too long, where a smaller page may come in time.
         proved: it comes open; else whoever consumes it opens it, and asks again for one that is no page.
         refused: what such a request brought before, and turned out to be no page.
+        flow: the stream or pull that asks; None for a single request, which goes before them.
     """
 
     query: CallQuery
@@ -43,6 +47,7 @@ class PageRequest(NamedTuple):
     slow_attempts: int | None = None
     proved: bool = True
     refused: Refused | None = None
+    flow: Flow | None = None
 
 
 class Bounds(NamedTuple):
@@ -69,12 +74,16 @@ class PageSource(Protocol):
         page_cap: the largest page it gives, where it gave less than was asked for.
         bounds: how it reads the dates; None as long as nobody has looked.
         longest_range: the longest range it takes, as far as is known.
+        flights: calls under way that equal calls may share.
+        pace: of the account; it remembers how many requests at a time it bore.
     """
 
     count_is_total: bool
     page_cap: int | None
     bounds: Bounds | None
     longest_range: timedelta
+    flights: SingleFlight
+    pace: AccountPace
 
     @property
     def zone(self) -> tzinfo:

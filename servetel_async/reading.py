@@ -27,6 +27,7 @@ from servetel_async.protocol.pages import PageWalk, Step
 from servetel_async.protocol.verdict import Unacceptable, Verdict
 from servetel_async.ranges import RangeLimit
 from servetel_async.resume import Resumption
+from servetel_async.transport.admission import Flow
 from servetel_async.transport.retry import Refused
 from servetel_async.transport.tasks import error_of
 from servetel_async.window_reading import WindowReading
@@ -95,6 +96,7 @@ class Reading:
         self.deadline_at: float | None = None
         self.max_records = max_records
         self._source = source
+        self._flow = Flow()
         self._query = query
         self._ordered = ordered
         self._stats = stats
@@ -252,11 +254,14 @@ class Reading:
     ) -> None:
         # What a stream asks ahead waits for its own stream's slots: that is no overload. Its first page may meet one.
         patient = bool(self._stats.pages or self.pending)
+        # The first page under a deadline is most of a short call: it goes before the pages that others ask ahead.
+        is_urgent = self.deadline_at is not None and not patient
         self.pending[number] = self._source.start_page(
             PageRequest(
                 *(self._query, current.window, number, self._page_size, self.deadline_at, patient),
                 proved=proved or refused is not None,
                 refused=refused,
+                flow=None if is_urgent else self._flow,
             )
         )
 

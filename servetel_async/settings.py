@@ -56,8 +56,9 @@ class Retry:
         throttled_base: seconds; the same after a 429 that names no time.
         throttled_cap: seconds; the same after a 429 that names no time.
         longest_wait: seconds; a ``Retry-After`` above it is not waited for but raised.
-        budget: tokens of the account's retry budget, which bounds retries in an outage for calls with a deadline. A
-            retry costs 14 (5 after a 429), a success gives them back: 500 allow 35 retries in a row.
+        budget: tokens of the retry budget. It bounds the retries of calls with a deadline in an outage. A retry costs
+            14 (5 after a 429), and a call that succeeds gives back all that its retries cost: 500 allow 35 retries
+            that lead to nothing. The clients of one account count their retries together, each against its own budget.
     """
 
     attempts: int = 5
@@ -84,8 +85,9 @@ class Timeouts:
         connect: for a connection, TLS included. 10: a working one takes less than 1.
         read: between two pieces of a reply. 30: slow pages of this API have taken 12.
         total: for a whole attempt. 60: a page that drips is no page.
-        acquire: for a slot; None waits as long as the call's deadline allows. Pages that a stream asks ahead wait for
-            their own stream's slots, which is no overload: only its first page is bound by this.
+        acquire: for a turn: a free slot, and a turn of the account's rate; None waits as long as the call's deadline
+            allows. Pages that a stream asks ahead wait for their own stream, which is no overload: only its first page
+            is bound by this.
     """
 
     connect: float | None = 10.0

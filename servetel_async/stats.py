@@ -1,4 +1,4 @@
-"""What a stream has done so far, for whoever tunes it."""
+"""What a stream, and what a client, has done so far: figures to tune by."""
 
 from __future__ import annotations
 
@@ -29,3 +29,24 @@ class StreamStats:
     rereadings: int = 0
     waited_for_pages: float = 0.0
     waited_for_consumer: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ClientStats:
+    """What a client has done so far, and what it does at this moment.
+
+    Attributes:
+        requests: attempts on the wire, logins included.
+        retries: of these, attempts after the first of a call.
+        shared: calls that joined an equal call in flight instead of sending their own request.
+        in_flight: requests on the wire now.
+        waiting: requests that wait now for a free slot or for the account's turn.
+        seconds_waited: that requests have waited for a slot or a turn, all together.
+    """
+
+    requests: int
+    retries: int
+    shared: int
+    in_flight: int
+    waiting: int
+    seconds_waited: float

@@ -20,6 +20,7 @@ The rules it is built by; ``docs/explanation/stream.md`` says why.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import enum
 import operator
 import time
@@ -73,7 +74,9 @@ class CallStream(AsyncGenerator[CallRecord, None]):
     ) -> None:
         self._stats = StreamStats()
         self._taken = 0  # calls that were read; those in _ready are not handed out yet
+        self._source = source
         self._query = query
+        self._terms = page_size, ordered, start
         self._deadline = deadline
         self._state = _State.NEW
         self._failure: BaseException | None = None
@@ -127,6 +130,8 @@ class CallStream(AsyncGenerator[CallRecord, None]):
     async def collect(self, limit: int | None = None) -> list[CallRecord]:
         """Read to the end, or up to ``limit`` calls, and close. Only a stream that was not read yet.
 
+        Equal ``collect(limit)`` that are under way at the same time share their requests.
+
         Raises:
             ConfigurationError: calls were read from this stream before, so these would not be all of them.
             StreamClosedError: the stream was closed before its end.
@@ -136,8 +141,10 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         if limit is not None:
             check_whole("limit", limit)
             if self._state is _State.NEW:
-                most = self._reading.max_records
-                self._reading.max_records = limit if most is None else min(limit, most)
+                return await self._collect_shared(limit)
+        return await self._collect(limit)
+
+    async def _collect(self, limit: int | None) -> list[CallRecord]:
         calls: list[CallRecord] = []
         async with self:
             async for call in self:
@@ -145,6 +152,36 @@ class CallStream(AsyncGenerator[CallRecord, None]):
                 if len(calls) == limit:
                     break
         return calls
+
+    async def _collect_shared(self, limit: int) -> list[CallRecord]:
+        """Let one stream read for all that ask for the same now, and end up as that stream does."""
+        most = self._reading.max_records
+        most = limit if most is None else min(limit, most)
+        page_size, ordered, start = self._terms
+
+        async def collect(until: float | None) -> tuple[CallStream, list[CallRecord]]:
+            reader = CallStream(
+                self._source, self._query, page_size=page_size, max_records=most, ordered=ordered, start=start
+            )
+            reader._reading.deadline_at = until
+            return reader, await reader._collect(most)
+
+        self._check_open()
+        self._busy = True
+        try:
+            key = ("collect", self._query, most, *self._terms)
+            reader, calls = await self._source.flights.fly(key, collect, self._reading.deadline_at)
+        except Exception as error:  # noqa: BLE001 - it is final, and raised again by the next read
+            failure = error
+        else:
+            vars(self).update(vars(reader), _stats=dataclasses.replace(reader.stats))
+            return list(calls)
+        finally:
+            self._busy = False
+            self._state = _State.CLOSED if self._state is _State.OPEN else self._state
+        self._state, self._failure, self._failure_traceback = _State.FAILED, failure, failure.__traceback__
+        self._settled = getattr(failure, "checkpoint", None)
+        raise failure
 
     async def aclose(self) -> None:
         """Cancel what is under way and wait until it is over. Closing again does nothing."""
@@ -282,6 +319,12 @@ class CallStream(AsyncGenerator[CallRecord, None]):
                 why=f"{self.stats.records} calls had been handed out",
                 fix="go on in a new stream with start=stream.checkpoint",
                 checkpoint=self.checkpoint,
+            )
+        elif self._loop is not asyncio.get_running_loop() and self._loop is not None and not self._loop.is_closed():
+            raise ConfigurationError(
+                "this stream is read in another event loop",
+                why="its pages arrive in the loop that began to read it",
+                fix="read it there, or make a client and a stream for each loop",
             )
 
     def _note_end(self, failure: BaseException | None) -> None:

@@ -6,6 +6,8 @@ import signal
 import pytest
 import trustme
 
+from servetel_async.transport.accounts import forget_accounts
+
 
 def pytest_configure():
     """A shell starts what it runs in the background deaf to Ctrl-C, and so would be every program that is tested."""
@@ -21,6 +23,12 @@ def clean_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("SERVETEL_CONFIG", "")
     monkeypatch.delenv("PYTHONDEVMODE", raising=False)  # programs that are run are run as users do
     monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture(autouse=True)
+def unknown_accounts():
+    """A server of one test may have the port of another test's server: it is not the account that was paused there."""
+    forget_accounts()
 
 
 @pytest.fixture(scope="session")

@@ -20,11 +20,13 @@ class Concurrency:
     """Slots, of which there are more or fewer as the server takes it.
 
     Args:
-        most: never more than this; where it begins.
+        most: never more than this.
+        learnt: where it begins; None begins with the most.
     """
 
-    def __init__(self, most: int) -> None:
-        self.limit = float(most)
+    def __init__(self, most: int, learnt: float | None = None) -> None:
+        self.limit = float(most) if learnt is None else min(float(most), learnt)
+        self._above = learnt if learnt is not None and learnt > most else None
         self._most = most
         self._taken = 0
         self._shrunk_at = float("-inf")
@@ -67,6 +69,11 @@ class Concurrency:
         """A good reply came."""
         self.limit = min(float(self._most), self.limit + 1.0 / self.limit)
         self._wake()
+
+    @property
+    def learnt(self) -> float | None:
+        """The limit for the next pull to begin with; where the server bears the most, what was known of more."""
+        return self.limit if self.limit < self._most else self._above
 
     def shrink(self, sent_at: float, now: float) -> None:
         """The server was too slow, or said so. What was sent before the last time has said it already."""

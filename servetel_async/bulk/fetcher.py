@@ -37,6 +37,7 @@ from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.verdict import is_slow
 from servetel_async.protocol.windows import Window
 from servetel_async.ranges import RangeWalk
+from servetel_async.transport.admission import Flow
 from servetel_async.transport.tasks import end, error_of
 from servetel_async.transport.turns import Turns
 
@@ -129,7 +130,8 @@ class Fetcher:
         self.on_page: Callable[[], None] | None = None
         self._query = query
         self._retry = source.retry
-        self._concurrency = Concurrency(concurrency)
+        self._concurrency = Concurrency(concurrency, source.pace.concurrency)
+        self._flow = Flow()
         self._outage = Outage(source.retry, patience)
         self._has_succeeded = False
         self._good_size = self.page_size  # of the latest page that came
@@ -264,6 +266,7 @@ class Fetcher:
             except ServetelError as error:
                 if isinstance(error, RateLimitError | RequestTimeoutError) or is_slow(error):
                     self._concurrency.shrink(sent_at, self._now())
+                    self.source.pace.concurrency = self._concurrency.learnt
                 self._note_slowness(error, size, sent_at)
                 if (error.retryable or isinstance(error, MalformedResponseError)) and not _may_be_smaller(error, size):
                     self._outage.failed()
@@ -276,6 +279,7 @@ class Fetcher:
             if size > SMALLEST_PAGE:
                 self._slow_rounds = 0
             self._concurrency.grow()
+            self.source.pace.concurrency = self._concurrency.learnt
             self._has_succeeded = True
             if number == 1:
                 self._good = window
@@ -325,7 +329,11 @@ class Fetcher:
         asked = window if self.source.bounds is None else self.source.bounds.widen(window)
         task = self.source.start_page(
             PageRequest(
-                *(self._query, asked, number, size, None), patient=True, attempts=attempts, slow_attempts=slow_attempts
+                *(self._query, asked, number, size, None),
+                patient=True,
+                attempts=attempts,
+                slow_attempts=slow_attempts,
+                flow=self._flow,
             )
         )
         try:

@@ -6,7 +6,8 @@
 3. The wait is a random time up to a doubling bound (full jitter), and never shorter than what the server asked for. A
    server that asks for more than ``Retry(longest_wait=)`` is not waited for. A 429 pauses the whole account.
 4. No slot is held while waiting.
-5. Stopped by: attempts; the deadline, if the wait would outlast it; the account's budget, for calls with a deadline.
+5. Stopped by: attempts; the deadline, if the wait would outlast it; the client's budget, for calls with a deadline. A
+   call that succeeds gives back all that its retries cost: what comes in the end is no outage.
 6. Two retries are not counted: after a new token, and after a kept-alive connection that the server had closed (once).
 7. A reply that was taken for good and turns out later not to be is one more failure: its history goes on.
 """
@@ -25,7 +26,7 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from servetel_async.protocol.verdict import OK, Action, Unacceptable, Verdict, is_slow
-from servetel_async.transport.pace import THROTTLED_COST, TRANSIENT_COST
+from servetel_async.transport.retry_budget import THROTTLED_COST, TRANSIENT_COST
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.tokens import Secret
     from servetel_async.settings import Retry
     from servetel_async.transport.pace import AccountPace
+    from servetel_async.transport.retry_budget import RetryBudget
 
 T = TypeVar("T")
 
@@ -77,7 +79,8 @@ class Attempts(Generic[T]):
         send: makes one attempt; raises ``Unacceptable`` with a verdict.
         renew: gets another token; False if there is none.
         policy: how often and how patiently.
-        pace: what the account shares: its pause and its budget.
+        pace: of the account; a 429 pauses it.
+        budget: of the client; it pays for retries.
         deadline_at: loop time after which nothing is waited for any more.
         notice: told of each wait before it begins: error, seconds.
         history: what was met so far.
@@ -90,6 +93,7 @@ class Attempts(Generic[T]):
         renew: Callable[[], Awaitable[bool]],
         policy: Retry,
         pace: AccountPace,
+        budget: RetryBudget,
         deadline_at: float | None,
         notice: Callable[[ServetelError | None, float], None],
         history: History,
@@ -99,6 +103,7 @@ class Attempts(Generic[T]):
         self._renew = renew
         self._policy = policy
         self._pace = pace
+        self._budget = budget
         self._deadline_at = deadline_at
         self._notice = notice
         self._history = history
@@ -124,7 +129,7 @@ class Attempts(Generic[T]):
             if not self._may_retry():
                 raise
         else:
-            self._pace.earn(1)
+            self._budget.earn(1)
             return value
         retrying = _RETRYING.copy(
             retry=retry_if_exception(lambda error: isinstance(error, Unacceptable) and self._may_retry()),
@@ -133,7 +138,7 @@ class Attempts(Generic[T]):
             sleep=self._sleep,
         )
         value = await retrying(self._next)
-        self._pace.earn(self._paid or 1)
+        self._budget.earn(self._paid or 1)
         return value
 
     @property
@@ -208,10 +213,10 @@ class Attempts(Generic[T]):
             reason = "attempts"
         elif self._deadline_at is not None and asyncio.get_running_loop().time() + wait >= self._deadline_at:
             reason = "retry_after" if self._verdict.wait else "deadline"
-        elif self._deadline_at is not None and not self._pace.spend(cost):
+        elif self._deadline_at is not None and not self._budget.spend(cost):
             reason = "budget"
         elif self._deadline_at is not None:
-            self._paid = cost
+            self._paid += cost
         if reason is not None:
             self._stopped_by = reason
         return reason is not None

@@ -31,7 +31,7 @@ from servetel_async.transport.wire import CleanRequest, connections_of
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence
 
-    from servetel_async.transport.pace import Admission
+    from servetel_async.transport.admission import Admission
 
 
 def check_given(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:

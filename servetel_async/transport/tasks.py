@@ -11,7 +11,7 @@ import anyio
 from servetel_async.errors import CallbackError, StreamClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Coroutine, Iterable, Iterator
 
 T = TypeVar("T")
 #: Exceptions that end a loop, a generator or a task in silence.
@@ -121,3 +121,39 @@ async def run_together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     if failed:
         raise failed[0]
     return [task.result() for task in tasks]
+
+
+class OwnedTasks:
+    """The tasks of one owner, which ends them when it closes."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __iter__(self) -> Iterator[asyncio.Task[Any]]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Start one in the running loop.
+
+        Raises:
+            RuntimeError: there is no running loop of asyncio.
+        """
+        task = start(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._forget)
+        return task
+
+    async def end(self) -> None:
+        """Cancel those of the running loop and wait until they are over."""
+        loop, own = asyncio.get_running_loop(), asyncio.current_task()
+        tasks = list(self._tasks)  # a copy: another thread may start one by mistake
+        await end(task for task in tasks if task.get_loop() is loop and task is not own)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        """Look at its error too, so that a page that is not read any more logs nothing."""
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()

@@ -28,14 +28,18 @@ from servetel_async.errors import (
 from servetel_async.protocol.reply import HUGE
 from servetel_async.protocol.verdict import OK, Unacceptable, final_error, judge, judge_fault
 from servetel_async.settings import LARGEST_PAGE
+from servetel_async.transport.accounts import account_pace
+from servetel_async.transport.admission import Admission, Ticket
 from servetel_async.transport.callbacks import Listener
-from servetel_async.transport.pace import Admission, account_pace
+from servetel_async.transport.process_lock import process_lock
+from servetel_async.transport.request_headers import HEADERS
 from servetel_async.transport.retry import Attempts, History
+from servetel_async.transport.retry_budget import RetryBudget
 from servetel_async.transport.session import BoundSession
 from servetel_async.transport.suspicion import Suspicion
+from servetel_async.transport.traffic import Traffic
 from servetel_async.transport.turns import HEAVY
 from servetel_async.transport.wire import WireFault, exchange
-from servetel_async.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.reply import Reply
     from servetel_async.protocol.tokens import Secret
     from servetel_async.settings import RateLimit, Retry, Timeouts
+    from servetel_async.transport.admission import Flow
     from servetel_async.transport.auth import TokenSource
     from servetel_async.transport.retry import Refused
 
@@ -113,7 +118,6 @@ class Transport:
         self.base_url = base_url
         self.tokens = tokens
         self.closed = False
-        self.in_flight = 0
         self._slots = slots
         self._rate = rate
         self._retry = retry
@@ -121,7 +125,9 @@ class Transport:
         self._given = session
         self._trace_configs = trace_configs
         self._on_event = None if on_event is None else Listener("on_event", on_event)
-        self._pace = account_pace((base_url, tokens.account), retry.budget)
+        self.pace = account_pace((base_url, tokens.account))
+        self.traffic = Traffic()
+        self._budget = RetryBudget(retry.budget, self.pace)
         self._tasks = tasks
         self._bound: BoundSession | None = None
         self.proved: deque[Secret] = deque(maxlen=16)  # tokens that brought good replies, the latest last
@@ -145,10 +151,14 @@ class Transport:
                 "the client is closed", fix="open it again with 'async with client:', or make another"
             )
         bound = self._bound
-        if bound is None or not bound.is_current():
-            admission = Admission(self._slots, self._pace, self._rate, self._timeouts)
-            bound = self._bound = BoundSession(admission, self._slots, self._given, self._trace_configs, self._tasks)
-        return bound
+        if bound is not None and bound.is_current():
+            return bound
+        with process_lock():
+            if self._bound is not bound:  # another thread was quicker
+                return self.bind()
+            admission = Admission(self._slots, self.pace, self._rate, self._timeouts, self.traffic)
+            self._bound = BoundSession(admission, self._slots, self._given, self._trace_configs, self._tasks)
+            return self._bound
 
     async def aclose(self) -> None:
         """Close the session. Nothing may be in flight: the client reaps its tasks first."""
@@ -165,6 +175,7 @@ class Transport:
         page: int | None = None,
         deadline_at: float | None = None,
         patient: bool = False,
+        flow: Flow | None = None,
         attempts: int | None = None,
         slow_attempts: int | None = None,
         refused: Refused | None = None,
@@ -176,7 +187,8 @@ class Transport:
             read: makes the value of a good reply; raises ``Unacceptable`` where it cannot.
             page: page number, for errors and events.
             deadline_at: loop time at which everything ends.
-            patient: wait for a slot beyond ``Timeouts(acquire=)``.
+            patient: wait for a turn longer than ``Timeouts(acquire=)``.
+            flow: the stream or pull that this is a page of; a single request goes first.
             attempts: in place of ``Retry(attempts=)``.
             slow_attempts: the same for replies that take too long, where a smaller page may come in time.
             refused: what such a call got before, taken for good and found out later: this one goes on from there.
@@ -186,15 +198,15 @@ class Transport:
         """
         verdict, history = refused or (None, History())
         # The URL lies in no frame: its query holds phone numbers, and tracebacks print what lies around.
-        call = _Call(
-            *(self, URL(self.base_url + path, encoded=True), read, page, deadline_at), history=history, patient=patient
-        )
+        ticket = Ticket(flow, deadline_at, patient=patient)
+        call = _Call(*(self, URL(self.base_url + path, encoded=True), read, page, ticket), history=history)
         policy = self._retry if attempts is None else dataclasses.replace(self._retry, attempts=attempts)
         trying = Attempts(
             call.send,
             call.renew,
             policy,
-            self._pace,
+            self.pace,
+            self._budget,
             deadline_at,
             lambda error, wait: self._tell_wait(page, error, wait),
             history,
@@ -232,8 +244,7 @@ class Transport:
         token: Secret | None,
         *,
         page: int | None = None,
-        deadline_at: float | None = None,
-        patient: bool = False,
+        ticket: Ticket | None = None,
         payload: dict[str, str] | None = None,
         sent: Callable[[], None] | None = None,
     ) -> Reply:
@@ -244,22 +255,24 @@ class Transport:
             OverloadedError: no slot or turn in time.
         """
         bound = self.bind()
-        fault = None
-        async with bound.admission.slot(deadline_at, patient=patient) as on_sent:
+        admission, fault = bound.admission, None
+        turn_at = await admission.enter(ticket or Ticket())
+        self.traffic.in_flight += 1
+        try:
+            self.traffic.requests += 1
             if sent is not None:
                 sent()
-            self.in_flight += 1
             begun = time.perf_counter()
             try:
                 reply = await exchange(
-                    *(bound.session, method, url, _HEADERS, token),
+                    *(bound.session, method, url, HEADERS, token),
                     given=self._given is not None,
                     total=self._timeouts.total,
                     clock=self._clock,
                     turns=bound.turns,
                     largest=LARGEST_PAGE,
                     json=payload,
-                    on_sent=on_sent,
+                    on_sent=lambda: admission.sent(turn_at),
                 )
             except WireFault as error:
                 fault = error.fault
@@ -270,8 +283,9 @@ class Transport:
             else:
                 self._tell(page, reply.status, begun, len(reply.body), None)
                 return reply
-            finally:
-                self.in_flight -= 1
+        finally:
+            self.traffic.in_flight -= 1
+            admission.leave()
         raise Unacceptable(judge_fault(fault))
 
     def _tell(self, page: int | None, status: int | None, begun: float, size: int, error: str | None) -> None:
@@ -307,19 +321,18 @@ class _Call(Generic[T]):
         url: URL,
         read: Callable[[Reply, float], T],
         page: int | None,
-        deadline_at: float | None,
+        ticket: Ticket,
         *,
         history: History,
-        patient: bool,
     ) -> None:
         self.history = history
+        self.ticket = ticket
         self._sent_at = 0.0
         self._transport = transport
         self._url = url
         self._read = read
         self._page = page
-        self._deadline_at = deadline_at
-        self._patient = patient
+        self._deadline_at = ticket.deadline_at
         self._renewals = 0
 
     async def send(self) -> Fetched[T]:
@@ -344,8 +357,7 @@ class _Call(Generic[T]):
             self._url,
             token,
             page=self._page,
-            deadline_at=self._deadline_at,
-            patient=self._patient,
+            ticket=self.ticket,
             sent=self._count,
         )
         seconds = time.perf_counter() - self._sent_at
@@ -376,6 +388,7 @@ class _Call(Generic[T]):
         return await work if self._deadline_at is None else await self._in_time(work)
 
     def _count(self) -> None:
+        self._transport.traffic.retries += self.history.sent > 0
         self.history.sent += 1
         self._sent_at = time.perf_counter()
 
@@ -387,19 +400,11 @@ def _too_late(call: _Call[Any]) -> ServetelError:
             fix="allow more time, or ask for less",
             stopped_by="deadline",
         )
-    return OverloadedError(
+    return call.ticket.overload or OverloadedError(
         "the deadline passed before a request could be sent; nothing was sent",
         fix="allow more time, or send less at once",
         stopped_by="deadline",
     )
-
-
-#: Sent with each request, so that a session of the caller's own sends the same.
-_HEADERS = {
-    "Accept": "application/json",
-    "Cache-Control": "no-cache",
-    "User-Agent": f"servetel-async/{__version__}",
-}
 
 
 def check_seconds(name: str, seconds: Any) -> None:

@@ -428,6 +428,19 @@ def test_a_429_slows_all_down():
     on_clock(main)
 
 
+def test_the_next_pull_begins_where_the_last_one_was():
+    """What a 429 taught is known of the account: another fetcher of it begins with as few requests at a time."""
+
+    async def main():
+        async with fetching(first(1, Answer(status=429)), concurrency=8) as (_, fetcher):
+            await fetcher.page(DAY, 1, Tally())
+            learnt = fetcher._concurrency.limit
+            another = Fetcher(fetcher.source, CallQuery(), page_size=100, concurrency=8, patience=60)
+            assert 4 <= another._concurrency.limit == learnt
+
+    on_clock(main)
+
+
 HUGE = Answer(body=b" " * (LARGEST_PAGE + 1))
 
 

@@ -36,8 +36,15 @@ RETRYABLE = {
 }  # fmt: skip
 
 
+#: Attributes that only one kind of error has.
+OWN = {
+    "OverloadedError": {"retry_after": 4.5, "waited_for": "rate"},
+    "RateLimitError": {"retry_after": 4.5},
+}
+
+
 def make(kind):
-    return kind("it happened", **STATE, **({"retry_after": 4.5} if kind is RateLimitError else {}))
+    return kind("it happened", **STATE, **OWN.get(kind.__name__, {}))
 
 
 each = pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
@@ -53,8 +60,8 @@ def test_an_error_pickles(kind, protocol):
     again = pickle.loads(pickle.dumps(error, protocol))
     assert type(again) is kind
     assert (vars(again), again.args, str(again)) == (vars(error), error.args, str(error))
-    assert vars(again) == STATE | {"what": "it happened", "attempts": 9, "__notes__": ["a note"]} | (
-        {"retry_after": 4.5} if kind is RateLimitError else {}
+    assert vars(again) == STATE | {"what": "it happened", "attempts": 9, "__notes__": ["a note"]} | OWN.get(
+        kind.__name__, {}
     )
 
 

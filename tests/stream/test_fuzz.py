@@ -55,6 +55,8 @@ async def test_a_stream_keeps_its_promises(serve, loop_log, chunk):
     finally:
         gc.unfreeze()
     assert [kind for kind in DISTURBANCES + ENDINGS + OUTCOMES if not happened[kind]] == []
+
+
 #: Ranges of a month that are tried when one is refused without a reason: 15, 7, 3 days, and 1.
 SHORTER_RANGES = 4
 

@@ -138,7 +138,7 @@ async def no_slot(serve, connect, directory):
     first = asyncio.ensure_future(client.count(*DAYS, callerid=NUMBER))
     await server.until(lambda: server.asked == 1)
     try:
-        await client.count(*DAYS, callerid=NUMBER)
+        await client.count(DAYS[0], callerid=NUMBER)
     finally:
         first.cancel()
         await asyncio.wait([first])

@@ -29,10 +29,10 @@ SHORT = Timeouts(read=0.25, total=0.5)
 pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
 
 
-async def failure(client) -> ServetelError:
-    """The error in which one call ends, of somebody who does not wait for ever."""
+async def failure(client, number=0) -> ServetelError:
+    """The error in which one call ends. Each call has a page size of its own: equal ones would share their requests."""
     with pytest.raises(ServetelError) as caught:
-        await client.fetch_page(deadline=300)
+        await client.fetch_page(page_size=1 + number, deadline=300)
     return caught.value
 
 
@@ -59,7 +59,7 @@ async def test_a_thousand_calls_in_a_total_outage(outage, clients):
             await stack.enter_async_context(client_of(server, max_concurrency=128 // clients, **settings))
             for _ in range(clients)
         ]
-        errors = await asyncio.gather(*(failure(made[number % clients]) for number in range(CALLS)))
+        errors = await asyncio.gather(*(failure(made[number % clients], number) for number in range(CALLS)))
     check(server, errors, outage, f"{clients} client(s)")
 
 
@@ -78,7 +78,7 @@ async def test_after_the_outage_calls_are_tried_again_as_before():
         WireServer(lambda request: now["plays"]) as server,
         client_of(server, retry=QUICK, timeouts=Timeouts()) as client,
     ):
-        await asyncio.gather(*(failure(client) for _ in range(100)))
+        await asyncio.gather(*(failure(client, number) for number in range(100)))
         assert (await failure(client)).attempts == 1
         now["plays"] = OK
         for _ in range(500):

@@ -106,16 +106,16 @@ def test_ten_minutes_away(tmp_path, kind, concurrency):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_after_two_hundred_failures_in_a_row_a_retry_is_still_granted(tmp_path, kind):
-    """A pull that is patient enough asks once more, also where calls with a deadline have spent the account's budget."""
+    """A pull that is patient enough asks once more, also where calls with a deadline have spent the client's budget."""
     target = tmp_path / "may.ndjson"
 
     async def work(server):
         api, client = server.api, server.client
         begun, ended = [], []
 
-        async def hasty():
+        async def hasty(number):
             with pytest.raises(ServetelError):
-                await client.fetch_page(deadline=1e6)
+                await client.fetch_page(page_size=1 + number, deadline=1e6)
 
         def look(progress):
             if progress.pages >= 5 and not begun:
@@ -128,8 +128,8 @@ def test_after_two_hundred_failures_in_a_row_a_retry_is_still_granted(tmp_path, 
                 server.turn(on=False)
 
         server.turn(on=True)
-        await asyncio.gather(*(hasty() for _ in range(50)))
-        spent = not client._transport._pace.spend(14)
+        await asyncio.gather(*(hasty(number) for number in range(50)))
+        spent = not client._transport._budget.spend(14)
         server.turn(on=False)
         server.on_event = clear
         receipt = await pull(client, target, MAY, on_progress=look, patience=30 * 86_400)

@@ -56,14 +56,19 @@ class Counting(aiohttp.TCPConnector):
         return connection
 
 
-async def first_call(client, **options):
+async def first_call(client, number, **options):
     async with client.calls(*DAY, max_records=1, **options) as stream:
         return [call async for call in stream]
 
 
+def from_second(number):
+    """A range of its own for each caller: equal calls would share one request."""
+    return (f"{DAY[0]} 00:{number // 60:02}:{number % 60:02}", DAY[1])
+
+
 WAYS = {
-    "pages": lambda client, **options: client.fetch_page(**options),
-    "counts": lambda client, **options: client.count(*DAY, **options),
+    "pages": lambda client, number, **options: client.fetch_page(page_size=20 + number, **options),
+    "counts": lambda client, number, **options: client.count(*from_second(number), **options),
     "streams": first_call,
 }
 
@@ -92,15 +97,15 @@ def crowd(data, way, *, faults=(), timeouts, retry=ONCE, **options):
             ) as client,
         ):
 
-            async def caller():
+            async def caller(number):
                 begun, error = now(), None
                 try:
-                    await WAYS[way](client, **options)
+                    await WAYS[way](client, number, **options)
                 except ServetelError as raised:
                     error = raised
                 return End(error, now() - begun)
 
-            ends = await asyncio.gather(*(caller() for _ in range(CALLERS)))
+            ends = await asyncio.gather(*(caller(number) for number in range(CALLERS)))
             return ends, len(api.requests), session.connector.peak, api.peak_in_flight
 
     return fake_clock.run(main())

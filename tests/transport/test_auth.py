@@ -31,6 +31,8 @@ LOGIN = "/v1/auth/login"
 KNOWN = {"email": EMAIL, "password": PASSWORD}
 EXPIRED = reply(b'{"success": false, "message": "Token has expired"}', 401)
 MAY = ("2024-05-01", "2024-05-31")
+#: Ranges of their own for calls at once: equal calls would share one request.
+DAYS = [f"2024-05-{day:02}" for day in range(1, 21)]
 
 
 def issued(token: str = "issued-token-1234", **fields: object) -> bytes:
@@ -99,7 +101,7 @@ async def test_twenty_calls_at_once_log_in_once(emulate, connect, small):
     api = await emulate(small, **KNOWN, latency=0.01)
     client = connect(api, **KNOWN)
 
-    counts = await asyncio.gather(*(client.count() for _ in range(20)))
+    counts = await asyncio.gather(*(client.count("2024-05-01", f"2024-05-31 23:59:{40 + n}") for n in range(20)))
     await client.count()
 
     assert counts == [300] * 20
@@ -127,7 +129,7 @@ async def test_a_wrong_password_is_tried_once(emulate, connect, small):
     api = await emulate(small, email=EMAIL, password="another")
     client = connect(api, **KNOWN)
 
-    errors = await asyncio.gather(*(failure_of(client.count()) for _ in range(10)))
+    errors = await asyncio.gather(*(failure_of(client.count(day)) for day in DAYS[:10]))
     errors += [await failure_of(client.count()) for _ in range(10)]
 
     assert {type(error) for error in errors} == {AuthenticationError}
@@ -245,7 +247,7 @@ async def test_an_outage_of_the_login_is_no_storm_of_logins(serve, connect):
     server = await serve(reply(b"", 503))
     client = connect(server, **KNOWN, max_concurrency=20)
 
-    errors = await asyncio.gather(*(failure_of(client.count()) for _ in range(20)))
+    errors = await asyncio.gather(*(failure_of(client.count(day)) for day in DAYS))
 
     assert {type(error) for error in errors} == {ServerError}
     assert server.asked <= 5
@@ -256,7 +258,7 @@ async def test_who_is_cancelled_while_leading_takes_the_login_from_nobody(serve,
     """The call that began the login is cancelled; the login goes on, and the others get its token."""
     server = await serve(lambda request: ACTS["head hangs"] if request.path == LOGIN else OK)
     client = connect(server, **KNOWN)
-    leader, *others = [asyncio.ensure_future(client.fetch_page()) for _ in range(6)]
+    leader, *others = [asyncio.ensure_future(client.fetch_page(page_size=1 + n)) for n in range(6)]
     await server.until(lambda: server.asked == 1)
 
     leader.cancel()
@@ -273,7 +275,7 @@ async def test_closing_ends_a_login_that_is_under_way(serve, connect):
     """Closing the client during a login ends the login and everybody who waits for it, without a word in the log."""
     server = await serve(ACTS["head hangs"])
     client = connect(server, **KNOWN)
-    calls = [asyncio.ensure_future(client.fetch_page()) for _ in range(3)]
+    calls = [asyncio.ensure_future(client.fetch_page(page_size=1 + n)) for n in range(3)]
     await server.until(lambda: server.asked == 1)
 
     async with asyncio.timeout(5):
@@ -358,7 +360,7 @@ async def test_a_provider_is_asked_once_for_many_calls(style, serve, connect):
     asked: list[int] = []
     client = connect(server, provider_of(iter(["first-token-1"]), style, asked))
 
-    await asyncio.gather(*(client.fetch_page() for _ in range(10)))
+    await asyncio.gather(*(client.fetch_page(page_size=1 + n) for n in range(10)))
     await client.fetch_page()
 
     assert len(asked) == 1
@@ -380,7 +382,7 @@ async def test_a_provider_is_asked_once_per_expiry(refusal, style, serve, connec
 
     for number, token in enumerate(("second-token-2", "third-token-3"), 2):
         live["token"] = token
-        pages = await asyncio.gather(*(client.fetch_page() for _ in range(8)))
+        pages = await asyncio.gather(*(client.fetch_page(page_size=1 + n) for n in range(8)))
         assert [len(page.records) for page in pages] == [1] * 8
         assert len(asked) == number
 
@@ -446,7 +448,7 @@ async def test_a_provider_that_raises_is_heard(error, serve, connect):
         return "good-token-123"
 
     client = connect(server, provider)
-    results = await asyncio.gather(*(client.fetch_page() for _ in range(3)), return_exceptions=True)
+    results = await asyncio.gather(*(client.fetch_page(page_size=1 + n) for n in range(3)), return_exceptions=True)
 
     assert {type(result) for result in results} == {CallbackError}
     assert {result.what for result in results} == {f"the token provider raised {type(error).__name__}"}
@@ -478,7 +480,7 @@ async def test_a_provider_outlives_its_first_asker(serve, connect):
         return "good-token-123"
 
     client = connect(server, provider)
-    leader, *others = [asyncio.ensure_future(client.fetch_page()) for _ in range(4)]
+    leader, *others = [asyncio.ensure_future(client.fetch_page(page_size=1 + n)) for n in range(4)]
     while not asked:
         await asyncio.sleep(0)
     leader.cancel()

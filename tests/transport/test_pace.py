@@ -1,16 +1,13 @@
-"""The pace of an account and of a client: slots, the rate gate, the pause, and what waiting costs those who give up."""
+"""The pace of an account: the turns of its gate and its pause, on a clock of the test; and both seen on the wire."""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import re
-import time
 
 import pytest
 
-from servetel_async import OverloadedError, RateLimit, Timeouts
-from servetel_async.transport.pace import MARGIN, AccountPace, Admission, account_pace
+from servetel_async import OverloadedError, RateLimit
+from servetel_async.transport.pace import MARGIN, AccountPace
 from tests.transport.leaks import failure_of
 from tests.transport.wire_server import ACTS, OK
 
@@ -24,6 +21,10 @@ class Walk:
         self.pace = AccountPace()
         self.rate = rate
         self.now = now
+
+    def sent(self, delay: float) -> None:
+        """A request goes out so long after the turn that was just taken."""
+        self.pace.sent(self.now + delay, delay, self.rate)
 
     def take(self) -> float:
         """Take a turn and give the time at which it was had."""
@@ -109,7 +110,7 @@ def test_slow_turns_keep_their_distance_on_the_wire():
     """Whoever had to connect first went out late: the next request, over an open connection, must not be too close."""
     walk = Walk(RateLimit(per_second=2))
     walk.take()
-    walk.pace.sent(0.3, walk.rate)
+    walk.sent(0.3)
 
     assert walk.take() == pytest.approx(0.3 + MARGIN / 2)
 
@@ -120,7 +121,7 @@ def test_requests_that_all_have_to_connect_keep_the_rate():
     turns = []
     for _ in range(10):
         turns.append(walk.take())
-        walk.pace.sent(0.3, walk.rate)
+        walk.sent(0.3)
 
     assert turns[-1] == pytest.approx(0.3 + 9 * MARGIN / 2)
 
@@ -133,7 +134,7 @@ def test_when_others_went_out_does_not_matter(rate):
     late, on_time = Walk(rate), Walk(rate)
     for walk in (late, on_time):
         walk.take()
-    late.pace.sent(0.3, rate)
+    late.sent(0.3)
 
     assert [late.take() for _ in range(9)] == [on_time.take() for _ in range(9)]
 
@@ -166,181 +167,40 @@ def test_waiting_takes_nothing():
     assert pace.take(MARGIN, rate) == 0
 
 
-def test_the_budget_is_arithmetic():
-    """Spending fails where too little is left, and then takes nothing; earning stops at the size."""
-    pace = AccountPace(30)
+def test_a_slow_connection_costs_one_interval_at_most():
+    """A connect of six seconds while others go on moves the next turn to one interval after it, and no further."""
+    walk = Walk(RateLimit(per_second=2))
+    turns = [walk.take() for _ in range(13)]
+    walk.pace.sent(1000.0 + 6.1, 6.1, walk.rate)
 
-    assert [pace.spend(14), pace.spend(14), pace.spend(14)] == [True, True, False]
-    assert pace.spend(2)
-    pace.earn(1000)
-    assert [pace.spend(30), pace.spend(1)] == [True, False]
-
-
-def test_one_account_has_one_pace_as_long_as_somebody_uses_it():
-    """The pace is found by its account, and forgotten with its last user."""
-    first = account_pace(("u", "a"), 500)
-
-    assert account_pace(("u", "a"), 500) is first
-    assert account_pace(("u", "b"), 500) is not first
-    first.pause(0.0, 10**9)
-    del first
-    gc.collect()
-    assert account_pace(("u", "a"), 500).paused_until == 0.0
+    assert turns[-1] == pytest.approx(12 * MARGIN / 2)
+    assert walk.take() == pytest.approx(6.1 + MARGIN / 2)
 
 
-# Admission -----------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("rate", "ahead", "seconds"),
+    [
+        (None, 5, 0.0),
+        (RateLimit(per_second=2), 0, MARGIN / 2),
+        (RateLimit(per_second=2), 3, 4 * MARGIN / 2),
+        (RateLimit(per_second=2, burst=3), 1, 0.0),
+        (RateLimit(per_second=2, burst=3), 3, 2 * MARGIN / 2),
+    ],
+)
+def test_the_wait_behind_others_is_known_beforehand(rate, ahead, seconds):
+    """After one turn was taken: the seconds until the turn of the one who has so many ahead. Asking takes nothing."""
+    walk = Walk(rate)
+    walk.take()
+
+    assert [walk.pace.wait(walk.now, rate, ahead) for _ in range(3)] == pytest.approx([seconds] * 3)
 
 
-def free_slots(admission: Admission) -> int:
-    return admission._slots._value
+def test_the_wait_behind_others_begins_after_a_pause():
+    """A pause comes on top: the queue moves on when it ends."""
+    walk = Walk(RateLimit(per_second=2))
+    walk.pace.pause(walk.now, 10.0)
 
-
-async def enter(
-    admission: Admission, log: list[int], name: int, leave: asyncio.Event, give_up: float | None = None
-) -> None:
-    async with admission.slot(give_up):
-        log.append(name)
-        await leave.wait()
-
-
-async def ticks(number: int = 10) -> None:
-    for _ in range(number):
-        await asyncio.sleep(0)
-
-
-async def test_slots_are_given_in_the_order_of_asking():
-    """First come, first served, also when those in between give up."""
-    admission = Admission(1, AccountPace(), None, Timeouts())
-    log: list[int] = []
-    leave = asyncio.Event()
-    leave.set()
-    async with admission.slot(None):
-        tasks = [asyncio.ensure_future(enter(admission, log, n, leave)) for n in range(8)]
-        await ticks()
-        for n in (1, 4, 5):
-            tasks[n].cancel()
-        await ticks()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-    assert log == [0, 2, 3, 6, 7]
-    assert free_slots(admission) == 1
-
-
-async def test_turns_are_given_in_the_order_of_asking():
-    """The gate is a queue as well: nobody who waited is overtaken by who just came."""
-    pace = AccountPace()
-    admission = Admission(10, pace, RateLimit(per_second=500), Timeouts())
-    log: list[int] = []
-    leave = asyncio.Event()
-    leave.set()
-    tasks = []
-    for n in range(10):
-        tasks.append(asyncio.ensure_future(enter(admission, log, n, leave)))
-        await ticks(n % 3)
-    await asyncio.gather(*tasks)
-
-    assert log == list(range(10))
-
-
-@pytest.mark.parametrize("give_up", [None, 3600.0], ids=["no deadline", "a deadline"])
-@pytest.mark.parametrize("rate", [None, RateLimit(per_second=50)], ids=["slot", "gate"])
-async def test_cancelling_at_any_tick_gives_everything_back(rate, give_up):
-    """Whoever is cancelled at whatever moment of waiting, entering or leaving holds no slot, no turn and no lock afterwards."""
-    for tick in range(30):
-        pace = AccountPace()
-        admission = Admission(2, pace, rate, Timeouts())
-        if rate is not None:
-            assert pace.take(asyncio.get_running_loop().time() - 1, None) == 0
-            pace.pause(0.0, 0.001)
-        deadline = None if give_up is None else asyncio.get_running_loop().time() + give_up
-        leave = asyncio.Event()
-        log: list[int] = []
-        tasks = [asyncio.ensure_future(enter(admission, log, n, leave, deadline)) for n in range(5)]
-        for _ in range(tick):
-            if tick > 15:
-                leave.set()
-            await asyncio.sleep(0)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-        assert free_slots(admission) == 2, f"after {tick} ticks"
-        assert not admission._turn.locked(), f"after {tick} ticks"
-        leave.set()
-        async with asyncio.timeout(5):
-            await asyncio.gather(*(enter(admission, log, n, leave) for n in (8, 9)))
-        assert log[-2:] == [8, 9]
-
-
-async def test_who_is_cancelled_at_the_gate_has_taken_no_turn():
-    """A turn belongs to whoever goes through: ten who gave up do not delay the next one by ten intervals."""
-    pace = AccountPace()
-    rate = RateLimit(per_second=1)
-    admission = Admission(20, pace, rate, Timeouts())
-    leave = asyncio.Event()
-    leave.set()
-    log: list[int] = []
-    await enter(admission, log, 0, leave)
-    tasks = [asyncio.ensure_future(enter(admission, log, n, leave)) for n in range(1, 11)]
-    await ticks()
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-    assert log == [0]
-    assert 0 < pace.take(time.monotonic(), rate) <= MARGIN
-
-
-async def test_who_cannot_be_let_through_in_time_is_told_at_once():
-    """Behind a pause of an hour nobody with a deadline of a minute waits for it."""
-    pace = AccountPace()
-    admission = Admission(2, pace, None, Timeouts())
-    loop = asyncio.get_running_loop()
-    pace.pause(loop.time(), 3600.0)
-    leave = asyncio.Event()
-
-    async with asyncio.timeout(5):
-        error = await failure_of(enter(admission, [], 1, leave, loop.time() + 60.0))
-
-    assert type(error) is OverloadedError
-    assert re.fullmatch(r"No request .* nothing was sent\. The account's rate.*\. Allow more time.*\.", str(error))
-    assert error.stopped_by == "deadline"
-    assert free_slots(admission) == 2
-    assert not admission._turn.locked()
-
-
-async def test_who_waits_behind_somebody_patient_is_told_in_time():
-    """Whoever stands behind another in the gate's queue gives up at his own deadline, and the other one goes on."""
-    pace = AccountPace()
-    admission = Admission(4, pace, RateLimit(per_second=1), Timeouts())
-    loop = asyncio.get_running_loop()
-    leave = asyncio.Event()
-    leave.set()
-    log: list[int] = []
-    pace.pause(loop.time(), 3600.0)
-    patient = asyncio.ensure_future(enter(admission, log, 1, leave))
-    await ticks()
-
-    error = await failure_of(enter(admission, log, 2, leave, loop.time() + 0.02))
-
-    assert type(error) is OverloadedError
-    assert not patient.done()
-    patient.cancel()
-    await asyncio.gather(patient, return_exceptions=True)
-    assert (log, free_slots(admission)) == ([], 4)
-
-
-async def test_the_earlier_of_deadline_and_acquire_counts():
-    """``Timeouts(acquire=)`` bounds the wait for a slot even where the deadline is far."""
-    admission = Admission(1, AccountPace(), None, Timeouts(acquire=0.02))
-    leave = asyncio.Event()
-    async with admission.slot(None):
-        error = await failure_of(enter(admission, [], 1, leave, asyncio.get_running_loop().time() + 3600))
-        assert type(error) is OverloadedError
-        error = await failure_of(enter(admission, [], 1, leave, None))
-        assert type(error) is OverloadedError
-
-    assert free_slots(admission) == 1
+    assert walk.pace.wait(walk.now, walk.rate, 2) == pytest.approx(10 + 2 * MARGIN / 2)
 
 
 # On the wire ---------------------------------------------------------------------------------------------------------------
@@ -351,7 +211,7 @@ async def test_no_more_are_in_flight_than_there_are_slots(limit, serve, connect)
     """Under two hundred concurrent calls the server never sees more than ``max_concurrency``, and all are answered."""
     server = await serve(ACTS["head hangs"])
     client = connect(server, max_concurrency=limit)
-    calls = [asyncio.ensure_future(client.fetch_page()) for _ in range(200)]
+    calls = [asyncio.ensure_future(client.fetch_page(page_size=1 + n)) for n in range(200)]
     await server.until(lambda: server.unanswered == limit)
     server.script = OK
     server.release()
@@ -404,14 +264,15 @@ async def test_calls_cancelled_in_flight_give_their_slots_back(serve, connect):
     server = await serve(ACTS["head hangs"])
     client = connect(server, max_concurrency=2)
     for tick in range(40):
-        calls = [asyncio.ensure_future(client.fetch_page()) for _ in range(3)]
-        await ticks(tick)
+        calls = [asyncio.ensure_future(client.fetch_page(page_size=1 + n)) for n in range(3)]
+        for _ in range(tick):
+            await asyncio.sleep(0)
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
-        assert client._transport.in_flight == 0
+        assert client.stats().in_flight == 0
     server.release()
 
     async with asyncio.timeout(5):
-        assert len(await asyncio.gather(*(client.fetch_page() for _ in range(4)))) == 4
+        assert len(await asyncio.gather(*(client.fetch_page(page_size=1 + n) for n in range(4)))) == 4
     assert not client._transport.connector._acquired

@@ -28,6 +28,7 @@ from servetel_async.protocol.verdict import Action, Unacceptable, Verdict
 from servetel_async.transport import retry as retry_module
 from servetel_async.transport.pace import AccountPace
 from servetel_async.transport.retry import Attempts, History
+from servetel_async.transport.retry_budget import RetryBudget
 from tests.transport.conftest import QUICK
 from tests.transport.leaks import assert_clean, failure_of
 from tests.transport.wire_server import ACTS, OK, PAGE, Act, Send, http, reply
@@ -49,7 +50,7 @@ class Played:
         self,
         *verdicts: Verdict | str,
         policy: Retry,
-        pace: AccountPace | None = None,
+        budget: RetryBudget | None = None,
         deadline: float | None = None,
         refused: Verdict | None = None,
         history: History | None = None,
@@ -59,7 +60,8 @@ class Played:
         self.sent = self.renewals = 0
         self.waits: list[float] = []
         self.noticed: list[tuple[str, float]] = []
-        self.pace = pace if pace is not None else AccountPace()
+        self.pace = AccountPace()
+        self.budget = budget if budget is not None else RetryBudget(500, self.pace)
         self.policy = policy
         self.deadline = deadline
         self.refused = refused
@@ -70,7 +72,7 @@ class Played:
     async def run(self) -> str:
         deadline_at = None if self.deadline is None else asyncio.get_running_loop().time() + self.deadline
         self.attempts = Attempts(
-            *(self._send, self._renew, self.policy, self.pace, deadline_at, self._notice, self.history),
+            *(self._send, self._renew, self.policy, self.pace, self.budget, deadline_at, self._notice, self.history),
             slow_attempts=self.slow_attempts,
         )
         return await self.attempts.run(self.refused)
@@ -165,7 +167,7 @@ async def test_the_bound_after_a_nameless_429_is_another_one(no_waiting):
     """A 429 that names no time waits by its own base and cap."""
     policy = Retry(attempts=6, base=1000.0, cap=1000.0, throttled_base=0.5, throttled_cap=1.0)
     for _ in range(50):
-        await Played(*[limiting()] * 5, policy=policy, pace=AccountPace()).run()
+        await Played(*[limiting()] * 5, policy=policy).run()
 
     assert 0 < max(no_waiting) <= 1.0
 
@@ -301,11 +303,11 @@ async def test_what_is_no_verdict_is_not_tried_again(error, no_waiting):
 
 async def test_the_budget_pays_for_retries_of_calls_with_a_deadline_only(no_waiting):
     """500 allow 35 retries at 14 each; then a failure is final at once. Calls without a deadline draw nothing."""
-    pace = AccountPace(500)
+    budget = RetryBudget(500, AccountPace())
     policy = Retry(attempts=2)
     sent = []
     for _ in range(100):
-        played = Played(*[failing()] * 9, policy=policy, pace=pace, deadline=1000.0)
+        played = Played(*[failing()] * 9, policy=policy, budget=budget, deadline=1000.0)
         with pytest.raises(Unacceptable):
             await played.run()
         sent.append(played.sent)
@@ -313,7 +315,7 @@ async def test_the_budget_pays_for_retries_of_calls_with_a_deadline_only(no_wait
     assert sent == [2] * 35 + [1] * 65
     assert played.attempts.stopped_by == "budget"
 
-    bulk = Played(*[failing()] * 9, policy=policy, pace=pace)
+    bulk = Played(*[failing()] * 9, policy=policy, budget=budget)
     with pytest.raises(Unacceptable):
         await bulk.run()
     assert bulk.sent == 2
@@ -321,27 +323,50 @@ async def test_the_budget_pays_for_retries_of_calls_with_a_deadline_only(no_wait
 
 async def test_successes_refill_the_budget(no_waiting):
     """A retry that succeeds costs nothing in the end, and each plain success earns one."""
-    pace = AccountPace(28)
+    budget = RetryBudget(28, AccountPace())
     for _ in range(50):
-        assert await Played(failing(), policy=QUICK, pace=pace, deadline=1000.0).run() == "good"
+        assert await Played(failing(), policy=QUICK, budget=budget, deadline=1000.0).run() == "good"
     for _ in range(2):
         with pytest.raises(Unacceptable):
-            await Played(*[failing()] * 2, policy=Retry(attempts=2), pace=pace, deadline=1000.0).run()
-    assert not pace.spend(14)
+            await Played(*[failing()] * 2, policy=Retry(attempts=2), budget=budget, deadline=1000.0).run()
+    assert not budget.spend(14)
     for _ in range(14):
-        assert await Played(policy=QUICK, pace=pace, deadline=1000.0).run() == "good"
-    assert pace.spend(14)
-    assert not pace.spend(1)
+        assert await Played(policy=QUICK, budget=budget, deadline=1000.0).run() == "good"
+    assert budget.spend(14)
+    assert not budget.spend(1)
+
+
+async def test_a_call_that_comes_in_the_end_has_cost_nothing(no_waiting):
+    """A call that succeeds at its third try gives back what both retries cost: such calls never use the budget up."""
+    budget = RetryBudget(28, AccountPace())
+    for _ in range(50):
+        assert await Played(failing(), failing(), policy=QUICK, budget=budget, deadline=1000.0).run() == "good"
+
+    assert budget.spend(28)
+
+
+async def test_each_client_has_its_own_bound(no_waiting):
+    """The retries of one account count together. A success of a client leaves no more out than its own size."""
+    pace = AccountPace()
+    none, small, large = RetryBudget(0, pace), RetryBudget(28, pace), RetryBudget(1000, pace)
+    assert [none.spend(14), small.spend(14), small.spend(14), small.spend(14)] == [False, True, True, False]
+    assert all(large.spend(14) for _ in range(60))
+    assert not small.spend(14)
+
+    for _ in range(14):
+        small.earn(1)
+
+    assert small.spend(14)
 
 
 async def test_the_budget_never_exceeds_its_size(no_waiting):
     """A long sunny day does not save up for a worse storm."""
-    pace = AccountPace(20)
+    budget = RetryBudget(20, AccountPace())
     for _ in range(100):
-        await Played(policy=QUICK, pace=pace).run()
+        await Played(policy=QUICK, budget=budget).run()
 
-    assert pace.spend(20)
-    assert not pace.spend(1)
+    assert budget.spend(20)
+    assert not budget.spend(1)
 
 
 # Many calls, one account ---------------------------------------------------------------------------------------------------
@@ -364,10 +389,10 @@ async def test_retry_after_holds_for_the_whole_account(serve, connect):
     other = connect(server, "another-token-987")
     leader = asyncio.ensure_future(first.fetch_page())
     await server.until(lambda: server.asked == 1)
-    while not first._transport._pace.paused_until:
+    while not first._transport.pace.paused_until:
         await asyncio.sleep(0)
 
-    others = [asyncio.ensure_future(client.fetch_page()) for client in (first, second) for _ in range(6)]
+    others = [asyncio.ensure_future(client.fetch_page(page_size=n)) for client in (first, second) for n in range(1, 7)]
     await other.fetch_page()
     assert server.asked == 2, "only the other account may ask during the pause"
     await asyncio.gather(leader, *others)
@@ -435,7 +460,7 @@ async def test_a_503_with_retry_after_delays_only_its_own_call(serve, connect):
     waiting = asyncio.ensure_future(client.fetch_page())
     await server.until(lambda: server.asked == 1)
 
-    await client.fetch_page()
+    await client.fetch_page(page_size=50)
 
     assert not waiting.done()
     waiting.cancel()
@@ -467,9 +492,10 @@ async def test_a_deadline_that_passes_in_the_queue_is_overloaded(serve, connect)
     busy = asyncio.ensure_future(client.fetch_page())
     await server.until(lambda: server.asked == 1)
 
-    error = await failure_of(client.fetch_page(deadline=0.05))
+    error = await failure_of(client.fetch_page(page_size=50, deadline=0.05))
 
     assert type(error) is OverloadedError
+    assert (error.waited_for, error.retry_after) == ("slots", None)
     assert (error.attempts, server.asked) == (0, 1)
     assert_clean(error)
     server.release()
@@ -538,7 +564,7 @@ async def test_an_outage_is_not_made_worse(act, serve, connect):
     server = await serve(act)
     client = connect(server, retry=Retry(attempts=5, base=0.001, cap=0.002), max_concurrency=32)
 
-    errors = await asyncio.gather(*(failure_of(client.fetch_page(deadline=60)) for _ in range(CALLS)))
+    errors = await asyncio.gather(*(failure_of(client.fetch_page(page_size=1 + n, deadline=60)) for n in range(CALLS)))
 
     assert server.asked <= 1.1 * CALLS + 10
     assert server.asked == sum(error.attempts for error in errors)
@@ -561,6 +587,15 @@ async def test_an_outage_that_ends_is_forgotten(serve, connect):
     assert len((await client.fetch_page(deadline=60)).records) == 1
 
 
+async def test_pages_that_come_at_the_third_try_never_end_a_stream(emulate, connect, month):
+    """Each page of a stream with a deadline fails twice with 503: all 3,000 calls come."""
+    api = await emulate(month, faults=[Fault("status", page=number, times=2) for number in range(1, 62)])
+
+    calls = await connect(api, page_size=50).calls("2024-05-01", "2024-05-31", deadline=600).collect()
+
+    assert [call.id for call in calls] == api.truth()
+
+
 async def test_no_slot_is_held_while_waiting_for_a_retry(serve, connect):
     """With a single slot, a call that waits for its retry does not stand in the way of others."""
     server = await serve([reply(b"", 503, ("Retry-After", "30")), OK])
@@ -569,7 +604,7 @@ async def test_no_slot_is_held_while_waiting_for_a_retry(serve, connect):
     await server.until(lambda: server.asked == 1)
 
     async with asyncio.timeout(5):
-        await client.fetch_page()
+        await client.fetch_page(page_size=50)
 
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)

@@ -382,10 +382,10 @@ async def test_a_call_that_finds_no_slot_is_told_so_and_sends_nothing(serve, con
     """With every slot taken, a call is Overloaded in time; it never reached the wire and says so."""
     server = await serve(ACTS["head hangs"])
     client = connect(server, max_concurrency=2, timeouts=Timeouts(acquire=0.05))
-    busy = [asyncio.ensure_future(client.fetch_page()) for _ in range(2)]
+    busy = [asyncio.ensure_future(client.fetch_page(page_size=n)) for n in (1, 2)]
     await server.until(lambda: server.asked == 2)
 
-    errors = await asyncio.gather(*(failure_of(client.fetch_page()) for _ in range(20)))
+    errors = await asyncio.gather(*(failure_of(client.fetch_page(page_size=n)) for n in range(3, 23)))
 
     assert {type(error) for error in errors} == {OverloadedError}
     assert {error.attempts for error in errors} == {0}

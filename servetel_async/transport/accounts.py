@@ -1,0 +1,45 @@
+"""The accounts that this process uses, and the pace of each.
+
+A pace outlives the clients, threads and event loops that use it: a pause that a server asked for holds for the next
+client too. The ``KEPT`` accounts used last are kept, and every account that a client uses.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+from weakref import WeakValueDictionary
+
+from servetel_async.transport.pace import AccountPace
+from servetel_async.transport.process_lock import process_lock
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+
+#: Accounts that are kept although no client uses them.
+KEPT = 1_024
+
+_in_use: WeakValueDictionary[Hashable, AccountPace] = WeakValueDictionary()
+_kept: OrderedDict[Hashable, AccountPace] = OrderedDict()  # the one used last comes last
+
+
+def account_pace(account: Hashable) -> AccountPace:
+    """Give the pace of an account, the same one to every client of this process."""
+    with process_lock():
+        pace = _in_use.get(account)
+        if pace is None:
+            pace = _in_use[account] = AccountPace()
+        _kept[account] = pace
+        _kept.move_to_end(account)
+        if len(_kept) > KEPT:
+            now, oldest = time.monotonic(), next(iter(_kept))
+            idle = (name for name, old in _kept.items() if old is not pace and not old.is_waited_for(now))
+            del _kept[next(idle, oldest)]
+    return pace
+
+
+def forget_accounts() -> None:
+    """Forget every account that no client uses."""
+    with process_lock():
+        _kept.clear()

@@ -1,0 +1,47 @@
+"""The retry budget of one client: it bounds the retries of calls with a deadline, which would worsen an outage.
+
+An outage is the account's: the clients of one account count their retries together, each against its own bound. So one
+client's bound does not decide another's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from servetel_async.transport.process_lock import process_lock
+
+if TYPE_CHECKING:
+    from servetel_async.transport.pace import AccountPace
+
+TRANSIENT_COST = 14
+THROTTLED_COST = 5
+
+
+class RetryBudget:
+    """Tokens. A retry takes some; the call that succeeds in the end gives back all that its retries took.
+
+    Args:
+        size: tokens that may be out.
+        account: counts the tokens that are out.
+    """
+
+    __slots__ = ("_account", "_size")
+
+    def __init__(self, size: int, account: AccountPace) -> None:
+        self._size = size
+        self._account = account
+
+    def spend(self, cost: int) -> bool:
+        """Pay for a retry. False if too little is left; then nothing is taken."""
+        with process_lock():
+            if self._account.tokens_out + cost > self._size:
+                return False
+            self._account.tokens_out += cost
+            return True
+
+    def earn(self, amount: int) -> None:
+        """Give back what a success proves: the cost of its retries, or 1. More than this client's size is never out."""
+        account = self._account
+        if account.tokens_out:
+            with process_lock():
+                account.tokens_out = max(0, min(account.tokens_out, self._size) - amount)

@@ -1,0 +1,326 @@
+"""One client, many users: equal calls share a request, the figures say so, and another thread or loop is told what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import sys
+import threading
+
+import pytest
+
+from servetel_async import ConfigurationError, RequestRejectedError, ServetelClient
+from servetel_async.emulator import Dataset, Emulator, Fault
+from servetel_async.stats import ClientStats
+from servetel_async.transport.process_lock import process_lock
+from tests.bulk import fake_clock
+
+MAY = ("2024-05-01", "2024-05-31")
+
+
+@pytest.fixture(scope="module")
+def data():
+    return Dataset.month("2024-05", calls=300)
+
+
+@pytest.fixture
+async def api(data):
+    async with Emulator(data, latency=0.05) as served:
+        yield served
+
+
+@pytest.fixture
+async def client(api):
+    async with ServetelClient(api.token, base_url=api.base_url, rate=None) as made:
+        yield made
+
+
+async def page(client, number):
+    return await client.fetch_page(page=number)
+
+
+CALLS = {
+    "count": (lambda client: client.count(*MAY), 300),
+    "get_call": (lambda client: client.get_call("no-such-id"), None),
+    "fetch_page": (lambda client: page(client, 4), None),
+    "collect": (lambda client: client.calls(*MAY).collect(limit=5), None),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+async def test_equal_calls_at_once_send_one_request(name, api, client):
+    """Ten equal calls at the same time are one request; the statistics count the nine that shared it."""
+    call, expected = CALLS[name]
+
+    results = await asyncio.gather(*(call(client) for _ in range(10)))
+
+    assert len(api.requests) == 1
+    assert client.stats().shared == 9
+    assert all(result == results[0] for result in results)
+    assert expected is None or results == [expected] * 10
+
+
+async def test_calls_that_differ_share_nothing(api, client):
+    """Another query, another page, another size, another kind of call: each asks for itself."""
+    await asyncio.gather(
+        client.count(*MAY),
+        client.count(*MAY, call_type="missed"),
+        client.fetch_page(),
+        client.fetch_page(page=2),
+        client.fetch_page(page_size=50),
+        client.calls(*MAY).collect(limit=5),
+        client.calls(*MAY).collect(limit=6),
+        client.calls(*MAY, page_size=50).collect(limit=5),
+    )
+
+    assert (len(api.requests), client.stats().shared) == (8, 0)
+
+
+async def test_calls_one_after_another_share_nothing(api, client):
+    """Nothing is cached: a later call asks again."""
+    for _ in range(3):
+        await client.count(*MAY)
+
+    assert (len(api.requests), client.stats().shared) == (3, 0)
+
+
+async def test_shared_lists_are_separate(client, data):
+    """Each caller of ``collect(limit=)`` may change its own list; each stream knows where it stands."""
+    streams = [client.calls(*MAY) for _ in range(3)]
+    lists = await asyncio.gather(*(stream.collect(limit=120) for stream in streams))
+    lists[0].clear()
+
+    assert [call.id for call in lists[1]] == [call.id for call in lists[2]] == data.ids[:120]
+    assert {stream.stats.records for stream in streams} == {120}
+    assert streams[0].stats is not streams[1].stats
+    assert all(stream.closed for stream in streams)
+    rest = await client.calls(*MAY, start=streams[2].checkpoint).collect()
+    assert [call.id for call in rest] == data.ids[120:]
+
+
+async def test_the_smaller_of_limit_and_max_records_is_shared(api, client):
+    """``max_records=5`` and ``collect(limit=5)`` ask for the same calls."""
+    short, long = await asyncio.gather(
+        client.calls(*MAY, page_size=5).collect(limit=5),
+        client.calls(*MAY, page_size=5, max_records=5).collect(limit=50),
+    )
+
+    assert [call.id for call in short] == [call.id for call in long]
+    assert len(api.requests) == 1
+
+
+async def test_a_failed_collect_fails_again(api, client):
+    """Each stream of a shared collect has an error of its own, and raises it again when it is read on."""
+    api.add_fault(Fault("status", status=400, times=1))
+    streams = [client.calls(*MAY) for _ in range(2)]
+    errors = await asyncio.gather(*(stream.collect(limit=5) for stream in streams), return_exceptions=True)
+
+    assert {type(error) for error in errors} == {RequestRejectedError}
+    assert errors[0] is not errors[1]
+    with pytest.raises(RequestRejectedError) as again:
+        await anext(streams[1])
+    assert again.value is errors[1]
+
+
+async def test_a_cancelled_collect_leaves_a_closed_stream(client, data):
+    """Of two that share, one is cancelled: its stream is closed, and the other gets its calls."""
+    streams = [client.calls(*MAY) for _ in range(2)]
+    first, second = [asyncio.ensure_future(stream.collect(limit=5)) for stream in streams]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    first.cancel()
+
+    assert [call.id for call in await second] == data.ids[:5]
+    assert first.cancelled()
+    assert streams[0].closed
+
+
+async def test_two_tasks_still_cannot_read_one_stream(client):
+    """While a shared collect is under way, its stream is being read."""
+    stream = client.calls(*MAY)
+    collecting = asyncio.ensure_future(stream.collect(limit=5))
+    await asyncio.sleep(0)
+
+    with pytest.raises(RuntimeError, match="two tasks"):
+        await anext(stream)
+    assert len(await collecting) == 5
+
+
+async def test_a_stream_closed_under_a_shared_collect_stays_closed(client):
+    """``aclose`` of one caller's stream takes nothing from the call that it shares."""
+    stream = client.calls(*MAY)
+    collecting = asyncio.ensure_future(stream.collect(limit=5))
+    await asyncio.sleep(0)
+    await stream.aclose()
+
+    assert len(await collecting) == 5
+    assert stream.closed
+
+
+async def test_the_figures_of_a_client(api):
+    """Requests, retries, what is under way and what waits; a snapshot that does not change."""
+    api.add_fault(Fault("status", status=503, times=1))
+    async with ServetelClient(api.token, base_url=api.base_url, rate=None, max_concurrency=1) as client:
+        assert client.stats() == ClientStats(
+            requests=0, retries=0, shared=0, in_flight=0, waiting=0, seconds_waited=0.0
+        )
+        calls = [asyncio.ensure_future(client.fetch_page(page=number)) for number in (1, 2, 3)]
+        while not client.stats().in_flight:
+            await asyncio.sleep(0)
+        busy = client.stats()
+        await asyncio.gather(*calls)
+        after = client.stats()
+
+    assert (busy.in_flight, busy.waiting) == (1, 2)
+    assert (after.requests, after.retries, after.in_flight, after.waiting) == (4, 1, 0, 0)
+    assert after.seconds_waited > 0.05
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        after.requests = 0
+
+
+# Threads and loops ---------------------------------------------------------------------------------------------------------
+
+
+def in_a_thread(work):
+    """Run an async function in a loop of another thread; gives its result or its error."""
+    found = []
+
+    def run():
+        try:
+            found.append(asyncio.run(work()))
+        except Exception as error:
+            found.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    return thread, found
+
+
+async def test_a_client_in_a_second_thread_is_told_what_to_do(api, client):
+    """While one loop uses the client, a call from another thread's loop fails and says why; the first goes on."""
+    mine = asyncio.ensure_future(client.count(*MAY))
+    await asyncio.sleep(0.01)
+
+    thread, found = in_a_thread(lambda: client.count(*MAY))
+    await asyncio.to_thread(thread.join)
+
+    assert isinstance(found[0], ConfigurationError)
+    assert "another event loop" in found[0].what
+    assert "one client per loop" in found[0].fix
+    assert await mine == 300
+    assert await client.count(*MAY) == 300
+
+
+async def test_a_stream_in_a_second_thread_is_told_what_to_do(client, data):
+    """A stream goes on in the loop in which it was begun; another thread that reads it learns so, and does not hang."""
+    stream = client.calls(*MAY, page_size=50)
+    got = [await anext(stream)]
+
+    async def read_on():
+        async for call in stream:
+            got.append(call)
+
+    thread, found = in_a_thread(read_on)
+    await asyncio.to_thread(thread.join)
+
+    assert isinstance(found[0], ConfigurationError)
+    assert "another event loop" in found[0].what
+    got += [call async for call in stream]
+    assert [call.id for call in got] == data.ids
+
+
+async def test_a_thread_that_comes_a_moment_later_is_told_what_to_do(api, client):
+    """It asked for connections while this thread was making them: this thread has the client."""
+    await client.aclose()
+    client._transport.closed = False
+    with process_lock():
+        thread, found = in_a_thread(lambda: client.count(*MAY))
+        while not is_binding(thread):
+            await asyncio.sleep(0)
+        client._transport.bind()
+    await asyncio.to_thread(thread.join)
+
+    assert isinstance(found[0], ConfigurationError)
+    assert "another event loop" in found[0].what
+    assert await client.count(*MAY) == 300
+
+
+def is_binding(thread):
+    """Whether a thread has seen that there are no connections yet, and waits for the lock."""
+    frame = sys._current_frames().get(thread.ident)
+    while frame is not None and frame.f_code.co_name != "bind":
+        frame = frame.f_back
+    return frame is not None and "bound" in frame.f_locals
+
+
+async def test_of_two_threads_that_begin_at_once_one_is_served(api, data):
+    """The thread that is quicker has the client; the other one is told so, and harms nothing."""
+    client = ServetelClient(api.token, base_url=api.base_url, rate=None)
+    barrier = threading.Barrier(2)
+    over = []
+
+    async def work():
+        barrier.wait()
+        try:
+            return await client.count(*MAY)
+        finally:
+            over.append(1)
+            while len(over) < 2:  # its loop stays alive until the other thread has had its answer
+                await asyncio.sleep(0.001)
+            await client.aclose()
+
+    threads, founds = zip(*(in_a_thread(work) for _ in range(2)), strict=True)
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+
+    results = [found[0] for found in founds]
+    assert sorted(type(result).__name__ for result in results) == ["ConfigurationError", "int"]
+    assert 300 in results
+
+
+# Exports beside short calls ------------------------------------------------------------------------------------------------
+
+
+async def read_all(client, _):
+    async for _ in client.calls(*MAY):
+        pass
+
+
+async def pull_all(client, target):
+    await client.pull(target, *MAY)
+
+
+@pytest.mark.parametrize(
+    ("export", "rate", "exports"),
+    [(read_all, 2, 1), (read_all, 2, 3), (read_all, 20, 1), (read_all, 20, 3), (pull_all, 2, 3)],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_short_calls_beside_exports_are_answered(export, rate, exports, month, tmp_path):
+    """Each count has its answer within as many turns as there are exports, and one; on a clock that jumps."""
+
+    async def main():
+        now = asyncio.get_running_loop().time
+        async with (
+            Emulator(month, latency=0.05) as api,
+            ServetelClient(api.token, base_url=api.base_url, rate=rate, page_size=20) as client,
+        ):
+            reading = [asyncio.ensure_future(export(client, tmp_path / f"{n}.ndjson")) for n in range(exports)]
+            await asyncio.sleep(3.0)
+            seconds = []
+            for day in range(6):
+                begun = now()
+                await client.count(f"2024-05-{10 + day}", deadline=3)
+                seconds.append(now() - begun)
+                await asyncio.sleep(0.3)
+            assert not any(task.done() for task in reading)
+            for task in reading:
+                task.cancel()
+            await asyncio.wait(reading)
+            return seconds
+
+    assert max(fake_clock.run(main())) <= (exports + 1) * 1.01 / rate + 0.1
+
+
+@pytest.fixture(scope="module")
+def month():
+    return Dataset.month("2024-05", calls=3_000)
