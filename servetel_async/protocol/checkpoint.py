@@ -164,7 +164,7 @@ class Checkpoint:
             )
         try:
             rank, start, ids = _decode(call)
-        except UNDECODABLE:
+        except (*UNDECODABLE, UnicodeError):
             rank, start, ids = 0, "", []
         if not ids or start != readable_start(start):
             raise ConfigurationError("start is a damaged checkpoint", fix="start again without start=")

@@ -111,7 +111,7 @@ async def test_the_smaller_of_limit_and_max_records_is_shared(api, client):
 
 async def test_a_failed_collect_fails_again(api, client):
     """Each stream of a shared collect has an error of its own, and raises it again when it is read on."""
-    api.add_fault(Fault("status", status=400, times=1))
+    api.add_fault(Fault("status", status=400, times=20))  # also for each shorter range that is tried
     streams = [client.calls(*MAY) for _ in range(2)]
     errors = await asyncio.gather(*(stream.collect(limit=5) for stream in streams), return_exceptions=True)
 

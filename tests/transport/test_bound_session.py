@@ -120,7 +120,7 @@ def test_a_task_of_a_loop_closed_by_hand_is_ended_without_it():
         session_module._drop_all()
 
     assert inspect.getcoroutinestate(task.get_coro()) == inspect.CORO_CLOSED
-    assert by_hand.client._transport.in_flight == 0
+    assert by_hand.client._transport.traffic.in_flight == 0
     assert not session_module._keepers
 
 

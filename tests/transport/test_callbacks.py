@@ -278,7 +278,7 @@ async def test_a_provider_needs_no_hash(vault, serve, connect):
     first, second = connect(server, vault), connect(server, vault)
     await first.fetch_page()
 
-    assert first._transport._pace is second._transport._pace
+    assert first._transport.pace is second._transport.pace
     assert server.requests[0].header("Authorization").startswith("Bearer vault-token")
 
 

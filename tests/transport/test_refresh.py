@@ -76,7 +76,7 @@ def test_a_token_is_refreshed_once_before_it_ends():
             assert paths(server) == [LOGIN, PATH, PATH]
 
             await asyncio.sleep(2)
-            await asyncio.gather(*(client.fetch_page() for _ in range(8)))
+            await asyncio.gather(*(client.fetch_page(page_size=1 + n) for n in range(8)))
 
             assert paths(server)[3:] == [REFRESH, *[PATH] * 8]
             refresh = server.requests[3]
@@ -116,7 +116,7 @@ def test_a_refresh_that_fails_is_followed_by_one_login(name):
         portal = Portal(FAILING[name])
         async with logged_in(portal, timeouts=Timeouts(read=5.0)) as (server, client):
             await asyncio.sleep(HOUR)
-            await asyncio.gather(*(client.fetch_page() for _ in range(6)))
+            await asyncio.gather(*(client.fetch_page(page_size=1 + n) for n in range(6)))
 
             sent = paths(server)[2:]
             again = [REFRESH] if name == "fin before head" or name == "reset before head" else []

@@ -228,6 +228,7 @@ def test_closing_the_owner_ends_every_caller():
     async def scene(work):
         calls = [work.call(), work.call()]
         await asyncio.sleep(0.5)
+        work.closed = True
         await work.tasks.end()
         return {type(await failure_of(call)) for call in calls}
 
