@@ -16,7 +16,7 @@ from random import Random
 import aiohttp
 import pytest
 
-from servetel_async import CallQuery, Retry, ServetelClient, ServetelError, Timeouts
+from servetel_async import CallQuery, MalformedResponseError, Retry, ServetelClient, ServetelError, Timeouts
 from servetel_async.bulk.pull import pull
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at, capped, shallow
 from tests.tls import serving, trusting
@@ -276,7 +276,7 @@ async def test_one_page_that_never_comes_is_never_left_out_silently(tmp_path):
 
 
 async def test_an_empty_list_that_stays_is_never_taken_for_the_end(tmp_path):
-    """A server that has counted sends bare empty lists from then on: a stream raises, a pull is not complete."""
+    """A server that has counted sends bare empty lists from then on: a stream and a pull raise."""
     calls = CallList(SMALL, SEED)
 
     async def case(fault):
@@ -295,12 +295,15 @@ async def test_an_empty_list_that_stays_is_never_taken_for_the_end(tmp_path):
             came += [call.id async for call in client.calls(FIRST, LAST, start=stream.checkpoint)]
             assert came == calls.ids
         async with Stubborn(calls, fault) as server, facing(server) as client:
-            receipt = await pull(client, target, QUERY, patience=0.05)
-            assert not receipt.complete
+            with pytest.raises(MalformedResponseError):
+                await pull(client, target, QUERY, patience=0.05)
+            assert not target.exists()
             assert server.fired[fault.name] > 0
+            server.ill = False
+            assert (await pull(client, target, QUERY)).complete
 
     await each_fault(case, EMPTY)
-    measured("P1", f"{len(EMPTY)} empty lists that stay: never the end of a stream, never a complete pull")
+    measured("P1", f"{len(EMPTY)} empty lists that stay: never the end of a stream or of a pull")
 
 
 @pytest.mark.parametrize("habit", HABITS)
