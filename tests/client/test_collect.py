@@ -32,7 +32,7 @@ async def test_a_finished_stream_is_not_collected_again(limit, api, client):
     assert len(await stream.collect()) == 60
     asked = len(api.requests)
     with pytest.raises(
-        ConfigurationError, match=r"read to its end before collect\(\).*60 calls were handed out.*calls\(\)"
+        ConfigurationError, match=r"read to its end before collect\(\).*60 calls were delivered.*calls\(\)"
     ):
         await stream.collect(limit)
     assert len(api.requests) == asked
@@ -45,7 +45,7 @@ async def test_a_stream_that_was_read_in_part_is_not_collected(way, limit, api, 
     stream = client.calls(query=MAY)
     read = (await anext(stream.pages())).records if way == "pages" else [await anext(stream) for _ in range(15)]
     asked = len(api.requests)
-    with pytest.raises(ConfigurationError, match=rf"in part before collect\(\).*{len(read)} calls were handed out"):
+    with pytest.raises(ConfigurationError, match=rf"in part before collect\(\).*{len(read)} calls were delivered"):
         await stream.collect(limit)
     assert len(api.requests) == asked
     assert [call.id for call in read] + [call.id async for call in stream] == api.dataset.ids
@@ -55,7 +55,7 @@ async def test_an_empty_stream_is_collected_once(api, client):
     """Also where there was nothing to hand out."""
     stream = client.calls("2023-01-01", "2023-01-02")
     assert await stream.collect() == []
-    with pytest.raises(ConfigurationError, match="0 calls were handed out"):
+    with pytest.raises(ConfigurationError, match="0 calls were delivered"):
         await stream.collect()
 
 
