@@ -63,7 +63,7 @@ def server_clock(date: str | None) -> datetime:
 
 
 def local_clock(date: str | None, zone: tzinfo) -> datetime:
-    """Read the server's ``Date`` on the account's wall clock. A date that its zone moves off the calendar is None."""
+    """Convert the server's ``Date`` to the account's wall clock. If it cannot be, use this computer's clock."""
     try:
         local = server_clock(date).astimezone(zone)
     except OverflowError:

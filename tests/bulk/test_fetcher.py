@@ -429,7 +429,7 @@ def test_a_429_slows_all_down():
 
 
 def test_the_next_pull_begins_where_the_last_one_was():
-    """What a 429 taught is known of the account: another fetcher of it begins with as few requests at a time."""
+    """The account remembers the concurrency after a 429: the next fetcher of the account begins with it."""
 
     async def main():
         async with fetching(first(1, Answer(status=429)), concurrency=8) as (_, fetcher):
@@ -624,7 +624,7 @@ BARE = Answer(rows=[], no_count=True)
 
 @pytest.mark.parametrize(("known", "times", "asked"), [(True, 1, 2), (True, 2, 3), (False, 1, 1)])
 async def test_a_bare_empty_page_of_a_server_that_counts_is_asked_for_again(known, times, asked):
-    """Where the server is not known to count, what reads the page decides."""
+    """If the server is not known to count, the reader of the page decides what it means."""
     async with fetching(bare(times=times, when=lambda _asked: True)) as (server, fetcher):
         fetcher.source.count_is_total = known
         page = await fetcher.page(DAY, 1, Tally())
@@ -634,7 +634,7 @@ async def test_a_bare_empty_page_of_a_server_that_counts_is_asked_for_again(know
 
 @pytest.mark.parametrize("number", [1, 2])
 async def test_a_bare_empty_page_is_believed_in_the_end(number):
-    """As a first page it counts none; behind the first it says nothing of the count."""
+    """As a first page it then means a count of 0; as a later page it has no count."""
     async with fetching(lambda _: BARE) as (server, fetcher):
         page = await fetcher.page(NIGHT, number, Tally())
         assert (page.rows(), page.count) == ([], 0 if number == 1 else None)
@@ -643,14 +643,14 @@ async def test_a_bare_empty_page_is_believed_in_the_end(number):
 
 @pytest.mark.parametrize("known", [True, False])
 async def test_one_bare_empty_page_is_no_count(known):
-    """``check`` and ``sync`` compare counts: one accident is no change."""
+    """``check`` and ``sync`` compare counts: one empty reply by accident is not a changed count."""
     async with fetching(bare(times=1, when=lambda _asked: True)) as (_, fetcher):
         fetcher.source.count_is_total = known
         assert await fetcher.count(DAY, Tally()) == 60
 
 
 async def test_a_server_that_sends_no_count_has_none():
-    """It is asked once more, and then that is the answer."""
+    """The server is asked once more, and then the count is unknown."""
     async with fetching(lambda _: BARE) as (server, fetcher):
         fetcher.source.count_is_total = False
         assert await fetcher.count(DAY, Tally()) is None
@@ -658,7 +658,7 @@ async def test_a_server_that_sends_no_count_has_none():
 
 
 async def test_a_page_refused_for_its_depth_is_lost_and_not_the_end():
-    """A shorter window has no such page. One that is not deep ends the pull."""
+    """A refused deep page is lost, because a shorter window has no such page. A refused page that is not deep ends the pull."""
     async with fetching(shallow(0)) as (_, fetcher):
         with pytest.raises(PageLostError):
             await fetcher.page(DAY, 51, Tally())

@@ -211,7 +211,7 @@ WRONG_PROFILES = [
 @pytest.mark.parametrize(("text", "what", "why", "fix"), WRONG_PROFILES, ids=[x[0][:40] for x in WRONG_PROFILES])
 @pytest.mark.parametrize("command", ["pull", "sync", "check", "doctor"])
 async def test_a_profile_that_is_wrong(inside, emulate, dataset, tmp_path, command, text, what, why, fix):
-    """Exit code 2 and three parts, although a variable gives the token: it might go to another address than is meant."""
+    """It is refused with code 2 even if a variable gives the token, which might go to the wrong address."""
     api = await emulate(dataset)
     config = tmp_path / "config.toml"
     config.write_text(text)

@@ -1,4 +1,4 @@
-"""A reply without calls and without a count says nothing. It is asked for again before it is believed."""
+"""A reply without calls and without a count says nothing. It is requested again before it is accepted."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ async def test_a_later_window_does_not_end_by_it(known, times):
 @pytest.mark.parametrize(("known", "times"), [(True, 1), (True, 2), (False, 1)])
 @pytest.mark.parametrize("nth", [1, 2])
 async def test_it_does_not_count_as_none(nth, known, times):
-    """Neither the first window nor a later one."""
+    """An empty reply in the first window or a later one does not count as 0."""
     async with api(bare(times=times, when=lambda asked: asked.nth >= nth), known=known) as (_, client):
         assert await client.count(*APRIL_TO_MAY) == len(CALLS)
 
 
 async def test_a_first_page_that_is_promised_calls_is_asked_for_again():
-    """A count of calls and none of them: the next reply says which is true."""
+    """The page has a count but no calls: the next reply shows what is true."""
 
     def once(asked):
         return Answer(rows=[]) if asked.nth == 1 else HONEST
@@ -64,7 +64,7 @@ async def test_a_first_page_that_is_promised_calls_is_asked_for_again():
 
 @pytest.mark.parametrize(("known", "asked"), [(True, 6), (False, 4)])
 async def test_a_server_that_leaves_out_a_count_of_none_is_believed_in_the_end(known, asked):
-    """It is asked three times for each window where it is known to count, twice where it is not."""
+    """Each window is requested three times if the server is known to count, otherwise twice."""
     async with api(bare(times=99, when=lambda _asked: True), known=known) as (server, client):
         assert await client.count(*APRIL_TO_MAY) == 0
         assert len(server.asked) == asked
