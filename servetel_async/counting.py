@@ -23,7 +23,7 @@ async def count_range(inquiry: Inquiry, page_size: int) -> int:
 
     Raises:
         CountDriftError: a count may be capped, and its window has no parts.
-        PagingError: the server does not heed page numbers, so there is no end to find.
+        PagingError: the server ignores page numbers, so there is no end to find.
         RequestRejectedError: the server refuses the query, and not because the range is too long.
     """
     source = inquiry.source
@@ -39,7 +39,7 @@ async def count_calls(inquiry: Inquiry, window: Window, page_size: int) -> int:
 
     Raises:
         CountDriftError: the count may be capped, and the window has no parts.
-        PagingError: the server does not heed page numbers, so there is no end to find.
+        PagingError: the server ignores page numbers, so there is no end to find.
     """
     newer = most = 0
     while True:
@@ -106,7 +106,7 @@ async def _search(inquiry: Inquiry, window: Window, page_size: int) -> int:
         page = await inquiry.page(window, number, page_size)
         rows = page.open()[2]
         if number > FAR or (rows and page.open() == edges):
-            raise PagingError("the same calls came again", why="the server does not heed the page number", page=number)
+            raise PagingError("the same calls came again", why="the server ignores the page number", page=number)
         try:
             number = search.send(rows)
         except StopIteration as found:

@@ -90,7 +90,7 @@ def check_alone(page: PageBody, number: int) -> int:
     """
     rows = page.open()[2]
     if rows and page.page not in (None, number):
-        raise PagingError(f"page {page.page} came instead", why="the server does not heed the page number", page=number)
+        raise PagingError(f"page {page.page} came instead", why="the server ignores the page number", page=number)
     if page.count is not None and ((rows and page.count == 0) or (number == 1 and page.count and not rows)):
         raise CountDriftError(
             f"the page holds {rows} calls and the API counts {page.count}",

@@ -350,7 +350,7 @@ class Fetcher:
         if fetched.value.open()[2] and fetched.value.page not in (None, number):
             raise PagingError(
                 f"page {fetched.value.page} came instead",
-                why="the server does not heed the page number",
+                why="the server ignores the page number",
                 page=number,
             )
         if asked != window and await self._is_too_wide(window, asked, fetched.value):

@@ -348,7 +348,7 @@ def _contradiction(number: int, echo: int | None) -> PagingError:
     what = "the same calls came again" if echo in (None, number) else f"page {echo} came instead"
     return PagingError(
         what,
-        why="the server, or a cache in front of it, does not heed the page number",
+        why="the server, or a cache in front of it, ignores the page number",
         fix="try again; if it stays, ask for shorter ranges",
         page=number,
     )

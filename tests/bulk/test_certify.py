@@ -534,7 +534,7 @@ async def test_a_walk_that_never_agrees_is_said():
 
 
 async def test_the_same_page_for_ever_ends_a_walk():
-    """A server that does not heed the page number has no end."""
+    """A server that ignores the page number has no end."""
     calls = spread(23)
     async with reading(calls, lambda asked: Answer(no_count=True, rows=asked.found[:5]), total=False) as case:
         with pytest.raises(PagingError, match="came again"):

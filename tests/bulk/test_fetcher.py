@@ -507,7 +507,7 @@ def test_a_413_for_a_small_page_is_final():
 
 
 def test_another_page_for_ever():
-    """A server that does not heed the page number is no outage."""
+    """A server that ignores the page number is no outage."""
 
     async def main():
         async with fetching(lambda _: Answer(page=7)) as (_, fetcher):

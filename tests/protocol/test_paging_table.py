@@ -166,7 +166,7 @@ def test_the_first_page_comes_alone():
     assert (walk.next_page(0), walk.next_page(1)) == (1, None)
 
 
-# Servers that do not heed the page number -------------------------------------------------------------------------------
+# Servers that ignore the page number -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("window", [1, 8])

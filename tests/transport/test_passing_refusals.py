@@ -303,7 +303,7 @@ A, B = Secret("token-a-1"), Secret("token-b-2")
 
 
 class Source:
-    """Gives A until it is renewed, then what it was told; counts."""
+    """Gives the token A until it is renewed, then the given one. Counts the renewals."""
 
     account = None
 

@@ -25,7 +25,7 @@ def issued(token: str, expires_in: object = HOUR, **fields: object):
 
 
 class Portal:
-    """Logs in, refreshes as it is told to, and takes the token that it gave last."""
+    """Logs in, refreshes as the test says, and accepts only its latest token."""
 
     def __init__(self, refresh=None, login=None, expires_in: object = HOUR) -> None:
         self.refresh = refresh

@@ -90,7 +90,7 @@ def test_what_has_ended_is_not_shared():
 
 
 def test_a_caller_may_be_cancelled_alone():
-    """The first and the second leave; the work goes on for the third."""
+    """The first and the second leave; the work continues for the third."""
 
     async def scene(work):
         first, second, third = work.call(), work.call(), work.call()
