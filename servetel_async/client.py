@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from servetel_async.bulk.progress import PullProgress
     from servetel_async.bulk.receipt import PullReceipt
+    from servetel_async.counted_range import CountedRange
     from servetel_async.page_source import Bounds
     from servetel_async.protocol.clock import Moment
     from servetel_async.protocol.query import Filters
@@ -122,6 +123,7 @@ class ServetelClient:
         self.page_cap: int | None = None
         self.bounds: Bounds | None = None
         self.longest_range = choose_range(max_range)
+        self.counted_range: CountedRange | None = None
         self._tasks = OwnedTasks()
         self.flights = SingleFlight(self._tasks.start, lambda: self.closed)
         self._pages = PageReader()

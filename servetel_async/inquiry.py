@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from servetel_async.counted_range import check_still_counts, note_counted, says_nothing
 from servetel_async.errors import CountDriftError, DeadlineExceededError, OverloadedError, PagingError
 from servetel_async.page_source import PageRequest
 from servetel_async.protocol.pages import patience_with_empty
@@ -47,6 +48,7 @@ class Inquiry:
         Raises:
             PagingError: the server sent another page than the requested one.
             CountDriftError: its count and its rows cannot both be true.
+            MalformedResponseError: it has neither calls nor a count, and so does a range that holds calls.
             DeadlineExceededError: the deadline passed.
             OverloadedError: no slot became free in time, and nothing was sent.
         """
@@ -56,11 +58,18 @@ class Inquiry:
             asked += 1
             patience = patience_with_empty(number, page.count, known=self.source.count_is_total)
             if page.open()[2] or asked > patience:
-                check_alone(page, number)
-                return page
+                break
+        check_alone(page, number)
+        counted = self.source.counted_range
+        if says_nothing(page) and self.source.count_is_total and counted is not None:
+            check_still_counts(await self._send(counted.request(self.deadline_at)))
+        note_counted(self.source, self.query, window, page)
+        return page
 
     async def _ask(self, window: Window, number: int, size: int) -> PageBody:
-        request = PageRequest(self.query, window, number, size, self.deadline_at)
+        return await self._send(PageRequest(self.query, window, number, size, self.deadline_at))
+
+    async def _send(self, request: PageRequest) -> PageBody:
         try:
             page = await self._get(request)
         except OverloadedError as error:

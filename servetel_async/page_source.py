@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import asyncio
     from datetime import timedelta, tzinfo
 
+    from servetel_async.counted_range import CountedRange
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
     from servetel_async.settings import Retry
@@ -74,6 +75,7 @@ class PageSource(Protocol):
         page_cap: the largest page it gives, where it gave less than was asked for.
         bounds: how it reads the dates; None as long as nobody has looked.
         longest_range: the longest range it takes, as far as is known.
+        counted_range: a range in which it counted calls; None until there was one.
         flights: calls under way that equal calls may share.
         pace: the account's; it remembers how many concurrent requests the server bore.
     """
@@ -82,6 +84,7 @@ class PageSource(Protocol):
     page_cap: int | None
     bounds: Bounds | None
     longest_range: timedelta
+    counted_range: CountedRange | None
     flights: SingleFlight
     pace: AccountPace
 

@@ -11,6 +11,7 @@ import enum
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
+from servetel_async.counted_range import check_still_counts, note_counted
 from servetel_async.errors import (
     ConfigurationError,
     DeadlineExceededError,
@@ -35,6 +36,7 @@ from servetel_async.window_reading import WindowReading
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from servetel_async.counted_range import CountedRange
     from servetel_async.page_source import PageSource, PageTask
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.pages import Edges
@@ -230,6 +232,9 @@ class Reading:
         if self._resumption is not None:
             await self._look_for_anchor(current, self._resumption)
             return
+        if current.walk.says_nothing and self._source.counted_range is not None:
+            await self._check_still_counts(current, self._source.counted_range)
+            return
         self._top_up(current)
         if self.pending:
             await self._read_next(current)
@@ -264,6 +269,14 @@ class Reading:
                 flow=None if is_urgent else self._flow,
             )
         )
+
+    async def _check_still_counts(self, current: WindowReading, counted: CountedRange) -> None:
+        """Check that this server still counts, before a page without a count means an empty list."""
+        if not self.pending:
+            self.pending[0] = self._source.start_page(counted.request(self.deadline_at, self._flow))
+        _, fetched = await self._take_page()
+        check_still_counts(fetched.value)
+        current.walk.says_nothing = False
 
     async def _read_next(self, current: WindowReading) -> None:
         """Take a page and open it. If it is refused as too deep, keep that error until all pages before it are read."""
@@ -332,6 +345,7 @@ class Reading:
         step = walk.accept(number, rows=edges[2], count=page.count, echo=page.page, edges=edges)
         if walk.believed:
             self._source.count_is_total = True
+        note_counted(self._source, self._query, current.window, page)
         current.note_count()
         self._note_arrival()
         if step is Step.AGAIN:

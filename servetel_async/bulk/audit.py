@@ -13,8 +13,9 @@ from servetel_async.transport.tasks import run_together
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from servetel_async.bulk.fetcher import Fetcher, Tally
+    from servetel_async.bulk.fetcher import Fetcher
     from servetel_async.bulk.journal import Entry
+    from servetel_async.bulk.tally import Tally
 
 
 async def find_changed(fetcher: Fetcher, entries: Sequence[Entry], tally: Tally) -> list[Entry]:

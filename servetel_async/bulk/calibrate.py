@@ -23,7 +23,8 @@ from servetel_async.protocol.windows import Window
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from servetel_async.bulk.fetcher import Fetcher, Tally
+    from servetel_async.bulk.fetcher import Fetcher
+    from servetel_async.bulk.tally import Tally
     from servetel_async.protocol.rows import Row
 
 _GUESSES = (Bounds(0, 0), Bounds(0, 1), Bounds(1, 0), Bounds(1, 1))

@@ -34,7 +34,8 @@ from servetel_async.protocol.windows import Window
 from servetel_async.transport.tasks import run_together
 
 if TYPE_CHECKING:
-    from servetel_async.bulk.fetcher import Fetcher, Tally
+    from servetel_async.bulk.fetcher import Fetcher
+    from servetel_async.bulk.tally import Tally
     from servetel_async.errors import ServetelError
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.rows import Row

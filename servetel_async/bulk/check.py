@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
-from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.journal import scope_of
 from servetel_async.bulk.receipt import PullReceipt, plural
+from servetel_async.bulk.tally import Tally
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.query import CallQuery
 from servetel_async.protocol.tokens import hide

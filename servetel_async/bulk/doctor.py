@@ -8,8 +8,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from servetel_async.bulk.calibrate import Calibration
-from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.receipt import plural
+from servetel_async.bulk.tally import Tally
 from servetel_async.errors import RequestRejectedError
 from servetel_async.protocol.capping import may_be_capped
 from servetel_async.protocol.clock import SECOND

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import dataclass
 from datetime import datetime
 from math import inf
 from typing import TYPE_CHECKING
 
 from servetel_async.bulk.concurrency import Concurrency
 from servetel_async.bulk.outage import Outage
+from servetel_async.bulk.tally import Tally
+from servetel_async.counted_range import check_still_counts, says_nothing
 from servetel_async.errors import (
     BodyTooLargeError,
     MalformedResponseError,
@@ -59,34 +60,6 @@ SMALLEST_PAGE = 10
 ROWS_IN_A_TURN = 100
 _OK, _TOO_LARGE = 200, 413
 _LONG_AGO = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock, as the windows are
-
-
-@dataclass(slots=True)
-class Tally:
-    """What it has cost; of a window, or of a pull.
-
-    Attributes:
-        limit: pages after which a window is not read again to prove it; None where nobody knows its size yet.
-    """
-
-    pages: int = 0
-    requests: int = 0
-    retries: int = 0
-    received: int = 0
-    rows: int = 0
-    limit: int | None = None
-
-    def is_spent(self, times: int = 1) -> bool:
-        """Whether it has cost so many times what it may."""
-        return self.limit is not None and self.pages > times * self.limit
-
-    def add(self, other: Tally) -> None:
-        """Take another one in."""
-        self.pages += other.pages
-        self.requests += other.requests
-        self.retries += other.retries
-        self.received += other.received
-        self.rows += other.rows
 
 
 class PageTooSlowError(Exception):
@@ -140,6 +113,7 @@ class Fetcher:
         self._slow_rounds = 0  # rounds of slow pages since a page came; pages that were sent together are one round
         self._slow_at = -inf  # when the last round was noted
         self._good = Window(None, None)  # whose first page came last
+        self._counted: Window | None = None  # a window in which the server counted calls
         self._turns = Turns()
 
     @property
@@ -153,14 +127,17 @@ class Fetcher:
         Raises:
             PageTooSlowError: pages of this size are too slow or too large; from now on they are smaller.
             PageLostError: this page cannot be fetched, though others can.
+            MalformedResponseError: it is empty and has no count, and so is a range that holds calls.
             ServetelError: no page comes any more, or the failure is final.
         """
         page = await self._fetch(window, number, tally, size)
         for _ in range(EMPTY_RETRIES):
-            if not (_is_bare(page) and self.source.count_is_total):
+            if not (says_nothing(page) and self.source.count_is_total):
                 return page
             page = await self._fetch(window, number, tally, size)
-        if _is_bare(page) and number == 1:
+        if says_nothing(page) and number == 1:
+            if self._counted is not None:
+                check_still_counts(await self._fetch(self._counted, 1, tally, 1))
             page.count = 0  # requested often enough: this server leaves out a count of 0
         return page
 
@@ -215,7 +192,7 @@ class Fetcher:
             PageTooSlowError, PageLostError, ServetelError: see ``page``.
         """
         page = await self.page(window, number, tally, size=size)
-        if _is_bare(page) and not self.source.count_is_total:
+        if says_nothing(page) and not self.source.count_is_total:
             page = await self.page(window, number, tally, size=size)
         return page
 
@@ -284,6 +261,7 @@ class Fetcher:
             self._has_succeeded = True
             if number == 1:
                 self._good = window
+                self._counted = window if page.count and page.open()[2] else self._counted
             return page
 
     def _note_slowness(self, error: ServetelError, size: int, sent_at: float) -> None:
@@ -384,11 +362,6 @@ class Fetcher:
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
-
-
-def _is_bare(page: PageBody) -> bool:
-    """Whether a page has neither calls nor a count."""
-    return page.count is None and not page.open()[2]
 
 
 def _too_large(error: ServetelError) -> bool:

@@ -16,13 +16,14 @@ import msgspec
 from servetel_async.bulk.audit import find_changed
 from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.certify import Certifier
-from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.journal import Entry, Header, Unreadable
 from servetel_async.bulk.line import Line
 from servetel_async.bulk.plan import Frozen, freeze, width_for, windows_of
 from servetel_async.bulk.progress import PullProgress
 from servetel_async.bulk.receipt import describe
 from servetel_async.bulk.start import count_before, find_start
+from servetel_async.bulk.tally import Tally
 from servetel_async.protocol.clock import stamp
 from servetel_async.protocol.mask import mask_line
 from servetel_async.protocol.reply import MOST_STRANGE

@@ -12,8 +12,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from servetel_async.bulk.certified import Certified
-from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError, Tally
+from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
 from servetel_async.bulk.plan import pieces_for
+from servetel_async.bulk.tally import Tally
 from servetel_async.errors import RequestRejectedError
 from servetel_async.protocol.capping import may_be_capped
 from servetel_async.protocol.clock import DAY

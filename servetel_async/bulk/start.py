@@ -19,7 +19,8 @@ from servetel_async.protocol.windows import Window
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from servetel_async.bulk.fetcher import Fetcher, Tally
+    from servetel_async.bulk.fetcher import Fetcher
+    from servetel_async.bulk.tally import Tally
     from servetel_async.protocol.decoding import PageBody
 
 #: How often it is looked for, each time before what was found.

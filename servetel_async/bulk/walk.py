@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from servetel_async.errors import PagingError
 
 if TYPE_CHECKING:
-    from servetel_async.bulk.fetcher import Fetcher, Tally
+    from servetel_async.bulk.fetcher import Fetcher
+    from servetel_async.bulk.tally import Tally
     from servetel_async.protocol.evidence import Evidence, Key
     from servetel_async.protocol.windows import Window
 

@@ -77,6 +77,7 @@ class PageWalk:
         self._front_passes = 0
         self._in_a_row = 0  # front passes since the last whole one
         self._previous_pass: tuple[int, int | None] | None = None
+        self.says_nothing = False  # the only sign of an empty list is a page without a count
         self._begin(first)
 
     def _begin(self, first: int, *, front: bool = False) -> None:
@@ -223,7 +224,7 @@ class PageWalk:
             self._highest, self._highest_rows = number, rows
         self.count = count if count is not None else self.count
         if self.count is None and self.believed and not rows and number == 1:
-            self.count = 0  # requested often enough: this server leaves out a count of 0
+            self.count, self.says_nothing = 0, True  # requested often enough: this server leaves out a count of 0
         if self.count is None:
             self.believed = False
         elif count is not None and count > rows:

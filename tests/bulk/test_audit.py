@@ -8,8 +8,9 @@ import pytest
 
 from servetel_async import CallQuery, Retry, ServerError, ServetelClient
 from servetel_async.bulk.audit import find_changed
-from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.journal import Entry
+from servetel_async.bulk.tally import Tally
 from tests.bulk.small_server import Answer, SmallServer, calls_at
 
 DAYS = [f"2024-{month:02}-{day:02}" for month in (4, 5, 6) for day in range(1, 31)]

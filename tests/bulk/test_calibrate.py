@@ -10,8 +10,9 @@ import pytest
 
 from servetel_async import IST, CallQuery, OutOfWindowError, Retry, ServerError, ServetelClient
 from servetel_async.bulk.calibrate import Calibration
-from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.pull import pull
+from servetel_async.bulk.tally import Tally
 from servetel_async.page_source import Bounds
 from servetel_async.protocol.rows import Row
 from servetel_async.protocol.windows import Window

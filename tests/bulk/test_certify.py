@@ -10,7 +10,8 @@ import pytest
 from servetel_async import CallQuery, OutOfWindowError, PagingError, Retry, ServetelClient
 from servetel_async.bulk.certified import Certified, Flaw, merged
 from servetel_async.bulk.certify import LARGE, MORE_PAGES, PAGES_PER_PAGE, READINGS_OF_SECOND, Certifier
-from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.bulk.fetcher import Fetcher
+from servetel_async.bulk.tally import Tally
 from servetel_async.protocol.rows import Row
 from servetel_async.protocol.windows import Window
 from tests.bulk import fake_clock

@@ -12,12 +12,12 @@ import pytest
 from servetel_async import CallQuery, CountDriftError, PagingError, Retry, ServerError, ServetelClient
 from servetel_async.bulk.certified import Flaw
 from servetel_async.bulk.conclusion import Conclusion
-from servetel_async.bulk.fetcher import Tally
 from servetel_async.bulk.job import Job, Settings
 from servetel_async.bulk.journal import Entry, Unreadable, claim_of, scope_of
 from servetel_async.bulk.plan import Frozen
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.receipt import WindowReceipt, describe
+from servetel_async.bulk.tally import Tally
 from servetel_async.bulk.writer import Writer
 from servetel_async.emulator import Dataset, Emulator, Fault
 from servetel_async.protocol.clock import IST

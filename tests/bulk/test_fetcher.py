@@ -23,7 +23,8 @@ from servetel_async import (
     StreamClosedError,
     Timeouts,
 )
-from servetel_async.bulk.fetcher import SMALLEST_PAGE, TRIES, Fetcher, PageLostError, PageTooSlowError, Tally
+from servetel_async.bulk.fetcher import SMALLEST_PAGE, TRIES, Fetcher, PageLostError, PageTooSlowError
+from servetel_async.bulk.tally import Tally
 from servetel_async.page_source import Bounds
 from servetel_async.protocol.windows import Window
 from servetel_async.settings import LARGEST_PAGE
@@ -632,13 +633,25 @@ async def test_a_bare_empty_page_of_a_server_that_counts_is_asked_for_again(know
         assert len(server.asked) == asked
 
 
+#: After a first page: one more look at a window that holds calls.
+LOOK = {1: [(DAY.first, DAY.last)], 2: []}
+
+
 @pytest.mark.parametrize("number", [1, 2])
 async def test_a_bare_empty_page_is_believed_in_the_end(number):
     """As a first page it then means a count of 0; as a later page it has no count."""
-    async with fetching(lambda _: BARE) as (server, fetcher):
+    async with fetching(lambda asked: HONEST if asked.found else BARE) as (server, fetcher):
         page = await fetcher.page(NIGHT, number, Tally())
         assert (page.rows(), page.count) == ([], 0 if number == 1 else None)
-        assert len(server.asked) == 3
+        assert [asked.window for asked in server.asked] == [(NIGHT.first, NIGHT.last)] * 3 + LOOK[number]
+
+
+async def test_a_bare_empty_page_of_a_silent_server_is_never_believed():
+    """The server sends the same for a window in which it counted calls: the pull ends with an error and can be resumed."""
+    async with fetching(lambda _: BARE) as (_, fetcher):
+        with pytest.raises(MalformedResponseError) as failure:
+            await fetcher.page(NIGHT, 1, Tally())
+        assert failure.value.retryable
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -15,9 +15,10 @@ import pytest
 from servetel_async import CallQuery, OutOfWindowError, RequestRejectedError, Retry, ServerError, ServetelClient
 from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.certify import Certifier
-from servetel_async.bulk.fetcher import Fetcher, Tally
+from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.line import Line
 from servetel_async.bulk.plan import MOST_PAGES
+from servetel_async.bulk.tally import Tally
 from servetel_async.page_source import Bounds
 from servetel_async.protocol.clock import SECOND
 from servetel_async.protocol.windows import Window

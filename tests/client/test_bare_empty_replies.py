@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import pytest
 
-from servetel_async import CountDriftError, ServetelClient
+from servetel_async import CountDriftError, MalformedResponseError, ServetelClient
 from tests.bulk.small_server import HONEST, Answer, SmallServer, bare, calls_at
 
 APRIL_TO_MAY = ("2024-04-15", "2024-05-31")
@@ -81,3 +82,70 @@ async def test_an_honest_empty_page_is_asked_for_once():
         assert await client.count(*APRIL_TO_MAY) == 0
         assert await client.get_call("1.1") is None
         assert len(server.asked) == 3
+
+
+# A range that holds calls is asked for again, to see if the server still counts -----------------------------------------------
+
+
+def counts_only_calls(asked):
+    """A server that sends no count where there is nothing to count."""
+    return HONEST if asked.found else Answer(rows=[], no_count=True)
+
+
+def silent(_asked):
+    """A server that sends the same empty list for everything."""
+    return Answer(rows=[], no_count=True)
+
+
+async def test_a_server_that_falls_silent_ends_no_stream():
+    """Its second window does not count as empty; the stream can be resumed at the same place."""
+    async with api() as (server, client):
+        stream = client.calls(*APRIL_TO_MAY)
+        came = [(await anext(stream)).id for _ in range(len(LATE))]
+        server.habit = silent
+        with pytest.raises(MalformedResponseError, match="does not mean 'no calls'"):
+            await anext(stream)
+        server.habit = lambda _asked: HONEST
+        came += [call.id async for call in client.calls(*APRIL_TO_MAY, start=stream.checkpoint)]
+        assert came == [key for _, key in CALLS]
+
+
+async def test_a_server_that_falls_silent_counts_nothing_as_none():
+    """Neither ``count`` nor ``get_call`` accepts such a reply as an answer."""
+    async with api() as (server, client):
+        assert await client.count(*APRIL_TO_MAY) == len(CALLS)
+        server.habit = silent
+        with pytest.raises(MalformedResponseError):
+            await client.count(*APRIL_TO_MAY)
+        with pytest.raises(MalformedResponseError):
+            await client.get_call("1.1")
+
+
+async def test_an_empty_window_is_one_where_the_server_still_counts():
+    """The server leaves out the count of an empty window but counts a range that holds calls: so the window is empty."""
+    may_alone = calls_at(*LATE)
+    async with api(counts_only_calls, calls=may_alone) as (server, client):
+        stream = client.calls(*APRIL_TO_MAY)
+        assert [call.id async for call in stream] == [key for _, key in may_alone]
+        assert server.asked[-1].window == ("2024-05-01 00:00:00", "2024-05-31 23:59:59")
+        assert server.asked[-1].limit == 1
+        assert await client.count(*APRIL_TO_MAY) == len(may_alone)
+        assert await client.get_call("1.1", from_date="2024-01-01", to_date="2024-01-31") is None
+
+
+async def test_the_look_at_a_counted_range_can_be_cancelled():
+    """After a step is cancelled in the check, the next step requests nothing twice."""
+    may_alone = calls_at(*LATE)
+
+    def slow_look(asked):
+        return Answer(after=0.2) if asked.limit == 1 else counts_only_calls(asked)
+
+    async with api(slow_look, calls=may_alone) as (server, client):
+        stream = client.calls(*APRIL_TO_MAY)
+        came = [(await anext(stream)).id for _ in range(len(LATE))]
+        with pytest.raises(TimeoutError):
+            while True:
+                await asyncio.wait_for(anext(stream), 0.05)
+        assert [call async for call in stream] == []
+        assert came == [key for _, key in may_alone]
+        assert sum(asked.limit == 1 for asked in server.asked) == 1

@@ -65,6 +65,7 @@ class Listing:
     retry: Retry = field(default_factory=Retry)
     window_of_pages: int = 4
     closed: bool = False
+    counted_range: object = None
     longest_range: dt.timedelta = dt.timedelta(days=31)
     count_is_total: bool = False
     page_cap: int | None = None

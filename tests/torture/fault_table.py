@@ -14,7 +14,9 @@ from random import Random
 from typing import TypeAlias
 
 from servetel_async import (
+    AuthenticationError,
     ConnectionFailedError,
+    CountDriftError,
     MalformedResponseError,
     RateLimitError,
     RequestRejectedError,
@@ -50,10 +52,18 @@ class Kind(enum.Enum):
     GARBLED = MalformedResponseError, 1
     NO_PAGE = MalformedResponseError, 3
     REFUSAL = RequestRejectedError, 1
+    BLOCKED = ServerError, 98  # at an address that has worked; not equal to SERVER, or the two were one
+    ENDED = AuthenticationError, 1
+    EMPTY = CountDriftError, 2
 
     def __init__(self, error: type[ServetelError] | None, borne: int) -> None:
         self.error = error
         self.borne = borne
+
+    @property
+    def needs_a_past(self) -> bool:
+        """Whether it passes only at an address that has worked, or on a server that is known to count."""
+        return self in (Kind.BLOCKED, Kind.EMPTY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +181,17 @@ FAULTS = (
         ("503, at once", Kind.SERVER, _instead(SHORT, 503, ("Retry-After", "0"))),
         ("504, empty", Kind.SERVER, _instead(b"", 504)),
         ("520", Kind.SERVER, _instead(WEB_PAGE, 520)),
+        ("403 of a gateway", Kind.BLOCKED, _instead(b'{"message": "Forbidden"}', 403)),
+        ("403 of an authorizer", Kind.BLOCKED, _instead(b'{"Message": "explicit deny"}', 403)),
+        ("403, a web page", Kind.BLOCKED, _instead(WEB_PAGE, 403, content_type="text/html")),
+        ("403 of the API", Kind.BLOCKED, _instead(b'{"success": false, "message": "not allowed"}', 403)),
+        ("404", Kind.BLOCKED, _instead(b"", 404)),
+        ("token ended, 200", Kind.ENDED, _instead(b'{"success": false, "message": "Token has expired"}')),
+        ("token ended, 400", Kind.ENDED, _instead(b'{"error": "token_expired"}', 400)),
+        ("token ended, 401", Kind.ENDED, _instead(b'{"error": "invalid_token"}', 401)),
+        ("token ended, 403", Kind.ENDED, _instead(b'{"message": "Token has expired"}', 403)),
+        ("token ended, 422", Kind.ENDED, _instead(b'{"success": false, "message": "Token has expired"}', 422)),
+        ("token ended, 500", Kind.ENDED, _instead(b'{"message": "Token has expired"}', 500)),
     ),
     *_table(
         Where.AFTER_HEAD,
@@ -206,6 +227,8 @@ FAULTS = (
         ("no list", NO_PAGE, _instead(b"{}")),
         ("a list of nothing", NO_PAGE, _instead(b'{"count":5000,"limit":10,"size":10,"page":1,"results":null}')),
         ("a success that is none", Kind.REFUSAL, _instead(SHORT)),
+        ("an empty list, no count", Kind.EMPTY, _instead(b'{"success": true, "results": []}')),
+        ("an empty list, bare", Kind.EMPTY, _instead(b'{"results": []}')),
         ("NUL in front", NO_PAGE, lambda random, body: (Send(http(b"\0\0" + body)),)),
     ),
     *_table(

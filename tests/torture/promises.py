@@ -107,7 +107,7 @@ PROMISES = (
         "P13",
         "lists that move",
         "0 lost, 0 twice of what stays, or it is said; never silently short",
-        ("tests/bulk/test_model.py", "tests/torture/test_drift.py"),
+        ("tests/bulk/test_model.py", "tests/torture/test_drift.py", "tests/stream/test_resume_model.py"),
     ),
     Promise(
         "P14",

@@ -20,8 +20,8 @@ def names_in(file):
 
 
 def test_every_fault_is_there():
-    """All 157 numbers, in order, each once and each another fault."""
-    assert [fault["number"] for fault in FAULTS] == list(range(1, 158))
+    """All 215 numbers, each once and each another fault. A number is never given again: tests name them."""
+    assert sorted(fault["number"] for fault in FAULTS) == list(range(1, 216))
     assert len({fault["what"] for fault in FAULTS}) == len(FAULTS)
 
 

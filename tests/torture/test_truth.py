@@ -9,14 +9,16 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from datetime import datetime, timedelta
 from pathlib import Path
 from random import Random
 
 import aiohttp
 import pytest
 
-from servetel_async import CallQuery, Retry, ServetelError, Timeouts
+from servetel_async import CallQuery, MalformedResponseError, Retry, ServetelClient, ServetelError, Timeouts
 from servetel_async.bulk.pull import pull
+from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at, capped, shallow
 from tests.tls import serving, trusting
 from tests.torture.fault_table import CONNECTION, FAULTS, Kind, Where
 from tests.torture.report import SEED, TORTURE, measured
@@ -27,11 +29,44 @@ SEEDS = range(SEED, SEED + (20 if TORTURE else 1))
 #: Of one storm; at the whole size, so many that there are 10,000 faults and 30,000 requests in all of them.
 STORM = 6_000 if TORTURE else CALLS
 PLAIN = tuple(fault for fault in FAULTS if not fault.secure)
+EMPTY = tuple(fault for fault in PLAIN if fault.kind is Kind.EMPTY)
+LASTING = tuple(fault for fault in PLAIN if fault.kind is not Kind.EMPTY)
 SMALL = 60
 QUERY = CallQuery(from_date=FIRST, to_date=LAST)
 TWICE = Retry(attempts=3, base=0.001, cap=0.002, throttled_base=0.001, throttled_cap=0.002)
 
 pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
+
+
+def ranges_up_to(days, message):
+    """Refuse longer ranges."""
+
+    def habit(asked):
+        length = datetime.fromisoformat(asked.last) - datetime.fromisoformat(asked.first)
+        if length < timedelta(days=days):
+            return HONEST
+        return Answer(status=400, body=json.dumps({"success": False, "message": message}).encode())
+
+    return habit
+
+
+def bare_once_in_seven(asked):
+    """Each seventh reply says nothing."""
+    return Answer(rows=[], no_count=True) if asked.nth % 7 == 0 else HONEST
+
+
+#: How a server may behave in each reply; what it is, and its answer to a request.
+HABITS = {
+    "a count that ends at 1,000": capped(1_000),
+    "no page behind 1,000 calls": shallow(1_000),
+    "7 days at most, and it says so": ranges_up_to(7, "Date range must not exceed 7 days"),
+    "a day at most, and it does not say so": ranges_up_to(1, "Bad request"),
+    "one reply in seven is an empty list without a count": bare_once_in_seven,
+    "pages of more than 25 calls never come": lambda asked: Answer(after=5.0) if asked.limit > 25 else HONEST,
+    "a gateway's 504 for pages of more than 25 calls": lambda asked: Answer(status=504) if asked.limit > 25 else HONEST,
+}
+#: A stream does not change its page size.
+PULLS_ONLY = {"pages of more than 25 calls never come", "a gateway's 504 for pages of more than 25 calls"}
 
 
 def told(total: Outcome, kinds: int) -> str:
@@ -143,7 +178,7 @@ def _hangs_not(fault):
     return fault.kind is not Kind.SLOW
 
 
-async def each_fault(case):
+async def each_fault(case, faults=LASTING):
     """Run a case with each of them, a dozen side by side, and first those that hang: they mostly wait."""
     turns = asyncio.Semaphore(12)
 
@@ -155,7 +190,7 @@ async def each_fault(case):
                 return f"{fault.name}: {type(error).__name__}: {str(error).splitlines()[:1]}"
         return None
 
-    wrong = await asyncio.gather(*(one(fault) for fault in sorted(PLAIN, key=_hangs_not)))
+    wrong = await asyncio.gather(*(one(fault) for fault in sorted(faults, key=_hangs_not)))
     assert not any(wrong), "\n".join(filter(None, wrong))
 
 
@@ -180,7 +215,7 @@ async def test_a_fault_that_stays_ends_a_stream_with_its_error():
             assert came == calls.ids
 
     await each_fault(case)
-    measured("P1", f"{len(PLAIN)} faults that stay: the stream says so, and goes on from there once they have passed")
+    measured("P1", f"{len(LASTING)} faults that stay: the stream says so, and goes on from there once they have passed")
 
 
 async def test_a_fault_that_stays_ends_a_pull_with_its_error(tmp_path):
@@ -204,7 +239,7 @@ async def test_a_fault_that_stays_ends_a_pull_with_its_error(tmp_path):
             assert sorted(target.read_bytes().splitlines()) == sorted(calls.bodies)
 
     await each_fault(case)
-    measured("P1", f"{len(PLAIN)} faults that stay: no output of a part, and a whole one once they have passed")
+    measured("P1", f"{len(LASTING)} faults that stay: no output of a part, and a whole one once they have passed")
 
 
 async def test_one_page_that_never_comes_is_never_left_out_silently(tmp_path):
@@ -237,4 +272,54 @@ async def test_one_page_that_never_comes_is_never_left_out_silently(tmp_path):
             ends.append("complete" if receipt.complete else "incomplete, and said")
 
     await each_fault(case)
-    measured("P1", f"a page that never comes, {len(PLAIN)} ways: {dict(sorted(Counter(ends).items()))}")
+    measured("P1", f"a page that never comes, {len(LASTING)} ways: {dict(sorted(Counter(ends).items()))}")
+
+
+async def test_an_empty_list_that_stays_is_never_taken_for_the_end(tmp_path):
+    """A server that has counted sends bare empty lists from then on: a stream and a pull raise."""
+    calls = CallList(SMALL, SEED)
+
+    async def case(fault):
+        target = tmp_path / f"{fault.name}.ndjson"
+        async with Stubborn(calls, fault) as server, facing(server) as client:
+            came, met = [], None
+            stream = client.calls(FIRST, LAST)
+            try:
+                async for call in stream:
+                    came.append(call.id)
+            except ServetelError as error:
+                met = type(error)
+            assert met is fault.kind.error, met
+            assert came == calls.ids[: len(came)] != []
+            server.ill = False
+            came += [call.id async for call in client.calls(FIRST, LAST, start=stream.checkpoint)]
+            assert came == calls.ids
+        async with Stubborn(calls, fault) as server, facing(server) as client:
+            with pytest.raises(MalformedResponseError):
+                await pull(client, target, QUERY, patience=0.05)
+            assert not target.exists()
+            assert server.fired[fault.name] > 0
+            server.ill = False
+            assert (await pull(client, target, QUERY)).complete
+
+    await each_fault(case, EMPTY)
+    measured("P1", f"{len(EMPTY)} empty lists that stay: never the end of a stream or of a pull")
+
+
+@pytest.mark.parametrize("habit", HABITS)
+async def test_a_habit_of_the_server_costs_no_call(habit, tmp_path):
+    """A count or a depth with a limit, ranges with a limit, slow pages, a dead token: all calls come, once each."""
+    truth = calls_at(*(f"2024-05-{day:02} 09:{minute:02}:00" for day in range(1, 32) for minute in range(50)))
+    options = {"rate": None, "retry": TWICE, "timeouts": Timeouts(read=0.5), "page_size": 100}
+    async with (
+        SmallServer(truth, HABITS[habit]) as server,
+        ServetelClient("token-of-a-habit", base_url=server.base_url, **options) as client,
+    ):
+        came = [call.id async for call in client.calls("2024-05-01", "2024-05-31")] if habit not in PULLS_ONLY else None
+        receipt = await client.pull(tmp_path / "calls.ndjson", "2024-05-01", "2024-05-31")
+        lines = [json.loads(line)["id"] for line in (tmp_path / "calls.ndjson").read_bytes().splitlines()]
+    ids = [call[1] for call in truth]
+    assert came is None or sorted(came) == sorted(ids)
+    assert receipt.complete
+    assert sorted(lines) == sorted(ids)
+    measured("P1", f"{habit}: {len(ids):,} calls, 0 lost, 0 twice, {receipt.requests} requests of the pull")

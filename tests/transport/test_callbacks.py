@@ -290,9 +290,9 @@ def test_providers_that_are_equal_are_not_one():
         for name, provider in {"one": one, "twin": twin, "read": one.read, "again": one.read}.items()
     }
 
-    assert pace["one"]._pace is not pace["twin"]._pace
-    assert pace["one"]._pace is not pace["read"]._pace
-    assert pace["read"]._pace is pace["again"]._pace
+    assert pace["one"].pace is not pace["twin"].pace
+    assert pace["one"].pace is not pace["read"].pace
+    assert pace["read"].pace is pace["again"].pace
 
 
 # Trace hooks and given sessions --------------------------------------------------------------------------------------------
