@@ -3,7 +3,7 @@
 ``python -m benchmarks.starvation`` takes about two and a half minutes. Exports read a month on the client of a web
 application; every half second a ``count`` with a deadline of three seconds comes in, each for another range. It prints
 how many were answered, the median and the longest wait, and how many pages the exports got. It fails if a count was not
-answered. The other lines have room for all: fewer counts, or a higher rate.
+answered. The other lines of the table leave some of the rate unused: they have fewer counts, or a higher rate.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The search for one call by the id that other systems know: window by window, newest first, until it is found."""
+"""The search for one call by its ``call_id``: window by window, newest first, until it is found."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from servetel_async.inquiry import Inquiry
     from servetel_async.protocol.records import CallRecord
 
-#: Seconds that a stream has at least: one that has less says itself that the deadline passed.
+#: The least number of seconds for a stream. With so little time left the stream itself reports the deadline.
 _LEAST = 1e-6
 
 
@@ -22,7 +22,7 @@ async def find_call(inquiry: Inquiry, page_size: int) -> CallRecord | None:
     """Search for the call whose ``call_id`` the query asks for; None if no window of the range has it.
 
     Raises:
-        OutOfWindowError: the server ignores ``call_id`` and sent other calls, and no dates narrow it down.
+        OutOfWindowError: the server ignores ``call_id`` and sent other calls, and the query has no dates.
         DeadlineExceededError: the deadline of the inquiry passed.
     """
     zone = inquiry.source.zone
@@ -33,7 +33,7 @@ async def find_call(inquiry: Inquiry, page_size: int) -> CallRecord | None:
         found = pick_call(calls, inquiry.query.call_id, asked)
         if found is not None:
             return found
-        if calls:  # other ones: this server does not know the parameter
+        if calls:  # other calls: this server does not know the parameter
             return await _read_range(inquiry, page_size)
     return None
 

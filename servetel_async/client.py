@@ -66,7 +66,7 @@ class ServetelClient:
 
     Args:
         token: a token from the portal, or an (async) callable that gives one. Without it: ``SERVETEL_TOKEN``, the file
-            ``SERVETEL_TOKEN_FILE``, the profile ``SERVETEL_PROFILE``, which may hold a login.
+            ``SERVETEL_TOKEN_FILE``, the profile ``SERVETEL_PROFILE``. A profile may hold a login.
         email: log in instead of using a token; with ``password``.
         password: never kept in a form that prints.
         base_url: where the API stands; else ``SERVETEL_BASE_URL``, the profile, ``brand``.
@@ -78,7 +78,7 @@ class ServetelClient:
         page_size: calls per page that are asked for; the server may give fewer.
         zone: the account's wall clock. India has one, without daylight saving.
         array_style: how several agents are encoded: ``"brackets"``, ``"indexed"``, ``"repeat"`` or ``"comma"``.
-        max_range: the longest range of one request, from an hour to 31 days. Unless given, it is learnt.
+        max_range: the longest range of one request, from an hour to 31 days. By default it is learnt from the server.
         session: an ``aiohttp.ClientSession`` of yours; it is used and never closed.
         trace_configs: ``aiohttp.TraceConfig`` for the session that this client makes.
         on_event: a plain function, called with an ``Event`` after each request and before each wait.
@@ -170,7 +170,7 @@ class ServetelClient:
             max_records: stop after as many.
             ordered: False gives pages as they complete: a little faster, no order, no checkpoint.
             deadline: seconds for all of it, from the first ``anext``.
-            start: the ``checkpoint`` of an earlier stream of the same query. ``page_size`` may be another one.
+            start: the ``checkpoint`` of an earlier stream of the same query. ``page_size`` may differ.
             filters: see ``CallQuery``.
 
         Raises:
@@ -204,10 +204,10 @@ class ServetelClient:
     ) -> int:
         """Count the calls of a range, without reading them: one request for each 31 days, two more if a count is round.
 
-        Equal calls that are under way at the same time share their requests.
+        Equal calls in flight share their requests.
 
         Raises:
-            CountDriftError: a count is round, so it may be capped, and the range cannot be made narrower to prove it.
+            CountDriftError: if a count is round, so it may be capped, and the range cannot be made narrower to check.
         """
         asked = build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
         key = ("count", asked)
@@ -231,7 +231,7 @@ class ServetelClient:
             from_date: with ``to_date``: where to look, 31 days at a time, newest first. If the server does not know the
                 parameter, the calls of this range are read.
             to_date: see ``from_date``.
-            deadline: seconds for all of it, the reading included.
+            deadline: seconds for the whole search, including that reading.
 
         Raises:
             OutOfWindowError: the server ignores ``call_id`` and sent other calls, and no dates narrow it down.
@@ -330,7 +330,7 @@ class ServetelClient:
         )
 
     def stats(self) -> ClientStats:
-        """Say what this client has done so far, and what it does now."""
+        """Return the figures of this client: what it has done so far, and what it does now."""
         return ClientStats(**dataclasses.asdict(self._transport.traffic), shared=self.flights.shared)
 
     # What it owns

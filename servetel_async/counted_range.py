@@ -1,7 +1,7 @@
-"""A range in which this server counted calls: asked for again when a reply says nothing, to see if it still counts.
+"""A range in which this server counted calls. It is requested again to check an empty reply without a count.
 
-Some servers leave out the count where there is nothing to count. A server in trouble sends the same empty list for
-everything. Repeating the question does not tell them apart, a range that is known to hold calls does.
+Some servers leave out the count if there is nothing to count. A server in trouble sends the same empty list for
+everything. Repeating the request does not distinguish them, but a range that is known to hold calls does.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ class CountedRange(NamedTuple):
     window: Window
 
     def request(self, deadline_at: float | None = None, flow: Flow | None = None) -> PageRequest:
-        """Ask for a single call of it."""
+        """Make the request for a single call of the range."""
         return PageRequest(self.query, self.window, 1, 1, deadline_at, patient=True, flow=flow)
 
 
 def note_counted(source: PageSource, query: CallQuery, window: Window, page: PageBody) -> None:
-    """Remember the range of a page that holds calls and counts them."""
+    """Remember the range of a page that has calls and a count."""
     if page.count and page.open()[2]:
         source.counted_range = CountedRange(query, window)
 
 
 def says_nothing(page: PageBody) -> bool:
-    """Whether a page holds no call and no count."""
+    """Whether a page has neither calls nor a count."""
     return not page.open()[2] and page.count is None
 
 
@@ -45,7 +45,7 @@ def check_still_counts(page: PageBody) -> None:
     """Check the answer to ``CountedRange.request``.
 
     Raises:
-        MalformedResponseError: if it says nothing either.
+        MalformedResponseError: if it has neither calls nor a count.
     """
     if not says_nothing(page):
         return

@@ -23,8 +23,8 @@ async def count_range(inquiry: Inquiry, page_size: int) -> int:
 
     Raises:
         CountDriftError: a count may be capped, and its window has no parts.
-        PagingError: the server does not heed page numbers, so there is no end to find.
-        RequestRejectedError: the server refuses the query, and not for the length of the range.
+        PagingError: the server ignores page numbers, so there is no end to find.
+        RequestRejectedError: the server refuses the query, and not because the range is too long.
     """
     source = inquiry.source
     walk = RangeWalk(source, inquiry.query.window(source.zone), lambda window: count_calls(inquiry, window, page_size))
@@ -39,12 +39,12 @@ async def count_calls(inquiry: Inquiry, window: Window, page_size: int) -> int:
 
     Raises:
         CountDriftError: the count may be capped, and the window has no parts.
-        PagingError: the server does not heed page numbers, so there is no end to find.
+        PagingError: the server ignores page numbers, so there is no end to find.
     """
     newer = most = 0
     while True:
         counted = await _count_once(inquiry, window, page_size)
-        most = max(most, newer + counted)  # the parts have fewer where a server leaves out the bounds of a range
+        most = max(most, newer + counted)  # a server that leaves out the bounds of a range counts fewer in the parts
         if not (inquiry.source.count_is_total and may_be_capped(counted)):
             return most
         former, window = await _parts(inquiry, window, counted)
@@ -52,7 +52,7 @@ async def count_calls(inquiry: Inquiry, window: Window, page_size: int) -> int:
 
 
 async def _parts(inquiry: Inquiry, window: Window, counted: int) -> tuple[Window, Window]:
-    """Cut a window in two, the newer one first. An open one has no middle: it is cut at the deepest call to be had."""
+    """Cut a window in two, the newer part first. An open one has no middle: it is cut at the deepest readable call."""
     if window.seconds > 1:
         newer, older = window.cut(2)
         return newer, older
@@ -60,12 +60,12 @@ async def _parts(inquiry: Inquiry, window: Window, counted: int) -> tuple[Window
     if not (is_wall_stamp(start) and window.first <= start < window.last):
         raise cannot_narrow(window)
     oldest = Window.of(start, start).end
-    assert oldest is not None  # noqa: S101 - for the type checker: it was made of a stamp
+    assert oldest is not None  # noqa: S101 - for the type checker: the call has a readable start
     return Window(oldest + SECOND, window.end), Window(window.start, oldest)
 
 
 async def _start_of(inquiry: Inquiry, window: Window, number: int) -> str:
-    """When a call of this number started; of one that is less deep, where the server refuses that page."""
+    """The start of the call at this position; of a less deep call if the server refuses that page."""
     while True:
         refusal: RequestRejectedError | None = None
         try:
@@ -106,7 +106,7 @@ async def _search(inquiry: Inquiry, window: Window, page_size: int) -> int:
         page = await inquiry.page(window, number, page_size)
         rows = page.open()[2]
         if number > FAR or (rows and page.open() == edges):
-            raise PagingError("the same calls came again", why="the server does not heed the page number", page=number)
+            raise PagingError("the same calls came again", why="the server ignores the page number", page=number)
         try:
             number = search.send(rows)
         except StopIteration as found:

@@ -114,9 +114,9 @@ class StreamClosedError(ServetelError):
 
 
 class CallbackError(ServetelError):
-    """Code of the caller that runs inside a request raised: a token provider, a trace hook, the given session.
+    """Your code inside a request raised: a token provider, a trace hook, or the given session.
 
-    Names the class of what was raised, never its message: that may hold a secret. Final: it is not tried again.
+    It names the class of the exception, never its message, which may hold a secret. It is final: nothing is retried.
     """
 
 
@@ -125,8 +125,8 @@ class OverloadedError(ServetelError):
 
     Attributes:
         waited_for: ``"slots"``: all of ``max_concurrency`` were busy; ``"rate"``: the account's rate had no turn in
-            time; ``"pause"``: the server answered 429 and asked the account to pause; None: it did not come so far.
-        retry_after: seconds after which the call would have had its turn; None where that is not known.
+            time; ``"pause"``: the server answered 429 and asked the account to pause; None: not known.
+        retry_after: seconds after which the call would have had its turn; None if that is not known.
     """
 
     retryable = True
@@ -146,7 +146,7 @@ class DeadlineExceededError(ServetelError):
 
 
 class AuthenticationError(ServetelError):
-    """The token was refused (401, or "Token has expired" at any status), or the login was."""
+    """The API refused the token (401, or "Token has expired" at any status) or the login."""
 
 
 class PermissionDeniedError(ServetelError):
@@ -176,7 +176,7 @@ class RateLimitError(ServetelError):
 
 
 class ServerError(ServetelError):
-    """The server or a gateway in front of it failed: 408, 425, 5xx; or 403, 404 at an address that had worked."""
+    """The server or a gateway failed: 408, 425 or 5xx; or 403 or 404 at an address that had worked."""
 
     retryable = True
 

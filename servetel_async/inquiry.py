@@ -1,4 +1,4 @@
-"""The single pages that one call of the client asks for, all under one deadline. It never believes one empty reply."""
+"""The single pages of one call of the client, all under one deadline. One empty reply is never accepted."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Inquiry:
-    """Asks for pages that are looked at alone.
+    """Asks for single pages.
 
     Args:
         source: the client.
-        get: gets one page of it.
+        get: gets one page from it.
         query: which calls.
         deadline_at: loop time at which everything ends.
     """
@@ -43,12 +43,12 @@ class Inquiry:
         self._has_asked = False
 
     async def page(self, window: Window, number: int, size: int) -> PageBody:
-        """Get one page. One that is empty and may be an accident is asked for again before it is believed.
+        """Get one page. An empty page that may be an accident is requested again before it is accepted.
 
         Raises:
-            PagingError: it is another page than was asked for.
+            PagingError: the server sent another page than the requested one.
             CountDriftError: its count and its rows cannot both be true.
-            MalformedResponseError: it says nothing, and so does the API of a range that holds calls.
+            MalformedResponseError: it has neither calls nor a count, and so does a range that holds calls.
             DeadlineExceededError: the deadline passed.
             OverloadedError: no slot became free in time, and nothing was sent.
         """
@@ -80,7 +80,7 @@ class Inquiry:
         raise self.judge(overload)
 
     def judge(self, overload: OverloadedError) -> ServetelError:
-        """Give the error of a request that could not be sent: not an overload if others were sent and time is over."""
+        """Make the error of a request that could not be sent: an overload, or a passed deadline if others were sent."""
         if self.deadline_at is None or not self._has_asked:
             return overload
         return DeadlineExceededError(
@@ -91,7 +91,7 @@ class Inquiry:
 
 
 def check_alone(page: PageBody, number: int) -> int:
-    """Check what one page says of itself; gives its rows.
+    """Check a page against its own number and count, and return its number of rows.
 
     Raises:
         PagingError: it is another page than was asked for.
@@ -99,7 +99,7 @@ def check_alone(page: PageBody, number: int) -> int:
     """
     rows = page.open()[2]
     if rows and page.page not in (None, number):
-        raise PagingError(f"page {page.page} came instead", why="the server does not heed the page number", page=number)
+        raise PagingError(f"page {page.page} came instead", why="the server ignores the page number", page=number)
     if page.count is not None and ((rows and page.count == 0) or (number == 1 and page.count and not rows)):
         raise CountDriftError(
             f"the page holds {rows} calls and the API counts {page.count}",

@@ -32,7 +32,7 @@ class PageRequest(NamedTuple):
         deadline_at: loop time at which everything ends.
         patient: wait for a slot as long as the deadline allows, beyond ``Timeouts(acquire=)``.
         attempts: in place of ``Retry(attempts=)``, for whoever decides himself what is tried again.
-        slow_attempts: the same for replies that take too long, where a smaller page may come in time.
+        slow_attempts: the same for replies that take too long; the caller can ask for a smaller page instead.
         proved: it comes open; else whoever consumes it opens it, and asks again for one that is no page.
         refused: what such a request brought before, and turned out to be no page.
         flow: the stream or pull that asks; None for a single request, which goes before them.
@@ -75,9 +75,9 @@ class PageSource(Protocol):
         page_cap: the largest page it gives, where it gave less than was asked for.
         bounds: how it reads the dates; None as long as nobody has looked.
         longest_range: the longest range it takes, as far as is known.
-        counted_range: one in which it counted calls; None until there was one.
+        counted_range: a range in which it counted calls; None until there was one.
         flights: calls under way that equal calls may share.
-        pace: of the account; it remembers how many requests at a time it bore.
+        pace: the account's; it remembers how many concurrent requests the server bore.
     """
 
     count_is_total: bool

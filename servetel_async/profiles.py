@@ -1,7 +1,7 @@
 """Where settings come from when they are not given: the environment, then a profile.
 
-Nothing is read from the working directory: a ``.env`` that lies around must not decide whose calls are pulled. A
-profile is checked whole: a key that is misspelt would send its token to the default address.
+Nothing is read from the working directory: a stray ``.env`` must not decide whose calls are pulled. Every key of a
+profile is checked: with a misspelt ``base_url`` the token would go to the default address.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _NAMED = 10
 
 
 class SecretFile:
-    """A file that holds a token or a password. It is read when its content is needed, and again when that is refused.
+    """A file that holds a token or a password. It is read when it is needed, and again when the token is refused.
 
     Args:
-        path: of it; ``~`` is the home directory.
-        what: what an error calls it.
+        path: the file; ``~`` is the home directory.
+        what: its name in error messages.
     """
 
     def __init__(self, path: str | os.PathLike[str], what: str = "the token file") -> None:
@@ -63,14 +63,14 @@ class SecretFile:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """What the environment and the chosen profile say; each may say nothing. All are hidden from tracebacks.
+    """Settings from the environment and the chosen profile; each may be missing. All are hidden from tracebacks.
 
     Attributes:
-        token: itself, or the file that holds it.
-        email: of a login, with ``password``; never beside a token.
-        password: itself, or the file that holds it.
-        base_url: where the API is; never beside a brand.
-        brand: its name.
+        token: the token, or the file that holds it.
+        email: the address of a login, with ``password``; never together with a token.
+        password: the password, or the file that holds it.
+        base_url: where the API is; never together with a brand.
+        brand: the brand's name.
     """
 
     token: str | SecretFile | None = None
@@ -93,7 +93,7 @@ def read_sources(environment: Mapping[str, str] | None = None) -> Sources:
 
     Raises:
         ConfigurationError: if the file of profiles is named and missing, unreadable, or readable for others; if the
-            profile is unknown, has an unknown key, a value that is no text, or two answers to one question.
+            profile is unknown, has an unknown key, a value that is not a text, or settings that contradict each other.
     """
     given = os.environ if environment is None else environment
     told = {name: hide(given.get(f"SERVETEL_{name}") or None) for name in _VARIABLES}
@@ -117,7 +117,7 @@ def _read_profile(told: Mapping[str, str | None]) -> Mapping[str, str]:
     file = _expand(told["CONFIG"] or "~/.config/servetel/config.toml")
     try:
         found = file.is_file()
-    except OSError:  # a home that this user may not look into
+    except OSError:  # a home directory that this user may not read
         found = False
     if not found:
         if told["PROFILE"] or told["CONFIG"]:
@@ -157,7 +157,7 @@ def _parse_profiles(text: Secret, file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _parse(text: Secret) -> dict[str, Any] | None:
-    """Read TOML; None if it is not: its own error would carry the text along."""
+    """Read TOML; None if it is invalid, because the parser's error would contain the text."""
     try:
         return cast("dict[str, Any]", _hidden(tomllib.loads(text)))
     except (tomllib.TOMLDecodeError, RecursionError):
@@ -191,7 +191,7 @@ def _check_profile(profile: Mapping[str, Any], file: Path) -> Mapping[str, str]:
         if one in profile and other in profile:
             raise ConfigurationError(
                 f"the profile in {file} has both '{one}' and '{other}'",
-                why="it does not say which of them counts",
+                why="only one of them can be used",
                 fix="leave one of them out",
             )
     if ("email" in profile) != ("password" in profile or "password_file" in profile):
@@ -204,7 +204,7 @@ def _check_profile(profile: Mapping[str, Any], file: Path) -> Mapping[str, str]:
 
 
 def _shown(key: str) -> str:
-    """A name out of the file, fit to be shown."""
+    """A name from the file, safe to print."""
     return "".join(each if each.isprintable() else "?" for each in key[:40])
 
 
@@ -216,16 +216,16 @@ def _expand(file: str) -> Path:
 
 
 def _read_private(file: Path, what: str) -> Secret:
-    """Read a file that may hold a secret: refused where others may read it too and we, its owner, can mend it.
+    """Read a file that may hold a secret. It is refused if other users may read it and this user owns it.
 
-    Only a regular file is read, and only a small one: to open a pipe may take for ever.
+    Only a small regular file is read: opening a pipe may block forever.
     """
     try:
         with open(file, "rb", opener=_open) as opened:
             _check_private(os.fstat(opened.fileno()), file, what)
             content = SecretBytes(opened.read(LARGEST_FILE))
         return Secret(content.decode("utf-8-sig"))
-    except (OSError, ValueError) as error:  # a ValueError: a NUL in the name, or bytes that are no text
+    except (OSError, ValueError) as error:  # a ValueError: a NUL in the name, or bytes that are not UTF-8
         refused = error if isinstance(error, ConfigurationError) else None
         why = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not a text"
     raise refused or ConfigurationError(f"{what} cannot be read", why=why, fix=f"check that {file} exists and is yours")
@@ -255,10 +255,10 @@ def _check_private(found: os.stat_result, file: Path, what: str) -> None:
 
 
 def choose_base_url(base_url: str | None, brand: Brand | str | None, sources: Sources) -> str:
-    """Choose where the API is: what was given, then the environment, then the profile, then Servetel.
+    """Choose where the API is: the argument, then the environment, then the profile, then Servetel.
 
     Raises:
-        ConfigurationError: if the address cannot be one, or if two were given.
+        ConfigurationError: if the address is not valid, or if two were given.
     """
     if base_url is not None and brand is not None:
         raise ConfigurationError("both base_url and brand are given", fix="give one of them")

@@ -1,7 +1,7 @@
-"""Ranges in windows as long as this server allows; what it allows is learnt from what it refuses.
+"""Ranges in windows as long as this server allows. The limit is learnt from refusals.
 
-A refusal need not be one of the length: it may be a filter's. So a shorter range is a trial, and if one day is refused
-too, nothing was learnt and the first refusal is raised.
+A server may refuse a range for another reason than its length, for example a filter. So a shorter range is a trial. If
+one day is refused too, nothing was learnt, and the first refusal is raised.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: A parameter is refused with one of these, or with a 200 that says no.
+#: Servers refuse a parameter with one of these, or with a 200 whose body is an error.
 _STATUSES = (200, 400, 422)
 
 
 class KnowsRanges(Protocol):
-    """The client, as far as it remembers how long a range its server allows."""
+    """What a client remembers: how long a range its server allows."""
 
     longest_range: timedelta
 
@@ -38,7 +38,7 @@ class RangeLimit:
     """Learns from refusals how long a range may be.
 
     Args:
-        memory: takes what was learnt.
+        memory: stores what was learnt.
     """
 
     def __init__(self, memory: KnowsRanges) -> None:
@@ -46,14 +46,14 @@ class RangeLimit:
         self._trial: tuple[RequestRejectedError, timedelta] | None = None  # the first refusal, the limit before it
 
     def came(self) -> None:
-        """Note that a window was not refused: what was tried is learnt."""
+        """Note that a window was accepted: the length on trial is now learnt."""
         self._trial = None
 
     def cut(self, window: Window, refusal: RequestRejectedError) -> list[Window]:
-        """Cut a window that was refused into shorter ones, newest first.
+        """Cut a refused window into shorter ones, newest first.
 
         Raises:
-            RequestRejectedError: the first refusal, if this one is not for the length of the range.
+            RequestRejectedError: the first refusal, if the length of the range is not the reason.
         """
         memory = self._memory
         if window.start is None or refusal.status not in _STATUSES:
@@ -76,7 +76,7 @@ class RangeLimit:
         return first
 
     def _closed(self, start: datetime) -> Window:
-        """Close an open end: a server that allows only short ranges reads it as now."""
+        """Close an open end at the present moment, because a server that allows only short ranges needs both ends."""
         now = datetime.now(UTC).astimezone(self._memory.zone).replace(tzinfo=None, microsecond=0)
         return Window(start, max(start, now))
 
@@ -85,9 +85,9 @@ class RangeWalk(Generic[T]):
     """Asks for each window of a range, newest first, none longer than this server allows.
 
     Args:
-        memory: knows how long they may be, and takes what is learnt.
-        whole: the range; one that is open is a single window until the server refuses it.
-        ask: asks for one window.
+        memory: knows how long windows may be, and stores what is learnt.
+        whole: the range; an open range is a single window until the server refuses it.
+        ask: requests one window.
     """
 
     def __init__(self, memory: KnowsRanges, whole: Window, ask: Callable[[Window], Awaitable[T]]) -> None:
@@ -97,10 +97,10 @@ class RangeWalk(Generic[T]):
         self._limit = RangeLimit(memory)
 
     async def next(self) -> tuple[Window, T] | None:
-        """Ask for the next window, in shorter ones if it is refused; gives it and the answer, None after the last.
+        """Request the next window, in shorter ones if it is refused. Return it and the answer; None after the last.
 
         Raises:
-            RequestRejectedError: the first refusal, if it is not for the length of the range.
+            RequestRejectedError: the first refusal, if the length of the range is not its reason.
         """
         while self._left:
             window, left = self._left.pop(0).newest(self._memory.longest_range)

@@ -50,7 +50,7 @@ BREATH = 0.0005
 
 
 class End(enum.Enum):
-    """The proved end. A value and no exception: code of the caller may raise any exception, and cannot give this."""
+    """The proved end. It is a value: code of the caller may raise any exception but cannot return this."""
 
     END = enum.auto()
 
@@ -115,14 +115,14 @@ class Reading:
         self._unread: list[Piece] = []  # of the page in hand: whoever put them together was cancelled
         self._breathed_at = 0.0
         self._dropped = False
-        self._has_come = False  # a page of the current window
-        self._refusal: RequestRejectedError | None = None  # of a page whose depth may be why
+        self._has_come = False  # whether a page of the current window came
+        self._refusal: RequestRejectedError | None = None  # of a page that may be too deep
         self._counted: dict[int, int] = {}  # requests that are in the statistics, by the page they are asked again for
 
     # For the stream
 
     async def next_piece(self) -> Piece | End:
-        """Read on until there are calls to give out, or to the proved end.
+        """Read on until there are calls to deliver, or to the proved end.
 
         Raises:
             ServetelError: a page failed, or the pages do not agree.
@@ -154,7 +154,7 @@ class Reading:
         return Piece(left, self._open.page, self._open.number, place) if left and self._open is not None else None
 
     def checkpoint(self, last: CallRecord | None, place: Place | None) -> str | None:
-        """The checkpoint after ``last``, the last call that was handed out; without one, that of the stream's start."""
+        """Return the checkpoint after ``last``, the last delivered call; without one, that of the stream's start."""
         if last is None or place is None or not self._ordered:
             return None if self._anchor is None else str(self._anchor)
         return str(place.checkpoint(last, self._query.fingerprint(self._source.zone)))
@@ -218,7 +218,7 @@ class Reading:
         return self._current
 
     def _shorten(self, current: WindowReading, refusal: RequestRejectedError) -> None:
-        """Put shorter windows in the place of one that was refused before any page of it came."""
+        """Replace a window that was refused before any page of it came by shorter windows."""
         if self._has_come or self.pending:
             raise refusal
         self._windows[:0] = self._limit.cut(current.window, refusal)
@@ -228,7 +228,7 @@ class Reading:
             self._resumption = self._begin_search()
 
     async def _go_on(self, current: WindowReading) -> None:
-        """Take one more page of the window, or end it."""
+        """Take one more page of the window, or end the window."""
         if self._resumption is not None:
             await self._look_for_anchor(current, self._resumption)
             return
@@ -259,7 +259,7 @@ class Reading:
     ) -> None:
         # What a stream asks ahead waits for its own stream's slots: that is no overload. Its first page may meet one.
         patient = bool(self._stats.pages or self.pending)
-        # The first page under a deadline is most of a short call: it goes before the pages that others ask ahead.
+        # A short call with a deadline is often one page. So the first page goes before pages that others request ahead.
         is_urgent = self.deadline_at is not None and not patient
         self.pending[number] = self._source.start_page(
             PageRequest(
@@ -271,7 +271,7 @@ class Reading:
         )
 
     async def _check_still_counts(self, current: WindowReading, counted: CountedRange) -> None:
-        """Before a list is taken for empty by a page without a count: see whether this server still counts."""
+        """Check that this server still counts, before a page without a count means an empty list."""
         if not self.pending:
             self.pending[0] = self._source.start_page(counted.request(self.deadline_at, self._flow))
         _, fetched = await self._take_page()
@@ -279,7 +279,7 @@ class Reading:
         current.walk.says_nothing = False
 
     async def _read_next(self, current: WindowReading) -> None:
-        """Take a page and open it. One that is refused for its depth is kept, until all before it are read."""
+        """Take a page and open it. If it is refused as too deep, keep that error until all pages before it are read."""
         try:
             number, fetched = await self._take_page()
         except RequestRejectedError as error:
@@ -356,7 +356,7 @@ class Reading:
             self._top_up(current, in_hand=edges[2])
 
     def _note_arrival(self) -> None:
-        """Note that a page came, so that the window was not refused for its length."""
+        """Note that a page came, so the window is not too long for the server."""
         self._has_come = True
         self._limit.came()
 
@@ -378,13 +378,13 @@ class Reading:
         return checkpoint
 
     def _begin_search(self) -> Resumption | None:
-        """Begin to look for the checkpoint's call; None without a checkpoint."""
+        """Begin the search for the checkpoint's call; None without a checkpoint."""
         if self._anchor is None:
             return None
         return Resumption(self._anchor, self._page_size, count_is_total=self._source.count_is_total)
 
     async def _look_for_anchor(self, current: WindowReading, resumption: Resumption) -> None:
-        """Look at one more page for the call that was handed out last; once it is found, read on from there."""
+        """Look for the checkpoint's call on one more page. When it is found, continue from there."""
         if not self.pending:
             self._ask(current, resumption.next_page(), proved=True)
         number, fetched = await self._take_page()
@@ -392,7 +392,7 @@ class Reading:
         found = resumption.take(number, fetched)
         if resumption.count_is_total:
             self._source.count_is_total = True
-        self._stats.pages += found is None or found.fetched is None  # else it is counted when it is opened
+        self._stats.pages += found is None or found.fetched is None  # a fetched page is counted when opened
         if found is None:
             return
         self._resumption = None

@@ -1,7 +1,7 @@
-"""Resuming: the way from a checkpoint to the page on which a stream reads on.
+"""Resuming: the way from a checkpoint to the page on which a stream continues.
 
 The window's first page is read alone, as in every walk: it says how long pages are today. Then the search looks for
-the call that was handed out last (``protocol/anchor_search.py``).
+the last call that was delivered (``protocol/anchor_search.py``).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.transport.transport import Fetched
 
-#: How often a window is searched whose count changes meanwhile.
+#: How often a window is searched if its count changes during the search.
 SEARCHES = 3
 
 
 class Found(NamedTuple):
-    """Where a stream reads on.
+    """Where a stream continues.
 
     Attributes:
         number: the first page to read.
-        size: calls on a page; 0 where page 1 is the first to read and says it itself.
-        fetched: that page, if it is at hand.
+        size: calls on a page; 0 if the first page to read is page 1, which shows the size itself.
+        fetched: that page, if it was fetched already.
     """
 
     number: int
@@ -41,8 +41,8 @@ class Resumption:
     """Looks for the call of a checkpoint, a page at a time.
 
     Args:
-        checkpoint: it.
-        page_size: calls per page that are asked for.
+        checkpoint: the checkpoint.
+        page_size: calls per page to ask for.
         count_is_total: this server's count is known to be the total.
     """
 
@@ -54,12 +54,12 @@ class Resumption:
 
     def _begin(self, *, count_is_total: bool) -> None:
         self._searches += 1
-        self._walk = PageWalk(self._page_size, believed=count_is_total)  # judges each page, learns how long they are
+        self._walk = PageWalk(self._page_size, believed=count_is_total)  # judges each page and learns the page size
         self._search = AnchorSearch(self.checkpoint.rank, self.checkpoint.start)
         self._counts: set[int | None] = set()
-        self._doubted: set[int] = set()  # pages that were asked for again
+        self._doubted: set[int] = set()  # pages that were requested again
         self._starts: dict[int, tuple[str, str]] = {}  # of the first and the last call of each page
-        self._next: int | None = None  # the page to ask for, where it is not the search that chooses
+        self._next: int | None = None  # the page to ask for, unless the search chooses it
         self._held: tuple[int, Fetched[PageBody]] | None = None  # the page with the call
 
     @property
@@ -71,7 +71,7 @@ class Resumption:
         """The page to ask for next.
 
         Raises:
-            ResumeMismatchError: if the whole window was looked through, and the call is not there.
+            ResumeMismatchError: if the call is on no page of the window.
         """
         if self._next is not None:
             return self._next
@@ -79,14 +79,14 @@ class Resumption:
         number = self._search.next_page(self._walk.size or self._page_size, last)
         moved = self.count_is_total and len(self._counts) > 1
         if number is None and moved and self._searches < SEARCHES:
-            self._begin(count_is_total=True)  # the call may have moved past the search
+            self._begin(count_is_total=True)  # the call may have moved to a page that was looked at before
             number = 1
         if number is None:
             raise anchor_is_gone()
         return number
 
     def take(self, number: int, fetched: Fetched[PageBody]) -> Found | None:
-        """Take a page in; gives where to read on as soon as that is known.
+        """Take a page. Return where to continue as soon as that is known.
 
         Raises:
             PagingError: if another page than the one that was asked for came twice.
@@ -98,9 +98,9 @@ class Resumption:
         except PagingError:
             if not self.count_is_total or number <= self._walk.last_page:
                 raise
-            step = Step.PASS_OVER  # the server sends its last page in place of those past its end
+            step = Step.PASS_OVER  # this server sends its last page in place of pages past the end
         if step is Step.PASS_OVER and not edges[2] and number not in self._doubted:
-            step = Step.AGAIN  # one empty reply must not end the search: what is behind it would be called gone
+            step = Step.AGAIN  # one empty reply must not end the search: a call behind it would be reported as gone
         if step is Step.AGAIN:
             self._doubted.add(number)
             self._next = number
@@ -118,7 +118,7 @@ class Resumption:
         return None if self._held is None else self._read_on(*self._held)
 
     def _read_on(self, number: int, fetched: Fetched[PageBody]) -> Found | None:
-        """Find the first page to read: calls of the same second may have come in front, on the page before as well."""
+        """Find the first page to read: calls of the same second may now be in front, even on the page before."""
         start, first = self.checkpoint.start, number
         while first > 1 and start and self._starts[first][0] == start:
             if first - 1 not in self._starts:
@@ -131,9 +131,9 @@ class Resumption:
 
 
 def anchor_is_gone() -> ResumeMismatchError:
-    """The error where the call of a checkpoint is in the list no more."""
+    """Make the error for a checkpoint whose call is no longer in the list."""
     return ResumeMismatchError(
-        "the last call that was handed out is no longer there",
+        "the last call that was delivered is no longer in the list",
         why="it was removed, so the place to resume from is unknown",
         fix="start again without start=; calls that come twice have the same id",
     )

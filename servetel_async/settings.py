@@ -58,7 +58,7 @@ class Retry:
         longest_wait: seconds; a ``Retry-After`` above it is not waited for but raised.
         budget: tokens of the retry budget. It bounds the retries of calls with a deadline in an outage. A retry costs
             14 (5 after a 429), and a call that succeeds gives back all that its retries cost: 500 allow 35 retries
-            that lead to nothing. The clients of one account count their retries together, each against its own budget.
+            that fail. The clients of one account count their retries together, each against its own budget.
     """
 
     attempts: int = 5
@@ -85,9 +85,8 @@ class Timeouts:
         connect: for a connection, TLS included. 10: a working one takes less than 1.
         read: between two pieces of a reply. 30: slow pages of this API have taken 12.
         total: for a whole attempt. 60: a page that drips is no page.
-        acquire: for a turn: a free slot, and a turn of the account's rate; None waits as long as the call's deadline
-            allows. Pages that a stream asks ahead wait for their own stream, which is no overload: only its first page
-            is bound by this.
+        acquire: for a free slot and a turn of the account's rate; None waits as long as the call's deadline allows. For
+            a stream it limits only the first page: later pages wait for the stream itself, which is not an overload.
     """
 
     connect: float | None = 10.0
@@ -132,7 +131,7 @@ def choose_rate(rate: RateLimit | float | None) -> RateLimit | None:
 
 
 def choose_range(longest: object) -> timedelta:
-    """Choose the longest range that is asked for at once; 31 days unless a shorter one is given.
+    """Choose the longest range of one request; 31 days unless a shorter one is given.
 
     Raises:
         ConfigurationError: not a ``timedelta`` of whole seconds from an hour to 31 days.
@@ -217,7 +216,7 @@ _LONGEST_NAME = 253
 
 
 def _is_host(host: str) -> bool:
-    """Whether it can be looked up or connected to: what aiohttp cannot encode would raise errors that are not ours."""
+    """Whether a host can be looked up or connected to. For another host aiohttp would raise errors of its own."""
     if host.startswith("[") or host.rstrip(".").rpartition(".")[2].isdigit():
         return _address(host) is not None
     return len(host.rstrip(".")) <= _LONGEST_NAME and _NAME.fullmatch(host) is not None

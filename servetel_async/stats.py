@@ -1,4 +1,4 @@
-"""What a stream, and what a client, has done so far: figures to tune by."""
+"""The figures of a stream and of a client: what they have done so far."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class StreamStats:
 
 @dataclass(frozen=True, slots=True)
 class ClientStats:
-    """What a client has done so far, and what it does at this moment.
+    """What a client has done so far, and what it does now.
 
     Attributes:
         requests: attempts on the wire, logins included.
@@ -41,7 +41,7 @@ class ClientStats:
         shared: calls that joined an equal call in flight instead of sending their own request.
         in_flight: requests on the wire now.
         waiting: requests that wait now for a free slot or for the account's turn.
-        seconds_waited: that requests have waited for a slot or a turn, all together.
+        seconds_waited: the sum of the seconds that requests have waited for a slot or a turn.
     """
 
     requests: int

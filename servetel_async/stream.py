@@ -128,14 +128,14 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         return PageStream(self)
 
     async def collect(self, limit: int | None = None) -> list[CallRecord]:
-        """Read to the end, or up to ``limit`` calls, and close. Only a stream that was not read yet.
+        """Read to the end, or up to ``limit`` calls, and close. The stream must be new.
 
-        Equal ``collect(limit)`` that are under way at the same time share their requests.
+        Equal calls of ``collect(limit)`` in flight share their requests.
 
         Raises:
             ConfigurationError: calls were read from this stream before, so these would not be all of them.
             StreamClosedError: the stream was closed before its end.
-            ServetelError: a page failed; also if it failed before.
+            ServetelError: a page failed, now or before.
         """
         self._check_unread()
         if limit is not None:
@@ -154,7 +154,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         return calls
 
     async def _collect_shared(self, limit: int) -> list[CallRecord]:
-        """Let one stream read for all that ask for the same now, and end up as that stream does."""
+        """Let one stream read for all equal calls, and take over its result."""
         most = self._reading.max_records
         most = limit if most is None else min(limit, most)
         page_size, ordered, start = self._terms
@@ -253,10 +253,10 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         return f"<CallStream {self._state.value}, {self.stats.records} calls, {self._query!r}>"
 
     async def _next_piece(self, *, whole_page: bool = False) -> Piece:
-        """Read on, one consumer at a time, and remember how it ended if it did.
+        """Read on, one consumer at a time, and remember how the stream ended.
 
         Raises:
-            StopAsyncIteration: at the proved end; only here, and when it is read again.
+            StopAsyncIteration: at the proved end, and at each read after it.
         """
         if self._busy:
             raise RuntimeError("two tasks read one CallStream at once; give each its own, or share through a queue")
@@ -299,7 +299,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
             ended = "to its end" if self._state is _State.FINISHED else "in part"
             raise ConfigurationError(
                 f"the stream was read {ended} before collect()",
-                why=f"{self.stats.records:,} calls were handed out, and collect() would leave them out",
+                why=f"{self.stats.records:,} calls were delivered before, and collect() would leave them out",
                 fix="make a new stream with calls(); [call async for call in stream] reads what is left",
             )
 

@@ -1,7 +1,7 @@
-"""The reading of one window: the walk over its pages, the sieve for its calls, and what a capped count may hide.
+"""Reads one window: the walk over its pages, the sieve for its calls, and what a capped count may hide.
 
-A window whose count may be capped is complete when a narrower part of it holds no call that was not seen. So after the
-walk its parts are walked too, with the same sieve: no call is given out twice.
+If the count of a window may be capped, the window is complete only when a narrower part of it brings no new call. So
+after the walk its parts are walked too, with the same sieve: no call is delivered twice.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 
 class WindowReading:
-    """See the module.
+    """Reads one window of a stream.
 
     Attributes:
         window: the part of it that is walked now.
-        walk: over the pages of that part.
+        walk: the walk over the pages of that part.
         after: picks the calls behind a checkpoint, in the part that holds its call.
     """
 
@@ -42,17 +42,17 @@ class WindowReading:
         self._before = (stats.duplicates, stats.reused_ids, stats.undated, stats.count)
         self._ends: dict[int, Ends] = {}
         self._parts: list[Window] = []
-        self._found = 0  # different calls of the parts that are done
-        self._counted = 0  # by the API, before there were parts
+        self._found = 0  # distinct calls of the parts that are done
+        self._counted = 0  # the API's count of the whole window, before there were parts
         self._is_halved = False
 
     @property
     def has_places(self) -> bool:
-        """Whether a place in this list can be found again: not once it moved, nor in a half that is read again."""
+        """Whether a checkpoint can name a place in this list: not after the list moved, nor in a half of a window."""
         return not self.walk.has_moved and not self._is_halved
 
     def sift(self, records: Sequence[CallRecord], number: int) -> list[CallRecord]:
-        """Give the calls of a page's slice that were never given out."""
+        """Return the calls of a page's slice that were not delivered yet."""
         sieve, stats = self._sieve, self._stats
         fresh, new_in_pass = sieve.sift(records)
         if records:
@@ -78,7 +78,7 @@ class WindowReading:
         """See ``PageWalk.conclude``.
 
         Raises:
-            ResumeMismatchError: if the walk is complete, but never met the call of the checkpoint again.
+            ResumeMismatchError: if the walk is complete, but did not meet the call of the checkpoint.
         """
         walk, after = self.walk, self.after
         if after is not None and not walk.front:
@@ -97,7 +97,7 @@ class WindowReading:
         self._stats.rereadings += 1
 
     def begin_part(self, page_size: int) -> bool:
-        """After a walk's proved end, begin a part that a capped count may hide; False if the window is complete.
+        """After a walk's proved end, begin a part whose calls a capped count may hide; False if the window is complete.
 
         Raises:
             CountDriftError: the count may be capped, and the window cannot be made narrower.
@@ -115,11 +115,11 @@ class WindowReading:
         return True
 
     def may_begin_behind(self, number: int) -> bool:
-        """Whether a page of this number may be refused for its depth alone."""
+        """Whether a server may refuse this page only because it is too deep."""
         return self.walk.passes == 1 and crosses_limit(number, self.walk.size)
 
     def begin_behind(self, page_size: int) -> bool:
-        """After a page was refused for its depth, begin what is left of the window; False if that cannot be told."""
+        """After a page was refused as too deep, begin the rest of the window; False if the rest is unknown."""
         try:
             parts = remainder(self.window, self._ends)
         except CountDriftError:

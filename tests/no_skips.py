@@ -1,4 +1,4 @@
-"""No test is skipped: with ``-p tests.no_skips`` a skip is a failure, but for those below.
+"""With ``-p tests.no_skips`` a skipped test is a failure, except for the reasons below.
 
 `.ci/run` installs what the tests use of the system. So a skip there means that something was not tested.
 """

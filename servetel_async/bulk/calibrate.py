@@ -76,13 +76,13 @@ class Calibration:
         """Whether a call of that second comes when its range is widened so.
 
         Raises:
-            ServetelError: if a page does not come.
+            ServetelError: if a page cannot be fetched.
         """
         wider = guess.widen(Window.of(second, second))
         while True:
             try:
                 return await self._look(second, wider, tally)
-            except PageTooSlowError:  # the same again, with smaller pages
+            except PageTooSlowError:  # repeat it with smaller pages
                 continue
             except PageLostError as lost:
                 error = lost.error

@@ -1,4 +1,4 @@
-"""A window as it was read: its calls, what the server counts, and which parts could not be proved."""
+"""A window after reading: its calls, the server's count, and the parts that could not be proved."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Flaw(msgspec.Struct, frozen=True, omit_defaults=True):
     """What could not be proved.
 
     Attributes:
-        first, last: seconds of it.
-        why: what the server said and gave.
-        lost: its pages did not come, so its calls are missing; else they are there, and only the proof is not (but for
-            a list that changed faster than it could be read: of that is there what came).
+        first, last: its first and last second.
+        why: the reason, from what the server said and sent.
+        lost: its pages did not come, so its calls are missing. Otherwise only the proof is missing (except for
+            a list that changed faster than it could be read: of it only some calls may be there).
     """
 
     first: str
@@ -32,16 +32,16 @@ class Flaw(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(slots=True)
 class Certified:
-    """A window as it was read.
+    """A window after reading.
 
     Attributes:
         calls: every call once, newest first.
-        counted: what the server counts; None where it does not count the whole.
-        duplicates: records that came again.
+        counted: the server's count; None if the server sends no total.
+        duplicates: records that came more than once.
         kinds: how its parts were proved.
         flaws: the parts that were not.
-        wrong: the count stood still while it was read, and is not what was read.
-        moved: the count moved.
+        wrong: the count did not change during the reading, and differs from the calls that were read.
+        moved: the count changed during the reading.
     """
 
     calls: list[Row]

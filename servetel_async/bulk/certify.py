@@ -11,7 +11,7 @@
    its window and the reason, never hidden. A count that is wrong everywhere is not looked for second by second.
 5. A server that sends no total is walked to an empty page, and again where calls were met twice or a page had a hole.
    The first count that is more than its page ends that: it is a total, and what looked otherwise was a lie.
-6. A count that may be a limit of the server (``capping.py``) proves nothing: the window is cut, down to a second.
+6. A round count may be a limit of the server (``capping.py``) and proves nothing: the window is cut, down to a second.
 7. A list may grow as fast as it is read. So what a window may cost is bounded, and then the window is reported: that is
    the one reason for which calls may be missing from it though no page was lost.
 """
@@ -168,7 +168,7 @@ class Certifier:
         evidence, is_walked = Evidence(window), False
         with suppress(PageLostError, PagingError):
             while not is_walked:
-                with suppress(PageTooSlowError):  # the same again, with smaller pages
+                with suppress(PageTooSlowError):  # repeat it with smaller pages
                     await walk(self._fetcher, window, tally, evidence, self._fetcher.page_size)
                     is_walked = True
         found = {(row.id, row.start): row for row in (*flawed.calls, *evidence.calls())}
@@ -220,7 +220,7 @@ class Certifier:
         if len(evidence.calls()) >= asked and self._fetcher.source.count_is_total:
             page = await self._fetcher.page(window, 2, tally, size=asked)
             rows = await self._fetcher.rows(page)
-            # A server that counts and leaves out the count of an empty page: it was asked for often enough.
+            # This server counts, but leaves out the count of an empty page. The page was requested often enough.
             evidence.add(2, rows, total if page.count is None and not rows else page.count)
 
     async def _total(self, window: Window, tally: Tally, page: PageBody, rows: int, asked: int) -> int | None:

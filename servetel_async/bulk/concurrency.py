@@ -20,8 +20,8 @@ class Concurrency:
     """Slots, of which there are more or fewer as the server takes it.
 
     Args:
-        most: never more than this.
-        learnt: where it begins; None begins with the most.
+        most: the upper bound.
+        learnt: the limit to begin with; None begins with ``most``.
     """
 
     def __init__(self, most: int, learnt: float | None = None) -> None:
@@ -72,7 +72,7 @@ class Concurrency:
 
     @property
     def learnt(self) -> float | None:
-        """The limit for the next pull to begin with; where the server bears the most, what was known of more."""
+        """The limit that the next pull begins with. At the upper bound, a larger limit learnt before is kept."""
         return self.limit if self.limit < self._most else self._above
 
     def shrink(self, sent_at: float, now: float) -> None:

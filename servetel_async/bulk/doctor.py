@@ -43,8 +43,8 @@ class Probe:
         bounds: seconds by which dates must be widened; both 0 where the server counts both bounds in.
         newest_first: whether a page is ordered by start.
         ties_stable: whether calls of one second came in the same order each time.
-        calls: what the server counts in all, or in the longest range it allows.
-        longest_range: the longest range it allows; None if it gives everything at once.
+        calls: the server's count of all calls, or of the calls in the longest range it allows.
+        longest_range: the longest range it allows; None if it answers a request without a range.
     """
 
     asked: int
@@ -101,7 +101,7 @@ async def probe(client: ServetelClient) -> Probe:
     fetcher = Fetcher(client, CallQuery(), page_size=ASKED, concurrency=client.max_concurrency, patience=0.0)
     fetcher.page_size, tally = ASKED, Tally()
     everything, first = await _first_look(fetcher, tally)
-    asked = fetcher.page_size  # fewer than at first where such pages are too slow
+    asked = fetcher.page_size  # smaller than at first if such pages were too slow
     rows = rows_of(first)
     one = await fetcher.sure_page(everything, 1, tally, size=1)
     total = None if one.count is None or len(rows) < 2 else one.count > 1  # noqa: PLR2004 - one call tells nothing
@@ -125,7 +125,7 @@ async def probe(client: ServetelClient) -> Probe:
 
 
 async def _first_look(fetcher: Fetcher, tally: Tally) -> tuple[Window, PageBody]:
-    """Ask for everything at once; for the last month, or less, if the server refuses that."""
+    """Ask for all calls in one range; for the last month, or less, if the server refuses that."""
     everything = Window(None, None)
     try:
         return everything, await fetcher.sure_page(everything, 1, tally)

@@ -1,12 +1,13 @@
 """Fetches the pages of a pull: as many at once as the server bears, as patiently as an outage needs.
 
-1. A page is retried as long as others come: then it is this page that is at fault, and its window is read another way.
-2. If one page is too slow twice in a row, by a timeout or a gateway's 504, or if two rounds of pages are and none comes
-   in between, pages are asked for in half the size, from the first page on. A slow page counts as a failure of the
-   server only where no smaller one can be asked for.
-3. When nothing comes any more it is an outage (``outage.py``). If the smallest pages were too slow as well, the size
-   was not the cause: after the outage pages have the size that came last.
-4. Before the first good reply the client's own retries are all there is: a wrong address must not be waited for.
+1. A page that fails is retried. If it still fails while other pages come, the fault is in this page: its window is read
+   in another way.
+2. A page is too slow if it times out, or if a gateway answers 504. The page size is halved if one page is too slow
+   twice in a row, or if two rounds of pages are too slow and no page comes in between. This applies from the first page
+   on. A slow page counts as a failure of the server only if no smaller page size is left.
+3. If no page comes any more it is an outage (``outage.py``). If the smallest pages were too slow as well, the size was
+   not the cause: after the outage the page size is the one that worked last.
+4. Before the first good reply only the client's own retries count: there is no point in waiting for a wrong address.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
 #: Tries of one page while others come.
 TRIES = 8
-#: Slow failures of one page, or of all pages, in a row after which pages are smaller: one alone is an accident.
+#: Slow replies in a row, of one page or of all pages, that halve the page size: one alone may be an accident.
 SLOW = 2
 SMALLEST_PAGE = 10
 #: Records that are looked at in one turn of the loop: less than a millisecond.
@@ -62,7 +63,7 @@ _LONG_AGO = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock, as the windows 
 
 
 class PageTooSlowError(Exception):
-    """Pages of this size are not asked for any more; a reader that counts pages begins again. Never leaves the pull."""
+    """Pages of this size are no longer requested; a reader that numbers pages begins again. Users never see it."""
 
 
 class PageLostError(Exception):
@@ -107,12 +108,12 @@ class Fetcher:
         self._flow = Flow()
         self._outage = Outage(source.retry, patience)
         self._has_succeeded = False
-        self._good_size = self.page_size  # of the latest page that came
-        self._bad_size = inf  # from which on pages were too slow or too large
-        self._slow_rounds = 0  # of slow pages since one came; those that were sent together are one round
+        self._good_size = self.page_size  # the size of the latest page that came
+        self._bad_size = inf  # pages of this size or larger were too slow or too large
+        self._slow_rounds = 0  # rounds of slow pages since a page came; pages that were sent together are one round
         self._slow_at = -inf  # when the last round was noted
         self._good = Window(None, None)  # whose first page came last
-        self._counted: Window | None = None  # in which the server counted calls
+        self._counted: Window | None = None  # a window in which the server counted calls
         self._turns = Turns()
 
     @property
@@ -121,13 +122,13 @@ class Fetcher:
         return self._backoffs + self._outage.waited
 
     async def page(self, window: Window, number: int, tally: Tally, *, size: int | None = None) -> PageBody:
-        """Fetch one page. An empty one without a count is asked for again, where this server is known to count.
+        """Fetch one page. An empty one without a count is requested again, if this server is known to count.
 
         Raises:
             PageTooSlowError: pages of this size are too slow or too large; from now on they are smaller.
-            PageLostError: this page does not come, though others do.
-            MalformedResponseError: it is empty and has no count, and so has a range that holds calls.
-            ServetelError: nothing comes any more, or what comes is final.
+            PageLostError: this page cannot be fetched, though others can.
+            MalformedResponseError: it is empty and has no count, and so is a range that holds calls.
+            ServetelError: no page comes any more, or the failure is final.
         """
         page = await self._fetch(window, number, tally, size)
         for _ in range(EMPTY_RETRIES):
@@ -137,11 +138,11 @@ class Fetcher:
         if says_nothing(page) and number == 1:
             if self._counted is not None:
                 check_still_counts(await self._fetch(self._counted, 1, tally, 1))
-            page.count = 0  # asked for often enough: this server leaves out a count of 0
+            page.count = 0  # requested often enough: this server leaves out a count of 0
         return page
 
     async def _fetch(self, window: Window, number: int, tally: Tally, size: int | None) -> PageBody:
-        """Fetch one page, as often as it fails."""
+        """Fetch one page, and retry it when it fails."""
         asked = self.page_size if size is None else size
         failures = slow = 0
         refused = False
@@ -185,7 +186,7 @@ class Fetcher:
         return found
 
     async def careful_page(self, window: Window, number: int, tally: Tally, *, size: int | None = None) -> PageBody:
-        """Fetch a page that is looked at alone. One bare empty reply is never believed, of no server.
+        """Fetch a single page. One empty reply without a count is never accepted, whatever the server.
 
         Raises:
             PageTooSlowError, PageLostError, ServetelError: see ``page``.
@@ -196,7 +197,7 @@ class Fetcher:
         return page
 
     async def sure_page(self, window: Window, number: int, tally: Tally, *, size: int | None = None) -> PageBody:
-        """Fetch a page that is looked at alone, so that it may be of any size; see ``careful_page``.
+        """Fetch a single page, which may have any size; see ``careful_page``.
 
         Raises:
             ServetelError: it does not come.
@@ -211,7 +212,7 @@ class Fetcher:
             raise error
 
     async def first_look(self, asked: Window, tally: Tally) -> tuple[Window, PageBody]:
-        """Fetch the first page of the newest window of a range; gives both. That shows how long a range may be.
+        """Fetch the first page of the newest window of a range, and return both. This shows how long a range may be.
 
         Raises:
             ServetelError: if it does not come.
@@ -221,7 +222,7 @@ class Fetcher:
         return newest
 
     async def count(self, window: Window, tally: Tally) -> int | None:
-        """Ask how many calls a window has, in parts if the server refuses it; None if the server sends no count.
+        """Ask how many calls a window has, in parts if it is too long; None if the server sends no count.
 
         Raises:
             ServetelError: if a page does not come.
@@ -264,7 +265,7 @@ class Fetcher:
             return page
 
     def _note_slowness(self, error: ServetelError, size: int, sent_at: float) -> None:
-        """Count the rounds in which pages were too slow, and nothing else happened to them."""
+        """Count the rounds in a row in which all failures were slow pages."""
         if size <= SMALLEST_PAGE:
             return
         if not is_slow(error):
@@ -275,7 +276,7 @@ class Fetcher:
     async def _give_up_or_wait(self, error: ServetelError, failures: int, slow: int, asked: int) -> None:
         if self._outage.over_patience or error.stopped_by == "retry_after":
             raise self._explained(error)
-        # Before the first good reply the client has tried it as often. Without patience it is not tried again.
+        # Before the first good reply the client itself has retried it. Without patience it is not tried again.
         is_sure = max(slow, self._slow_rounds) >= SLOW or not self._has_succeeded or self._outage.waits_too_long
         if _may_be_smaller(error, asked) and (_too_large(error) or (slow and is_sure)):
             self._bad_size = min(self._bad_size, asked)
@@ -295,7 +296,7 @@ class Fetcher:
         await asyncio.sleep(seconds)
 
     def _explained(self, error: ServetelError) -> ServetelError:
-        """Say that smaller pages were tried, where "lower page_size" would not help."""
+        """Say that smaller pages were tried, because the advice "lower page_size" would not help."""
         if is_slow(error) and self._bad_size < inf:
             error.why = f"pages of {SMALLEST_PAGE} calls were too slow as well"
             error.fix = "try again later, or raise Timeouts(read=, total=)"
@@ -327,7 +328,7 @@ class Fetcher:
         if fetched.value.open()[2] and fetched.value.page not in (None, number):
             raise PagingError(
                 f"page {fetched.value.page} came instead",
-                why="the server does not heed the page number",
+                why="the server ignores the page number",
                 page=number,
             )
         if asked != window and await self._is_too_wide(window, asked, fetched.value):
@@ -369,7 +370,7 @@ def _too_large(error: ServetelError) -> bool:
 
 
 def _may_be_smaller(error: ServetelError, size: int) -> bool:
-    """Whether a smaller page is to be asked for before this counts as a failure of the server."""
+    """Whether to ask for a smaller page before this counts as a failure of the server."""
     return size > SMALLEST_PAGE and (is_slow(error) or _too_large(error))
 
 

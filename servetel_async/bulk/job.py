@@ -275,7 +275,7 @@ class Job:
         return self._certifier.lost
 
     def _tell(self) -> None:
-        """Call ``on_progress``. Its error ends the pull and stays the caller's own, unless it looks like an end."""
+        """Call ``on_progress``. Its error ends the pull, unchanged unless it looks like an end or a cancellation."""
         if self._listener is None:
             return
         try:

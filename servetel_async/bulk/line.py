@@ -43,9 +43,9 @@ class Place:
 
     window: Window
     whole: bool = False  # not to be cut: it takes the place of one that was committed before
-    cut: bool = False  # out of another one, whose count is that of all its pieces
-    capped: bool = False  # its count may be less than that of its pieces
-    too_long: bool = False  # for this server: it is cut before it is counted
+    cut: bool = False  # a piece of another window, whose count is that of all its pieces
+    capped: bool = False  # its count may be a limit, less than the sum of its pieces
+    too_long: bool = False  # longer than this server allows: it is cut before it is counted
     tally: Tally = field(default_factory=Tally)
     task: asyncio.Task[Certified | list[Window]] | None = None
 
@@ -76,11 +76,11 @@ class Line:
         self._commit = commit
         self._width = width
         self._places: list[Place] = []
-        self._parts: dict[Window, list[Window]] = {}  # of windows that were too long
+        self._parts: dict[Window, list[Window]] = {}  # the parts of windows that were too long
         self._limit = RangeLimit(fetcher.source)
 
     def counted(self, window: Window) -> int | None:
-        """What the first page of a window said it counts, or those of its parts; None as long as one is not known."""
+        """The count from the first page of a window, or the sum of its parts; None while a count is missing."""
         if window not in self._parts:
             return self.counts.get(window)
         counts = [self.counted(part) for part in self._parts[window]]

@@ -45,7 +45,7 @@ class Outage:
 
     @property
     def waits_too_long(self) -> bool:
-        """Whether the last good reply is longer ago than the pull is patient."""
+        """Whether the last good reply is longer ago than the pull's patience."""
         return self._good_at is not None and self._now() - self._good_at >= self._patience
 
     @property

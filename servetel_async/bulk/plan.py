@@ -63,7 +63,7 @@ def server_clock(date: str | None) -> datetime:
 
 
 def local_clock(date: str | None, zone: tzinfo) -> datetime:
-    """Read the server's ``Date`` on the account's wall clock; a year without room for its zone is not readable."""
+    """Convert the server's ``Date`` to the account's wall clock. If it cannot be, use this computer's clock."""
     try:
         local = server_clock(date).astimezone(zone)
     except OverflowError:
@@ -72,7 +72,7 @@ def local_clock(date: str | None, zone: tzinfo) -> datetime:
 
 
 def windows_of(window: Window, final_until: datetime, longest: timedelta = LONGEST) -> list[Window]:
-    """Cut a closed range where finality ends and into windows no longer than that, newest first."""
+    """Cut a closed range where finality ends, and into windows no longer than ``longest``, newest first."""
     if window.start is None or window.end is None or not window.start <= final_until < window.end:
         return list(window.split(longest))
     final, fresh = Window(window.start, final_until), Window(final_until + SECOND, window.end)
@@ -86,9 +86,9 @@ def width_for(size: int, concurrency: int) -> int:
 
 
 def pieces_for(window: Window, count: int, size: int) -> int:
-    """Into how many pieces a window is to be cut that counts so many calls; 1 to read it as it is.
+    """Into how many pieces to cut a window with this count; 1 to read it as it is.
 
-    A count that may be capped says nothing of the whole window, only counts of its pieces can.
+    A count that may be capped does not say how many calls the window has; only the counts of its pieces do.
     """
     pages = max(1, min(PAGES, MOST_CALLS // size))
     most = max(pages * size, min(pages * size * MOST_PAGES // PAGES, MOST_CALLS + MOST_CALLS // 5))

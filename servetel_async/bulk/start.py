@@ -53,7 +53,7 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
         if found.start == EARLIEST:
             break
         asked = _before(found.start)
-        looks += not (is_limited and oldest < before)  # such a server shows only so much of a range: that is no lie
+        looks += not (is_limited and oldest < before)  # this server shows only part of a range, so the page did not lie
         first = await fetcher.sure_page(asked, 1, tally)
         if not _calls_of(first):
             break
@@ -81,7 +81,7 @@ def _calls_of(page: PageBody) -> int:
 
 
 async def _oldest_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: Tally) -> tuple[PageBody, bool]:
-    """Find the last page with rows; once more from the first page on where pages become smaller meanwhile.
+    """Find the last page with rows. If the page size is halved meanwhile, begin again with the first page.
 
     Raises:
         ServetelError: if a page does not come.
@@ -103,7 +103,7 @@ async def _oldest_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: 
 async def _last_page(
     fetcher: Fetcher, asked: Window, first: PageBody, tally: Tally, size: int
 ) -> tuple[PageBody, bool]:
-    """The last page with rows, or the first one; and whether deeper ones were refused."""
+    """Return the last page with rows, or the first page; and whether deeper pages were refused."""
     rows = first.open()[2]
     if not rows or first.count == rows < size:
         return first, False
@@ -122,7 +122,7 @@ async def _last_page(
         page = await _deep_page(fetcher, asked, number, tally, size)
         refused = refused or page is None
         found = 0 if page is None else page.open()[2]
-        last = page if page is not None and found else last  # each page with rows lies behind the one before
+        last = page if page is not None and found else last  # each page with rows is deeper than the one before
         try:
             number = search.send(found)
         except StopIteration:
@@ -130,7 +130,7 @@ async def _last_page(
 
 
 async def _deep_page(fetcher: Fetcher, asked: Window, number: int, tally: Tally, size: int) -> PageBody | None:
-    """A page behind the first one; None if the server refuses it, as some do for its depth."""
+    """Fetch a page after the first; None if the server refuses it, perhaps because it is too deep."""
     try:
         return await fetcher.careful_page(asked, number, tally, size=size)
     except RequestRejectedError:

@@ -1,4 +1,4 @@
-"""What it has cost: pages, requests, retries, bytes and records, of a window or of a pull."""
+"""The cost of a window or a pull: pages, requests, retries, bytes and records."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Tally:
-    """What it has cost; of a window, or of a pull.
+    """The cost of a window or of a pull.
 
     Attributes:
-        limit: pages after which a window is not read again to prove it; None where nobody knows its size yet.
+        limit: pages after which a window is not read again to prove it; None while its size is unknown.
     """
 
     pages: int = 0
@@ -21,11 +21,11 @@ class Tally:
     limit: int | None = None
 
     def is_spent(self, times: int = 1) -> bool:
-        """Whether it has cost so many times what it may."""
+        """Whether the cost exceeds the limit so many times over."""
         return self.limit is not None and self.pages > times * self.limit
 
     def add(self, other: Tally) -> None:
-        """Take another one in."""
+        """Add another tally."""
         self.pages += other.pages
         self.requests += other.requests
         self.retries += other.retries

@@ -56,6 +56,6 @@ async def walk(
         # A list that grows in front brings the same calls again, and goes on.
         stale, counted = 0 if len(seen) > before or page.count != counted else stale + 1, page.count
         if stale == STALE_PAGES:
-            raise PagingError("the same calls came again", why="the server does not heed the page number", page=number)
+            raise PagingError("the same calls came again", why="the server ignores the page number", page=number)
         evidence.add(number, rows, None)
         number += 1

@@ -50,15 +50,18 @@ _FLAGS = (
     ),
     click.option("--timeout", type=Number(0.001, 86_400), metavar="S", help="Seconds that one request may take."),
     click.option(
-        "--max-range", metavar="7d", type=Duration("hd"), help="The longest range of one request; else it is learnt."
+        "--max-range",
+        metavar="7d",
+        type=Duration("hd"),
+        help="The longest range of one request; by default it is learnt.",
     ),
-    click.option("--base-url", metavar="URL", help="Where the API is; else SERVETEL_BASE_URL or the profile."),
+    click.option("--base-url", metavar="URL", help="Where the API is; by default SERVETEL_BASE_URL or the profile."),
     click.option("--brand", type=click.Choice(_BRANDS, case_sensitive=False), help="Or the brand."),
     click.option(
         "--token-file", metavar="FILE", help="A file that only you may read; else SERVETEL_TOKEN or the profile."
     ),
     click.option("--email", metavar="ADDRESS", help="Log in instead of using a token; with --password-file."),
-    click.option("--password-file", metavar="FILE", help="A file with the password, that only you may read."),
+    click.option("--password-file", metavar="FILE", help="A file with the password; only you may read it."),
 )
 
 
@@ -90,7 +93,7 @@ class Connection:
         return cls(**{field.name: options.pop(field.name) for field in fields(cls)})
 
     def sources(self) -> Sources:
-        """Say where the token or the login, and the address, come from: the flags, the environment, the profile.
+        """Choose where the token or login and the address come from: the flags, the environment or the profile.
 
         Raises:
             ConfigurationError: if they contradict each other, or the profile is wrong.
@@ -119,7 +122,7 @@ class Connection:
         """Make the client.
 
         Raises:
-            ConfigurationError: for whatever can be known to be wrong before anything is sent.
+            ConfigurationError: if a setting is found to be wrong before anything is sent.
         """
         from servetel_async import ServetelClient, Timeouts
         from servetel_async.profiles import SecretFile

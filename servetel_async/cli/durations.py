@@ -52,7 +52,7 @@ class Duration(_Kind):
         if not number and not self._zero:
             raise ConfigurationError(
                 f"{flag_of(param)} is 0",
-                why="a length of time is longer than that here",
+                why="this length of time must be longer than 0",
                 fix=self._fix(param, ctx),
             )
         if len(number) > _DIGITS or int(number or 0) * _UNITS[match[2]] > LONGEST.total_seconds():
@@ -67,7 +67,7 @@ class Duration(_Kind):
         self.fail(f"a length of time has a number and a unit, for example {self._examples()}", param, ctx)
 
     def _fix(self, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        help_text = "" if ctx is None else f"; see what it takes: {ctx.command_path} --help"
+        help_text = "" if ctx is None else f"; for all options: {ctx.command_path} --help"
         return f"for example {flag_of(param)} {self._examples()}{help_text}"
 
     def _examples(self) -> str:

@@ -31,7 +31,7 @@ _KNOBS: tuple[tuple[str, Any, Any, str], ...] = (
         "--expiry",
         click.Choice(["401", "200", "400", "403", "422", "500", "gateway"]),
         "401",
-        "How an expired token is answered.",
+        "How the emulator answers an expired token.",
     ),
     ("--login-lock", float, 60.0, "Seconds that logins are refused after five failures."),
     ("--default-limit", int, 20, "Calls of a page where no limit is asked for."),

@@ -1,4 +1,4 @@
-"""Numbers on the command line: each has bounds, and what lies outside is refused before anything is sent."""
+"""Numbers on the command line. Each has bounds, and a number outside is refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Number(_Kind):
     Args:
         least: the smallest that makes sense.
         most: the largest that makes sense.
-        whole: whether it has no decimals.
-        zero: what 0 means, where it means something although it is below ``least``.
+        whole: whether it must be a whole number.
+        zero: what 0 means, if 0 is accepted although it is below ``least``.
     """
 
     name = "number"
@@ -42,10 +42,10 @@ class Number(_Kind):
             number = self._kind(value)
         except ValueError:
             number = float("nan")
-        if self._least <= number <= self._most or (self._zero and number == 0):  # a NaN is neither
+        if self._least <= number <= self._most or (self._zero and number == 0):  # false for a NaN
             return number
         zero = f"; 0 means {self._zero}" if self._zero else ""
-        help_text = "" if ctx is None else f"; see what it takes: {ctx.command_path} --help"
+        help_text = "" if ctx is None else f"; for all options: {ctx.command_path} --help"
         kind = "whole number" if self._kind is int else "number"
         why = f"larger than {self._most:,}" if number > self._most else f"not a {kind}"
         raise ConfigurationError(
@@ -56,5 +56,5 @@ class Number(_Kind):
 
 
 def flag_of(param: click.Parameter | None) -> str:
-    """Name a parameter as it is typed."""
+    """Give the flag of a parameter as a user types it."""
     return param.opts[0] if param is not None else "the value"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.query import CallQuery
 
 
-#: What is outside is a typing error: the API is younger than the first.
+#: A year outside is a typing error: the API did not exist before ``FIRST_YEAR``.
 FIRST_YEAR, LAST_YEAR = 2000, 2099
 
 
@@ -53,7 +53,7 @@ def range_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _checked(query: CallQuery, begin: str, end: str) -> CallQuery:
-    """Refuse a year that no account has calls of: a typing error would cost a request for each month until then."""
+    """Refuse a year in which no account has calls: such a typing error would cost a request for each month."""
     from servetel_async import IST
 
     window = query.window(IST)

@@ -15,7 +15,7 @@ from servetel_async.protocol.undecodable import UNDECODABLE
 
 __all__ = ["Account", "Expiry"]
 
-#: How an expired token is answered: with one of these statuses and a body that says so; or by a gateway's bare 403.
+#: Answers to an expired token: one of these statuses with a body that says so, or a gateway's bare 403.
 Expiry: TypeAlias = Literal["401", "200", "400", "403", "422", "500", "gateway"]
 
 _FAILURES_BEFORE_LOCK: Final = 5

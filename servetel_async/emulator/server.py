@@ -62,8 +62,8 @@ class Emulator:
         password: see `email`.
         expires_in: seconds that a token from login or refresh lives.
         token_requests: authorised requests after which a token has expired; a login or a refresh brings another.
-        expiry: `"401"`; another of `"200"`, `"400"`, `"403"`, `"422"`, `"500"` for the same body with that status; or
-            `"gateway"` for a 403 that does not name the token.
+        expiry: the answer to an expired token: `"401"`, or `"200"`, `"400"`, `"403"`, `"422"`, `"500"` with
+            the same body, or `"gateway"` for a 403 that does not name the token.
         login_lock: seconds that logins are refused after five failures.
         default_limit: rows of a page when the query names no limit.
         limit_cap: rows that a page never exceeds, whatever was asked for; nothing says so.

@@ -1,10 +1,10 @@
-"""What a resumed stream hands out of its first window: the calls behind the last one that was handed out, the anchor.
+"""Which calls a resumed stream delivers from its first window: those behind the anchor, the last call delivered before.
 
-1. Calls in front of the anchor were handed out before, or were added since. Neither is handed out.
-2. Calls of the anchor's own second may change places with it. Next to it, those that the checkpoint does not name are
-   handed out, in front of it as well.
-3. A pass over the window that does not meet the anchor cannot say which calls are behind it. They are kept in mind, and
-   the next pass hands them out if it meets them behind the anchor.
+1. Calls in front of the anchor were delivered before, or were added since. They are not delivered.
+2. Calls of the anchor's own second may change places with it. If such a call is next to the anchor and the checkpoint
+   does not name it, it is delivered, even in front of the anchor.
+3. A pass over the window that does not meet the anchor cannot say which calls are behind it. Its calls are remembered,
+   and the next pass delivers those that it meets behind the anchor.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _Key = tuple[str, str | None, str | None]
 
 
 class AfterAnchor:
-    """Picks the calls to hand out, page after page in the list's order.
+    """Picks the calls to deliver, page after page in the list's order.
 
     Attributes:
         reached: whether this pass has met the anchor.
-        missed: whether the last whole pass did not.
+        missed: whether the last whole pass did not meet it.
     """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
@@ -36,8 +36,8 @@ class AfterAnchor:
         self._id = checkpoint.id
         self._start = checkpoint.start
         self._named = frozenset(checkpoint.second.ids)
-        self._in_front: set[_Key] = set()  # calls that were first met in front of the anchor, in this pass
-        self._unsure: set[_Key] = set()  # the same of passes that did not meet the anchor
+        self._in_front: set[_Key] = set()  # calls that this pass first met in front of the anchor
+        self._unsure: set[_Key] = set()  # calls of passes that did not meet the anchor
         self._adjacent: list[CallRecord] = []  # the calls of the anchor's second, directly in front of it
 
     def begin_pass(self) -> None:
@@ -49,11 +49,11 @@ class AfterAnchor:
         self._adjacent.clear()
 
     def pick(self, records: Sequence[CallRecord], fresh: list[CallRecord]) -> list[CallRecord]:
-        """Give the calls to hand out.
+        """Return the calls to deliver.
 
         Args:
-            records: of a page, or of a part of it, as they came.
-            fresh: those of them that this run had not met before.
+            records: the records of a page or of a part of it, as they came.
+            fresh: those of them that are new in this run.
         """
         if self.reached and len(fresh) == len(records):
             return [record for record in fresh if not self._is_named(record)]

@@ -1,10 +1,10 @@
-"""The search for the last call that was handed out, the anchor: which page to look at next.
+"""The search for the anchor, the last call that was delivered: which page to look at next.
 
-1. Page 1 first: it says how long pages are. Then the page where the anchor's rank puts it.
-2. Pages are sorted by start. A page whose calls are all newer than the anchor has it behind, one whose calls are all
-   older has it in front: the search steps to that side, 1, 2, 4 ... pages at a time, then halves what is left.
-3. Starts and counts only say where to look first. If they lead nowhere, each page is looked at, the nearest first.
-   The anchor is gone only after that: when the list's end was seen and every page in front of it.
+1. Page 1 comes first: it says how long pages are. Then comes the page that the anchor's rank points to.
+2. Calls are sorted by start. If all calls of a page are newer, the anchor is on a later page; if all are older, on an
+   earlier page. The search steps to that side, 1, 2, 4 ... pages at a time, then halves what is left.
+3. Starts and counts only say where to look first. If they lead nowhere, every page is looked at, the nearest first.
+   The anchor is gone only after the end of the list and every page before it were seen.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from itertools import count
 
 
 class AnchorSearch:
-    """Chooses pages; knows numbers and starts only.
+    """Chooses pages; knows only page numbers and starts.
 
     Args:
-        rank: the anchor's rank when it was handed out.
-        start: when it started; empty if that is unreadable.
+        rank: the anchor's place in the list when it was delivered.
+        start: the anchor's start; empty if that is unreadable.
     """
 
     def __init__(self, rank: int, start: str) -> None:
         self._rank = rank
         self._start = start
         self._looked: set[int] = set()
-        self._low = 1  # by the starts, it is on no page in front of this one
-        self._high: int | None = None  # nor behind this one
+        self._low = 1  # by the starts, the anchor is not on a page before this one
+        self._high: int | None = None  # and not on a page after this one
         self._end: int | None = None  # the list ends with this page at the latest
         self._near = 1  # the page that was looked at last
-        self._step = 1  # to the next one, if the starts say to which side
+        self._step = 1  # pages to the next one, if the starts say to which side
         self._side = 0
 
     def next_page(self, size: int, last: int | None) -> int | None:
-        """The next page to look at; None when all were looked at.
+        """Choose the next page to look at; None when all were looked at.
 
         Args:
             size: calls on a page.
@@ -65,9 +65,9 @@ class AnchorSearch:
         raise AssertionError  # pragma: no cover - count() has no end
 
     def looked(self, page: int, newest: str, oldest: str) -> None:
-        """Note a page that does not hold the anchor, with the starts of its first and its last call.
+        """Note a page without the anchor, with the starts of its first and its last call.
 
-        They are empty if they are unreadable, or if the page held no rows although it should.
+        A start is empty if it is unreadable, or if the page was empty although it should have rows.
         """
         self._looked.add(page)
         self._near, self._side = page, 0

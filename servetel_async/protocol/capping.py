@@ -1,10 +1,10 @@
-"""Capped counts: a server that never counts beyond a limit, and gives empty pages behind it.
+"""Capped counts: some servers never count beyond a limit, and send empty pages beyond it.
 
-Such a count looks like an exact one, and the list looks complete at the limit. Two things tell them apart: a limit is a
-round number, and a narrower range holds calls that were not seen. So a round count is never the proof of an end. The
-server is asked once more, for what is left of the range up to the oldest call that was seen.
+Such a count looks like an exact one, and the list looks complete at the limit. Two signs show a limit: it is a
+round number, and a narrower range holds calls that were not seen. So a round count never proves an end. The rest of the
+range, up to the oldest call that was seen, is requested too.
 
-Other servers count all and refuse the pages behind such a limit. What is left is asked for in the same way.
+Other servers count all calls and refuse the pages beyond such a limit. The rest is requested in the same way.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ Ends = tuple[str, str]
 
 
 def may_be_capped(count: int | None) -> bool:
-    """Whether a count may be a server's limit: a thousand or a power of two, or one less."""
+    """Whether a count may be a server's limit: whole thousands, a power of two, or one less than either."""
     if count is None or count < _THOUSAND - 1:
         return False
     return any(number % _THOUSAND == 0 or number & (number - 1) == 0 for number in (count, count + 1))
 
 
 def remainder(window: Window, pages: Mapping[int, Ends]) -> list[Window]:
-    """Give the ranges that may hold calls behind a capped count.
+    """Return the ranges that may hold calls beyond a capped count.
 
     Args:
         window: the range whose count may be capped.
-        pages: what was seen of it, by page number.
+        pages: the pages that were seen, by number.
 
     Returns:
-        Of a list that is newest first, the range up to the oldest call that was seen. Of any other list, both halves.
+        If the list is newest first, the range up to the oldest call that was seen. Otherwise both halves.
 
     Raises:
-        CountDriftError: the range cannot be made narrower: all of its calls started in one second, or it is open and
-            its calls have no order or no dates.
+        CountDriftError: if the range cannot be made narrower: all of its calls started in one second, or it is open
+            and its calls have no order or no dates.
     """
     ends = [end for _, page in sorted(pages.items()) for end in page]
     if ends and all(map(is_wall_stamp, ends)) and all(newer >= older for newer, older in pairwise(ends)):
@@ -56,13 +56,13 @@ def remainder(window: Window, pages: Mapping[int, Ends]) -> list[Window]:
 
 
 def crosses_limit(number: int, size: int) -> bool:
-    """Whether a page reaches a round number of calls: there a server may refuse it for its depth alone."""
+    """Whether a page reaches a round number of calls, so that a server may refuse it only because it is too deep."""
     before = (number - 1) * size
     return before > 0 and -(-before // _THOUSAND) * _THOUSAND <= number * size
 
 
 def cannot_narrow(window: Window) -> CountDriftError:
-    """Make the error of a range whose count may be capped and cannot be proved."""
+    """Make the error for a range whose count may be capped and cannot be proved."""
     error = CountDriftError(
         f"calls may be missing from {window}: the API may not count further",
         why="the count is a round number, and the range cannot be made narrower to prove it",

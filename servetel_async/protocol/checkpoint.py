@@ -1,8 +1,8 @@
-"""A checkpoint: the last call that a stream handed out, as a text that any file or column can hold.
+"""A checkpoint: the last call that a stream delivered, as a text that any file or column can hold.
 
-1. It names the call by id and start. Its rank only says where to look first, so a resume does not depend on the page
-   size, on the page size the server allows, or on what was added or removed since.
-2. It also names the calls of the same second that were handed out before. The API sorts by time and has no tiebreaker,
+1. It names the call by id and start. The rank, the call's place in the list, only says where to look first. So a resume
+   does not depend on the page size, on the server's page cap, or on what was added or removed since.
+2. It also names the calls of the same second that were delivered before. The API sorts by time and has no tiebreaker,
    so calls of one second may come in another order the next time.
 """
 
@@ -35,23 +35,23 @@ def start_of(record: CallRecord) -> str:
 
 
 def readable_start(text: str) -> str:
-    """Give a start back if it is a stamp, else an empty text."""
+    """Return a start if it is readable, else an empty text."""
     return text if is_wall_stamp(text) else ""
 
 
 class Second(NamedTuple):
-    """The calls that were handed out last, as far as they started in the same second.
+    """The last calls that were delivered, as far as they started in the same second.
 
     Attributes:
         start: that second; empty if it is unreadable, and then ``ids`` names only the last call.
-        ids: the calls, in the order they were handed out.
+        ids: ids of the calls, in the order of delivery.
     """
 
     start: str = ""
     ids: tuple[str, ...] = ()
 
     def then(self, records: Sequence[CallRecord]) -> Second:
-        """The same after ``records`` were handed out as well."""
+        """The value after ``records`` were delivered as well."""
         start = start_of(records[-1])
         first = len(records) - 1
         while start and first and start_of(records[first - 1]) == start:
@@ -61,14 +61,14 @@ class Second(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where a piece of the list begins, and what a checkpoint inside of it needs.
+    """A piece of the list, and what a checkpoint inside it needs.
 
     Attributes:
-        window: its window.
+        window: the window of the piece.
         before: calls of the window in front of ``records``.
         records: the piece as the server sent it.
-        fresh: those of them that are handed out, and calls that were held back until now.
-        second: the calls that were handed out before them.
+        fresh: the calls to deliver: those of ``records``, and calls that were held back until now.
+        second: the last calls that were delivered before them.
     """
 
     window: Window
@@ -82,7 +82,7 @@ class Place(NamedTuple):
         return Place(self.window, self._rank_of(last) - 1, (last,), (last,), self._second_before(last))
 
     def checkpoint(self, last: CallRecord, query: str) -> Checkpoint:
-        """The checkpoint after ``last``, for the query of that fingerprint."""
+        """Make the checkpoint after ``last``, for the query with this fingerprint."""
         second = self._second_before(last).then((last,))
         return Checkpoint(query, self.window.last, self._rank_of(last), second)
 
@@ -100,13 +100,13 @@ def _index_of(last: CallRecord, records: Sequence[CallRecord]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The last call that was handed out.
+    """The last call that was delivered.
 
     Attributes:
         query: fingerprint of the query.
-        window: last stamp of the window it was in.
-        rank: calls of the window up to and with it, by the pages of that time.
-        second: it, as the last of ``ids``, and the calls of its second that were handed out before it.
+        window: the last second of the window it was in.
+        rank: its place in the window's list at that time, counted from 1.
+        second: this call, as the last of ``ids``, and the calls of its second that were delivered before it.
     """
 
     query: str
@@ -125,13 +125,13 @@ class Checkpoint:
         return self.second.start
 
     def is_in(self, window: Window) -> bool:
-        """Whether the call belongs to a window: by its own start, so windows may be cut in another way than before."""
+        """Whether the call belongs to a window. Its own start decides, so windows may be cut differently now."""
         return window.first <= (self.start or self.window) <= window.last
 
     def left_of(self, windows: list[Window]) -> list[Window]:
-        """Give what is left of windows, newest first: from the one with the call on, up to the checkpoint's window.
+        """Return the remaining windows, newest first: from the window that holds the call.
 
-        Empty if the call is in none of them.
+        Empty if no window holds the call.
         """
         left = list(windows)
         while left and not self.is_in(left[0]):

@@ -44,7 +44,7 @@ def wall_clock(moment: Moment, zone: tzinfo, *, name: str, end: bool = False) ->
             why = ""
         except OverflowError:
             why = "on the account's wall clock it lies outside the years 1 to 9999"
-        except Exception as error:  # noqa: BLE001 - a class or a zone of the caller's; its message is not ours to show
+        except Exception as error:  # noqa: BLE001 - the caller's own class or zone; its message may hold a secret
             why = f"reading its fields raised {type(error).__name__}"
         if not why:
             raise ConfigurationError(
@@ -70,7 +70,7 @@ class _NaiveError(Exception):
 
 
 def _local(moment: datetime, zone: tzinfo) -> datetime:
-    """Read a ``datetime``, also one of another library (``pandas.Timestamp``), as a plain one of Python."""
+    """Convert a ``datetime``, also one of another library (``pandas.Timestamp``), to a plain ``datetime``."""
     offset = moment.utcoffset()
     if offset is None:
         raise _NaiveError
@@ -83,7 +83,7 @@ def _edge_of(day: date, *, end: bool) -> datetime:
 
 
 def shift(moment: datetime, by: timedelta) -> datetime:
-    """Move a wall clock; one that would leave the calendar stays at its end."""
+    """Move a wall clock time; at the end of the calendar it stops."""
     try:
         return moment + by
     except OverflowError:

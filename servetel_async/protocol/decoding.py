@@ -101,7 +101,7 @@ class PageBody:
         self._records: tuple[CallRecord, ...] | None = None
 
     def open(self) -> Edges:
-        """Prove that it is a whole page, and distinguish pages: first call, last call and how many records there are.
+        """Prove that the page is whole, and return what distinguishes it: first call, last call and number of records.
 
         A call is its id and start: two calls may share an id.
 
@@ -192,7 +192,7 @@ def _key_of(record: CallRecord) -> str:
 
 
 def _written_key_of(row: msgspec.Raw) -> str:
-    """Give the same of a record that is not decoded: its id, date and time as written, or its content without an id."""
+    """Return the same for a record that is not decoded: its id, date and time as sent, or its content without an id."""
     try:
         fields = split_object(row)
     except (*UNDECODABLE, RecursionError):

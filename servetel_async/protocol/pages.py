@@ -10,7 +10,7 @@ Pages are offsets over a live list that the server may reorder, lengthen, shorte
 4. With no believed count the end is unknown: pages are asked ahead only in proportion to what was read (1 in 40), and
    the empty page that ends the list is asked for twice.
 5. An empty page where the count says more is asked for twice more, then passed over; two in a row end the pass. So is
-   one without a count, of a server that is known to count; as a first page it then means that there are no calls.
+   an empty page without a count, if the server is known to count; a first page of this kind then means no calls.
 6. A page with another number than asked, or the same rows again under the same count, is asked for once more, then
    it is an error; past a proven end it is only a server that clamps.
 7. A count that moved or that does not agree with what was seen, and without a count rows met twice or rows behind a
@@ -18,8 +18,8 @@ Pages are offsets over a live list that the server may reorder, lengthen, shorte
 8. A list that only grew is complete as soon as as many calls were seen as it counts now. New calls come in front, so
    after each pass such a list is read again from its front, only down to what is known, twice at most.
 9. Later passes read one page after the other: read in order, a list that grows in front repeats calls and loses none.
-10. A resumed walk begins in the middle and takes the calls in front for seen. If it does not prove its end that way,
-    the next pass reads the whole list, and what was taken for seen is counted no more.
+10. A resumed walk begins in the middle and counts the calls in front as seen. If it does not prove its end that way,
+    the next pass reads the whole list, and counts only the calls that it meets.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class PageWalk:
     Args:
         asked: the page size that is asked for.
         believed: the count of this server is already known to be a total.
-        before: calls in front of the first page (a resumed walk).
+        before: calls in front of the first page, in a resumed walk.
         first: number of the first page to ask for.
         size: the real page size, where it is known already.
     """
@@ -77,7 +77,7 @@ class PageWalk:
         self._front_passes = 0
         self._in_a_row = 0  # front passes since the last whole one
         self._previous_pass: tuple[int, int | None] | None = None
-        self.says_nothing = False  # the list is empty by a page without a count, of a server that counts
+        self.says_nothing = False  # the only sign of an empty list is a page without a count
         self._begin(first)
 
     def _begin(self, first: int, *, front: bool = False) -> None:
@@ -224,7 +224,7 @@ class PageWalk:
             self._highest, self._highest_rows = number, rows
         self.count = count if count is not None else self.count
         if self.count is None and self.believed and not rows and number == 1:
-            self.count, self.says_nothing = 0, True  # asked for often enough: this server leaves out a count of 0
+            self.count, self.says_nothing = 0, True  # requested often enough: this server leaves out a count of 0
         if self.count is None:
             self.believed = False
         elif count is not None and count > rows:
@@ -252,7 +252,7 @@ class PageWalk:
         """How often an empty page is asked for again before it is believed."""
         if self._should_hold_rows(number, count):
             return EMPTY_RETRIES
-        if count is None and self.believed:  # this server counts: a page without a count is no answer yet
+        if count is None and self.believed:  # this server counts, so an empty page without a count is not yet an answer
             return 0 if self.count is not None and self.pass_distinct >= self.count else EMPTY_RETRIES
         if self.believed or count or (number == 1 and count == 0) or self._empties:
             return 0  # a count that exceeds no rows is a total; a first page that says 0 and holds 0 agrees with itself
@@ -289,7 +289,7 @@ class PageWalk:
             raise self._drift(hopeless=hopeless)
         self._previous_pass = None if self.front else this_pass
         self._in_a_row = 0
-        self.distinct -= self._before  # the next pass reads what is in front, too
+        self.distinct -= self._before  # the next pass also reads the calls in front
         self._before = 0
         self._begin(1)
         return False
@@ -313,7 +313,7 @@ class PageWalk:
                 return False
             return self._rows == self.pass_distinct or self._nothing_new()
         if self._before and self._is_holed():
-            return False  # the pages in front may be as uneven, so their calls were not counted right
+            return False  # the pages in front may be short as well, so their calls may be counted wrong
         return self._has_all() or (not self.front and not self._moved and self.pass_distinct == self.count)
 
     def _has_all(self) -> bool:
@@ -333,11 +333,11 @@ class PageWalk:
 
 
 def patience_with_empty(number: int, count: int | None, *, known: bool) -> int:
-    """How often a single page that holds no call is asked for again before it is believed.
+    """How often an empty single page is requested again before it is accepted.
 
     Args:
         number: its number.
-        count: the count it brought.
+        count: its count.
         known: whether the count of this server is known to be a total.
     """
     if count is None:
@@ -349,7 +349,7 @@ def _contradiction(number: int, echo: int | None) -> PagingError:
     what = "the same calls came again" if echo in (None, number) else f"page {echo} came instead"
     return PagingError(
         what,
-        why="the server, or a cache in front of it, does not heed the page number",
+        why="the server, or a cache in front of it, ignores the page number",
         fix="try again; if it stays, ask for shorter ranges",
         page=number,
     )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PagePaths:
-    """Gives the paths of pages. They are secrets: they hold phone numbers, and tracebacks print locals."""
+    """Makes the paths of pages. They are secrets, because they hold phone numbers and tracebacks print locals."""
 
     def __init__(self, zone: tzinfo, array_style: ArrayStyle) -> None:
         self._zone = zone
@@ -23,7 +23,7 @@ class PagePaths:
         self._last: tuple[CallQuery, Window, Secret] | None = None
 
     def path(self, query: CallQuery, window: Window, number: int, page_size: int) -> Secret:
-        """Give the path of one page, with its query string."""
+        """Return the path of one page, with its query string."""
         last = self._last  # read once: another thread may change it meanwhile
         if last is None or last[0] is not query or last[1] is not window:
             params = query.params(self._zone, array_style=self._array_style, window=window)

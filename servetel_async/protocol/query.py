@@ -129,7 +129,8 @@ class CallQuery:
             start = earlier if earlier < end else None
         if start is None:
             raise ConfigurationError(
-                "last() needs a length of time that ends in the calendar", fix="for example CallQuery.last(days=7)"
+                "last() needs a length of time above 0 that ends within the calendar",
+                fix="for example CallQuery.last(days=7)",
             )
         return cls(from_date=start, to_date=end, **filters)
 

@@ -1,4 +1,4 @@
-"""How long a range a server allows: read out of its refusal, or guessed at by halving."""
+"""How long a range a server allows: read from its refusal, or found by halving."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from datetime import timedelta
 from servetel_async.protocol.clock import DAY
 
 _WORDS = {"a": 1, "an": 1, "one": 1, "two": 2, "three": 3, "seven": 7, "ten": 10, "fifteen": 15, "thirty": 30}
-#: The shortest month: a server that counts months takes a longer one for two in February.
+#: Days of the shortest month: to a server that counts months, a longer range in February is more than one month.
 _UNITS = {"hour": timedelta(hours=1), "day": DAY, "week": 7 * DAY, "month": 28 * DAY}
 _LENGTH = re.compile(
     rf"(?<![\w.-])(\d{{1,4}}|{'|'.join(_WORDS)})[\s-]*(?:calendar\s)?({'|'.join(_UNITS)})s?(?![\w-])", re.IGNORECASE
 )
-#: A length of time says how long a range may be only beside one of these; "older than 90 days" says something else.
+#: A length of time is a limit only next to one of these words; "older than 90 days" says something else.
 _LIMITS = re.compile(
     r"\b(?:max\w*|exceed\w*|more|longer|greater|larger|less|within|limit\w*|at most|up to|span\w*|beyond|over|between"
     r"|only|range\w*|difference|period|duration|interval|allow\w*)\b",
@@ -22,9 +22,9 @@ _LIMITS = re.compile(
 
 
 def read_limit(said: str) -> timedelta | None:
-    """Read the longest range that a server allows out of its message; None if it names none.
+    """Read the longest range that a server allows from its message; None if it names no limit.
 
-    Of several lengths the shortest is the limit: the other one is what was asked for.
+    Of several lengths the shortest is the limit: the other one is the requested range.
 
     >>> read_limit("Date range must not exceed 7 days")
     datetime.timedelta(days=7)
@@ -36,9 +36,9 @@ def read_limit(said: str) -> timedelta | None:
 
 
 def shorter_range(refused: timedelta, said: str) -> timedelta | None:
-    """Choose what to ask for when a range was refused; None if it was not refused for its length.
+    """Choose a shorter range after a refusal; None if the range was not refused because of its length.
 
-    The message is believed once. After that the days are halved, down to one: from 31 days that is four more requests.
+    The message is used once. After that the days are halved, down to one: from 31 days that is four more requests.
 
     Args:
         refused: length of the range.

@@ -23,7 +23,7 @@ Float = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
 #: A key must be something.
 Id = Annotated[str, msgspec.Meta(min_length=1)]
 
-#: Wire names of the two fields that are ours. A server that sends such a key sends an unknown one.
+#: Wire names of our own two fields. If a server sends such a key, it counts as unknown.
 EXTRA, ZONE = "servetel_async:extra", "servetel_async:zone"
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 else:
 
     class _Ours:
-        """Of no JSON value: so the strict decoder refuses a record with such a key, and the rescue keeps it."""
+        """A type without JSON values: the strict decoder refuses a record with such a key; the rescue keeps it."""
 
     _Extra = _ZoneName = _Ours
 

@@ -65,7 +65,7 @@ class Reply:
     def payload(self) -> Any:
         """Read a small body as JSON; None for anything else (HTML, nothing, garbage).
 
-        A number that no float holds, or PHP's ``NaN``, comes as a text: it must not hide the rest.
+        A number too large for a float, or PHP's ``NaN``, becomes a text: it must not hide the rest.
         """
         try:
             return msgspec.json.decode(self.json_bytes())

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Values of one call: its flow may have thousands of steps.
 MANY_VALUES = 20_000
-#: The value is typed as it was sent: ``extra`` need not keep it.
+#: The typed value holds all that was sent: ``extra`` need not keep it.
 NOTHING_LOST: Any = object()
 
 split = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -162,7 +162,7 @@ def _rescue_fields(pairs: dict[str, msgspec.Raw], readers: dict[str, Reader]) ->
 def _rescue_value(
     raw: msgspec.Raw, decode: Callable[[Any], Any], special: Callable[[Any], Any] | None
 ) -> tuple[Any, Any]:
-    """Read a value that its decoder refuses; gives the value and what ``extra`` has to keep of it."""
+    """Read a value that its decoder refuses. Return the value and what ``extra`` must keep of it."""
     lost, readers = NOTHING_LOST, [special]
     if not is_utf8(raw):
         lost = bytes(raw).decode("ascii", "backslashreplace")

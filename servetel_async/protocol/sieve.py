@@ -40,7 +40,7 @@ class Sieve:
         self._this_pass = set()
 
     def narrow(self, window: Window) -> None:
-        """Begin to read a part of the window: what was let through stays known."""
+        """Begin to read a part of the window. The calls that were let through before stay known."""
         self._set_bounds(window)
         self.begin_pass()
 

@@ -1,7 +1,7 @@
 """Whether a reply says that the token is expired, invalid or missing.
 
-Pure and precise. A wrong yes costs a login, and logins are throttled; a wrong no ends a run that could have continued.
-So a sentence counts only where our token is its subject ("Token has expired", ``token_expired``, "jwt expired",
+A wrong yes costs a login, and logins are throttled. A wrong no ends a run that could have continued.
+So a sentence counts only if our token is its subject ("Token has expired", ``token_expired``, "jwt expired",
 "Invalid or expired access token"). Tokens of another kind do not count ("Unexpected token <", "too many tokens",
 "invalid page token").
 """
@@ -23,7 +23,7 @@ _KEYS = frozenset(
         *("exception", "code", "detail", "title", "reason", "status", "type", "description"),
     }
 )
-#: Characters of one text that are looked at, and how deep texts may lie.
+#: How many characters of one text are looked at, and how deeply texts may be nested.
 _LENGTH, _DEPTH = 300, 3
 
 _OAUTH = re.compile(r'\berror\s*=\s*"?invalid_token\b', re.IGNORECASE)
@@ -54,18 +54,18 @@ _REFUSALS = tuple(
     )
 )
 _UNAUTHENTICATED = re.compile(r"(?:un|not )authenticated[.!]?")
-#: A firewall's 403 says so too, and passes.
+#: A firewall's temporary 403 may say so too.
 _UNAUTHORIZED = re.compile(r"unauthori[sz]ed[.!]?")
-#: How JSON and HTML begin: a cut page is no sentence.
+#: How JSON and HTML begin: a cut page is not a plain text.
 _STRUCTURED = (b"{", b"[", b"<")
 
 
 def refuses_token(reply: Reply, payload: Any) -> bool:
-    """Whether the reply refuses the token, in any of the forms that are in use, at any status.
+    """Whether the reply refuses the token, in any known form and at any status.
 
     Args:
-        reply: its ``WWW-Authenticate`` header, and a body that is a short plain text, are looked at.
-        payload: its body, decoded; None where it is not JSON.
+        reply: its ``WWW-Authenticate`` header and a short plain-text body are looked at.
+        payload: its decoded body; None if it is not JSON.
     """
     if _OAUTH.search(reply.headers.get("www-authenticate", "")):
         return True
@@ -79,7 +79,7 @@ def refuses_token(reply: Reply, payload: Any) -> bool:
 
 
 def _texts(payload: Any) -> Iterator[str]:
-    """Give the texts of an error: the payload itself, or what the keys of an error hold."""
+    """Return the texts of an error: the payload itself, or the values of its error keys."""
     if not isinstance(payload, dict):
         yield from _flat(payload, 0)
         return

@@ -101,9 +101,9 @@ def expires_at(token: str) -> float | None:
 
 
 def lifetime(expires_in: object) -> float:
-    """Give the seconds of a login's ``expires_in``; an hour where it is not a length of time.
+    """Return the seconds of a login's ``expires_in``; an hour if it is not a length of time.
 
-    Bounded, so that it can be added to any clock: an integer of JSON may have hundreds of digits.
+    The result is bounded, so it can be added to any clock: an integer in JSON may have hundreds of digits.
     """
     if isinstance(expires_in, str) and expires_in.isascii() and expires_in.isdigit() and len(expires_in) <= _DIGITS:
         expires_in = int(expires_in)

@@ -1,14 +1,14 @@
-"""What a JSON decoder raises, and whether the bytes are UTF-8: releases of msgspec report bad UTF-8 differently.
+"""What a JSON decoder raises, and whether bytes are UTF-8. Versions of msgspec report bad UTF-8 differently.
 
-Some raise ``UnicodeDecodeError``, others ``DecodeError``. So the class never says what failed: callers catch
-``UNDECODABLE`` and look at the bytes.
+Some raise ``UnicodeDecodeError``, others ``DecodeError``. So the class does not say what failed: callers catch
+``UNDECODABLE`` and check the bytes.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-#: What a decoder raises for bytes that it cannot decode. Too deep a nesting is a ``RecursionError``: callers add it.
+#: What a decoder raises for bytes that it cannot decode. Deep nesting raises ``RecursionError``, which callers add.
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError)
 
 

@@ -10,7 +10,7 @@ what came back                         verdict
 3xx                                    fail: wrong address (a redirect could carry the token elsewhere)
 401; 4xx and 5xx that refuse the token renew the token once, then fail: authentication
 429                                    retry after what it asks for; the whole account pauses
-403, 404 at an address that worked     retry, then server error; perhaps it is the token
+403, 404 at an address that worked     retry, then server error; the token may be the reason
 403 with ``success``; 403 without      fail: permission denied; wrong address (the gateway's answer)
 404                                    fail: wrong address
 408, 425, 5xx but the next row         retry, then server error
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 TRANSIENT = frozenset({408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 #: Of an unknown 5xx nobody knows that it passes; of these it is known that they do not (511: a captive portal).
 FINAL_SERVER = frozenset({501, 505, 511})
-#: A gateway waited too long for the server. A 502 is not here: it is as often a gateway without a server.
+#: A gateway waited too long for the server. A 502 is not in the list: often it means that there is no server.
 SLOW_STATUSES = frozenset({408, 504, 524})
 
 
@@ -109,12 +109,12 @@ def too_large(why: str) -> Verdict:
 
 
 def judge(reply: Reply, now: float, *, proved: bool = False) -> Verdict:
-    """Judge a reply by its status and, where it says no, by its body. A 200 is ok until its body is read.
+    """Judge a reply by its status and, if that is an error, by its body. A 200 is ok until its body is read.
 
     Args:
         reply: what came.
         now: epoch seconds of this computer.
-        proved: this address has given a good reply before, so a 403 or 404 of it passes.
+        proved: this address has given a good reply before, so its 403 or 404 is temporary.
     """
     status = reply.status
     if status == 200:  # noqa: PLR2004 - HTTP's own numbers read better than names for them
@@ -177,10 +177,10 @@ def _by_status(  # noqa: PLR0911 - a table
 
 
 def _passing(status: int, said: str, reply: Reply, now: float) -> Verdict:
-    """A firewall, a deployment or a gateway that lost its routes: the address has worked, so it will again."""
+    """Judge a 403 or 404 of an address that has worked: a firewall, a deployment or a gateway; it will work again."""
     error = ServerError(
         f"the server refuses what it allowed before (HTTP {status}{_quoted(said)})",
-        why="this address has given good replies, so a gateway or firewall in front of the API does this for a time",
+        why="this address has given good replies, so probably a gateway or firewall refuses requests for a time",
         fix="try again later; if it stays, check the token and the account's rights",
     )
     return Verdict(Action.RETRY, error, wait=reply.retry_after(now), perhaps_token=True)

@@ -36,7 +36,7 @@ class Window:
             yield window
 
     def newest(self, longest: timedelta) -> tuple[Window, Window | None]:
-        """Cut off the newest part, no longer than that; gives it and what is left, None if nothing is."""
+        """Cut off the newest part, no longer than ``longest``. Return it and the rest; None if nothing is left."""
         if self.start is None or self.end is None or self.length <= longest:
             return self, None
         start = self.end - longest + SECOND
@@ -109,7 +109,7 @@ class Window:
 
 
 def up_to(windows: list[Window], last: str) -> list[Window]:
-    """Give what is left of windows, newest first, that end at ``last`` or earlier; the first one is cut to end there.
+    """Return the remaining windows, newest first, up to ``last``; the first one is cut to end there.
 
     Empty if no window holds ``last``.
     """

@@ -41,11 +41,11 @@ _CONFIG = {
 _TYPES = {"INTEGER": "BIGINT", "NUMERIC": "DOUBLE", "TEXT": "VARCHAR"}
 #: What a database file of DuckDB holds from its ninth byte on.
 _MAGIC = b"DUCK"
-# DuckDB has one class for all that the system or the file refuses, so its words must tell. The tests meet each of them,
-# with the lowest version and with the newest: a word that is changed is noticed there.
-#: What DuckDB says of a file of its own that is cut off, damaged, or of a newer version.
+# DuckDB has one exception class for all failures of the system or the file, so its message must decide. The tests cause
+# each message with the lowest and the newest version, so they notice a change of the words.
+#: What DuckDB says of a DuckDB file that is cut off, damaged, or of a newer version.
 _DAMAGED = ("Corrupt", "Could not read enough bytes", "version number")
-#: What the system says of a disk, or of a quota, that is full: DuckDB passes it on.
+#: What the system says of a full disk or quota: DuckDB passes it on.
 _FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)))
 #: Rows of one statement.
 _ROWS = 2048

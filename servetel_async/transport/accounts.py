@@ -25,7 +25,7 @@ _kept: OrderedDict[Hashable, AccountPace] = OrderedDict()  # the one used last c
 
 
 def account_pace(account: Hashable) -> AccountPace:
-    """Give the pace of an account, the same one to every client of this process."""
+    """Return the pace of an account, the same object for every client of this process."""
     with process_lock():
         pace = _in_use.get(account)
         if pace is None:

@@ -5,9 +5,9 @@
 2. Single requests go before pages of streams and pulls. After ``SINGLES_IN_A_ROW`` of them one page goes, so that
    pages never starve.
 3. Streams and pulls are flows. Flows take turns, one page each; a new flow joins behind the others.
-4. Within a line calls go in the order of asking, and a retry keeps the place of its call.
-5. A call with a time limit is refused at once when the limit cannot be met, and at the limit otherwise. It learns what
-   it waited for, and how long it would have been.
+4. Within a line calls go in the order of arrival, and a retry keeps the place of its call.
+5. A call with a time limit is refused at once if its turn cannot come in time, and at the limit otherwise. The error
+   says what the call waited for, and how long the wait would have been.
 
 All of it runs in the loop's own thread. Only the gate (``pace.py``) is shared with other threads.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from servetel_async.transport.pace import AccountPace
     from servetel_async.transport.traffic import Traffic
 
-#: Single requests that go one after another while pages wait.
+#: How many single requests may go in a row while pages wait.
 SINGLES_IN_A_ROW = 15
 
 
@@ -48,13 +48,13 @@ class Flow:
 
 
 class Ticket:
-    """What one call waits with; the same for all its attempts.
+    """What the queue knows of one call; the same for all its attempts.
 
     Attributes:
-        flow: the stream or pull that it is a page of; None for a single request.
-        deadline_at: loop time after which it does not wait.
-        patient: it waits longer than ``Timeouts(acquire=)``.
-        number: its place in the order of asking; 0 before it first waits.
+        flow: the stream or pull that asks for this page; None for a single request.
+        deadline_at: loop time after which the call does not wait.
+        patient: whether it may wait longer than ``Timeouts(acquire=)``.
+        number: its place in the order of arrival; 0 before it first waits.
         overload: why its last wait ended without a turn.
     """
 
@@ -98,7 +98,7 @@ class _Queue:
         return self._numbers
 
     def dispatch(self) -> None:
-        """Admit all that can go now. If the next one has to wait for the gate, come back at its turn."""
+        """Admit all calls that can go now. If the next one has to wait for the gate, run again at its turn."""
         while (chosen := self._choose()) is not None:
             client, waiter, pages_wait = chosen
             if waiter.turn.done():  # its task was cancelled, and has not run since
@@ -135,7 +135,7 @@ class _Queue:
     def _come_back_in(self, seconds: float) -> None:
         when = self.loop.time() + seconds
         if self._timer is not None:
-            if self._timer_at <= when:  # it comes in time, and looks again
+            if self._timer_at <= when:  # the timer comes in time, and looks again
                 return
             self._timer.cancel()
         self._timer, self._timer_at = self.loop.call_later(seconds, self._come_back), when
@@ -194,7 +194,7 @@ class Admission:
             The time of the turn, on the monotonic clock.
 
         Raises:
-            OverloadedError: not in time, by ``Timeouts(acquire=)`` or the deadline. Nothing was sent.
+            OverloadedError: no turn within ``Timeouts(acquire=)`` or the deadline. Nothing was sent.
         """
         queue = self._queue
         if not self.free or queue.waiting:
@@ -214,7 +214,7 @@ class Admission:
             self._queue.dispatch()
 
     def sent(self, turn_at: float) -> None:
-        """Note that the request that had its turn at ``turn_at`` goes out now."""
+        """Note that the request with its turn at ``turn_at`` goes out now."""
         now = time.monotonic()
         self._pace.sent(now, now - turn_at, self.rate)
 
@@ -318,10 +318,10 @@ class Admission:
         self.drop(waiter)
 
     def _is_too_late(self, waiter: _Waiter, give_up: float) -> bool:
-        """Whether its turn comes after its limit, as the queue is now. The wait for a slot cannot be predicted.
+        """Whether, in the queue as it is now, the turn comes after the limit. The wait for a slot cannot be predicted.
 
-        Callers ahead count only if they are certain to go first: single requests of the same client that do not give
-        up before.
+        Callers ahead count only if they certainly go first: single requests of the same client that do not give up
+        before their turn.
         """
         loop_time, now, ahead = self._queue.loop.time(), time.monotonic(), 0
         left = give_up - loop_time + LATENESS
@@ -334,7 +334,7 @@ class Admission:
         return self._pace.wait(now, self.rate, ahead) > left
 
     def _overload_of(self, waiter: _Waiter) -> OverloadedError:
-        """Say what a caller in line waits for."""
+        """Make the error that says what a caller in line waits for."""
         now = time.monotonic()
         pause = self._pace.paused_until - now
         left = 0.0 if waiter.give_up is None else max(0.0, waiter.give_up - self._queue.loop.time())

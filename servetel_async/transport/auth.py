@@ -49,12 +49,11 @@ class TokenSource(Protocol):
         ...
 
     async def renew(self, rejected: Secret, *, sure: bool = True) -> bool:
-        """Get another token than the one that was refused; False if there is no other.
+        """Get a new token in place of the refused one; False if there is no other.
 
         Args:
             rejected: the token that was refused.
-            sure: the API said that it is the token. Where it may be something else, the old one stays until there is
-                another.
+            sure: whether the API named the token as the reason. If not, the old token is kept until there is another.
 
         Raises:
             ServetelError: if the attempt to get another one fails.
@@ -78,13 +77,13 @@ class StaticToken:
 
 
 class FileToken:
-    """A token from a file, which is read again when the token is refused, for it may have been rotated."""
+    """A token from a file. The file is read again when the token is refused, because it may have been rotated."""
 
     def __init__(self, file: SecretFile, spawn: Spawn) -> None:
         self._file = file
         self._flight = _SingleFlight(spawn)
         self._token = normalise_token(file.read())
-        # That of the first token: another one in the same file belongs to the same account.
+        # The identity of the first token: another token in the same file belongs to the same account.
         self.account: Hashable = StaticToken(self._token).account
 
     async def token(self) -> Secret:
@@ -124,7 +123,7 @@ class _SingleFlight:
         if task is None or task.done() or task.get_loop() is not asyncio.get_running_loop():
             task = self._task = self._spawn(work())
         await asyncio.wait({task})
-        if task.cancelled():  # alone: a client that closes cancels this task too, and it would not be here
+        if task.cancelled():  # only this task was cancelled: if the client closed, the caller would be cancelled too
             raise callback_failed("the token provider", asyncio.CancelledError())
         error = task.exception()
         if isinstance(error, ServetelError):
@@ -174,7 +173,7 @@ class ProvidedToken:
 
 
 class _Same:
-    """Equal to itself alone: a provider's own ``__hash__`` and ``__eq__`` may be missing, or say anything."""
+    """Compares by identity: a provider's own ``__hash__`` and ``__eq__`` may be missing or wrong."""
 
     __slots__ = ("_it",)
 
@@ -189,7 +188,7 @@ class _Same:
 
 
 def _identity(provider: TokenProvider) -> tuple[_Same, ...]:
-    """Identify a provider. Python makes a bound method anew at each access, so its object and function count."""
+    """Identify a provider. Python makes a new bound method at each access, so its object and function decide."""
     parts = (provider.__self__, provider.__func__) if isinstance(provider, MethodType) else (provider,)
     return tuple(_Same(part) for part in parts)
 
@@ -226,12 +225,12 @@ class LoginToken:
         return True
 
     async def _refresh(self) -> Secret:
-        """Trade a token that still lives for a fresh one; where that fails, however it fails, log in once."""
+        """Trade a token that is still valid for a new one. If that fails for any reason, log in once."""
         with contextlib.suppress(Unacceptable):
             reply = await self._post("/v1/auth/refresh", {}, self._token)
             if reply.status == 200 and not says_no(reply.payload()):  # noqa: PLR2004
                 return self._keep(reply)
-        self._token = None  # else each call would ask for a refresh again while the login fails
+        self._token = None  # otherwise each call would ask for a refresh again while the login fails
         return await self._login()
 
     async def _login(self) -> Secret:
@@ -292,12 +291,12 @@ def choose_tokens(  # noqa: PLR0917 - all that a token may come from
     post: Post,
     spawn: Spawn,
 ) -> TokenSource:
-    """Choose where the token comes from: what was given, or what the environment and the profile hold.
+    """Choose where the token comes from: the arguments, the environment or the profile.
 
-    A file is read only where its content is used: beside a token that was given it may be missing.
+    A file is read only if its content is used: if a token was given too, the file may be missing.
 
     Raises:
-        ConfigurationError: if there is no token, if there are two, or if it cannot be one.
+        ConfigurationError: if there is no token, if there are two, or if the token is not valid.
     """
     if token is not None and (email is not None or password is not None):
         raise ConfigurationError("both a token and a login are given", fix="give token=, or email= and password=")

@@ -1,8 +1,9 @@
-"""Code of the caller that runs inside our own: a token provider, trace hooks, a session, ``on_event``, ``on_progress``.
+"""Code of the caller inside the library: a token provider, trace hooks, a session, ``on_event``, ``on_progress``.
 
-Rule 1: what such code raises becomes a ``CallbackError``. It names the class and whose code it was, never the text.
-Rule 2: only a cancellation that was asked of our task is one. ``KeyboardInterrupt`` and ``SystemExit`` pass.
-Rule 3: the original is not chained: its text and its frames may hold a secret.
+Rule 1: what such code raises becomes a ``CallbackError``. It names the class and the code, never the message.
+Rule 2: a ``CancelledError`` is a cancellation only if our task was cancelled. ``KeyboardInterrupt`` and ``SystemExit``
+are raised unchanged.
+Rule 3: the original is not chained: its message and its frames may hold a secret.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ logger = logging.getLogger("servetel_async")
 
 
 def must_pass(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
-    """Whether an exception was asked of this task, or of the process, and was not raised by the code that it ran.
+    """Whether an exception is a request to end this task or the process, and not a failure of the caller's code.
 
     Args:
         error: what was raised.
-        task: the task that runs our code.
+        task: the task that runs the library's code.
     """
     if isinstance(error, asyncio.CancelledError):
         return task is None or task.cancelling() > 0
-    if isinstance(error, GeneratorExit):  # our coroutine is closed from outside, so its task is not running
+    if isinstance(error, GeneratorExit):  # the coroutine is closed from outside if its task is not running
         return _running_task() is not task
     return isinstance(error, (KeyboardInterrupt, SystemExit))
 
@@ -44,10 +45,10 @@ def _running_task() -> asyncio.Task[Any] | None:
 
 
 def callback_failed(whose: str, error: BaseException) -> CallbackError:
-    """Make the error for what code of the caller raised.
+    """Make the error for an exception of the caller's code.
 
     Args:
-        whose: the code, as the caller knows it.
+        whose: the name of the code, for the message.
         error: what it raised; only its class is named.
     """
     return CallbackError(
@@ -59,10 +60,10 @@ def callback_failed(whose: str, error: BaseException) -> CallbackError:
 
 
 class Listener(Generic[T]):
-    """A function of the caller's that is told something and cannot disturb the work.
+    """A function of the caller that receives events and cannot disturb the work.
 
     Args:
-        name: the parameter that it was given as.
+        name: the parameter that holds it.
         function: takes one value; what it returns is not used.
 
     Raises:
@@ -101,5 +102,5 @@ class Listener(Generic[T]):
 def _is_async(function: object) -> bool:
     while isinstance(function, functools.partial):
         function = cast("functools.partial[Any]", function).func
-    call = getattr(type(function), "__call__", None)  # noqa: B004 - its code counts, not whether it can be called
+    call = getattr(type(function), "__call__", None)  # noqa: B004 - the question is whether it is async
     return any(inspect.iscoroutinefunction(each) or inspect.isasyncgenfunction(each) for each in (function, call))

@@ -1,4 +1,4 @@
-"""The pace of one account: when its next request may go, the pause after a 429, and the concurrency that it bears.
+"""The pace of one account: when its next request may go, the pause after a 429, and the concurrency the server bears.
 
 The server's limit belongs to the account, so all clients of the account in this process share one pace. It is
 arithmetic on the monotonic clock; every change is made under the process's lock, so any thread and loop may use it.
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 #: Requests are this much further apart than the rate allows: on their way some of them gain on those before.
 MARGIN = 1.005
-#: Of turns up to ``SHORT`` seconds apart, one that is taken up to ``LATENESS`` seconds late, as timers and busy loops
-#: always are, does not move the next ones. Slower turns lose next to nothing by it.
+#: If turns are up to ``SHORT`` seconds apart, a turn that is taken up to ``LATENESS`` seconds late does not move the
+#: next turns: timers and busy loops are always a little late. At slower rates this lateness hardly matters.
 SHORT, LATENESS = 0.1, 0.02
 
 
@@ -25,8 +25,8 @@ class AccountPace:
 
     Attributes:
         paused_until: end of the pause, on the monotonic clock.
-        concurrency: requests at a time that the server bore last; None before it was ever too slow.
-        tokens_out: of the retry budgets of its clients (``retry_budget.py``).
+        concurrency: concurrent requests that the server bore last; None if it was never too slow.
+        tokens_out: tokens that retries of its clients have taken (``retry_budget.py``).
     """
 
     __slots__ = ("__weakref__", "_delay", "_next_at", "concurrency", "paused_until", "tokens_out")
@@ -39,7 +39,7 @@ class AccountPace:
         self.tokens_out = 0
 
     def wait(self, now: float, rate: RateLimit | None, ahead: int = 0) -> float:
-        """Give the seconds until the turn after ``ahead`` others; 0 if it is now. Takes nothing."""
+        """Return the seconds until the turn after ``ahead`` others; 0 if it is now. No turn is taken."""
         start = max(now, self.paused_until)
         if rate is not None:
             start = max(start, max(start, self._next_at) + (ahead - rate.burst + 1) * interval_of(rate))
@@ -61,8 +61,8 @@ class AccountPace:
     def sent(self, now: float, delay: float, rate: RateLimit | None) -> None:
         """Note that a request goes out now, ``delay`` seconds after its turn, because it had to connect first.
 
-        The next request may be quicker and come too close. So a slow turn moves by what this request was slower than
-        the one before, and is never moved further than one interval from now: a slow connection stops no account.
+        The next request may be quicker and follow too closely. So the next turn moves by the difference between this
+        delay and the one before, but never beyond one interval from now: a slow connection does not stop the account.
         """
         if rate is None or rate.burst > 1 or interval_of(rate) <= SHORT:
             return
@@ -76,10 +76,10 @@ class AccountPace:
             self.paused_until = max(self.paused_until, now + seconds)
 
     def is_waited_for(self, now: float) -> bool:
-        """Whether its pause or its next turn is still to come."""
+        """Whether the end of its pause or its next turn is in the future."""
         return now < max(self.paused_until, self._next_at)
 
 
 def interval_of(rate: RateLimit) -> float:
-    """Give the seconds from one turn to the next."""
+    """Return the seconds from one turn to the next."""
     return rate.interval * MARGIN

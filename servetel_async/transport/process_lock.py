@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: A collector or a signal handler may interrupt its holder and need it too: so the same thread may take it again.
+#: The garbage collector or a signal handler may run in the thread that holds it, and need it: so it is reentrant.
 _lock = threading.RLock()
 
 
 def process_lock() -> threading.RLock:
-    """Give the lock. Ask for it each time: a forked child has another one."""
+    """Return the lock. Call this each time: a forked child has another lock."""
     return _lock
 
 
 def _renew() -> None:
-    """Another thread may have held the lock when the process forked. In the child nothing would release it."""
+    """Make a new lock: at the fork another thread may have held the old one, and the child could never release it."""
     global _lock  # noqa: PLW0603 - one lock for the process is the point
     _lock = threading.RLock()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from servetel_async.version import __version__
 
-#: Given for each request, so that a session of the caller's own sends the same.
+#: Set on each request, so that a given session sends the same.
 HEADERS = {
     "Accept": "application/json",
     "Cache-Control": "no-cache",

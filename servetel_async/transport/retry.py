@@ -7,7 +7,7 @@
    server that asks for more than ``Retry(longest_wait=)`` is not waited for. A 429 pauses the whole account.
 4. No slot is held while waiting.
 5. Stopped by: attempts; the deadline, if the wait would outlast it; the client's budget, for calls with a deadline. A
-   call that succeeds gives back all that its retries cost: what comes in the end is no outage.
+   call that succeeds gives back all that its retries cost: a success is not an outage.
 6. Two retries are not counted: after a new token, and after a kept-alive connection that the server had closed (once).
 7. A reply that was taken for good and turns out later not to be is one more failure: its history goes on.
 """
@@ -79,12 +79,12 @@ class Attempts(Generic[T]):
         send: makes one attempt; raises ``Unacceptable`` with a verdict.
         renew: gets another token; False if there is none.
         policy: how often and how patiently.
-        pace: of the account; a 429 pauses it.
-        budget: of the client; it pays for retries.
+        pace: the account's; a 429 pauses it.
+        budget: the client's; it pays for retries.
         deadline_at: loop time after which nothing is waited for any more.
         notice: told of each wait before it begins: error, seconds.
         history: what was met so far.
-        slow_attempts: attempts after which a reply that takes too long ends the call; None: as ``Retry(attempts=)``.
+        slow_attempts: attempts in all for replies that take too long; None: as ``Retry(attempts=)``.
     """
 
     def __init__(  # noqa: PLR0917 - what a call is made of

@@ -1,7 +1,7 @@
 """The retry budget of one client: it bounds the retries of calls with a deadline, which would worsen an outage.
 
-An outage is the account's: the clients of one account count their retries together, each against its own bound. So one
-client's bound does not decide another's.
+An outage affects the whole account, so its clients count their retries together. Each compares the count with its own
+bound, so one client's setting does not limit another.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ THROTTLED_COST = 5
 
 
 class RetryBudget:
-    """Tokens. A retry takes some; the call that succeeds in the end gives back all that its retries took.
+    """A number of tokens. A retry takes some. A call that succeeds gives back all that its retries took.
 
     Args:
         size: tokens that may be out.
@@ -40,7 +40,7 @@ class RetryBudget:
             return True
 
     def earn(self, amount: int) -> None:
-        """Give back what a success proves: the cost of its retries, or 1. More than this client's size is never out."""
+        """Give back tokens after a success: the cost of its retries, or 1. At most this client's size stays out."""
         account = self._account
         if account.tokens_out:
             with process_lock():

@@ -3,9 +3,9 @@
 A client may be made outside a loop, used in several ``asyncio.run`` one after another, and inherited by a forked
 process. Each loop gets a session of its own. A client that is never closed leaves nothing on standard error:
 
-1. Every open session has a keeper, and ``_keepers`` holds it: so no session is garbage before it is closed.
+1. Every open session has a keeper in ``_keepers``, so no session is garbage before it is closed.
 2. ``asyncio.run`` closes its async generators before its loop. A generator of the keeper closes the session then.
-3. The keeper of a client that is collected closes the session in its loop, if that still runs.
+3. When a client is collected, the keeper closes the session in its loop, if that loop still runs.
 4. A loop that was closed by hand can close nothing. So its connections are dropped without it: when the next session
    is made, and at the interpreter's exit.
 5. A forked child never uses its parent's connections. It drops its own copies of them at its exit.
@@ -70,7 +70,7 @@ class BoundSession:
         self.turns = Turns()
         if given is not None and given.closed:
             raise ConfigurationError("the session that this client was given is closed", fix="give one that is open")
-        owner = getattr(given, "_loop", self.loop)  # aiohttp shows it under no other name that is not deprecated
+        owner = getattr(given, "_loop", self.loop)  # aiohttp has no other name for it that is not deprecated
         if owner is not self.loop:
             raise ConfigurationError(
                 "the session that this client was given belongs to another event loop",
@@ -112,12 +112,12 @@ class BoundSession:
 
 
 class _Keeper:
-    """Holds one open session, and closes it, or drops it where its loop can no longer close it.
+    """Holds one open session. Closes it, or drops it if its loop can no longer close it.
 
     Args:
-        session: made by us.
+        session: a session that the library made.
         loop: the session's.
-        tasks: the client's, of any loop.
+        tasks: the client's tasks, in any loop.
     """
 
     def __init__(
@@ -146,7 +146,7 @@ class _Keeper:
     def release(self) -> None:
         """Close the session soon: its client is gone. Called from a collector, in any thread."""
         if self in _keepers and self._pid == os.getpid() and not self.drop_if_dead():
-            with suppress(RuntimeError):  # the loop was closed this very moment: it is dropped later
+            with suppress(RuntimeError):  # the loop was closed just now: the session is dropped later
                 self._loop.call_soon_threadsafe(self._start_closing)
 
     def _start_closing(self) -> None:
@@ -160,7 +160,7 @@ class _Keeper:
         return dead
 
     def drop(self) -> None:
-        """Give the session up without its loop: close the sockets, and end the coroutines that wait for them."""
+        """Drop the session without its loop: close the sockets, and end the coroutines that wait for them."""
         _keepers.discard(self)
         self._session.detach()
         if self._pid == os.getpid() and self._loop.is_running():
@@ -173,7 +173,7 @@ class _Keeper:
             _close_socket(transport)
         for task in list(self._tasks) if ours else []:
             if task.get_loop() is self._loop and not task.done():
-                with suppress(Exception):  # what it runs on its way out may need the loop
+                with suppress(Exception):  # its cleanup may need the loop
                     task.get_coro().close()
 
 
@@ -195,9 +195,9 @@ class _Connector(aiohttp.TCPConnector):
 
 
 def _close_socket(transport: asyncio.Transport) -> None:
-    """Close a connection's socket without its loop. asyncio has no public way, and warns of what it collects open.
+    """Close a connection's socket without its loop. asyncio has no public way, and warns if it collects an open one.
 
-    A forked child closes its own copy: the parent's connection stays, and so does its entry in the selector they share.
+    A forked child closes its own copy. The parent's connection stays open, also in the selector that both share.
     """
     inner = getattr(getattr(transport, "_ssl_protocol", None), "_transport", None)
     for each in (transport, inner):

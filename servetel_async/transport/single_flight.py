@@ -1,8 +1,9 @@
 """Equal calls in flight share one: the first caller starts the work, the others wait for its result.
 
 1. Each caller has its own deadline and may be cancelled alone. The work is cancelled when its last caller has left.
-2. The work runs under the deadline of the caller that started it. If that ends it, a caller with more time starts anew.
-3. Each caller gets its own copy of an error: what one caller writes to it is not seen by another.
+2. The work runs under the deadline of the caller that started it. If that deadline ends it, a caller with more time
+   starts it again.
+3. Each caller gets its own copy of an error, so callers cannot change each other's.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds. A caller that had less time more than the first is not worth another request.
+#: Seconds. If a caller has only this much more time than the first, another request is not worth it.
 LITTLE = 0.05
 
 
 class _Flight:
-    """One work under way."""
+    """One piece of work under way."""
 
     __slots__ = ("begun", "callers", "deadline_at", "task")
 
@@ -35,7 +36,7 @@ class _Flight:
         self.callers = 0
 
     def failed_early(self, error: BaseException, called_at: float, deadline_at: float | None) -> bool:
-        """Whether it failed for want of time, and a caller with these times has more of it."""
+        """Whether the work failed for lack of time, and a caller with these limits has more time."""
         if not isinstance(error, ServetelError) or error.stopped_by not in ("deadline", "budget", "retry_after"):
             return False
         if self.deadline_at is not None and (deadline_at is None or deadline_at > self.deadline_at + LITTLE):
@@ -48,7 +49,7 @@ class SingleFlight:
 
     Args:
         spawn: starts a task that the client owns.
-        is_closed: says whether the client is closed, and every task with it.
+        is_closed: says whether the client, and every task with it, is closed.
 
     Attributes:
         shared: calls that joined one under way.

@@ -1,8 +1,8 @@
 """Whether the token may be why an address that works answers 403 or 404.
 
-Some gateways answer so when a token ends before its time, and a firewall answers so to everything. So the second such
-reply in a row to a token that had worked is worth one renewal. A block that stays must not cost a login per request:
-a token that has not worked yet is not suspected, and none is suspected twice without a good reply between.
+Some gateways answer 403 when a token expires early, and a firewall may answer 403 to everything. So the second such
+reply in a row to a token that had worked causes one renewal. A lasting block must not cost a login per request: a token
+that has not worked yet is not suspected, and no token is suspected twice without a good reply in between.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.verdict import Verdict
     from servetel_async.transport.auth import TokenSource
 
-#: Such replies in a row after which the token is suspected. The first is more often the gateway's own.
+#: Such replies in a row after which the token is suspected. The first is usually a fault of the gateway itself.
 ENOUGH = 2
 
 
@@ -38,11 +38,11 @@ class Suspicion:
         self._is_spent = False
 
     async def token(self, tokens: TokenSource) -> Secret:
-        """Give the token to send: another one where this one is suspected and another one can be had."""
+        """Return the token to send: a new one if this one is suspected and a new one can be got."""
         token = await tokens.token()
         if not self._is_due(token):
             return token
-        # Every call with this token waits for the one renewal: its attempts would be spent before that is there.
+        # Every call with this token waits for the one renewal: otherwise its attempts would be used up before.
         with suppress(ServetelError, Unacceptable):  # a login behind the same firewall: the old one may still be good
             await tokens.renew(token, sure=False)
         self._is_spent = True

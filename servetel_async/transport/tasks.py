@@ -19,7 +19,7 @@ CONTROLLING = (StopAsyncIteration, StopIteration, GeneratorExit, asyncio.Cancell
 
 
 def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Start one in the running loop.
+    """Start a task in the running loop.
 
     Raises:
         RuntimeError: there is none, or it is not asyncio's; then nothing is left that nobody awaits.
@@ -41,7 +41,7 @@ def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 
 def _is_running(task: asyncio.Task[Any]) -> bool:
-    """Whether it may still end: one whose loop was closed by hand never does, and cannot be cancelled."""
+    """Whether a task may still end. A task whose loop was closed by hand never ends and cannot be cancelled."""
     return not (task.done() or task.get_loop().is_closed())
 
 
@@ -68,11 +68,11 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
 def error_of(task: asyncio.Task[Any], *, closed: bool = False, user: str = "call") -> BaseException | None:
     """Give the error of a task that is done; None if it brought a result.
 
-    A request also runs code of the caller: a token provider, a hook, a session. What such code raises to control a loop
-    or a task says nothing of the task that waits here, so it becomes an error.
+    A request also runs code of the caller: a token provider, a hook, a session. If such code raises an exception that
+    controls a loop or a task, it must not control the waiting task, so it becomes an error.
 
     Args:
-        task: done. It was not cancelled by the one that asks.
+        task: a task that is done, and that the caller of this function did not cancel.
         closed: whether the client is closed.
         user: what waits for the task: ``"stream"``, ``"call"`` or ``"pull"``.
     """
@@ -84,7 +84,7 @@ def error_of(task: asyncio.Task[Any], *, closed: bool = False, user: str = "call
 
 
 def own_error(error: BaseException) -> BaseException:
-    """Give an error that can be raised anywhere: one that would end a loop or a task is replaced."""
+    """Return an error that can be raised anywhere: an exception that would end a loop or a task is replaced."""
     if isinstance(error, CONTROLLING):
         return _ended_by_foreign_code(f"raised {type(error).__name__}")
     return error
@@ -103,7 +103,7 @@ async def run_together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
     Raises:
         Exception: of the first that failed.
-        CallbackError: the first that failed was cancelled by other code, or raised what would control the caller.
+        CallbackError: other code cancelled the first that failed, or it raised what would control the caller.
     """
     tasks = [asyncio.ensure_future(work) for work in works]
     if not tasks:
@@ -136,7 +136,7 @@ class OwnedTasks:
         return len(self._tasks)
 
     def start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Start one in the running loop.
+        """Start a task in the running loop.
 
         Raises:
             RuntimeError: there is no running loop of asyncio.
@@ -147,13 +147,13 @@ class OwnedTasks:
         return task
 
     async def end(self) -> None:
-        """Cancel those of the running loop and wait until they are over."""
+        """Cancel the tasks of the running loop and wait until they end."""
         loop, own = asyncio.get_running_loop(), asyncio.current_task()
         tasks = list(self._tasks)  # a copy: another thread may start one by mistake
         await end(task for task in tasks if task.get_loop() is loop and task is not own)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
-        """Look at its error too, so that a page that is not read any more logs nothing."""
+        """Retrieve its error too, so that asyncio logs nothing for a page that is no longer needed."""
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()

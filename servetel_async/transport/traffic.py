@@ -1,4 +1,4 @@
-"""What one client has sent, and what it sends and waits for now."""
+"""What one client has sent, and what it sends or waits for now."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ class Transport:
         if bound is not None and bound.is_current():
             return bound
         with process_lock():
-            if self._bound is not bound:  # another thread was quicker
+            if self._bound is not bound:  # another thread bound it first
                 return self.bind()
             admission = Admission(self._slots, self.pace, self._rate, self._timeouts, self.traffic)
             self._bound = BoundSession(admission, self._slots, self._given, self._trace_configs, self._tasks)
@@ -188,9 +188,9 @@ class Transport:
             page: page number, for errors and events.
             deadline_at: loop time at which everything ends.
             patient: wait for a turn longer than ``Timeouts(acquire=)``.
-            flow: the stream or pull that this is a page of; a single request goes first.
+            flow: the stream or pull that asks for this page; None for a single request, which goes first.
             attempts: in place of ``Retry(attempts=)``.
-            slow_attempts: the same for replies that take too long, where a smaller page may come in time.
+            slow_attempts: the same for replies that take too long; the caller can ask for a smaller page instead.
             refused: what such a call got before, taken for good and found out later: this one goes on from there.
 
         Raises:
@@ -308,7 +308,7 @@ def _show(on_event: Listener[Event], event: Event) -> None:
         on_event.tell(event)
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # noqa: BLE001 - also a cancellation: none can come out of a plain call
+    except BaseException as error:  # noqa: BLE001 - also a CancelledError: a plain call cannot be cancelled
         logger.warning("on_event raised %s; the request continues", type(error).__name__)
 
 

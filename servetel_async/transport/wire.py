@@ -72,23 +72,23 @@ class CleanRequest(aiohttp.ClientRequest):
         return await super().send(conn)
 
 
-#: Connections that have carried a request of ours, by loop.
+#: Connections that have carried our requests, by loop.
 _used: WeakKeyDictionary[asyncio.AbstractEventLoop, WeakSet[ResponseHandler]] = WeakKeyDictionary()
 
 
 def connections_of(loop: asyncio.AbstractEventLoop) -> list[asyncio.Transport]:
-    """List the connections that a loop still has of ours."""
+    """List our connections that a loop still has."""
     transports = [protocol.transport for protocol in _used.get(loop, ())]
     return [transport for transport in transports if isinstance(transport, asyncio.Transport)]
 
 
 class _Sending:
-    """The middleware of one attempt: aiohttp does not send it again, and one learns over what it was sent.
+    """The middleware of one attempt. It keeps aiohttp from sending the request again, and notes the connection.
 
     Args:
         authorization: the header to add; None if the request has it.
         on_sent: called when it is sent.
-        given: the session is the caller's.
+        given: whether the session is the caller's.
     """
 
     __slots__ = ("_authorization", "_given", "_on_sent", "_request")
@@ -148,7 +148,7 @@ async def exchange(
     sending = _Sending(authorization, on_sent, given=given)
     task = asyncio.current_task()
     data = None
-    if json is not None:  # the caller's session may write JSON in a way of its own
+    if json is not None:  # the caller's session may have its own JSON encoder
         headers, data = {**headers, "Content-Type": "application/json"}, SecretBytes(dumps(json).encode())
     try:
         async with (
@@ -217,7 +217,7 @@ async def _join(content: aiohttp.StreamReader, size: int, turns: Turns) -> bytes
 
 
 def _failure(error: BaseException, *, given: bool) -> WireFault | CallbackError:
-    """Say whose failure it is: the network's, or that of code which the caller gave."""
+    """Decide whose failure it is: the network's, or that of the caller's code."""
     link: BaseException | None = error
     while link is not None:  # aiohttp wraps what a hook raises in an error of the connection
         if any(frame.f_globals.get("__name__") == "aiosignal" for frame, _ in traceback.walk_tb(link.__traceback__)):
@@ -245,8 +245,8 @@ def classify(error: BaseException) -> Fault:  # noqa: PLR0911 - a table
     if isinstance(error, aiohttp.ClientPayloadError):
         return Fault.CUT
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        # It may carry the head of a reply that was cut: bytes came, so the connection was not stale.
+        # It may hold the head of a reply that was cut. Then bytes came, so the connection was not stale.
         return Fault.RESET if isinstance(error.message, str) else Fault.CUT
-    if isinstance(error, (OSError, asyncio.CancelledError)):  # cancelled with another request that shared a look-up
+    if isinstance(error, (OSError, asyncio.CancelledError)):  # cancelled with a shared look-up
         return Fault.RESET
     return Fault.GARBLED

@@ -97,7 +97,7 @@ async def test_one_window():
 
 
 async def test_a_window_longer_than_a_month():
-    """It is one group of its own, counted in parts: no request is longer than 31 days."""
+    """The audit counts such a window on its own, in parts: no request is longer than 31 days."""
     long = Entry(first="2024-04-01 00:00:00", last="2024-05-30 23:59:59", counted=120, records=120, at="")
     async with serving() as (server, fetcher):
         assert await find_changed(fetcher, [long], Tally()) == []

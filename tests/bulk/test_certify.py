@@ -535,7 +535,7 @@ async def test_a_walk_that_never_agrees_is_said():
 
 
 async def test_the_same_page_for_ever_ends_a_walk():
-    """A server that does not heed the page number has no end."""
+    """A server that ignores the page number has no end."""
     calls = spread(23)
     async with reading(calls, lambda asked: Answer(no_count=True, rows=asked.found[:5]), total=False) as case:
         with pytest.raises(PagingError, match="came again"):
@@ -631,7 +631,7 @@ def test_pages_that_became_smaller():
 
 
 def test_pages_that_become_smaller_while_what_cannot_be_proved_is_walked():
-    """A second whose count is too low is walked to its end all the same, in smaller pages."""
+    """A second whose count is too low is still walked to its end, in smaller pages."""
     second = Window.of(HOUR.first, HOUR.first)
     calls = calls_at(*[HOUR.first] * 30)
 
@@ -776,7 +776,7 @@ def leaves_out_none(asked):
 
 @pytest.mark.parametrize("number", [0, 5])
 async def test_a_server_that_leaves_out_the_count_of_an_empty_page(number):
-    """An empty window is a leaf of none; behind a full page it is the end."""
+    """An empty page is an empty one-page window; after a full page it is the end."""
     async with reading(spread(number), leaves_out_none) as case:
         found = await case.read()
         case.assert_whole(found)
@@ -786,7 +786,7 @@ async def test_a_server_that_leaves_out_the_count_of_an_empty_page(number):
 @pytest.mark.parametrize("leaves", [True, False])
 @pytest.mark.parametrize("page_size", [250, 1_000])
 async def test_a_count_that_may_be_a_limit_is_proved_by_parts(page_size, leaves):
-    """Whether one reply holds as many or not, the parts have counts of their own."""
+    """The window is cut, and each part has a count of its own, whether or not one reply holds the whole count."""
     calls = calls_at(*(f"2024-05-06 09:{index // 60 % 60:02}:{index % 60:02}" for index in range(2_500)))
     async with reading(calls, capped(1_000), page_size=page_size) as case:
         found = await case.certifier.read(HOUR, Tally(), leaves=leaves)
@@ -795,7 +795,7 @@ async def test_a_count_that_may_be_a_limit_is_proved_by_parts(page_size, leaves)
 
 
 async def test_a_second_that_may_hold_more_than_is_counted_is_reported():
-    """What comes of it is kept, and it is not certified."""
+    """The calls that come are kept, and the second is not certified."""
     calls = calls_at(*["2024-05-06 09:00:00"] * 1_500)
     async with reading(calls, capped(1_000), page_size=250) as case:
         found = await case.read(NINE)

@@ -97,12 +97,12 @@ async def test_it_grows_by_one_a_round():
     ("most", "learnt", "begins"), [(8, None, 8), (8, 2.5, 2.5), (4, 6.0, 4)], ids=["nothing", "less", "more"]
 )
 async def test_it_begins_where_the_last_pull_of_the_account_was(most, learnt, begins):
-    """A server that bore less is not run over by the next pull; one that bore more is not asked for more than the most."""
+    """The next pull begins with the smaller of what the server bore and its own upper bound."""
     assert Concurrency(most, learnt).limit == begins
 
 
 async def test_what_it_has_learnt():
-    """The limit, as long as it is below the most; a pull that may not ask for more leaves what was known of more."""
+    """The limit, if it is below the upper bound. A pull with a lower upper bound keeps a larger limit that was learnt before."""
     concurrency = Concurrency(8)
     assert concurrency.learnt is None
     concurrency.shrink(0.5, 1)

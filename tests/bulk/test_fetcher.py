@@ -430,7 +430,7 @@ def test_a_429_slows_all_down():
 
 
 def test_the_next_pull_begins_where_the_last_one_was():
-    """What a 429 taught is known of the account: another fetcher of it begins with as few requests at a time."""
+    """The account remembers the concurrency after a 429: the next fetcher of the account begins with it."""
 
     async def main():
         async with fetching(first(1, Answer(status=429)), concurrency=8) as (_, fetcher):
@@ -508,7 +508,7 @@ def test_a_413_for_a_small_page_is_final():
 
 
 def test_another_page_for_ever():
-    """A server that does not heed the page number is no outage."""
+    """A server that ignores the page number is no outage."""
 
     async def main():
         async with fetching(lambda _: Answer(page=7)) as (_, fetcher):
@@ -625,7 +625,7 @@ BARE = Answer(rows=[], no_count=True)
 
 @pytest.mark.parametrize(("known", "times", "asked"), [(True, 1, 2), (True, 2, 3), (False, 1, 1)])
 async def test_a_bare_empty_page_of_a_server_that_counts_is_asked_for_again(known, times, asked):
-    """Where the server is not known to count, what reads the page decides."""
+    """If the server is not known to count, the reader of the page decides what it means."""
     async with fetching(bare(times=times, when=lambda _asked: True)) as (server, fetcher):
         fetcher.source.count_is_total = known
         page = await fetcher.page(DAY, 1, Tally())
@@ -639,7 +639,7 @@ LOOK = {1: [(DAY.first, DAY.last)], 2: []}
 
 @pytest.mark.parametrize("number", [1, 2])
 async def test_a_bare_empty_page_is_believed_in_the_end(number):
-    """As a first page it counts none; behind the first it says nothing of the count."""
+    """As a first page it then means a count of 0; as a later page it has no count."""
     async with fetching(lambda asked: HONEST if asked.found else BARE) as (server, fetcher):
         page = await fetcher.page(NIGHT, number, Tally())
         assert (page.rows(), page.count) == ([], 0 if number == 1 else None)
@@ -647,7 +647,7 @@ async def test_a_bare_empty_page_is_believed_in_the_end(number):
 
 
 async def test_a_bare_empty_page_of_a_silent_server_is_never_believed():
-    """It sends the same for a window in which it counted calls: that ends the pull, which can be resumed later."""
+    """The server sends the same for a window in which it counted calls: the pull ends with an error and can be resumed."""
     async with fetching(lambda _: BARE) as (_, fetcher):
         with pytest.raises(MalformedResponseError) as failure:
             await fetcher.page(NIGHT, 1, Tally())
@@ -656,14 +656,14 @@ async def test_a_bare_empty_page_of_a_silent_server_is_never_believed():
 
 @pytest.mark.parametrize("known", [True, False])
 async def test_one_bare_empty_page_is_no_count(known):
-    """``check`` and ``sync`` compare counts: one accident is no change."""
+    """``check`` and ``sync`` compare counts: one empty reply by accident is not a changed count."""
     async with fetching(bare(times=1, when=lambda _asked: True)) as (_, fetcher):
         fetcher.source.count_is_total = known
         assert await fetcher.count(DAY, Tally()) == 60
 
 
 async def test_a_server_that_sends_no_count_has_none():
-    """It is asked once more, and then that is the answer."""
+    """The server is asked once more, and then the count is unknown."""
     async with fetching(lambda _: BARE) as (server, fetcher):
         fetcher.source.count_is_total = False
         assert await fetcher.count(DAY, Tally()) is None
@@ -671,7 +671,7 @@ async def test_a_server_that_sends_no_count_has_none():
 
 
 async def test_a_page_refused_for_its_depth_is_lost_and_not_the_end():
-    """A shorter window has no such page. One that is not deep ends the pull."""
+    """A refused deep page is lost, because a shorter window has no such page. A refused page that is not deep ends the pull."""
     async with fetching(shallow(0)) as (_, fetcher):
         with pytest.raises(PageLostError):
             await fetcher.page(DAY, 51, Tally())

@@ -45,7 +45,7 @@ async def test_a_limit_costs_no_call(habit, page_size, dates, tmp_path):
 
 
 async def test_a_long_history_behind_a_limit_has_its_start(tmp_path):
-    """A count that is a limit reaches only so far back: the search goes on, however often that is."""
+    """With a capped count only part of the history can be reached: the search continues behind it, as often as needed."""
     calls, target = some(10_500, apart=3_600), tmp_path / "all.ndjson"
     async with SmallServer(calls, capped(1_000), date=DATE) as server, client_of(server, 500) as client:
         receipt = await client.pull(target)
@@ -54,7 +54,7 @@ async def test_a_long_history_behind_a_limit_has_its_start(tmp_path):
 
 
 async def test_an_honest_round_count_is_certified(tmp_path):
-    """It costs a few requests more than another one, and no more."""
+    """A round count costs only a few more requests than another count."""
     target = tmp_path / "may.ndjson"
     async with SmallServer(some(1_000, apart=2_000), date=DATE) as server, client_of(server, 100) as client:
         receipt = await client.pull(target, *MAY)
@@ -63,7 +63,7 @@ async def test_an_honest_round_count_is_certified(tmp_path):
 
 
 async def test_a_second_behind_a_limit_is_not_certified(tmp_path):
-    """What comes is delivered, and the receipt is not complete and says why."""
+    """The calls that come are delivered. The receipt is not complete and says why."""
     target = tmp_path / "may.ndjson"
     calls = calls_at(*["2024-05-06 09:00:00"] * 1_500)
     async with SmallServer(calls, capped(1_000), date=DATE) as server, client_of(server, 100) as client:
@@ -75,7 +75,7 @@ async def test_a_second_behind_a_limit_is_not_certified(tmp_path):
 @pytest.mark.parametrize("raised", [asyncio.CancelledError, StopAsyncIteration, GeneratorExit, StopIteration])
 @pytest.mark.parametrize("nth", [1, 2, 3, 4])
 async def test_what_on_progress_raises_ends_a_pull_as_an_error(nth, raised, tmp_path):
-    """In the task of a window or in that of the pull: neither is taken for a cancellation or an end."""
+    """The error may be raised in the task of a window or of the pull. It never counts as a cancellation or an end."""
     seen = 0
 
     def on_progress(_progress):
@@ -93,7 +93,7 @@ async def test_what_on_progress_raises_ends_a_pull_as_an_error(nth, raised, tmp_
 
 @pytest.mark.parametrize(("number", "said"), [(1_203, "1,203 calls\n"), (1_500, "1,000 calls or more: a round number")])
 async def test_the_probe_says_that_a_count_may_be_a_limit(number, said):
-    """An account's owner learns of it before anything is pulled."""
+    """``doctor --probe`` shows it before anything is pulled."""
     habit = capped(1_000) if number == 1_500 else None
     async with SmallServer(some(number, apart=60), habit, date=DATE) as server, client_of(server, 100) as client:
         assert said in str(await probe(client))

@@ -188,7 +188,7 @@ MONTHS = [
 
 
 async def test_windows_that_are_too_long_for_the_server():
-    """What is refused is cut, and what comes after it is cut before it is asked for; each call is committed once."""
+    """A refused window is cut, and later windows are cut before they are requested; each call is committed once."""
     habit = allows(7)
     async with lining(habit, width=1) as run:
         await run.line.run(MONTHS)
@@ -202,7 +202,7 @@ async def test_windows_that_are_too_long_for_the_server():
 
 
 async def test_a_refusal_after_a_range_was_learnt():
-    """It is not taken for the one that was learnt from."""
+    """A later refusal is not confused with the one that taught the limit."""
 
     def habit(asked):
         return refusal("too long ago") if asked.last < "2024-04-15" else allows(7)(asked)
@@ -215,7 +215,7 @@ async def test_a_refusal_after_a_range_was_learnt():
 
 
 async def test_a_whole_window_that_is_refused_is_an_error():
-    """It takes the place of one that was committed, so it cannot become several."""
+    """A window that replaces a committed one cannot be cut into several."""
     async with lining(allows(7)) as run:
         with pytest.raises(RequestRejectedError):
             await run.line.run(MONTHS[:1], whole=True)

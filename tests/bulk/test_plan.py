@@ -149,7 +149,7 @@ def test_an_open_range_is_one_window(window):
     ],
 )
 def test_pieces(count, size, pieces):
-    """About twenty pages each, never more calls than memory is meant to hold; and two where the count may be capped."""
+    """Pieces have about twenty pages, and never more calls than memory may hold. If the count may be capped, there are two pieces."""
     assert pieces_for(MAY, count, size) == pieces
 
 

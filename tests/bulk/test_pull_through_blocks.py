@@ -117,7 +117,7 @@ def test_a_block_that_outlasts_patience_can_be_resumed(block, tmp_path):
 
 @BLOCK
 async def test_a_block_from_the_start_is_not_waited_for(block, tmp_path):
-    """Nothing has come yet: it is the address, or the account's rights. One request, no output."""
+    """Before the first good reply it means a wrong address or missing rights: one request, no output."""
     async with (
         SmallServer(CALLS, lambda _: block) as server,
         ServetelClient("token-123456", base_url=server.base_url, rate=None, retry=QUICK) as client,

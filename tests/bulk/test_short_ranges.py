@@ -57,7 +57,7 @@ HABITS = {
 
 @pytest.mark.parametrize("name", HABITS)
 async def test_a_pull_learns_how_long_a_range_may_be(name, tmp_path):
-    """Its first look is refused, nothing after it; every call is there, each window is certified, the counts agree."""
+    """Only the first request is refused. Every call is there, each window is certified, and the counts agree."""
     habit, most = HABITS[name]
     async with serving(habit) as (server, client):
         receipt = await client.pull(tmp_path / "a.ndjson", query=TWO_MONTHS)
@@ -72,7 +72,7 @@ async def test_a_pull_learns_how_long_a_range_may_be(name, tmp_path):
 
 @pytest.mark.parametrize("says", ["Date range must not exceed {days:g} days", "Bad request"])
 async def test_a_resumed_pull_learns_it_in_its_line(says, tmp_path):
-    """What is left is refused, asked for in shorter windows and counted; what is committed is not asked for again."""
+    """The rest is refused, then requested in shorter windows and counted. What is committed is not requested again."""
     habit, target = allows(7, says), tmp_path / "a.ndjson"
 
     def dies(asked):
@@ -92,7 +92,7 @@ async def test_a_resumed_pull_learns_it_in_its_line(says, tmp_path):
 
 
 async def test_the_audit_counts_in_allowed_ranges(tmp_path):
-    """A call that goes after its window was read is found, though no request spans the range."""
+    """The audit finds a call that was removed after its window was read, although no request spans the range."""
     gone = []
 
     def habit(asked):
@@ -112,7 +112,7 @@ async def test_the_audit_counts_in_allowed_ranges(tmp_path):
 
 
 async def test_an_open_end_is_pulled_up_to_now(tmp_path):
-    """From a date on, from a server that takes no open range."""
+    """A pull from a date on works with a server that refuses open ranges."""
     now = dt.datetime.now(IST)
     recent = [(f"{now - dt.timedelta(hours=hours):%Y-%m-%d %H:%M:%S}", f"r{hours:03}") for hours in range(1, 400, 7)]
     async with serving(allows(7), recent, date=None) as (server, client):
@@ -124,7 +124,7 @@ async def test_an_open_end_is_pulled_up_to_now(tmp_path):
 
 @pytest.mark.parametrize(("status", "requests"), [(422, 5), (200, 10)])
 async def test_a_refusal_for_another_reason_ends_a_pull_soon(status, requests, tmp_path):
-    """With the first error, after few requests, and without any file."""
+    """It ends with the first error, after few requests, and leaves no file."""
     async with serving(lambda asked: refusal(f"no, said the {asked.nth}. time", status)) as (server, client):
         with pytest.raises(RequestRejectedError, match="said the"):
             await client.pull(tmp_path / "a.ndjson", query=TWO_MONTHS)
@@ -134,7 +134,7 @@ async def test_a_refusal_for_another_reason_ends_a_pull_soon(status, requests, t
 
 
 async def test_a_refusal_of_a_day_in_the_line_ends_it(tmp_path):
-    """Calls that are not kept any more: what was committed stays for the next run."""
+    """The server no longer keeps such old calls. What was committed stays for the next run."""
 
     def habit(asked):
         return refusal("that is too long ago") if asked.first < "2024-05-20" else HONEST
@@ -178,7 +178,7 @@ async def test_check_counts_again_in_allowed_ranges(tmp_path):
 
 
 async def test_a_count_in_parts_needs_every_count():
-    """A part without a count leaves the whole without one."""
+    """If a part has no count, the whole has none."""
     habit = allows(7, also=lambda asked: Answer(no_count=asked.first < "2024-05-10"))
     async with serving(habit) as (_, client):
         fetcher = Fetcher(client, CallQuery(), page_size=20, concurrency=4, patience=10)
@@ -187,7 +187,7 @@ async def test_a_count_in_parts_needs_every_count():
 
 
 async def test_max_range_is_never_exceeded(tmp_path):
-    """Neither by the first look nor by the audit; the file is the same."""
+    """Neither the first request nor the audit exceeds it, and the file is the same."""
     habit = allows(7)
     async with serving(habit, max_range=7 * DAY) as (server, client):
         receipt = await client.pull(tmp_path / "a.ndjson", query=TWO_MONTHS)
@@ -199,7 +199,7 @@ async def test_max_range_is_never_exceeded(tmp_path):
 @pytest.mark.parametrize("count_mode", ["total", "missing", "page"])
 @pytest.mark.parametrize("days", [7, 1])
 async def test_the_emulators_month(days, count_mode, tmp_path):
-    """A pull of a month from a server of each kind of count holds the truth."""
+    """A pull of a month is right, whatever the server's ``count`` means."""
     data = Dataset.month("2024-05", calls=400)
     async with (
         Emulator(data, max_range_days=days, count_mode=count_mode) as api,

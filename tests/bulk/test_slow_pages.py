@@ -1,4 +1,4 @@
-"""Pages that are too slow: they are asked for in halves before it is an outage, from the first page on."""
+"""Pages that are too slow: the page size is halved before it is an outage, from the first page on."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TIMEOUT = 30
 
 
 def above(size, answer=LATE, since=1):
-    """Pages of more than so many calls are answered so, from that request on."""
+    """Answer pages of more than so many calls in this way, from that request on."""
     return lambda asked: answer if asked.limit > size and asked.nth >= since else HONEST
 
 
@@ -85,7 +85,7 @@ class Pulling:
 @pytest.mark.parametrize("warm", [True, False], ids=["later", "first page"])
 @pytest.mark.parametrize("kind", SLOW)
 def test_two_slow_replies_halve_the_page_size(kind, warm):
-    """A timeout and the word of a gateway that waited too long are one thing, before and after the first good reply."""
+    """A timeout and a gateway's "waited too long" have the same effect, before and after the first good reply."""
 
     async def main():
         async with fetching(above(10, SLOW[kind]), attempts=5, warm=warm) as (server, fetcher):
@@ -100,7 +100,7 @@ def test_two_slow_replies_halve_the_page_size(kind, warm):
 
 @pytest.mark.parametrize("answer", [SICK, Answer(status=502), Answer(status=503), Answer(status=429)])
 def test_other_failures_do_not_halve(answer):
-    """A 502 is as often a gateway without a server behind it: a smaller page would not come either."""
+    """A 502 often means that a gateway has no server: a smaller page would not come either."""
 
     async def main():
         async with fetching(first(5, answer)) as (_, fetcher):
@@ -132,7 +132,7 @@ def test_no_connection_in_time_does_not_halve(monkeypatch):
 
 
 def test_one_slow_first_page_is_tried_again_in_its_size():
-    """One alone is an accident of the line, also before the first good reply."""
+    """One slow reply may be an accident, also before the first good reply."""
 
     async def main():
         async with fetching(first(1, LATE), attempts=5, warm=False) as (server, fetcher):
@@ -143,7 +143,7 @@ def test_one_slow_first_page_is_tried_again_in_its_size():
 
 
 def test_a_server_that_never_answers_is_asked_a_few_times():
-    """Each size twice, the smallest as often as ``Retry(attempts=)`` says; then its error, which says what was tried."""
+    """Each size is tried twice, the smallest as often as ``Retry(attempts=)`` says. The error says what was tried."""
 
     async def main():
         async with fetching(lambda _: LATE, page_size=100, attempts=5, warm=False) as (server, fetcher):
@@ -157,7 +157,7 @@ def test_a_server_that_never_answers_is_asked_a_few_times():
 
 
 def test_a_small_page_size_is_not_halved():
-    """Its error says what it said before."""
+    """The error is the ordinary one."""
 
     async def main():
         async with fetching(lambda _: LATE, page_size=5, attempts=2, warm=False) as (server, fetcher):
@@ -182,7 +182,7 @@ def test_a_count_is_not_halved():
 
 
 def test_pages_that_wait_are_not_sent_in_a_size_that_is_too_slow():
-    """Of many that wait for a slot only two are sent; the others are told at once."""
+    """Of many pages that wait for a slot only two are sent; the others are given up at once."""
 
     async def main():
         async with fetching(above(10), concurrency=1) as (server, fetcher):
@@ -214,7 +214,7 @@ def test_a_504_slows_all_down():
 
 
 def test_slow_pages_are_no_outage_while_they_can_be_smaller():
-    """However many fail at once: not even a pull without any patience gives up."""
+    """Many pages fail at once, and not even a pull without patience gives up."""
 
     async def main():
         answer = Answer(status=504)
@@ -246,7 +246,7 @@ def test_after_an_outage_pages_have_their_size_again():
 
 
 def test_a_size_that_came_is_kept_through_an_outage():
-    """What was too slow before it is not asked for after it."""
+    """A size that was too slow before the outage is not requested after it."""
 
     async def main():
         away = []
@@ -262,7 +262,7 @@ def test_a_size_that_came_is_kept_through_an_outage():
 
 
 def test_without_patience_each_size_is_tried_once():
-    """Halving has an end, so it is not cut short; but nothing is tried twice."""
+    """Halving goes down to the smallest size, but no size is tried twice."""
 
     async def main():
         away = []
@@ -294,7 +294,7 @@ def test_a_probe_that_is_too_slow_is_halved_too():
     on_clock(main)
 
 
-# Whoever asks for several pages
+# Readers of several pages
 
 
 def test_the_search_for_the_oldest_call_begins_again_with_smaller_pages(tmp_path):
@@ -319,7 +319,7 @@ def test_the_search_for_the_oldest_call_begins_again_with_smaller_pages(tmp_path
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_the_search_for_the_oldest_call_may_fail(lost, tmp_path):
-    """Its page does not come in any size: the pull ends with what it met."""
+    """The page does not come in any size: the pull ends with that error."""
 
     def habit(asked):
         return (SICK if lost else LATE) if asked.page > 1 else HONEST
@@ -338,7 +338,7 @@ def test_the_search_for_the_oldest_call_may_fail(lost, tmp_path):
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_the_look_at_the_bounds_begins_again_with_smaller_pages(lost):
-    """Page 2 of another size is another page: a call that stands there is found all the same."""
+    """With another size page 2 holds other calls, but the wanted call is still found."""
     busy = calls_at(*["2024-05-06 09:00:01"] * 40, *["2024-05-06 09:00:00"] * 5)
 
     def habit(asked):
@@ -363,7 +363,7 @@ def test_the_look_at_the_bounds_begins_again_with_smaller_pages(lost):
 
 
 def test_the_doctor_names_no_cap_where_pages_are_too_slow():
-    """It asks for fewer, and does not take its own limit for the server's."""
+    """It asks for smaller pages, and does not report its own limit as the server's."""
 
     async def main():
         async with (
@@ -385,7 +385,7 @@ def test_the_doctor_names_no_cap_where_pages_are_too_slow():
 @pytest.mark.parametrize("since", [1, 5], ids=["from the first page", "later"])
 @pytest.mark.parametrize("kind", ["no reply", "504"])
 def test_a_pull_of_pages_that_are_all_too_slow(kind, since, concurrency, tmp_path):
-    """It goes on with half of them, is whole, and asks for few in vain."""
+    """The pull continues with half the size, is complete, and wastes few requests."""
     target = tmp_path / "may.ndjson"
     pulling = Pulling(above(50, SLOW[kind], since), target, concurrency=concurrency)
     assert pulling.receipt is not None, pulling.error
@@ -406,7 +406,7 @@ def test_a_pull_of_pages_that_are_slow_by_their_rows(tmp_path):
 @pytest.mark.parametrize("kind", ["no reply", "504"])
 @pytest.mark.parametrize(("page_size", "concurrency"), [(100, 4), (100, 32), (1000, 8)])
 def test_a_pull_when_everything_is_dead(kind, page_size, concurrency, tmp_path):
-    """Few requests, and patience holds: 30 minutes from the last good reply."""
+    """It makes few requests and gives up after its patience: 30 minutes from the last good reply."""
 
     def habit(asked):
         return SLOW[kind] if asked.nth > 1 else HONEST
@@ -439,7 +439,7 @@ def test_a_pull_goes_on_in_its_old_size_after_an_outage(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["no reply", "504"])
 def test_a_sync_of_pages_that_are_too_slow(kind, tmp_path):
-    """The same for a database that is kept current, also where only its counts come in time at first."""
+    """A sync behaves the same, also if at first only its counts come in time."""
     here = dt.datetime.now(dt.timezone(dt.timedelta(hours=5, minutes=30)))
     recent = [
         (f"{here - dt.timedelta(minutes=40 * number):%Y-%m-%d %H:%M:%S}", f"r{number:03}") for number in range(200)

@@ -125,7 +125,7 @@ async def test_a_start_that_cannot_be_found_is_not_looked_for_for_ever(tmp_path)
 
 
 async def test_a_call_in_the_first_second_of_the_calendar_is_the_oldest():
-    """Nothing can be before it, so nothing is asked for; a missing date that a server writes as year 1 is such a call."""
+    """Nothing can be before it, so nothing is requested. A server may write a missing date as year 1."""
     calls = calls_at("0001-01-01 00:00:00", "2024-05-06 10:00:00")
     async with (
         SmallServer(calls, lambda _: HONEST, date="Tue, 07 May 2024 12:00:00 GMT") as api,

@@ -200,8 +200,8 @@ WRONG_PROFILES = [
     ("[profiles.work]\nurl = 'https://a.example'", "unknown key, 'url'", "another address", "'base_url', 'brand'"),
     ("[profile.work]\ntoken = 'x'", "unknown key, 'profile'", "another address", "[profiles.default]"),
     ("[profiles.work]\nbrand = 5", "'brand' is of type int", "", "give it as a text"),
-    ("[profiles.work]\nbrand = 'x'\nbase_url = 'y'", "both 'base_url' and 'brand'", "which of them", "leave one"),
-    ("[profiles.work]\ntoken = 'x'\nemail = 'y'", "both 'token' and 'email'", "which of them", "leave one"),
+    ("[profiles.work]\nbrand = 'x'\nbase_url = 'y'", "both 'base_url' and 'brand'", "only one of them", "leave one"),
+    ("[profiles.work]\ntoken = 'x'\nemail = 'y'", "both 'token' and 'email'", "only one of them", "leave one"),
     ("[profiles.work]\nemail = 'y'", "half a login", "and a password", "password_file"),
     ("[profiles.work]\nbrand = 'canary'", "no such brand", "", "the brands are"),
     ("[profiles.work", "is not TOML", "", "logging in"),
@@ -211,7 +211,7 @@ WRONG_PROFILES = [
 @pytest.mark.parametrize(("text", "what", "why", "fix"), WRONG_PROFILES, ids=[x[0][:40] for x in WRONG_PROFILES])
 @pytest.mark.parametrize("command", ["pull", "sync", "check", "doctor"])
 async def test_a_profile_that_is_wrong(inside, emulate, dataset, tmp_path, command, text, what, why, fix):
-    """Exit code 2 and three parts, although a variable gives the token: it might go to another address than is meant."""
+    """It is refused with code 2 even if a variable gives the token, which might go to the wrong address."""
     api = await emulate(dataset)
     config = tmp_path / "config.toml"
     config.write_text(text)

@@ -25,7 +25,7 @@ def portal(emulate, dataset):
 
 
 async def test_a_login_of_the_flags(inside, portal, tmp_path):
-    """``--email`` with ``--password-file`` logs in once; it wins over the environment's token, and prints nowhere."""
+    """``--email`` with ``--password-file`` logs in once; it wins over the environment's token, and is never printed."""
     private(tmp_path / "password", f"{PASSWORD}\n")
     api = await portal()
     flags = ("--email", EMAIL, "--password-file", "password")
@@ -51,7 +51,7 @@ async def test_a_login_of_the_profile(inside, portal, tmp_path, command, line):
 
 
 async def test_a_wrong_password_is_tried_once(inside, portal, tmp_path):
-    """Not authorised, after one login: more would lock the account."""
+    """The command ends as not authorised after one login: more would lock the account."""
     private(tmp_path / "password", "another password")
     api = await portal()
     ended = await inside("pull", "a.db", *MONTH, "--email", EMAIL, "--password-file", "password", api=api)
@@ -61,7 +61,7 @@ async def test_a_wrong_password_is_tried_once(inside, portal, tmp_path):
 
 
 async def test_a_login_whose_token_ends_on_the_way(inside, portal, tmp_path):
-    """Tokens of forty requests each, whatever a dead one is answered with: the pull is complete."""
+    """Each token lasts forty requests. The pull is complete, whatever the answer to an expired token is."""
     private(tmp_path / "password", PASSWORD)
     for expiry in ("401", "500", "gateway"):
         api = await portal(token_requests=40, expiry=expiry)
@@ -72,7 +72,7 @@ async def test_a_login_whose_token_ends_on_the_way(inside, portal, tmp_path):
 
 
 async def test_doctor_says_where_the_login_comes_from(inside, portal, tmp_path):
-    """It names the place, and shows neither the address nor the password."""
+    """It names the source, and shows neither the address nor the password."""
     private(tmp_path / "password", PASSWORD)
     api = await portal()
     ended = await inside("doctor", "--email", EMAIL, "--password-file", "password", api=api)
@@ -112,7 +112,7 @@ async def test_a_token_file_that_is_rotated_on_the_way(way, launch, emulate, lar
 
 
 async def test_a_token_file_that_is_not_rotated(inside, emulate, large, tmp_path):
-    """Not authorised; what is kept is said, and the fix is a new token in that file."""
+    """The command ends as not authorised. It says what is kept, and that the file needs a new token."""
     api = await emulate(large, token_requests=LATE)
     private(tmp_path / "token", api.token)
     ended = await inside("pull", "a.ndjson", *SLOW, "--token-file", "token", SERVETEL_BASE_URL=api.base_url)
@@ -123,7 +123,7 @@ async def test_a_token_file_that_is_not_rotated(inside, emulate, large, tmp_path
 
 
 async def test_the_command_that_goes_on_hides_the_address(inside, emulate, large, tmp_path):
-    """What is suggested to be typed again does not repeat the e-mail address."""
+    """The suggested command does not show the e-mail address."""
     private(tmp_path / "password", PASSWORD)
     api = await emulate(large, **KNOWN, faults=failing())
     flags = ("--email", EMAIL, "--password-file", "password", "--patience", "0s")

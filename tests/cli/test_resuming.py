@@ -155,7 +155,7 @@ async def test_3_a_firewall_that_blocks_in_the_middle(inside, emulate, large, bl
 
 
 async def test_0_a_firewall_that_blocks_for_a_moment(inside, emulate, large):
-    """Blocks that pass are not noticed."""
+    """A pull does not fail if the block passes soon."""
     api = await emulate(large, faults=[Fault("status", status=403, body=b"", nth=nth) for nth in range(20, 120, 20)])
     ended = await inside("pull", "may.ndjson", *SLOW, api=api)
     assert ended.code == 0, ended.err

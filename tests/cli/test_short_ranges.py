@@ -11,7 +11,7 @@ from tests.cli.conftest import MONTH
 @pytest.mark.parametrize("command", ["pull", "dry run"])
 @pytest.mark.parametrize("days", [7, 1])
 async def test_a_month_from_a_server_of_short_ranges(command, days, inside, emulate, dataset, tmp_path):
-    """It is learnt from the first refusal; the month is whole."""
+    """The limit is learnt from the first refusal; the month is complete."""
     api = await emulate(dataset, max_range_days=days)
     ended = await inside("pull", "may.ndjson", *MONTH, *(["--dry-run"] if command == "dry run" else []), api=api)
     assert ended.code == 0, ended.err
@@ -33,7 +33,7 @@ async def test_max_range_is_never_exceeded(inside, emulate, dataset):
 
 
 async def test_sync_takes_it_too(inside, emulate):
-    """Twelve hours at a time."""
+    """``sync`` with ``--max-range 12h`` asks for twelve hours at a time."""
     api = await emulate(Dataset.month("2024-05", calls=10), max_range_days=0.5)
     ended = await inside("sync", "may.db", "--rate", "0", "--lookback", "2d", "--max-range", "12h", api=api)
     assert ended.code == 0, ended.err
@@ -41,7 +41,7 @@ async def test_sync_takes_it_too(inside, emulate):
 
 
 async def test_doctor_names_the_limit(inside, emulate, dataset):
-    """The emulator takes an open range, so everything comes at once; a month may be refused all the same."""
+    """The emulator accepts an open range although it refuses a month, so everything comes at once."""
     api = await emulate(dataset)
     ended = await inside("doctor", "--probe", "--rate", "0", api=api)
     assert b"ranges      everything at once" in ended.out

@@ -1,4 +1,4 @@
-"""A reply without calls and without a count says nothing. It is asked for again before it is believed."""
+"""A reply without calls and without a count says nothing. It is requested again before it is accepted."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ async def test_a_later_window_does_not_end_by_it(known, times):
 @pytest.mark.parametrize(("known", "times"), [(True, 1), (True, 2), (False, 1)])
 @pytest.mark.parametrize("nth", [1, 2])
 async def test_it_does_not_count_as_none(nth, known, times):
-    """Neither the first window nor a later one."""
+    """An empty reply in the first window or a later one does not count as 0."""
     async with api(bare(times=times, when=lambda asked: asked.nth >= nth), known=known) as (_, client):
         assert await client.count(*APRIL_TO_MAY) == len(CALLS)
 
 
 async def test_a_first_page_that_is_promised_calls_is_asked_for_again():
-    """A count of calls and none of them: the next reply says which is true."""
+    """The page has a count but no calls: the next reply shows what is true."""
 
     def once(asked):
         return Answer(rows=[]) if asked.nth == 1 else HONEST
@@ -65,7 +65,7 @@ async def test_a_first_page_that_is_promised_calls_is_asked_for_again():
 
 @pytest.mark.parametrize(("known", "asked"), [(True, 6), (False, 4)])
 async def test_a_server_that_leaves_out_a_count_of_none_is_believed_in_the_end(known, asked):
-    """It is asked three times for each window where it is known to count, twice where it is not."""
+    """Each window is requested three times if the server is known to count, otherwise twice."""
     async with api(bare(times=99, when=lambda _asked: True), known=known) as (server, client):
         assert await client.count(*APRIL_TO_MAY) == 0
         assert len(server.asked) == asked
@@ -98,7 +98,7 @@ def silent(_asked):
 
 
 async def test_a_server_that_falls_silent_ends_no_stream():
-    """Its second window is not taken for empty; the stream can be resumed where it was."""
+    """Its second window does not count as empty; the stream can be resumed at the same place."""
     async with api() as (server, client):
         stream = client.calls(*APRIL_TO_MAY)
         came = [(await anext(stream)).id for _ in range(len(LATE))]
@@ -111,7 +111,7 @@ async def test_a_server_that_falls_silent_ends_no_stream():
 
 
 async def test_a_server_that_falls_silent_counts_nothing_as_none():
-    """Neither ``count`` nor ``get_call`` takes its silence for an answer."""
+    """Neither ``count`` nor ``get_call`` accepts such a reply as an answer."""
     async with api() as (server, client):
         assert await client.count(*APRIL_TO_MAY) == len(CALLS)
         server.habit = silent
@@ -122,7 +122,7 @@ async def test_a_server_that_falls_silent_counts_nothing_as_none():
 
 
 async def test_an_empty_window_is_one_where_the_server_still_counts():
-    """It leaves out the count of an empty window, and counts a range that holds calls: so the window is empty."""
+    """The server leaves out the count of an empty window but counts a range that holds calls: so the window is empty."""
     may_alone = calls_at(*LATE)
     async with api(counts_only_calls, calls=may_alone) as (server, client):
         stream = client.calls(*APRIL_TO_MAY)
@@ -134,7 +134,7 @@ async def test_an_empty_window_is_one_where_the_server_still_counts():
 
 
 async def test_the_look_at_a_counted_range_can_be_cancelled():
-    """A step that is cancelled meanwhile is called again, and nothing is asked for twice."""
+    """After a step is cancelled in the check, the next step requests nothing twice."""
     may_alone = calls_at(*LATE)
 
     def slow_look(asked):

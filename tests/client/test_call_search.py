@@ -35,14 +35,14 @@ async def test_a_call_is_found_in_any_window(place, knows_call_id, quarter):
 
 @pytest.mark.parametrize("knows_call_id", [True, False])
 async def test_a_call_that_no_window_has_is_none(knows_call_id, quarter):
-    """Every window was asked, or every call of the range was read."""
+    """The result is None after every window was requested, or every call of the range was read."""
     async with Emulator(quarter, max_range_days=31, knows_call_id=knows_call_id) as api, client_of(api) as client:
         assert await client.get_call("1.2", **QUARTER) is None
         assert len(api.requests) >= 3
 
 
 async def test_a_deadline_covers_the_search_and_the_reading(quarter):
-    """The reading that follows where the server ignores ``call_id`` has only the time that is left."""
+    """If the server ignores ``call_id``, the range is read in the time that is left."""
     async with (
         Emulator(quarter, knows_call_id=False, latency=0.25) as api,
         client_of(api, page_size=1, max_concurrency=1) as client,
@@ -53,7 +53,7 @@ async def test_a_deadline_covers_the_search_and_the_reading(quarter):
 
 
 async def test_a_deadline_that_passes_between_two_requests_is_no_overload(quarter):
-    """Requests were sent, so the error must not say that none was."""
+    """Requests were sent, so the error must not say that nothing was sent."""
     async with Emulator(quarter) as api, client_of(api, rate=RateLimit(per_second=2)) as client:
         error = await failure_of(client.get_call("1.2", **QUARTER, deadline=0.3))
         assert type(error) is DeadlineExceededError
@@ -72,7 +72,7 @@ async def test_a_deadline_before_the_first_request_is_an_overload(quarter):
 
 
 async def test_a_deadline_that_is_over_before_the_reading_says_so(quarter):
-    """The last request of the search took all of it."""
+    """The last request of the search used up the deadline."""
     async with Emulator(quarter, knows_call_id=False) as api, client_of(api, rate=RateLimit(per_second=2)) as client:
         error = await failure_of(client.get_call("1.2", **QUARTER, deadline=0.3))
         assert type(error) is DeadlineExceededError

@@ -40,7 +40,7 @@ def ids(calls):
     [(2_502, 1_000, 100), (2_502, 1_000, 300), (2_502, 1_000, 1_000), (2_502, 1_024, 100), (4_000, 2_000, 200)],
 )
 async def test_a_capped_count_ends_no_stream(number, most, size, ordered):
-    """The range behind the oldest call that was seen is asked for, until its count is no limit. Each call comes once."""
+    """The rest of the range is requested until its count is not round. Each call comes once."""
     calls = some(number)
     async with api(calls, capped(most), page_size=size) as (_, client):
         stream = client.calls(*MAY, ordered=ordered)
@@ -53,7 +53,7 @@ async def test_a_capped_count_ends_no_stream(number, most, size, ordered):
 
 @pytest.mark.parametrize(("number", "more"), [(997, 0), (1_000, 1), (1_001, 0), (2_000, 1), (2_001, 0)])
 async def test_an_honest_count_costs_one_request_where_it_is_round(number, more):
-    """And none where it is not. The statistics count each call once."""
+    """A count that is not round costs nothing. The statistics count each call once."""
     async with api(some(number)) as (server, client):
         stream = client.calls(*MAY)
         assert len([call async for call in stream]) == number
@@ -73,7 +73,7 @@ async def test_what_was_asked_for_costs_no_proof():
 @pytest.mark.parametrize("after", [1, 999, 1_000, 1_001, 1_100, 2_000, 2_003, 2_501, 2_502])
 @pytest.mark.parametrize("habit", [capped(1_000), shallow(1_000)], ids=["capped", "shallow"])
 async def test_a_checkpoint_behind_a_limit_is_a_place(habit, after):
-    """Whatever range the last call came with, another stream goes on behind it."""
+    """Another stream continues behind the last call, whatever range that call came with."""
     calls = some(2_502)
     async with api(calls, habit) as (_, client):
         stream = client.calls(*MAY)
@@ -87,7 +87,7 @@ async def test_a_checkpoint_behind_a_limit_is_a_place(habit, after):
 
 @pytest.mark.parametrize("order", ["oldest first", "undated"])
 async def test_a_list_without_the_usual_order_is_read_in_halves(order):
-    """Where the oldest call seen does not say what is left, both halves of the range are read, and no call comes twice."""
+    """If the oldest call does not show what is left, both halves of the range are read, and no call comes twice."""
     calls = some(1_502)
 
     def habit(asked):
@@ -105,7 +105,7 @@ async def test_a_list_without_the_usual_order_is_read_in_halves(order):
 
 
 async def test_a_stream_that_is_read_in_halves_keeps_the_checkpoint_before_them():
-    """In a half that is read again no place can be found. A later stream begins earlier, and misses no call."""
+    """A checkpoint cannot name a place in a half that is read again. A later stream begins earlier and misses no call."""
     calls = some(1_502)
 
     def habit(asked):
@@ -125,7 +125,7 @@ async def test_a_stream_that_is_read_in_halves_keeps_the_checkpoint_before_them(
 
 
 async def test_a_limit_that_cannot_be_got_behind_is_an_error():
-    """Two thousand calls in one second: those that come are handed out, and then the stream says what may be missing."""
+    """Two thousand calls in one second: the calls that come are delivered. Then the error says that calls may be missing."""
     got = []
     async with api(calls_at(*["2024-05-06 09:00:00"] * 2_000), capped(1_000)) as (_, client):
         with pytest.raises(CountDriftError, match="may be missing"):
@@ -137,7 +137,7 @@ async def test_a_limit_that_cannot_be_got_behind_is_an_error():
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("size", [100, 300])
 async def test_a_page_refused_for_its_depth_ends_no_stream(size, ordered):
-    """What is behind it is asked for as a narrower range, whose pages are not so deep."""
+    """The rest is requested as a narrower range, whose pages are less deep."""
     calls = some(2_502)
     async with api(calls, shallow(1_000), page_size=size) as (server, client):
         stream = client.calls(*MAY, ordered=ordered)
@@ -150,7 +150,7 @@ async def test_a_page_refused_for_its_depth_ends_no_stream(size, ordered):
     "calls", [calls_at(*["2024-05-06 09:00:00"] * 2_000), some(2_000)[::-1]], ids=["a second", "no order"]
 )
 async def test_a_refusal_that_is_not_for_depth_stays_one(calls):
-    """Where no narrower range is left, and where the list has no order to narrow it by."""
+    """The refusal is raised if no narrower range is left, or if the list has no order to narrow it by."""
     async with api([], None) as (server, client):
         server.calls = calls
         server.habit = shallow(1_000)
@@ -159,7 +159,7 @@ async def test_a_refusal_that_is_not_for_depth_stays_one(calls):
 
 
 async def test_a_refusal_in_a_later_pass_stays_one():
-    """A list that is read again was not refused before: it is no matter of depth."""
+    """The first pass was not refused, so the depth is not the reason."""
     calls = some(1_300)
 
     def habit(asked):
@@ -175,14 +175,14 @@ async def test_a_refusal_in_a_later_pass_stays_one():
 @pytest.mark.parametrize("dates", [MAY, (None, "2024-05-31"), ("2024-05-01", None), (None, None)])
 @pytest.mark.parametrize(("number", "most"), [(2_502, 1_000), (1_000, 9_999), (3_000, 2_000), (996, 999)])
 async def test_a_count_is_the_count_whatever_its_limit(number, most, dates):
-    """A round count is proved by those of two parts; an open range is cut where its count ends."""
+    """A round count is proved by the counts of two parts; an open range is cut at the call where its count ends."""
     async with api(some(number), capped(most)) as (server, client):
         assert await client.count(*dates) == number
         assert len(server.asked) < 45
 
 
 async def test_an_open_count_is_proved_where_deep_pages_are_refused():
-    """It is cut at a call that is less deep."""
+    """The open range is cut at a call that is less deep."""
     async with api(some(2_000), shallow(500)) as (server, client):
         assert await client.count() == 2_000
         assert [asked.page for asked in server.asked] == [1, 2_000, 1_000, 500, 1, 1]
@@ -190,7 +190,7 @@ async def test_an_open_count_is_proved_where_deep_pages_are_refused():
 
 @pytest.mark.parametrize("status", [400, 503])
 async def test_an_open_count_that_is_refused_in_the_middle_is_an_error(status):
-    """No page says where to cut."""
+    """No page shows where to cut, so the refusal is raised."""
 
     def habit(asked):
         return HONEST if asked.nth == 1 else Answer(status=status, body=b'{"success": false, "message": "no"}')
@@ -201,7 +201,7 @@ async def test_an_open_count_that_is_refused_in_the_middle_is_an_error(status):
 
 
 async def test_a_server_that_leaves_out_bounds_counts_no_fewer():
-    """The parts of a range have more bounds than the range; the larger count is the count."""
+    """The parts have more bounds than the whole range, so their sum may be too low: the larger count is right."""
     calls = some(1_000)
     async with api(calls) as (server, client):
         server._inside = lambda start, first, last: first <= start < last
@@ -217,7 +217,7 @@ async def test_a_count_that_cannot_be_proved_is_an_error(dates):
 
 
 async def test_a_count_of_an_open_range_without_dates_cannot_be_proved():
-    """Its last call does not say where to cut."""
+    """The last call has no date, so it does not show where to cut."""
 
     def habit(asked):
         return Answer(rows=[("somewhen", key) for _, key in asked.rows], count=1_000)
@@ -229,7 +229,7 @@ async def test_a_count_of_an_open_range_without_dates_cannot_be_proved():
 
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_deeper_pages_that_come_all_the_same_are_left(ordered):
-    """One page is refused and those behind it are not: what is behind it is read as a narrower range, each call once."""
+    """One page is refused and later pages are not: the rest is read as a narrower range, and each call comes once."""
     calls = some(1_502)
 
     def habit(asked):

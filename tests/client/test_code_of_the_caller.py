@@ -1,4 +1,4 @@
-"""Code of the caller runs inside of each request. Whatever it raises, no stream ends by it and no task is cancelled."""
+"""Code of the caller runs inside each request. Nothing that it raises can end a stream or cancel a task."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ async def read(stream, got):
 
 @pytest.mark.parametrize("raising", RAISING)
 async def test_what_a_trace_hook_raises_ends_no_stream(raising, api):
-    """The calls before it are handed out; then it is an error, and the same one again."""
+    """The calls before it are delivered; then the stream raises an error, and the same error again."""
     async with client_of(api, as_trace_hook(raising)) as client:
         got, stream = [], client.calls(query=MAY)
         ended = await outcome_of(read(stream, got))
@@ -131,7 +131,7 @@ async def test_what_a_provider_raises_ends_no_stream(raising):
 @pytest.mark.parametrize("method", ["count", "get_call", "fetch_page"])
 @pytest.mark.parametrize("raising", RAISING)
 async def test_what_a_hook_raises_is_an_error_of_every_method(raising, method, api):
-    """Of the methods that ask for single pages as well."""
+    """The methods that ask for single pages raise it as well."""
     options = as_trace_hook(raising)
     async with client_of(api, options) as client:
         for _ in range(GOOD):
@@ -155,7 +155,7 @@ async def test_what_a_hook_raises_is_an_error_of_a_pull(raising, api, tmp_path):
 
 
 async def test_a_client_that_is_closed_says_so(api):
-    """The twin: where the client was closed under a stream, that is what the error says."""
+    """If the client was closed under a stream, the error says that instead."""
     async with client_of(api, {"token": "token-number-one"}) as client:
         assert not client.closed
         stream = client.calls(query=MAY)

@@ -27,12 +27,12 @@ async def client(api):
 
 @pytest.mark.parametrize("limit", [None, 5])
 async def test_a_finished_stream_is_not_collected_again(limit, api, client):
-    """The second list would be empty, and look like all there is."""
+    """The second list would be empty, and look complete."""
     stream = client.calls(query=MAY)
     assert len(await stream.collect()) == 60
     asked = len(api.requests)
     with pytest.raises(
-        ConfigurationError, match=r"read to its end before collect\(\).*60 calls were handed out.*calls\(\)"
+        ConfigurationError, match=r"read to its end before collect\(\).*60 calls were delivered.*calls\(\)"
     ):
         await stream.collect(limit)
     assert len(api.requests) == asked
@@ -41,27 +41,27 @@ async def test_a_finished_stream_is_not_collected_again(limit, api, client):
 @pytest.mark.parametrize("limit", [None, 5])
 @pytest.mark.parametrize("way", ["calls", "pages"])
 async def test_a_stream_that_was_read_in_part_is_not_collected(way, limit, api, client):
-    """What is left is not all. The stream stays open, and can be read to its end."""
+    """The rest is not all of the calls. The stream stays open and can be read to its end."""
     stream = client.calls(query=MAY)
     read = (await anext(stream.pages())).records if way == "pages" else [await anext(stream) for _ in range(15)]
     asked = len(api.requests)
-    with pytest.raises(ConfigurationError, match=rf"in part before collect\(\).*{len(read)} calls were handed out"):
+    with pytest.raises(ConfigurationError, match=rf"in part before collect\(\).*{len(read)} calls were delivered"):
         await stream.collect(limit)
     assert len(api.requests) == asked
     assert [call.id for call in read] + [call.id async for call in stream] == api.dataset.ids
 
 
 async def test_an_empty_stream_is_collected_once(api, client):
-    """Also where there was nothing to hand out."""
+    """A second ``collect`` fails also if there were no calls."""
     stream = client.calls("2023-01-01", "2023-01-02")
     assert await stream.collect() == []
-    with pytest.raises(ConfigurationError, match="0 calls were handed out"):
+    with pytest.raises(ConfigurationError, match="0 calls were delivered"):
         await stream.collect()
 
 
 @pytest.mark.parametrize("limit", [None, 25])
 async def test_a_stream_of_which_nothing_was_read_is_collected_whole(limit, api, client):
-    """A step that was cancelled before it gave a call has taken none."""
+    """A step that was cancelled before it returned a call has taken no call."""
     stream = client.calls(query=MAY)
     step = asyncio.ensure_future(anext(stream))
     while not client._tasks:
@@ -72,7 +72,7 @@ async def test_a_stream_of_which_nothing_was_read_is_collected_whole(limit, api,
 
 
 async def test_a_closed_stream_is_not_collected(api, client):
-    """Whether it was closed by its owner or by a ``collect`` with a limit."""
+    """It does not matter whether its owner or a ``collect`` with a limit closed it."""
     closed, limited = client.calls(query=MAY), client.calls(query=MAY)
     await closed.aclose()
     assert len(await limited.collect(limit=5)) == 5
@@ -84,7 +84,7 @@ async def test_a_closed_stream_is_not_collected(api, client):
 
 
 async def test_a_failed_stream_fails_again():
-    """With the error that it failed with."""
+    """``collect`` raises the error that the stream failed with."""
 
     def habit(_asked):
         return Answer(status=400, body=b'{"success": false, "message": "no"}')

@@ -1,4 +1,4 @@
-"""Resuming from a checkpoint: wherever the last call is now, the stream hands out what is behind it, or says that it cannot."""
+"""Resuming from a checkpoint: the stream delivers what is behind the last call, wherever that is now, or says that it cannot."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def resumed(client, checkpoint, **options):
 @pytest.mark.parametrize("stop", [1, 5, 60, 100, 149, 150])
 @pytest.mark.parametrize(("before", "after"), [(100, 50), (50, 100), (100, 7), (7, 100), (50, 49)])
 async def test_another_page_cap_costs_no_call(before, after, stop, counts):
-    """The page size is what page 1 shows today; a page that has as many calls as one of then proves nothing."""
+    """Page 1 shows today's page size; a page with as many calls as before proves nothing."""
     calls = some(150)
     async with SmallServer(calls) as server, client_of(server, page_size=100) as client:
         server.habit = capped(before, counts)
@@ -82,7 +82,7 @@ async def test_another_page_cap_costs_no_call(before, after, stop, counts):
 @pytest.mark.parametrize("gone", [1, 5, 60, 99])
 @pytest.mark.parametrize("counts", ["total", "none"])
 async def test_calls_that_were_removed_in_front_cost_nothing(gone, counts):
-    """The call moves up, over pages, and its old place may be behind the end of the list."""
+    """The call moves to an earlier page, and its old place may be beyond the end of the list."""
     calls = some(101)
     habit = None if counts == "total" else lambda _asked: Answer(no_count=True)
     async with SmallServer(calls, habit) as server, client_of(server) as client:
@@ -109,7 +109,7 @@ async def test_a_resumed_stream_asks_with_its_own_page_size():
 
 
 async def test_a_wrong_count_brings_no_call_twice():
-    """The list is read again, whole: the calls in front of the checkpoint were handed out, so they are passed over."""
+    """The whole list is read again. The calls in front of the checkpoint were delivered before, so they are skipped."""
     async with SmallServer(some(60)) as server, client_of(server) as client:
         got, checkpoint = await stopped(client, 25)
         server.habit = lambda asked: Answer(count=len(asked.found) + 1)
@@ -124,7 +124,7 @@ async def test_a_wrong_count_brings_no_call_twice():
 @pytest.mark.parametrize("at", [2, 3, 4, 6])
 @pytest.mark.parametrize("change", ["added in front", "removed in front", "removed behind", "added behind"])
 async def test_a_list_that_moves_while_it_is_resumed_is_read_again(change, at):
-    """As in any stream: no error, nothing lost, nothing twice, and nothing from in front of the checkpoint."""
+    """There is no error, nothing is lost or repeated, and nothing in front of the checkpoint is delivered."""
     async with SmallServer(some(100)) as server, client_of(server, max_concurrency=1) as client:
         got, checkpoint = await stopped(client, 25)
         begun = len(server.asked)
@@ -152,7 +152,7 @@ async def test_a_list_that_moves_while_it_is_resumed_is_read_again(change, at):
 
 
 async def test_calls_of_one_second_may_come_in_another_order():
-    """The API sorts by start and has no tiebreaker: those of the last second that were handed out are in the checkpoint."""
+    """The API sorts by start without a tiebreaker. So the checkpoint names the delivered calls of the last second."""
     calls = [(start, name) for start, name in some(12)]
     calls[3:9] = [("2024-05-20 13:00:00", name) for _, name in calls[3:9]]
     async with SmallServer(calls, capped(4)) as server, client_of(server) as client:
@@ -164,7 +164,7 @@ async def test_calls_of_one_second_may_come_in_another_order():
 
 
 async def test_an_id_that_two_calls_share_is_not_the_place_of_the_other():
-    """A call is its id and its start."""
+    """Id and start together identify a call."""
     calls = some(40)
     calls[5] = calls[5][0], "twin"
     calls[25] = calls[25][0], "twin"
@@ -176,14 +176,14 @@ async def test_an_id_that_two_calls_share_is_not_the_place_of_the_other():
 
 @pytest.mark.parametrize("counts", ["total", "none"])
 async def test_a_call_is_gone_only_after_the_whole_window_was_looked_through(counts):
-    """Each page is looked at once, and the end; then the error says what to do."""
+    """Each page and the end of the list are looked at once; then the error says what to do."""
     async with SmallServer(some(55)) as server, client_of(server) as client:
         _, checkpoint = await stopped(client, 25)
         del server.calls[24]
         if counts == "none":
             server.habit = lambda _asked: Answer(no_count=True)
         asked = len(server.asked)
-        with pytest.raises(ResumeMismatchError, match="no longer there") as raised:
+        with pytest.raises(ResumeMismatchError, match="no longer in the list") as raised:
             await resumed(client, checkpoint)
         assert sorted({each.page for each in server.asked[asked:]}) == [1, 2, 3, 4, 5, 6, 7]
         assert len(server.asked) - asked <= 8
@@ -201,12 +201,12 @@ async def test_a_server_that_repeats_its_last_page_ends_the_search():
         got, checkpoint = await stopped(client, 25)
         assert got + await resumed(client, checkpoint) == names(server.calls)
         del server.calls[24]
-        with pytest.raises(ResumeMismatchError, match="no longer there"):
+        with pytest.raises(ResumeMismatchError, match="no longer in the list"):
             await resumed(client, checkpoint)
 
 
 async def test_a_server_that_does_not_heed_the_page_number_is_named():
-    """In the search, too, the same page again and again is no list."""
+    """The search raises an error too if the same page comes again and again."""
     async with SmallServer(some(55)) as server, client_of(server) as client:
         _, checkpoint = await stopped(client, 45)
         server.habit = lambda asked: Answer(asked.found[:10], page=1)
@@ -252,7 +252,7 @@ async def test_an_empty_reply_behind_the_end_of_the_list_does_not_move_the_end()
 
 
 async def test_a_page_that_stays_empty_is_no_end_of_the_search():
-    """The count says that it should hold calls, so the call is looked for on the pages around it."""
+    """The count says that the page should hold calls, so the search continues on the pages around it."""
     async with SmallServer(some(100)) as server, client_of(server) as client:
         _, checkpoint = await stopped(client, 45)
         del server.calls[:20]  # the call is on page 3 now
@@ -276,7 +276,7 @@ async def test_a_failure_in_the_search_leaves_the_checkpoint_as_it_was(nth):
 
 
 async def test_the_deadline_holds_in_the_search():
-    """It is no overload either, once a page was read."""
+    """Once a page was read, a passed deadline is not reported as an overload."""
     async with SmallServer(some(55)) as server, client_of(server) as client:
         _, checkpoint = await stopped(client, 45)
         begun = len(server.asked)
@@ -287,7 +287,7 @@ async def test_the_deadline_holds_in_the_search():
 
 
 async def test_a_call_that_moves_past_the_search_is_found_in_another_look():
-    """Calls came in front while it looked, so a page that it had looked at holds the call now."""
+    """New calls came in front during the search, so the call moved to a page that was looked at before."""
     async with SmallServer(some(100)) as server, client_of(server) as client:
         got, checkpoint = await stopped(client, 50)
         del server.calls[:10]  # the call is the last one on page 4
@@ -306,7 +306,7 @@ async def test_a_call_that_moves_past_the_search_is_found_in_another_look():
 
 
 async def test_a_call_that_is_removed_while_the_list_is_read_again_is_missed():
-    """What is behind it cannot be said any more: better an error than a call that is lost."""
+    """It is unknown which calls are behind it: an error is better than a lost call."""
     async with SmallServer(some(60)) as server, client_of(server, max_concurrency=1) as client:
         _, checkpoint = await stopped(client, 25)
         begun = len(server.asked)
@@ -318,12 +318,12 @@ async def test_a_call_that_is_removed_while_the_list_is_read_again_is_missed():
             return Answer()
 
         server.habit = habit
-        with pytest.raises(ResumeMismatchError, match="no longer there"):
+        with pytest.raises(ResumeMismatchError, match="no longer in the list"):
             await resumed(client, checkpoint)
 
 
 async def test_a_resumed_stream_can_be_read_by_pages():
-    """The first one holds what is left of its page."""
+    """The first page holds the rest of the checkpoint's page."""
     async with SmallServer(some(55)) as server, client_of(server) as client:
         _, checkpoint = await stopped(client, 25)
         pages = [[call.id for call in page.records] async for page in client.calls(*MAY, start=checkpoint).pages()]

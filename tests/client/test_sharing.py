@@ -1,4 +1,4 @@
-"""One client, many users: equal calls share a request, the figures say so, and another thread or loop is told what to do."""
+"""One client, many users: equal calls share a request, the figures show it, and another thread or loop gets a clear error."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def test_calls_one_after_another_share_nothing(api, client):
 
 
 async def test_shared_lists_are_separate(client, data):
-    """Each caller of ``collect(limit=)`` may change its own list; each stream knows where it stands."""
+    """Each caller of ``collect(limit=)`` may change its own list; each stream knows its own position."""
     streams = [client.calls(*MAY) for _ in range(3)]
     lists = await asyncio.gather(*(stream.collect(limit=120) for stream in streams))
     lists[0].clear()
@@ -147,7 +147,7 @@ async def test_two_tasks_still_cannot_read_one_stream(client):
 
 
 async def test_a_stream_closed_under_a_shared_collect_stays_closed(client):
-    """``aclose`` of one caller's stream takes nothing from the call that it shares."""
+    """``aclose`` of one caller's stream does not disturb the shared call."""
     stream = client.calls(*MAY)
     collecting = asyncio.ensure_future(stream.collect(limit=5))
     await asyncio.sleep(0)
@@ -197,7 +197,7 @@ def in_a_thread(work):
 
 
 async def test_a_client_in_a_second_thread_is_told_what_to_do(api, client):
-    """While one loop uses the client, a call from another thread's loop fails and says why; the first goes on."""
+    """While one loop uses the client, a call from another thread's loop fails and says why; the first loop continues."""
     mine = asyncio.ensure_future(client.count(*MAY))
     await asyncio.sleep(0.01)
 
@@ -212,7 +212,7 @@ async def test_a_client_in_a_second_thread_is_told_what_to_do(api, client):
 
 
 async def test_a_stream_in_a_second_thread_is_told_what_to_do(client, data):
-    """A stream goes on in the loop in which it was begun; another thread that reads it learns so, and does not hang."""
+    """A stream belongs to the loop in which it began. Another thread that reads it gets an error and does not hang."""
     stream = client.calls(*MAY, page_size=50)
     got = [await anext(stream)]
 
@@ -230,7 +230,7 @@ async def test_a_stream_in_a_second_thread_is_told_what_to_do(client, data):
 
 
 async def test_a_thread_that_comes_a_moment_later_is_told_what_to_do(api, client):
-    """It asked for connections while this thread was making them: this thread has the client."""
+    """The other thread asked for connections while this thread was making them: this thread keeps the client."""
     await client.aclose()
     client._transport.closed = False
     with process_lock():
@@ -254,7 +254,7 @@ def is_binding(thread):
 
 
 async def test_of_two_threads_that_begin_at_once_one_is_served(api, data):
-    """The thread that is quicker has the client; the other one is told so, and harms nothing."""
+    """The quicker thread gets the client; the other thread gets an error and disturbs nothing."""
     client = ServetelClient(api.token, base_url=api.base_url, rate=None)
     barrier = threading.Barrier(2)
     over = []
@@ -296,7 +296,7 @@ async def pull_all(client, target):
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_short_calls_beside_exports_are_answered(export, rate, exports, month, tmp_path):
-    """Each count has its answer within as many turns as there are exports, and one; on a clock that jumps."""
+    """With n exports each count is answered within n + 1 turns, on a clock that jumps."""
 
     async def main():
         now = asyncio.get_running_loop().time

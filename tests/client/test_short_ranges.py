@@ -86,7 +86,7 @@ async def test_the_dates_of_a_window_that_starts_at_noon():
 
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_streams_that_learn_at_the_same_time(ordered):
-    """Two that are refused together halve once, and both are whole."""
+    """Two streams that are refused together halve the range once, and both are complete."""
     habit = allows(7, "Bad request")
     async with serving(habit) as (server, client):
         streams = [client.calls(*TWO_MONTHS, ordered=ordered) for _ in range(2)]
@@ -98,7 +98,7 @@ async def test_streams_that_learn_at_the_same_time(ordered):
 @pytest.mark.parametrize(("status", "requests"), [(400, 5), (422, 5), (200, 10), (409, 1), (413, 1)])
 @pytest.mark.parametrize("work", ["stream", "count"])
 async def test_a_refusal_for_another_reason(status, requests, work):
-    """After few requests it is the first error that is raised, and nothing was learnt from it."""
+    """After few requests the first error is raised, and nothing was learnt."""
     async with serving(lambda asked: refusal(f"no, said the {asked.nth}. time", status)) as (server, client):
         with pytest.raises(RequestRejectedError) as caught:
             await (client.calls(*MAY).collect() if work == "stream" else client.count(*MAY))
@@ -119,7 +119,7 @@ async def test_a_refusal_of_a_day_is_raised_at_once():
 
 
 async def test_a_limit_of_hours_is_believed_below_a_day():
-    """What a server names is asked for, however short."""
+    """A limit that a server names is used, however short."""
     habit = allows(0.25, "Date range must not exceed 6 hours")
     async with serving(habit) as (server, client):
         assert await client.count("2024-05-06", "2024-05-07") == 4
@@ -128,7 +128,7 @@ async def test_a_limit_of_hours_is_believed_below_a_day():
 
 
 async def test_a_refusal_in_the_middle_of_a_window_is_an_error():
-    """Pages of it came, so its length is allowed."""
+    """Pages of the window came, so its length is allowed."""
 
     def habit(asked):
         return refusal("Date range must not exceed 7 days") if asked.page == 2 else HONEST
@@ -141,7 +141,7 @@ async def test_a_refusal_in_the_middle_of_a_window_is_an_error():
 
 
 async def test_old_calls_that_are_not_kept_any_more():
-    """A server that refuses what is older than a date: what came was handed out, then its refusal is raised."""
+    """The server refuses everything before a date: the calls that came are delivered, then the refusal is raised."""
 
     def habit(asked):
         return allows(7)(asked) if asked.first >= "2024-06-10" or elapsed(asked, 7) else refusal("older than 90 days")
@@ -161,7 +161,7 @@ async def test_old_calls_that_are_not_kept_any_more():
 
 
 async def test_a_count_of_calls_that_are_not_kept_any_more():
-    """What was learnt before stays, and the refusal that ends it is the one that was not for the length."""
+    """The learnt limit stays. The refusal that is raised is the one that was not about the length."""
 
     def habit(asked):
         return allows(7)(asked) if asked.first >= "2024-06-10" or elapsed(asked, 7) else refusal("older than 90 days")
@@ -173,7 +173,7 @@ async def test_a_count_of_calls_that_are_not_kept_any_more():
 
 
 async def test_an_open_end_is_closed_at_this_moment():
-    """From a date on: the server takes no open range, and gives what there is until now."""
+    """A stream from a date on brings all calls until now, although the server refuses open ranges."""
     now = dt.datetime.now(dt.timezone(dt.timedelta(hours=5, minutes=30)))
     recent = [
         ((now - dt.timedelta(hours=hours)).strftime("%Y-%m-%d %H:%M:%S"), f"r{hours:03}") for hours in range(1, 400, 7)
@@ -197,7 +197,7 @@ async def test_an_open_start_is_refused():
 
 @pytest.mark.parametrize("taken", [1, 13, 14, 15, 40, 70])
 async def test_a_checkpoint_outlives_the_client_that_learnt(taken):
-    """A client that knows nothing goes on behind the call, though its windows have other lengths at first."""
+    """A new client that has learnt nothing resumes behind the call, although its first windows have another length."""
     async with serving(allows(7)) as (_, client), client.calls(*TWO_MONTHS) as stream:
         got = [(await anext(stream)).id for _ in range(taken)]
         checkpoint = stream.checkpoint
@@ -214,7 +214,7 @@ async def test_a_deadline_covers_the_learning():
 
 
 async def test_max_range_is_never_exceeded():
-    """A client that is told asks for no longer range, so nothing is refused."""
+    """With ``max_range`` no longer range is requested, so nothing is refused."""
     habit = allows(7)
     async with serving(habit, max_range=7 * DAY) as (server, client):
         assert ids_of(await client.calls(*TWO_MONTHS).collect()) == truth(*TWO_MONTHS)
@@ -228,7 +228,7 @@ async def test_max_range_is_never_exceeded():
     [7, "7d", dt.timedelta(0), dt.timedelta(minutes=59), dt.timedelta(days=32), dt.timedelta(hours=2, microseconds=1)],
 )
 def test_a_max_range_that_cannot_be(value):
-    """Before anything is sent."""
+    """It is refused before anything is sent."""
     with pytest.raises(ConfigurationError, match="max_range must be a length of time"):
         ServetelClient("token-123456", max_range=value)
 

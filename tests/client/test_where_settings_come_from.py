@@ -91,7 +91,7 @@ def test_what_is_given_wins_over_what_is_found(monkeypatch, home):
 
 @pytest.mark.parametrize("where", ["variable", "profile"])
 def test_a_token_file_beside_a_token_may_be_missing(where, monkeypatch, home):
-    """The argument wins, so what it wins over is not read: a stale name is no error."""
+    """The argument wins, so the file is not read: a missing file is not an error."""
     if where == "variable":
         monkeypatch.setenv("SERVETEL_TOKEN_FILE", str(home / "gone"))
     else:
@@ -114,7 +114,7 @@ def test_a_password_file_beside_a_token_may_be_missing(home):
 
 @pytest.mark.parametrize("line", ['password = "canary-password"', 'password_file = "~/secret"'])
 def test_a_profile_may_hold_a_login(line, home):
-    """Its e-mail address and password are used as if they had been given; they print nowhere."""
+    """Its e-mail address and password are used as if they were arguments; they are never printed."""
     write(home / "secret", "canary-password\n")
     text = f'[profiles.default]\nbrand = "smartflo"\nemail = "canary@example.com"\n{line}'
     write(home / ".config/servetel/config.toml", text)
@@ -130,7 +130,7 @@ def test_a_profile_may_hold_a_login(line, home):
 
 @pytest.mark.parametrize("given", ["  given-token-123\n", "given-token-123\r\n", "\tBearer given-token-123 "])
 def test_blanks_and_the_line_end_of_a_token_go(given, monkeypatch):
-    """Wherever it comes from: they were pasted along."""
+    """They are removed wherever the token comes from, because they were pasted with it."""
     monkeypatch.setenv("SERVETEL_TOKEN", given)
 
     assert made()[1] == made(token=given)[1] == "given-token-123"

@@ -64,7 +64,7 @@ WANTED = {
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_lock_holds_pinned_versions_with_hashes_and_nothing_else(file):
-    """No package without a hash, no address of an index: any index that has these files will do."""
+    """Every package has a hash, and no index address is named: any index with these files will do."""
     text = file.read_text("ascii")
     assert _PIN.search(text)
     rest = _PIN.sub("", text)
@@ -92,7 +92,7 @@ def test_what_the_package_needs_is_at_its_floor_in_the_lowest_lock():
 
 
 def test_one_package_has_one_version_in_all_locks():
-    """They are installed into one environment; only the lowest one differs, and the tool that lists a release's parts."""
+    """The locks are installed into one environment. Only the lowest lock differs, and the lock of the SBOM tool."""
     first, *others = (pins(name) for name in ("test", "demo", "lint", "build"))
     for other in others:
         for package in first.keys() & other.keys():

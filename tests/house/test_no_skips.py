@@ -1,4 +1,4 @@
-"""The plugin that CI runs the tests with: what is skipped there has failed."""
+"""The plugin that CI runs the tests with: a skipped test counts as failed."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ def run(directory, text):
     ],
 )
 def test_a_skip_is_a_failure(tmp_path, text, ends):
-    """Wherever a test is skipped; but for the reasons on the list, and for failures that are expected."""
+    """Any skip counts as a failure, except for the listed reasons and for expected failures."""
     assert run(tmp_path, text).startswith(ends)

@@ -56,7 +56,7 @@ def test_bad_utf8_is_replaced_and_kept_as_sent(pair, name, value, key, kept):
 
 
 def test_a_lone_surrogate_is_valid_utf8_and_no_text():
-    """The escape is plain ASCII, so it is no bad UTF-8: the field is None and ``extra`` keeps the escape."""
+    """The escape is plain ASCII, so it is valid UTF-8: the field is None and ``extra`` keeps the escape."""
     body = b'{"results":[{"id":"1","agent_name":"\\ud800"}]}'
     page = PageReader().read(Reply(200, body), 0.0)
     page.open()
@@ -66,14 +66,14 @@ def test_a_lone_surrogate_is_valid_utf8_and_no_text():
 
 @pytest.mark.parametrize("results", [b'{"\xff":{"id":"1"}}', b'{"0":{"id":"1"},"\xff":{"id":"2"}}'])
 def test_results_under_a_key_in_bad_utf8_are_read(results):
-    """A bad byte in a key that is not used costs no call, and no exception of the decoder's leaves."""
+    """A bad byte in an unused key loses no call, and no exception of the decoder escapes."""
     page = PageReader().read(Reply(200, b'{"results":' + results + b"}"), 0.0)
     page.open()
     assert [record.id for record in page.records()] == ["1", "2"][: results.count(b"id")]
 
 
 def test_what_is_neither_utf8_nor_json_is_refused():
-    """Replacing the bad bytes makes no record of garbage."""
+    """Replacing the bad bytes does not turn garbage into a record."""
     with pytest.raises(MalformedResponseError, match="cannot be read") as raised:
         rescue(b'{"id":"1","\xff"}')
     assert raised.value.__cause__ is None
@@ -82,7 +82,7 @@ def test_what_is_neither_utf8_nor_json_is_refused():
 
 @pytest.mark.parametrize("text", [b"", b"plain", "naïve ✓ 😀".encode(), b"\xef\xbf\xbd"])
 def test_valid_utf8_is_left_alone(text):
-    """Also text that holds U+FFFD already."""
+    """Valid UTF-8 is not changed, even if it already holds U+FFFD."""
     assert is_utf8(text)
     assert repair_utf8(text) == text
 

@@ -1,4 +1,4 @@
-"""Moments of any class and at both ends of the calendar: the right second, or an error of ours."""
+"""Moments of any class and at both ends of the calendar: the right second, or a ``ConfigurationError``."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Fine(datetime):
 )
 @pytest.mark.parametrize("end", [False, True])
 def test_a_moment_that_cannot_be_read_is_refused(moment, why, end):
-    """The class of what it raised is named, never the text; also by the query."""
+    """The error names the class of the exception, never its message; the error of the query does too."""
     name = "to_date" if end else "from_date"
     with pytest.raises(ConfigurationError, match=f"{name} is not a moment.*{why}") as refused:
         CallQuery(**{name: moment})
@@ -79,7 +79,7 @@ def test_a_moment_that_cannot_be_read_is_refused(moment, why, end):
 
 
 def test_a_moment_of_another_class_becomes_a_plain_one():
-    """Whatever its class does besides, its fields and its offset say the second."""
+    """Its fields and its offset give the second, whatever else its class does."""
     plain = wall_clock(Fine(2024, 5, 1, 10, 0, 0, 5, tzinfo=UTC), IST, name="from_date")
 
     assert type(plain) is datetime
@@ -135,7 +135,7 @@ def test_the_first_and_the_last_month_can_be_asked_for(month):
     ids=["overflow", "huge", "before year 1", "nan", "text", "first day", "now is a text", "now is broken"],
 )
 def test_a_time_that_begins_before_the_calendar_is_refused(options):
-    """``last`` says what it needs."""
+    """The error of ``last`` says what it needs."""
     with pytest.raises(ConfigurationError):
         CallQuery.last(**options)
 
@@ -172,7 +172,7 @@ def test_a_server_clock_beyond_the_calendar_is_not_believed(sent):
 
 
 def test_an_allowed_lateness_longer_than_the_calendar():
-    """Nothing is final then."""
+    """Then nothing is final."""
     frozen = freeze(Window(None, None), "Mon, 06 May 2024 10:00:00 GMT", IST, 10**11)
 
     assert stamp(frozen.final_until) == "0001-01-01 00:00:00"

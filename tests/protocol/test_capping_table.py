@@ -43,7 +43,7 @@ def at(*seconds):
     ],
 )
 def test_a_round_count_may_be_a_limit(count, capped):
-    """A thousand, a power of two, or one less: people and machines set such limits."""
+    """Limits are whole thousands, powers of two, or one less than either."""
     assert may_be_capped(count) is capped
 
 
@@ -66,7 +66,7 @@ def test_a_round_count_may_be_a_limit(count, capped):
     ],
 )
 def test_a_narrower_range_proves_a_count(window, pages, ranges):
-    """Up to the oldest call where the list is newest first, its second included. Both halves where that is not known."""
+    """If the list is newest first: the range up to the oldest call, including its second. Otherwise both halves."""
     assert [str(part) for part in remainder(window, pages)] == ranges
 
 
@@ -105,5 +105,5 @@ def test_a_range_that_cannot_be_narrower_is_an_error(window, pages):
     ],
 )
 def test_a_page_that_crosses_a_limit(number, size, crosses):
-    """A page behind the first one that begins at a whole thousand of calls, holds it or ends with it."""
+    """A later page crosses a limit if it begins at, contains or ends with a whole thousand of calls."""
     assert crosses_limit(number, size) is crosses

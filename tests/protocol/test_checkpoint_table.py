@@ -1,4 +1,4 @@
-"""Resuming as arithmetic: what a checkpoint says, which pages are looked at for its call, and which calls are handed out behind it."""
+"""Resuming as arithmetic: what a checkpoint holds, which pages are searched for its call, and which calls are delivered behind it."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_a_checkpoint_of_something_else_is_a_mismatch(text, fingerprint):
     ],
 )
 def test_a_call_belongs_to_the_window_of_its_start(window, start, belongs):
-    """Windows may be cut in another way than before; only a call without a readable start is bound to its old window."""
+    """Windows may be cut differently than before. Only a call without a readable start is bound to its old window."""
     checkpoint = Checkpoint(QUERY, "2024-05-31 23:59:59", 41, Second(start, ("i",)))
     assert checkpoint.is_in(Window.of(*window)) is belongs
 
@@ -110,7 +110,7 @@ def at(second, *ids):
     ],
 )
 def test_the_calls_of_the_last_second_are_kept(pieces, start, ids):
-    """As far as they were handed out one after the other, over the borders of pages."""
+    """Calls of the last second that were delivered one after another are kept, also across pages."""
     second = Second()
     for piece in pieces:
         second = second.then(piece)
@@ -179,7 +179,7 @@ def sorted_pages(number, size=10):
     ],
 )
 def test_the_search_steps_to_the_side_that_the_starts_say(rank, now, asked):
-    """Its page first; then 1, 2, 4 pages on; then what is left is halved. It takes some pages more, not the whole list."""
+    """First its old page; then 1, 2, 4 pages further; then the rest is halved. It takes a few pages, not the whole list."""
     pages = sorted_pages(100)
     anchor = pages[now - 1][4]
     assert looked_at(pages, anchor, rank) == asked
@@ -189,7 +189,7 @@ def test_the_search_steps_to_the_side_that_the_starts_say(rank, now, asked):
 @pytest.mark.parametrize("blind", [True, False], ids=["no-start", "start"])
 @pytest.mark.parametrize("shuffled", [True, False], ids=["unsorted", "sorted"])
 def test_a_call_is_gone_only_after_all_pages_were_looked_at(counted, blind, shuffled):
-    """Wherever the call is, and whatever order the list has, it is found; if it is gone, each page was seen, and the end."""
+    """The call is found wherever it is, in any order of the list. If it is gone, every page and the end were seen."""
     dice = Random(7)
     for length in (1, 2, 5, 30):
         pages = sorted_pages(length)
@@ -208,7 +208,7 @@ def test_a_call_is_gone_only_after_all_pages_were_looked_at(counted, blind, shuf
 
 
 def test_a_count_that_is_too_low_does_not_end_the_search():
-    """Where it ends is what an empty page says."""
+    """Only an empty page shows where the list ends."""
     pages = sorted_pages(8)
     search = AnchorSearch(75, "00005")
     asked = []
@@ -219,7 +219,7 @@ def test_a_count_that_is_too_low_does_not_end_the_search():
 
 
 def test_a_page_that_is_empty_by_fault_says_nothing():
-    """Neither that the list ends there, nor on which side the call is."""
+    """It does not mean that the list ends there, and it does not show on which side the call is."""
     search = AnchorSearch(25, "00070")
     assert search.next_page(10, 5) == 1
     search.looked(1, "00100", "00091")
@@ -262,12 +262,12 @@ ANCHOR = Checkpoint(QUERY, "w", 3, Second("2024-05-10 12:00:05", ("tie", "me")))
     ids=["same", "pages", "twins", "tie moved behind", "tie moved in front", "known tie behind", "not adjacent"],
 )
 def test_what_is_behind_the_call_is_handed_out(passes, got):
-    """Calls in front are not; of the call's own second, next to it, those that the checkpoint does not name are."""
+    """Calls in front are not delivered. Calls of its own second next to it are, if the checkpoint does not name them."""
     assert picks(ANCHOR, *passes) == got
 
 
 def test_another_pass_hands_out_what_the_first_one_missed():
-    """A call that a moving list hid, and none twice: not those in front, and not those that had been handed out."""
+    """Another pass delivers a call that a moving list hid. It repeats no delivered call, and skips the calls in front."""
     first = [at(6, "x") + at(5, "me") + at(4, "b")]
     second = [at(9, "new", "a"), at(6, "x") + at(5, "me") + at(4, "hidden", "b")]
     assert picks(ANCHOR, first, second) == [["b"], [], ["hidden"]]
@@ -280,7 +280,7 @@ def test_the_page_of_the_call_that_comes_again_hands_out_nothing():
 
 
 def test_a_pass_that_does_not_meet_the_call_keeps_what_it_saw():
-    """It cannot say what is behind; the next pass hands that out."""
+    """This pass cannot say what is behind the call; the next pass delivers it."""
     missing = [at(9, "a") + at(4, "b", "c")]
     whole = [at(9, "a") + at(5, "tie", "me") + at(4, "b", "c")]
     assert picks(ANCHOR, missing, whole) == [[], ["b", "c"]]
@@ -288,7 +288,7 @@ def test_a_pass_that_does_not_meet_the_call_keeps_what_it_saw():
 
 
 def test_a_call_without_a_readable_start_is_found_by_its_id():
-    """Other calls without one, in front of it, are not taken for calls of its second."""
+    """Other calls without a readable start, in front of it, do not count as calls of its second."""
     checkpoint = Checkpoint(QUERY, "w", 3, Second("", ("me",)))
     odd = [Call("a", "", ""), Call("me", "", ""), Call("b", "", "")]
     assert picks(checkpoint, [odd]) == [["b"]]

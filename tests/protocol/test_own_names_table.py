@@ -41,7 +41,7 @@ def read(records, write=str, **envelope):
 @escaped
 @each
 def test_in_a_record(key, value, write):
-    """It is kept under its name, it sets nothing, and the record's moment stays the account's; also when it keeps coming."""
+    """The key is kept in ``extra`` and sets no field, also if it comes in every record; the moment keeps the account's zone."""
     if "_" not in key:
         write = str
     records = read([CALL | {"id": str(number), key: value} for number in range(9)], write).records()
@@ -65,7 +65,7 @@ def test_in_a_step_of_the_flow(key, value):
 
 @each
 def test_in_the_circle(key, value):
-    """The circle is read without it, and the whole of what was sent is kept."""
+    """The circle is read without the key, and everything that was sent is kept."""
     circle = {"operator": "Airtel", "circle": "Delhi", key: value}
     (record,) = read([CALL | {"circle": circle}]).records()
 
@@ -75,7 +75,7 @@ def test_in_the_circle(key, value):
 
 @each
 def test_in_the_envelope(key, value):
-    """What the envelope holds besides what is known changes nothing."""
+    """Unknown keys of the envelope change nothing."""
     page = read([CALL], **{key: value, "_records": 5, "reader": 5, "body": 5})
 
     assert (page.count, [record.id for record in page.records()]) == (1, ["1"])

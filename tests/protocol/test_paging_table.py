@@ -166,7 +166,7 @@ def test_the_first_page_comes_alone():
     assert (walk.next_page(0), walk.next_page(1)) == (1, None)
 
 
-# Servers that do not heed the page number -------------------------------------------------------------------------------
+# Servers that ignore the page number -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("window", [1, 8])
@@ -327,7 +327,7 @@ def test_an_empty_page_is_passed_over_after_two_retries():
 
 @pytest.mark.parametrize("length", [0, 95, 100])
 def test_a_server_that_leaves_out_the_count_of_an_empty_page_costs_two_requests_where_that_may_be_wrong(length):
-    """A first page that says nothing is asked for three times, then it means no calls. Behind all that is counted it means the end."""
+    """An empty first page without a count is requested three times, then it means no calls. After all counted calls it means the end."""
     walk = PageWalk(20, believed=True)
     server = PagedList(
         some(length), damage=lambda number, times, page: page if page.calls else page._replace(count=None)
@@ -341,7 +341,7 @@ def test_a_server_that_leaves_out_the_count_of_an_empty_page_costs_two_requests_
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("number", [1, 3, 5])
 def test_one_empty_page_without_a_count_is_no_end(times, number):
-    """Of a server that is known to count: it is asked for again, wherever it comes."""
+    """If the server is known to count, an empty page without a count is requested again, wherever it comes."""
 
     def damage(asked, nth, page):
         return page._replace(calls=[], count=None) if asked == number and nth <= times else page
@@ -571,7 +571,7 @@ def test_a_resumed_walk_reads_exactly_the_rest(length, count):
 
 
 def test_a_resumed_walk_that_does_not_agree_reads_all_of_it():
-    """Row 96: what is in front is read as well then, and counted; the walk is as sure of its end as any other."""
+    """Row 96: then the calls in front are read and counted too; the walk is as sure of its end as any other."""
     server = PagedList(some(100))
     walk, sieve, left = resumed(server, 50, believed=True)
     gone = server.calls.pop(3)
@@ -592,7 +592,7 @@ def test_a_resumed_walk_whose_count_is_wrong_is_an_error():
 
 
 def test_a_resumed_walk_does_not_reckon_with_uneven_pages():
-    """Row 87: where a page behind is not full, one in front may not have been either, so the whole list is read."""
+    """Row 87: if a later page is not full, an earlier page may not have been full either, so the whole list is read."""
     server = PagedList(some(100))
     walk, _, _ = resumed(server, 30, believed=True)
     for number, rows in ((3, 19), (4, 20), (5, 20), (6, 1)):

@@ -29,7 +29,7 @@ DAY, HOUR = timedelta(days=1), timedelta(hours=1)
     ],
 )
 def test_a_limit_that_is_named(said, limit):
-    """A number with a unit of time, beside a word that makes it a limit; of two lengths it is the shorter one."""
+    """A limit is a number with a unit of time next to a limiting word; of two lengths the shorter one is the limit."""
     assert read_limit(said) == limit
 
 
@@ -51,7 +51,7 @@ def test_a_limit_that_is_named(said, limit):
     ],
 )
 def test_no_limit_is_named(said):
-    """Not any number is one, nor any length of time."""
+    """Not every number, and not every length of time, is a limit."""
     assert read_limit(said) is None
 
 
@@ -76,7 +76,7 @@ def test_no_limit_is_named(said):
     ],
 )
 def test_what_is_asked_for_next(refused, said, shorter):
-    """What the message names, if that is shorter; else half of the days, down to one; then it is no matter of length."""
+    """The limit in the message, if it is shorter; else half of the days, down to one; then the length is not the reason."""
     assert shorter_range(refused, said) == shorter
 
 

@@ -74,13 +74,13 @@ def told(text):
 
 @pytest.mark.parametrize("text", YES)
 def test_a_sentence_about_our_token(text):
-    """The token is its subject, and it is bad: whatever the case, the language's way to join words, or what is around."""
+    """The sentence says that our token is bad, in any case, with any joining of words, and with any text around it."""
     assert refuses_token(Reply(400, b""), told(text))
 
 
 @pytest.mark.parametrize("text", NO)
 def test_a_sentence_about_something_else(text):
-    """Another kind of token, or no token, or a token that nothing is wrong with."""
+    """The sentence is about another kind of token, about no token, or about a good token."""
     assert not refuses_token(Reply(400, b""), told(text))
 
 
@@ -107,14 +107,14 @@ STATUSES = [400, 401, 403, 404, 409, 419, 422, 440, 498, 500, 501, 503, 511]
 @pytest.mark.parametrize("proved", [False, True], ids=["first", "proved"])
 @pytest.mark.parametrize("form", FORMS)
 def test_any_form_at_any_status_renews(form, status, proved):
-    """Gateways and frameworks choose the status as they like: what is said counts."""
+    """Gateways and frameworks choose any status: the message decides."""
     verdict = judge(Reply(status, json.dumps(form).encode()), NOW, proved=proved)
     assert (verdict.action, type(verdict.error), verdict.error.status) == (Action.RENEW, AuthenticationError, status)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_any_form_in_a_200_renews(form):
-    """Also where the status says that all is well, with and without ``success``."""
+    """A 200 with such a message renews the token too, with and without ``success``."""
     with pytest.raises(Unacceptable) as caught:
         PageReader().read(Reply(200, json.dumps(form).encode()), NOW)
     verdict = caught.value.verdict
@@ -139,13 +139,13 @@ def test_a_plain_text_is_heard(status):
 )
 @pytest.mark.parametrize("status", [400, 403, 500])
 def test_the_header_of_oauth_renews(status, header):
-    """``WWW-Authenticate`` says it where the body says nothing."""
+    """``WWW-Authenticate`` may refuse the token if the body does not."""
     assert judge(Reply(status, b"", {"www-authenticate": header}), NOW).action is Action.RENEW
 
 
 @pytest.mark.parametrize("header", ['Basic realm="x"', 'Bearer error="insufficient_scope"', "Bearer", "invalid_token"])
 def test_another_challenge_is_none(header):
-    """Only that error of that header is one."""
+    """Only ``invalid_token`` of that header is a refusal."""
     assert not refuses_token(Reply(403, b"", {"www-authenticate": header}), None)
 
 
@@ -155,7 +155,7 @@ def test_another_challenge_is_none(header):
 )
 @pytest.mark.parametrize("text", ["Unexpected token < in JSON", "too many tokens", "invalid page token"])
 def test_the_mere_word_renews_nothing(text, status, error):
-    """A 400 or 500 that names tokens of another kind stays what it is."""
+    """A 400 or 500 that names other kinds of token keeps its meaning."""
     verdict = judge(Reply(status, json.dumps(told(text)).encode()), NOW)
     assert verdict.action is not Action.RENEW
     assert type(verdict.error) is error
@@ -169,7 +169,7 @@ def test_a_page_is_never_a_refusal(extra):
 
 
 def test_a_page_that_was_cut_is_never_a_refusal():
-    """What a cut body says is no sentence: it is asked for again."""
+    """Text in a cut body does not count: the page is requested again."""
     with pytest.raises(Unacceptable) as caught:
         PageReader().read(Reply(200, b'{"message": "Token has expired", "results": [{"id"'), NOW)
     assert type(caught.value.verdict.error) is MalformedResponseError
@@ -190,12 +190,12 @@ def test_a_firewall_that_says_unauthorized_is_no_refusal():
 
 @pytest.mark.parametrize("text", ["the " * 5000, "expired token " * 3000, "access " * 4000 + "token", "-_" * 9000])
 def test_a_long_text_takes_no_time(text):
-    """Only its beginning is looked at, and no pattern goes back over it."""
+    """Only the beginning of a long text is read, and no pattern backtracks."""
     assert not refuses_token(Reply(400, b""), {"errors": [[told(text)] * 2]})
 
 
 def test_what_lies_deep_is_not_looked_for():
-    """An error has its words near the top; other keys hold other things."""
+    """Error messages are near the top of a body; deeper keys hold other things."""
     assert not refuses_token(Reply(400, b""), {"errors": [[[["Token has expired"]]]]})
     assert not refuses_token(Reply(400, b""), {"notes": "Token has expired", "error": 5})
 
@@ -219,7 +219,7 @@ PASSING = [
 
 @pytest.mark.parametrize(("status", "body"), PASSING)
 def test_an_address_that_has_worked_is_asked_again(status, body):
-    """The fault passes, perhaps with another token: an error of the server's, with backoff and as often as any other."""
+    """Such a fault is temporary, perhaps until a new token: it is retried with backoff like any server error."""
     verdict = judge(Reply(status, body), NOW, proved=True)
     assert (verdict.action, verdict.retries, verdict.perhaps_token) == (Action.RETRY, None, True)
     assert type(verdict.error) is ServerError
@@ -238,7 +238,7 @@ def test_an_address_that_has_not_worked_is_none(status, body):
 
 
 def test_a_passing_403_may_ask_for_time():
-    """``Retry-After`` is heeded, and only this request waits."""
+    """The client obeys ``Retry-After``, and only this request waits."""
     verdict = judge(Reply(403, b"", {"retry-after": "7"}), NOW, proved=True)
     assert (verdict.wait, verdict.throttled) == (7.0, False)
 

@@ -464,7 +464,7 @@ LIFETIMES = [
 
 @pytest.mark.parametrize(("value", "seconds"), LIFETIMES)
 def test_a_lifetime_is_bounded(value, seconds):
-    """What a login says of its token's life becomes seconds that any clock bears; what says nothing is an hour."""
+    """The lifetime that a login states becomes a bounded number of seconds; without a usable value it is an hour."""
     assert lifetime(value) == seconds
 
 
@@ -563,7 +563,7 @@ RESOLVED = [
 
 @pytest.mark.parametrize(("environment", "sources"), RESOLVED)
 def test_what_counts_first(profiles, environment, sources):
-    """A variable before a file before the profile; a chosen address before a brand. Files of secrets stay unread."""
+    """A variable wins over a file, a file over the profile, and an address over a brand. Secret files are not read."""
     sources = replace(sources, **{name: at_home(getattr(sources, name)) for name in ("token", "password")})
     assert read_sources(environment) == sources
 
@@ -588,7 +588,7 @@ def test_the_real_environment_is_the_default(home, monkeypatch):
 
 @pytest.mark.parametrize("text", ["", "[profiles]", "[profiles.default]", "[profiles.other]\ntoken = 'x'"])
 def test_a_profile_that_says_nothing(home, text):
-    """A file without the default profile, and an empty profile, decide nothing."""
+    """A file without the default profile, or an empty profile, sets nothing."""
     private(home / ".config" / "servetel" / "config.toml", text)
     assert read_sources({}) == Sources()
 
@@ -723,7 +723,7 @@ def test_a_secret_that_is_the_users_alone(home, mode):
 
 @pytest.mark.parametrize("kind", ["directory", "no-text", "nul", "pipe", "huge"])
 def test_a_token_file_that_is_none(home, kind):
-    """What is no small regular file of text cannot be read as a token; a pipe is not waited for."""
+    """Only a small regular text file can be read as a token; the client does not wait for a pipe."""
     file = home / "token"
     if kind == "directory":
         file.mkdir(mode=0o700)
@@ -759,7 +759,7 @@ def test_a_secret_is_the_content_without_its_line_end(home, content, secret):
 
 
 def test_a_secret_of_a_file_is_in_no_frame(home):
-    """Bytes that are no text hang on no error, and are in no local variable that an error tracker collects."""
+    """Undecodable bytes are in no error and in no local variable that an error tracker collects."""
     file = private(home / "secret", b"hunter22\xff")
     with pytest.raises(ConfigurationError) as caught:
         SecretFile(file).read()

@@ -562,7 +562,7 @@ def test_a_fault(fault):
 
 
 def test_what_is_slow():
-    """A smaller page may come in time after these, and after nothing else: not where there was no connection."""
+    """Only after these failures may a smaller page come in time; a missing connection is not one of them."""
     slow = [fault for fault in Fault if is_slow(judge_fault(fault).error)]
     assert slow == [Fault.TIMEOUT]
     statuses = [status for status in range(400, 600) if is_slow(judge(Reply(status, b""), NOW).error)]

@@ -160,7 +160,7 @@ def test_a_month_is_one_window():
     ],
 )
 def test_windows_up_to_a_second(last, left):
-    """What is later is gone, and the window that holds the second ends there: a resume may cut in another way."""
+    """Later windows are left out, and the window with that second ends there, even if windows are cut differently now."""
     windows = [of(20, 29), of(10, 19), of(0, 9)]
     assert up_to(windows, of(last, last).last) == [of(*each) for each in left]
 

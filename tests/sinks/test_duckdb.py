@@ -341,7 +341,7 @@ def weigh(word):
 
 
 def damage_newer(path):
-    """A storage version of the far future. It stands behind the magic; a checksum of all words stands before that."""
+    """A storage version of the far future. It comes after the magic, and the magic after a checksum of all words."""
     data = bytearray(path.read_bytes())
     total = int.from_bytes(data[:8], "little") ^ weigh(data[8:16])
     data[12:16] = (10_000).to_bytes(4, "little")
@@ -366,7 +366,7 @@ def damage_other(path):
 
 @pytest.mark.parametrize("damage", [damage_newer, damage_cut, damage_block, damage_other])
 def test_a_file_that_duckdb_cannot_read_is_no_database(save, tmp_path, damage):
-    """Whatever words DuckDB has for it: a newer version, a file that was cut or damaged, another program's file."""
+    """The sink recognises every message: for a newer version, a cut or damaged file, and another program's file."""
     save(CALL)
     damage(tmp_path / NAME)
     before = (tmp_path / NAME).read_bytes()

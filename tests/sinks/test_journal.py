@@ -43,7 +43,7 @@ def test_it_says_what_was_written(path):
 
 @pytest.mark.parametrize("body", [b'{"kind":"\xff"}', b"[", b'{"kind":1}'])
 def test_a_line_that_is_sound_and_cannot_be_decoded_is_of_another_version(path, body):
-    """Its checksum agrees, so it is as it was written: bad UTF-8, no JSON, or another shape."""
+    """Its checksum agrees, so the line is undamaged although it holds bad UTF-8, no JSON, or another shape."""
     path.write_bytes(path.read_bytes() + b"%08x %s\n" % (zlib.crc32(body), body))
     with pytest.raises(ResumeMismatchError) as raised:
         Journal.open(path)

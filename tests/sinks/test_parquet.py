@@ -341,7 +341,7 @@ def test_polars_reads_both(realistic, tmp_path):
 
 
 def test_a_file_whose_end_cannot_be_written_is_quiet_when_it_is_collected(realistic, tmp_path, monkeypatch):
-    """Arrow's writer has no second try at the end of the file: nothing is printed for a file that was given up."""
+    """Arrow's writer does not try again to write the end of the file, so nothing is printed for an abandoned file."""
     heard = []
     monkeypatch.setattr(sys, "unraisablehook", heard.append)
     encoder = ParquetEncoder(check_columns(None))

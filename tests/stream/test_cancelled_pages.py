@@ -12,7 +12,7 @@ from tests.stream.page_server import MAY, PageServer
 
 @pytest.mark.parametrize("then", ["by page", "by call"])
 async def test_a_page_that_is_cancelled_twice_comes_in_order(then):
-    """Wherever inside of a large page it is cancelled, no piece changes its place."""
+    """No piece changes its place, wherever inside a large page the cancellation comes."""
     inside = 0
     async with PageServer(1500, padding=1000) as server, client_of(server, page_size=1500) as client:
         for turns in range(1, 9):

@@ -702,7 +702,7 @@ async def test_collect_stops_at_its_limit(serve, connect):
 
 
 async def test_collect_is_over_when_it_returns(serve, connect):
-    """``collect`` closes the stream behind itself, also one that is kept: nothing is under way on the next line."""
+    """``collect`` closes the stream, even if a variable still holds it: no task runs on the next line."""
     server = await serve(200)
     client = connect(server)
     server.hold(LATER)

@@ -52,7 +52,7 @@ class Kind(enum.Enum):
     GARBLED = MalformedResponseError, 1
     NO_PAGE = MalformedResponseError, 3
     REFUSAL = RequestRejectedError, 1
-    BLOCKED = ServerError, 98  # at an address that has worked; not equal to SERVER, or the two were one
+    BLOCKED = ServerError, 98  # only at an address that has worked; its value must differ from SERVER's
     ENDED = AuthenticationError, 1
     EMPTY = CountDriftError, 2
 
@@ -62,7 +62,7 @@ class Kind(enum.Enum):
 
     @property
     def needs_a_past(self) -> bool:
-        """Whether it passes only at an address that has worked, or on a server that is known to count."""
+        """Whether the fault is temporary only at an address that has worked, or on a server known to count."""
         return self in (Kind.BLOCKED, Kind.EMPTY)
 
 

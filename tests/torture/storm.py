@@ -3,7 +3,7 @@
 1. Faults are dealt from a deck that holds each once, shuffled by the seed: all of them strike equally often.
 2. One that strikes comes alone, or with a second one for the same page right after it.
 3. No page meets more than what one call bears (see ``Kind``): the reader of the list sees no error at all.
-4. What passes only at an address that has worked strikes after the first honest replies.
+4. Faults that are temporary only at an address that has worked begin after the first good replies.
 
 ``python -m tests.torture.storm SEED [uvloop]`` prints what happened, for an interpreter with other parts.
 """
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tests.transport.wire_server import Request
 
 FIRST, LAST = "2024-05-06 08:00:00", "2024-05-06 19:59:59"
-#: Honest replies after which the client has surely had one: others came too late for its patience.
+#: After so many good replies the client has certainly received one, even if some came too late.
 PAST = 20
 PAGE_SIZE = 10
 #: So many that a stream and a pull of them meet each fault.

@@ -20,7 +20,7 @@ def names_in(file):
 
 
 def test_every_fault_is_there():
-    """All 215 numbers, each once and each another fault. A number is never given again: tests name them."""
+    """Each of the 215 numbers names one fault. A number is never used again, because tests name it."""
     assert sorted(fault["number"] for fault in FAULTS) == list(range(1, 216))
     assert len({fault["what"] for fault in FAULTS}) == len(FAULTS)
 

@@ -51,11 +51,11 @@ def ranges_up_to(days, message):
 
 
 def bare_once_in_seven(asked):
-    """Each seventh reply says nothing."""
+    """Send an empty list without a count in each seventh reply."""
     return Answer(rows=[], no_count=True) if asked.nth % 7 == 0 else HONEST
 
 
-#: How a server may behave in each reply; what it is, and its answer to a request.
+#: Habits of a server: a description, and its answer to each request.
 HABITS = {
     "a count that ends at 1,000": capped(1_000),
     "no page behind 1,000 calls": shallow(1_000),
@@ -215,7 +215,9 @@ async def test_a_fault_that_stays_ends_a_stream_with_its_error():
             assert came == calls.ids
 
     await each_fault(case)
-    measured("P1", f"{len(LASTING)} faults that stay: the stream says so, and goes on from there once they have passed")
+    measured(
+        "P1", f"{len(LASTING)} faults that stay: the stream raises, and another one resumes there once they have passed"
+    )
 
 
 async def test_a_fault_that_stays_ends_a_pull_with_its_error(tmp_path):
@@ -276,7 +278,7 @@ async def test_one_page_that_never_comes_is_never_left_out_silently(tmp_path):
 
 
 async def test_an_empty_list_that_stays_is_never_taken_for_the_end(tmp_path):
-    """A server that has counted sends bare empty lists from then on: a stream and a pull raise."""
+    """A server that has counted sends only empty lists without a count from then on: a stream and a pull raise."""
     calls = CallList(SMALL, SEED)
 
     async def case(fault):
@@ -308,7 +310,7 @@ async def test_an_empty_list_that_stays_is_never_taken_for_the_end(tmp_path):
 
 @pytest.mark.parametrize("habit", HABITS)
 async def test_a_habit_of_the_server_costs_no_call(habit, tmp_path):
-    """A count or a depth with a limit, ranges with a limit, slow pages, a dead token: all calls come, once each."""
+    """Counts, depths and ranges with a limit, slow pages, an expired token: every call comes once."""
     truth = calls_at(*(f"2024-05-{day:02} 09:{minute:02}:00" for day in range(1, 32) for minute in range(50)))
     options = {"rate": None, "retry": TWICE, "timeouts": Timeouts(read=0.5), "page_size": 100}
     async with (

@@ -60,7 +60,7 @@ def test_an_account_that_is_paused_is_forgotten_last(monkeypatch):
 
 
 def test_when_all_are_paused_the_oldest_is_forgotten(monkeypatch):
-    """The bound holds in any case."""
+    """The bound holds even if every account is paused."""
     monkeypatch.setattr(accounts, "KEPT", 2)
     for name in "abcd":
         account_pace(name).pause(time.monotonic(), 3600.0)
@@ -141,7 +141,7 @@ def test_clients_in_two_threads_share_the_gate(served):
 
 
 async def test_a_pause_holds_for_the_next_client(data):
-    """A 429 with ``Retry-After: 60`` was met by a client that is gone: the next one is told of the pause at once."""
+    """A client got a 429 with ``Retry-After: 60`` and was closed: the next client learns of the pause at once."""
     async with Emulator(data, token=TOKEN, faults=[Fault("retry_after", times=1, retry_after=60)]) as api:
         error = await failure_of(one_call(api, retry=Retry(attempts=1)))
         assert type(error) is RateLimitError
@@ -156,7 +156,7 @@ async def test_a_pause_holds_for_the_next_client(data):
 
 
 async def test_a_clients_budget_does_not_bound_another_client(data):
-    """A client without any budget does not take the other client's: its setting is its own."""
+    """A client with a budget of 0 does not limit another client: the setting belongs to one client."""
     none, some = Retry(budget=0), Retry(attempts=3, budget=500, base=0.001, cap=0.001)
     async with (
         Emulator(data, token=TOKEN, faults=[Fault("status", status=503)]) as api,

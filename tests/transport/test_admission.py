@@ -1,4 +1,4 @@
-"""Admission: in which order callers get slots and turns, what they are told who get none, and that nothing is lost.
+"""Admission: in which order callers get slots and turns, which errors the others get, and that nothing is lost.
 
 The loop's clock jumps (see ``fake_clock``): seconds are exact, and no test waits.
 """
@@ -171,7 +171,7 @@ def test_a_new_stream_waits_for_each_other_stream_once():
 
 
 def test_a_stream_that_rests_gains_and_loses_nothing():
-    """One that comes back after a rest goes before one that was served meanwhile, and has no turns saved up."""
+    """A stream that returns after a rest goes before a stream that was served meanwhile, but has saved no turns."""
 
     async def scene(account):
         client, first, second = account.client(), Flow(), Flow()
@@ -279,7 +279,7 @@ def test_a_client_without_a_rate_does_not_wait_for_one_that_has_a_rate():
 
 
 def test_the_queue_comes_back_as_early_as_the_next_one_may_go():
-    """The first one waits for its turn and is cancelled. The next one's client allows a burst, so its turn is earlier."""
+    """The first call waits for its turn and is cancelled. The next call's client allows a burst, so its turn is earlier."""
 
     async def scene(account):
         client, bursting = account.client(), account.client(rate=RateLimit(per_second=4, burst=2))
@@ -295,7 +295,7 @@ def test_the_queue_comes_back_as_early_as_the_next_one_may_go():
 
 
 def test_waiting_for_the_gate_holds_no_slot():
-    """A client of one slot whose call waits for its turn still has the slot for a client's call that needs no turn."""
+    """While a call waits for its turn, the only slot of its client stays free for a call that needs no turn."""
 
     async def scene(account):
         client = account.client(1)
@@ -312,7 +312,7 @@ def test_waiting_for_the_gate_holds_no_slot():
 @pytest.mark.parametrize("streams", [1, 3])
 @pytest.mark.parametrize("rate", [2, 20])
 def test_no_wait_is_longer_than_the_streams_and_one_interval(streams, rate):
-    """Exports, and single requests that take one turn of each round: each request and each page has its turn in time."""
+    """With exports, and single requests that take one turn per round, each request and page gets its turn in time."""
 
     async def scene(account):
         client = account.client(rate=RateLimit(per_second=rate))
@@ -353,7 +353,7 @@ def refusal(scene):
 
 
 def test_no_slot_in_time():
-    """When a slot will be free is not known: the call waits to its limit, and learns that it was slots that it lacked."""
+    """When a slot will be free is not known: the call waits to its limit, and the error says that slots were missing."""
 
     async def scene(account):
         client = account.client(2, None, acquire=0.5)
@@ -397,7 +397,7 @@ def test_no_turn_in_time_is_said_at_once(limit):
 
 
 def test_a_refusal_takes_no_time():
-    """What cannot be in time is refused in the same moment."""
+    """A call that cannot have its turn in time is refused at once."""
 
     async def scene(account):
         client = account.client()
@@ -426,7 +426,7 @@ def test_a_pause_of_the_server_is_told_from_an_overload(single):
 
 @pytest.mark.parametrize("rate", [None, TWO], ids=["slots", "rate"])
 def test_a_pause_that_begins_later_refuses_those_who_wait(rate):
-    """Calls that wait when a 429 comes are not kept to their deadlines; patient ones wait for its end."""
+    """When a 429 comes, calls whose limit is before its end are refused at once; patient calls wait."""
 
     async def scene(account):
         client = account.client(1, rate)
@@ -451,7 +451,7 @@ def test_a_pause_that_begins_later_refuses_those_who_wait(rate):
 
 
 def test_a_pause_that_begins_in_the_moment_of_a_turn_holds():
-    """A slot and a turn were given, and before the call could send a 429 came: it waits for the end of the pause."""
+    """A call got a slot and a turn, but a 429 came before it could send: it waits for the end of the pause."""
 
     async def scene(account):
         client = account.client(1, None)
@@ -468,7 +468,7 @@ def test_a_pause_that_begins_in_the_moment_of_a_turn_holds():
 
 
 def test_a_call_that_can_be_served_is_not_refused():
-    """Those ahead who give up before their turn do not count: after a pause this call is the first one."""
+    """Calls ahead that give up before their turn do not count: after the pause this call is the first."""
 
     async def scene(account):
         client = account.client()
@@ -517,7 +517,7 @@ def test_the_earlier_of_deadline_and_acquire_counts():
 
 
 def test_a_deadline_around_the_call_leaves_the_reason_behind():
-    """A call that is ended from outside at its limit finds on its ticket what it waited for."""
+    """If a call is ended from outside at its limit, its ticket says what it waited for."""
 
     async def scene(account):
         client = account.client(1, None)
@@ -573,7 +573,7 @@ def test_cancelled_at_its_limit_when_the_queue_has_passed_it_over():
 @pytest.mark.parametrize("rate", [None, RateLimit(per_second=50)], ids=["slots", "rate"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_cancelling_at_any_tick_gives_everything_back(rate, give_up, times):
-    """At whatever tick of waiting, entering or leaving callers are cancelled, the slots are free afterwards and the next go."""
+    """Callers are cancelled at every moment of waiting, entering and leaving. Afterwards all slots are free and others go."""
 
     async def scene(account):
         for tick in range(30):
@@ -645,7 +645,7 @@ def test_a_cancelled_head_is_passed_over_before_its_task_runs():
 
 @pytest.mark.parametrize("seed", range(10))
 def test_no_slot_is_lost_and_no_rate_exceeded_whatever_happens(seed):
-    """Clients, streams, single requests, limits, cancellations and pauses at random: all ends, and all is free again."""
+    """With random clients, streams, requests, limits, cancellations and pauses all calls end and all slots are free again."""
 
     async def scene(account):
         dice = Random(seed)

@@ -106,7 +106,7 @@ def test_a_session_of_a_loop_closed_by_hand_is_dropped_with_its_connections():
 
 
 def test_a_task_of_a_loop_closed_by_hand_is_ended_without_it():
-    """What waits for a reply is closed where it waits; what that runs on its way out may fail, and says nothing."""
+    """A coroutine that waits for a reply is closed. Its cleanup may fail, and nothing is printed."""
 
     async def ask(client, api):
         asking = asyncio.ensure_future(count(client))
@@ -125,7 +125,7 @@ def test_a_task_of_a_loop_closed_by_hand_is_ended_without_it():
 
 
 def test_a_client_that_is_collected_has_its_session_closed_in_its_loop():
-    """Also by a collector that runs while the loop does not: the loop closes it when it runs again."""
+    """If the loop is not running when the client is collected, it closes the session when it runs again."""
     with ByHand() as by_hand:
         loop = asyncio.new_event_loop()
         loop.run_until_complete(count(by_hand.client))
@@ -152,7 +152,7 @@ def test_a_client_that_is_collected_after_its_loop_has_its_session_dropped():
 
 
 def test_a_session_of_a_loop_that_runs_in_another_thread_is_not_touched():
-    """At the interpreter's exit it may be in use: it only no longer says that it is open."""
+    """At the interpreter's exit the session may be in use: it is left alone, without a warning that it is open."""
     with ByHand() as by_hand:
         by_hand.serve(count(by_hand.client))
         session = by_hand.client._transport._bound.session
@@ -188,7 +188,7 @@ def test_a_forked_child_closes_its_own_copies_at_its_exit(monkeypatch):
 
 
 def test_a_connection_with_tls_is_closed_beneath_it():
-    """Asyncio has two transports for it; one that takes no attribute of ours is left as it is."""
+    """Asyncio has two transports for it. A transport that accepts no new attribute is left unchanged."""
     first, second = socket.socketpair()
     inner = types.SimpleNamespace(_sock=first)
     outer = types.SimpleNamespace(_ssl_protocol=types.SimpleNamespace(_transport=inner))

@@ -1,4 +1,4 @@
-"""Code of the caller inside a request: whatever it raises is one error of ours, and never an end, a cancellation or a retry."""
+"""Code of the caller inside a request: what it raises becomes a ``CallbackError``, never an end, a cancellation or a retry."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def provider_of(kind: str, error: BaseException):
 @each_error
 @pytest.mark.parametrize("kind", ["plain", "coroutine", "awaitable"])
 async def test_what_a_provider_raises_becomes_one_error_of_ours(kind, error, serve, connect):
-    """It names the class and the provider, never the text; nothing is sent, and it is not tried again."""
+    """The error names the class and the provider, never the message; nothing is sent or retried."""
     server, calls = await serve(), []
     asked = provider_of(kind, error)
 
@@ -223,7 +223,7 @@ async def test_a_provider_that_never_answers_is_bound_by_the_deadline(serve, con
 
 @pytest.mark.parametrize("given", [None, 7, b"token-as-bytes", ["token"], ""])
 async def test_a_provider_that_gives_no_token_is_said_so(given, serve, connect):
-    """What it gave is named by its type and is not sent."""
+    """The error names the type of what it returned; that is not sent."""
     server = await serve()
 
     failure = await failure_of(connect(server, lambda: given).fetch_page())
@@ -234,7 +234,7 @@ async def test_a_provider_that_gives_no_token_is_said_so(given, serve, connect):
 
 
 async def test_a_token_of_a_class_of_its_own_is_sent_by_its_value(serve, connect):
-    """A text that shows itself in another way is still that text."""
+    """A text class with its own ``__str__`` is sent by its real value."""
 
     class Shy(str):
         __slots__ = ()
@@ -314,7 +314,7 @@ def trace_of(hook: str, error: BaseException) -> aiohttp.TraceConfig:
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("whose", ["ours", "given"])
 async def test_what_a_trace_hook_raises_becomes_one_error_of_ours(whose, hook, error, serve, connect):
-    """In a session of ours and in a given one: final after one attempt, also where it looks like a fault of the network."""
+    """The error is final after one attempt, in our own and in a given session, even if it looks like a network fault."""
     server, trace = await serve(), trace_of(hook, error)
     async with aiohttp.ClientSession(trace_configs=[trace]) as session:
         options = {"session": session} if whose == "given" else {"trace_configs": [trace]}
@@ -332,7 +332,7 @@ async def test_what_a_trace_hook_raises_becomes_one_error_of_ours(whose, hook, e
 
 
 async def test_a_hook_that_fails_while_a_login_is_sent_is_named(serve, connect):
-    """Aiohttp hides what a hook of the body raises behind an error of the connection."""
+    """Aiohttp wraps what a hook of the body raises in a connection error."""
     server = await serve({"/v1/auth/login": reply(b"{}", 200)})
     trace = trace_of("on_request_chunk_sent", OSError(5, SECRET))
 
@@ -343,7 +343,7 @@ async def test_a_hook_that_fails_while_a_login_is_sent_is_named(serve, connect):
 
 
 async def test_a_failing_hook_is_told_to_on_event(serve, connect):
-    """Each attempt is one event, also one that a hook has ended."""
+    """Each attempt is one event, also an attempt that a hook ended."""
     server, events = await serve(), []
     await failure_of(
         connect(
@@ -388,7 +388,7 @@ class Resolver(aiohttp.abc.AbstractResolver):
     ids=["cookie jar", "connector", "resolver"],
 )
 async def test_what_a_part_of_a_given_session_raises_becomes_one_error_of_ours(make, name, serve, connect):
-    """The error says that it is the session's."""
+    """The error names the given session."""
     server = await serve()
     async with make() as session:
         client = connect(server.url.replace("127.0.0.1", "localhost"), session=session)
@@ -403,7 +403,7 @@ async def test_what_a_part_of_a_given_session_raises_becomes_one_error_of_ours(m
 async def test_what_aiohttp_raises_unexpectedly_in_our_own_session_is_a_fault_of_the_wire(
     error, serve, connect, monkeypatch
 ):
-    """It is tried again: a look-up that another request has cancelled, say. Nothing of it leaves the library."""
+    """It is retried, for example after another request cancelled a shared look-up. The exception does not reach the caller."""
     server, failing = await serve(), iter([True])
     connect_for_real = aiohttp.TCPConnector.connect
 
@@ -461,7 +461,7 @@ async def test_how_a_given_session_is_set_changes_no_request(options, monkeypatc
 
 
 async def test_a_packed_page_is_unpacked_in_any_session(serve, connect):
-    """``auto_decompress=False`` is the caller's wish for their own requests."""
+    """``auto_decompress=False`` of the session applies only to the caller's own requests."""
     body = gzip.compress(json.dumps({"results": [{"id": "1"}], "count": 1}).encode())
     server = await serve(reply(body, 200, ("Content-Encoding", "gzip")))
     async with aiohttp.ClientSession(auto_decompress=False) as session:
@@ -474,7 +474,7 @@ async def test_a_packed_page_is_unpacked_in_any_session(serve, connect):
 async def test_a_netrc_beside_a_sessions_own_header_is_refused_before_anything_is_sent(
     monkeypatch, tmp_path, serve, connect
 ):
-    """Aiohttp refuses two logins in one request; its error becomes one of ours."""
+    """Aiohttp refuses two logins in one request; its error becomes a ``CallbackError``."""
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine 127.0.0.1 login a password b\n")
     netrc.chmod(0o600)
@@ -551,7 +551,7 @@ async def test_what_a_listener_returns_is_discarded_and_said_once(caplog):
 
 @pytest.mark.parametrize("error", RAISED, ids=lambda error: type(error).__name__)
 async def test_what_on_event_raises_disturbs_nothing(error, serve, connect, caplog):
-    """Also what looks like a cancellation: the class is logged, and the request continues."""
+    """The class is logged and the request continues, even if it looks like a cancellation."""
     server = await serve()
 
     def fail(_event: object) -> None:

@@ -130,7 +130,7 @@ async def run(server: WireServer, text: str, **environment: str) -> str:
 
 @each_script
 async def test_nothing_is_printed_at_the_end(text, serve):
-    """Idle connections are left."""
+    """Nothing is printed for idle connections that are left open."""
     server = await serve(OK)
 
     assert (await run(server, text)).strip() == "end"

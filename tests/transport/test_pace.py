@@ -188,7 +188,7 @@ def test_a_slow_connection_costs_one_interval_at_most():
     ],
 )
 def test_the_wait_behind_others_is_known_beforehand(rate, ahead, seconds):
-    """After one turn was taken: the seconds until the turn of the one who has so many ahead. Asking takes nothing."""
+    """After one turn was taken, the wait behind so many others is known. Asking takes no turn."""
     walk = Walk(rate)
     walk.take()
 
@@ -196,7 +196,7 @@ def test_the_wait_behind_others_is_known_beforehand(rate, ahead, seconds):
 
 
 def test_the_wait_behind_others_begins_after_a_pause():
-    """A pause comes on top: the queue moves on when it ends."""
+    """A pause is added: the queue continues when it ends."""
     walk = Walk(RateLimit(per_second=2))
     walk.pace.pause(walk.now, 10.0)
 

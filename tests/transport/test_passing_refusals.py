@@ -80,7 +80,7 @@ async def test_a_block_that_stays_is_an_error_of_the_servers(block, serve, conne
 
 @BLOCK
 async def test_the_first_reply_of_an_address_is_final(block, serve, connect):
-    """From the start it is not the API, or not allowed: one request."""
+    """Before any good reply it means a wrong address or missing rights: one request."""
     server = await serve(block)
 
     error = await failure_of(connect(server).fetch_page())
@@ -274,7 +274,7 @@ async def test_a_call_is_cancelled_while_its_token_is_renewed(serve, connect):
 
 
 async def test_a_refusal_that_names_the_token_is_still_an_authentication_error(serve, connect):
-    """With a fixed token "Token has expired" at a 403 is no block: the token is to be replaced."""
+    """A 403 with "Token has expired" is not a block: a fixed token must be replaced."""
     server = await serve([OK, reply(b'{"message": "The incoming token has expired"}', 403)])
     client = connect(server)
     await client.fetch_page()
@@ -286,7 +286,7 @@ async def test_a_refusal_that_names_the_token_is_still_an_authentication_error(s
 
 
 async def test_the_header_of_oauth_is_read_off_the_wire(serve, connect):
-    """A 400 without a word in its body, whose header refuses the token, renews it."""
+    """A 400 with an empty body renews the token if its header refuses it."""
     challenge = ("WWW-Authenticate", 'Bearer realm="api", error="invalid_token"')
     tokens = iter(["token-number-1", "token-number-2"])
     server = await serve([reply(b"", 400, challenge), OK])
@@ -303,7 +303,7 @@ A, B = Secret("token-a-1"), Secret("token-b-2")
 
 
 class Source:
-    """Gives A until it is renewed, then what it was told; counts."""
+    """Gives the token A until it is renewed, then the given one. Counts the renewals."""
 
     account = None
 

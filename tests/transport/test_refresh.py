@@ -25,7 +25,7 @@ def issued(token: str, expires_in: object = HOUR, **fields: object):
 
 
 class Portal:
-    """Logs in, refreshes as it is told to, and takes the token that it gave last."""
+    """Logs in, refreshes as the test says, and accepts only its latest token."""
 
     def __init__(self, refresh=None, login=None, expires_in: object = HOUR) -> None:
         self.refresh = refresh
@@ -67,7 +67,7 @@ def paths(server) -> list[str]:
 
 
 def test_a_token_is_refreshed_once_before_it_ends():
-    """A token that is about to end is traded in, once for all, before the next request carries it."""
+    """A token that is about to expire is refreshed once for all requests, before the next request uses it."""
 
     async def main():
         async with logged_in(Portal(), max_concurrency=8) as (server, client):
@@ -110,7 +110,7 @@ FAILING = {
 
 @pytest.mark.parametrize("name", FAILING)
 def test_a_refresh_that_fails_is_followed_by_one_login(name):
-    """Where a token cannot be traded in, the credentials still can: one login for all who wait, and no other refresh."""
+    """If the refresh fails, one login follows for all that wait, and no other refresh."""
 
     async def main():
         portal = Portal(FAILING[name])
@@ -199,7 +199,7 @@ def test_a_lifetime_that_is_none_breaks_nothing(expires_in):
 
 @pytest.mark.parametrize("written", ["NaN", "1e400", "-1e400", "Infinity", "1" * 5000])
 def test_a_lifetime_that_is_no_number_of_json_hides_no_token(written):
-    """A number that no decoder takes must not cost the token beside it."""
+    """An undecodable number must not lose the token next to it."""
 
     async def main():
         body = f'{{"access_token": "token-number-1", "expires_in": {written}}}'.encode()
@@ -218,7 +218,7 @@ def test_a_lifetime_that_is_no_number_of_json_hides_no_token(written):
 
 @pytest.mark.parametrize("blank", [" {} ", "{}\n", "\t{}\r\n"])
 def test_blanks_around_a_logins_token_go(blank):
-    """They are no part of it."""
+    """Blanks are not part of the token."""
 
     async def main():
         script = lambda request: issued(blank.format("token-number-1")) if request.path == LOGIN else OK  # noqa: E731

@@ -90,7 +90,7 @@ def test_what_has_ended_is_not_shared():
 
 
 def test_a_caller_may_be_cancelled_alone():
-    """The first and the second leave; the work goes on for the third."""
+    """The first and the second leave; the work continues for the third."""
 
     async def scene(work):
         first, second, third = work.call(), work.call(), work.call()
@@ -133,7 +133,7 @@ def test_each_caller_has_its_own_deadline():
 
 
 def test_the_last_caller_leaves_at_its_deadline():
-    """The first caller was cancelled; the other one's deadline ends the work, and it is told of the deadline."""
+    """The first caller was cancelled. The other caller's deadline ends the work, and the error names the deadline."""
 
     async def scene(work):
         first, hasty = work.call(), work.call(0.5)
@@ -185,7 +185,7 @@ def test_retries_that_a_deadline_cut_short_are_made_for_a_caller_with_time(stopp
     ids=["attempts", "retry_after", "foreign"],
 )
 def test_an_error_that_no_deadline_caused_is_shared(error):
-    """What failed for all is not asked for again."""
+    """If the work failed for another reason, it is not repeated."""
 
     async def scene(work):
         calls = [work.call(), work.call()]
@@ -223,7 +223,7 @@ def test_an_overload_is_not_passed_on_to_a_later_caller():
 
 
 def test_closing_the_owner_ends_every_caller():
-    """The client is closed: each caller is told so."""
+    """The client is closed: each caller gets an error that says so."""
 
     async def scene(work):
         calls = [work.call(), work.call()]

@@ -230,7 +230,7 @@ async def cancelled():
 
 @pytest.mark.parametrize("raised", [StopAsyncIteration, GeneratorExit])
 async def test_what_would_end_a_loop_is_an_error(raised):
-    """Of one of several works, and of a task that is looked at alone."""
+    """It becomes an error, in one of several coroutines and in a single task."""
     with pytest.raises(ServetelError, match=f"raised {raised.__name__}"):
         await run_together([fail(raised()), asyncio.sleep(3600)])
     task = start(fail(raised()))
@@ -248,7 +248,7 @@ async def test_a_work_that_is_cancelled_cancels_nobody_else():
 
 
 async def test_the_error_of_a_cancelled_task_says_who_may_have_done_it():
-    """The client where it is closed, other code where it is not."""
+    """It names the client if that is closed, otherwise other code."""
     task = start(cancelled())
     await asyncio.wait({task})
     closed = error_of(task, closed=True, user="stream")

@@ -74,7 +74,7 @@ async def test_a_file_is_not_read_before_its_token_is_refused(file, serve, conne
 
 
 async def test_a_file_that_still_holds_the_refused_token_says_so(file, serve, connect_file):
-    """The fix is another token in that file; one request, for nothing has changed."""
+    """The error asks for another token in the file. Only one request is sent, because nothing has changed."""
     server = await serve(EXPIRED)
 
     error = await failure_of(connect_file(server).fetch_page())
@@ -135,7 +135,7 @@ def binary(file):
     ],
 )
 async def test_a_file_that_cannot_be_read_again_says_why(change, why, file, serve, connect_file):
-    """The token was refused and there is no other: both are said; nothing hangs."""
+    """The error says that the token was refused and that no other could be read; nothing hangs."""
     live = {"token": FIRST}
     server = await serve(only(live))
     client = connect_file(server)
@@ -200,7 +200,7 @@ async def test_a_call_is_cancelled_while_the_file_is_read(file, serve, connect_f
 
 
 async def test_a_secret_file_is_a_provider(file, serve, connect):
-    """Given in place of a token it is the same source, and the account of a client does not change with its token."""
+    """It can be given in place of a token, and the client's account stays the same when the token changes."""
     live = {"token": FIRST}
     server = await serve(only(live))
     client = connect(server, SecretFile(file))
@@ -217,7 +217,7 @@ async def test_a_secret_file_is_a_provider(file, serve, connect):
 
 
 async def test_a_late_refusal_of_the_token_before_reads_nothing(file, serve, connect_file):
-    """A reply that was under way while the file was read speaks of the old token: the new one is there already."""
+    """A reply that was in flight during the reading refuses the old token; the new token is already in use."""
     live = {"token": SECOND}
     server = await serve(only(live))
     client = connect_file(server)
