@@ -281,8 +281,8 @@ class Reading:
             self._open_page(current, number, fetched)
 
     def _go_on_behind_refusal(self, current: WindowReading, refusal: RequestRejectedError) -> None:
-        self._refusal = None
-        if not (current.may_begin_behind(refusal.page or 0) and current.begin_behind(self._page_size)):
+        self._refusal, number = None, refusal.page or 0
+        if not (current.may_begin_behind(number) and current.begin_behind(number, self._page_size)):
             raise refusal
 
     async def _take_page(self) -> tuple[int, Fetched[PageBody]]:

@@ -118,10 +118,14 @@ class WindowReading:
         """Whether a page of this number may be refused for its depth alone."""
         return self.walk.passes == 1 and crosses_limit(number, self.walk.size)
 
-    def begin_behind(self, page_size: int) -> bool:
-        """After a page was refused for its depth, begin what is left of the window; False if that cannot be told."""
+    def begin_behind(self, number: int, page_size: int) -> bool:
+        """After a page was refused for its depth, begin what is left of the window; False if that cannot be told.
+
+        Deeper pages may have come before it, in any order: what is left begins behind the pages in front of it.
+        """
+        in_front = {page: ends for page, ends in self._ends.items() if page < number}
         try:
-            parts = remainder(self.window, self._ends)
+            parts = remainder(self.window, in_front)
         except CountDriftError:
             return False
         if len(parts) > 1 or (self.after is not None and not self.after.reached):

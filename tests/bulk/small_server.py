@@ -53,6 +53,7 @@ class Answer:
     status: int = 200
     body: bytes | None = None
     after: float = 0.0
+    until: asyncio.Event | None = None
     no_count: bool = False
     page: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -157,6 +158,8 @@ class SmallServer:
             answer = self.habit(asked)
             if answer.after:
                 await asyncio.sleep(answer.after)
+            if answer.until is not None:
+                await answer.until.wait()
             return self._reply(asked, answer)
         finally:
             self.in_flight -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 
@@ -240,3 +241,21 @@ async def test_deeper_pages_that_come_all_the_same_are_left(ordered):
         stream = client.calls(*MAY, ordered=ordered)
         got = ids([call async for call in stream])
     assert (got if ordered else sorted(got)) == (ids(calls) if ordered else sorted(ids(calls)))
+
+
+async def test_a_deeper_page_that_came_before_hides_no_gap():
+    """Pages come in any order, and one in the middle is refused last: its calls are asked for in a narrower range."""
+    calls, deeper = some(3_002), asyncio.Event()
+
+    def habit(asked):
+        refused = asked.page == 10 and len(asked.found) == 3_002
+        return Answer(status=400, body=b'{"success": false, "message": "no"}', until=deeper) if refused else HONEST
+
+    async with api(calls, habit) as (server, client):
+        got = []
+        async for call in client.calls(*MAY, ordered=False):
+            got.append(call.id)
+            if len(got) > 1_500:
+                deeper.set()
+    assert sorted(got) == sorted(ids(calls))
+    assert 10 in [asked.page for asked in server.asked]
