@@ -48,8 +48,11 @@ class WindowReading:
 
     @property
     def has_places(self) -> bool:
-        """Whether a place in this list can be found again: not once it moved, nor in a half that is read again."""
-        return not self.walk.has_moved and not self._is_halved
+        """Whether all in front of a place was handed out, so that one can go on from it.
+
+        Not once the list moved or its pages changed their size, nor in a half that is read again.
+        """
+        return not (self.walk.has_moved or self.walk.is_uneven or self._is_halved)
 
     def sift(self, records: Sequence[CallRecord], number: int) -> list[CallRecord]:
         """Give the calls of a page's slice that were never given out."""

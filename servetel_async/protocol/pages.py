@@ -25,6 +25,7 @@ Pages are offsets over a live list that the server may reorder, lengthen, shorte
 from __future__ import annotations
 
 import enum
+from math import inf
 from typing import TYPE_CHECKING
 
 from servetel_async.errors import CountDriftError, PagingError
@@ -71,6 +72,7 @@ class PageWalk:
         self.distinct = before
         self.passes = 0
         self._before = before
+        self.is_uneven = False  # a page had more rows than one in front of it: rows between them may be missing
         self.pass_distinct = before
         self._never_shrank = True  # in the passes before this one
         self._first_count = 0
@@ -96,6 +98,7 @@ class PageWalk:
         self._rows = (first - 1) * self.size  # of this pass, those in front of its first page included
         self._highest = 0  # the highest page that held rows, and how many
         self._highest_rows = 0
+        self._fewest: float = self.size if first > 1 else inf  # rows of a page of this pass
         self._empties = 0
         self._lowest_empty: int | None = None
         self._barren = 0
@@ -218,6 +221,8 @@ class PageWalk:
         if self.count is not None and count is not None and count != self.count:
             self._moved = self._moved or self._accepted > 1
         self.size = max(self.size, rows)
+        self.is_uneven = self.is_uneven or rows > self._fewest
+        self._fewest = min(self._fewest, rows)
         self._rows += rows
         if rows and number > self._highest:
             self._highest, self._highest_rows = number, rows
