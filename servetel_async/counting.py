@@ -45,7 +45,7 @@ async def count_calls(inquiry: Inquiry, window: Window, page_size: int) -> int:
     while True:
         counted = await _count_once(inquiry, window, page_size)
         most = max(most, newer + counted)  # the parts have fewer where a server leaves out the bounds of a range
-        if not (inquiry.source.count_is_total and may_be_capped(counted)):
+        if not may_be_capped(counted):
             return most
         former, window = await _parts(inquiry, window, counted)
         newer += await count_calls(inquiry, former, page_size)

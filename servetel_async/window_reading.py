@@ -105,7 +105,8 @@ class WindowReading:
         Raises:
             CountDriftError: the count may be capped, and the window cannot be made narrower.
         """
-        if self.walk.believed and may_be_capped(self.walk.count):
+        # Without a count the calls themselves may end at a limit.
+        if may_be_capped(self.walk.count if self.walk.believed else self.walk.pass_distinct):
             parts = remainder(self.window, self._ends)
             if len(parts) > 1:
                 if self.after is not None:  # calls in front of the checkpoint would come again
@@ -114,7 +115,7 @@ class WindowReading:
             self._parts = parts + self._parts
         if not self._parts:
             return False
-        self._begin(self._parts.pop(0), page_size)
+        self._begin(self._parts.pop(0), page_size, of_size=0 if self._is_halved else self.walk.size)
         return True
 
     def may_begin_behind(self, number: int) -> bool:
@@ -136,12 +137,12 @@ class WindowReading:
         self._begin(parts[0], page_size)
         return True
 
-    def _begin(self, part: Window, page_size: int) -> None:
+    def _begin(self, part: Window, page_size: int, *, of_size: int = 0) -> None:
         walk = self.walk
         self._counted = self._counted or walk.count or 0
         self._found += walk.distinct
         self.window = part
-        self.walk = PageWalk(page_size, believed=bool(walk.believed))
+        self.walk = PageWalk(page_size, believed=bool(walk.believed), of_size=of_size)
         self.after = None  # all of the part is behind the checkpoint
         self._ends = {}
         self._sieve.narrow(part)

@@ -4,6 +4,8 @@ Such a count looks like an exact one, and the list looks complete at the limit. 
 round number, and a narrower range holds calls that were not seen. So a round count is never the proof of an end. The
 server is asked once more, for what is left of the range up to the oldest call that was seen.
 
+A server that sends no count may have a limit too: then it is the number of calls that came which is round.
+
 Other servers count all and refuse the pages behind such a limit. What is left is asked for in the same way.
 """
 

@@ -77,6 +77,16 @@ def capped(most: int) -> Callable[[Asked], Answer]:
     return habit
 
 
+def hiding(most: int) -> Callable[[Asked], Answer]:
+    """Send no count, and no more than so many calls of a range."""
+
+    def habit(asked: Asked) -> Answer:
+        first = (asked.page - 1) * asked.limit
+        return Answer(rows=asked.found[:most][first : first + asked.limit], no_count=True)
+
+    return habit
+
+
 def shallow(most: int) -> Callable[[Asked], Answer]:
     """Count all calls of a range, and refuse the pages that reach beyond so many."""
 
