@@ -31,12 +31,14 @@ class WindowReading:
         window: the part of it that is walked now.
         walk: over the pages of that part.
         after: picks the calls behind a checkpoint, in the part that holds its call.
+        is_part: it is not the whole any more.
     """
 
     def __init__(self, window: Window, walk: PageWalk, stats: StreamStats) -> None:
         self.window = window
         self.walk = walk
         self.after: AfterAnchor | None = None
+        self.is_part = False
         self._sieve = Sieve(window)
         self._stats = stats
         self._before = (stats.duplicates, stats.reused_ids, stats.undated, stats.count)
@@ -105,6 +107,7 @@ class WindowReading:
         Raises:
             CountDriftError: the count may be capped, and the window cannot be made narrower.
         """
+        of_size = 0
         # Without a count the calls themselves may end at a limit.
         if may_be_capped(self.walk.count if self.walk.believed else self.walk.pass_distinct):
             parts = remainder(self.window, self._ends)
@@ -112,11 +115,18 @@ class WindowReading:
                 if self.after is not None:  # calls in front of the checkpoint would come again
                     raise cannot_narrow(self.window)
                 self._is_halved = True
+            elif not self._is_halved:
+                of_size = self.walk.size
             self._parts = parts + self._parts
         if not self._parts:
             return False
-        self._begin(self._parts.pop(0), page_size, of_size=0 if self._is_halved else self.walk.size)
+        self._begin(self._parts.pop(0), page_size, of_size=of_size)
         return True
+
+    def begin_shorter(self, parts: list[Window], page_size: int) -> None:
+        """Begin the first of shorter parts, in the place of one that the server found too long."""
+        self._parts = parts + self._parts
+        self._begin(self._parts.pop(0), page_size)
 
     def may_begin_behind(self, number: int) -> bool:
         """Whether a page of this number may be refused for its depth alone."""
@@ -141,7 +151,7 @@ class WindowReading:
         walk = self.walk
         self._counted = self._counted or walk.count or 0
         self._found += walk.distinct
-        self.window = part
+        self.window, self.is_part = part, True
         self.walk = PageWalk(page_size, believed=bool(walk.believed), of_size=of_size)
         self.after = None  # all of the part is behind the checkpoint
         self._ends = {}
