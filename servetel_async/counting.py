@@ -26,8 +26,12 @@ async def count_range(inquiry: Inquiry, page_size: int) -> int:
         PagingError: the server ignores page numbers, so there is no end to find.
         RequestRejectedError: the server refuses the query, and not because the range is too long.
     """
-    source = inquiry.source
-    walk = RangeWalk(source, inquiry.query.window(source.zone), lambda window: count_calls(inquiry, window, page_size))
+    return await _count_all(inquiry, inquiry.query.window(inquiry.source.zone), page_size)
+
+
+async def _count_all(inquiry: Inquiry, whole: Window, page_size: int) -> int:
+    """Count a range that may be longer than this server allows."""
+    walk = RangeWalk(inquiry.source, whole, lambda window: count_calls(inquiry, window, page_size))
     total = 0
     while (counted := await walk.next()) is not None:
         total += counted[1]
@@ -45,10 +49,10 @@ async def count_calls(inquiry: Inquiry, window: Window, page_size: int) -> int:
     while True:
         counted = await _count_once(inquiry, window, page_size)
         most = max(most, newer + counted)  # a server that leaves out the bounds of a range counts fewer in the parts
-        if not (inquiry.source.count_is_total and may_be_capped(counted)):
+        if not may_be_capped(counted):
             return most
         former, window = await _parts(inquiry, window, counted)
-        newer += await count_calls(inquiry, former, page_size)
+        newer += await _count_all(inquiry, former, page_size)  # of an open range it is closed, and may be too long
 
 
 async def _parts(inquiry: Inquiry, window: Window, counted: int) -> tuple[Window, Window]:

@@ -115,7 +115,7 @@ class Reading:
         self._unread: list[Piece] = []  # of the page in hand: whoever put them together was cancelled
         self._breathed_at = 0.0
         self._dropped = False
-        self._has_come = False  # whether a page of the current window came
+        self._has_come = False  # whether a page came of the current window, or of the part of it that is read now
         self._refusal: RequestRejectedError | None = None  # of a page that may be too deep
         self._counted: dict[int, int] = {}  # requests that are in the statistics, by the page they are asked again for
 
@@ -221,7 +221,11 @@ class Reading:
         """Replace a window that was refused before any page of it came by shorter windows."""
         if self._has_come or self.pending:
             raise refusal
-        self._windows[:0] = self._limit.cut(current.window, refusal)
+        shorter = self._limit.cut(current.window, refusal)
+        if current.is_part:
+            current.begin_shorter(shorter, self._page_size)
+            return
+        self._windows[:0] = shorter
         self._current = None
         if self._anchor is not None and self._resumption is not None:
             self._windows = self._anchor.left_of(self._windows)
@@ -294,9 +298,10 @@ class Reading:
             self._open_page(current, number, fetched)
 
     def _go_on_behind_refusal(self, current: WindowReading, refusal: RequestRejectedError) -> None:
-        self._refusal = None
-        if not (current.may_begin_behind(refusal.page or 0) and current.begin_behind(self._page_size)):
+        self._refusal, number = None, refusal.page or 0
+        if not (current.may_begin_behind(number) and current.begin_behind(number, self._page_size)):
             raise refusal
+        self._has_come = False
 
     async def _take_page(self) -> tuple[int, Fetched[PageBody]]:
         """Wait for the head, or for any page where order does not matter; take it out only when it is there."""
@@ -363,7 +368,9 @@ class Reading:
     def _conclude(self, current: WindowReading) -> None:
         if not current.conclude():
             current.read_again()
-        elif not current.begin_part(self._page_size):
+        elif current.begin_part(self._page_size):
+            self._has_come = False
+        else:
             self._current = None
 
     # Resuming from a checkpoint

@@ -31,12 +31,14 @@ class WindowReading:
         window: the part of it that is walked now.
         walk: the walk over the pages of that part.
         after: picks the calls behind a checkpoint, in the part that holds its call.
+        is_part: it is not the whole any more.
     """
 
     def __init__(self, window: Window, walk: PageWalk, stats: StreamStats) -> None:
         self.window = window
         self.walk = walk
         self.after: AfterAnchor | None = None
+        self.is_part = False
         self._sieve = Sieve(window)
         self._stats = stats
         self._before = (stats.duplicates, stats.reused_ids, stats.undated, stats.count)
@@ -48,8 +50,11 @@ class WindowReading:
 
     @property
     def has_places(self) -> bool:
-        """Whether a checkpoint can name a place in this list: not after the list moved, nor in a half of a window."""
-        return not self.walk.has_moved and not self._is_halved
+        """Whether a checkpoint can name a place in this list, because everything before it was delivered.
+
+        Not after the list moved or its pages changed their size, nor in a half of a window.
+        """
+        return not (self.walk.has_moved or self.walk.is_uneven or self._is_halved)
 
     def sift(self, records: Sequence[CallRecord], number: int) -> list[CallRecord]:
         """Return the calls of a page's slice that were not delivered yet."""
@@ -102,26 +107,39 @@ class WindowReading:
         Raises:
             CountDriftError: the count may be capped, and the window cannot be made narrower.
         """
-        if self.walk.believed and may_be_capped(self.walk.count):
+        of_size = 0
+        # Without a count the calls themselves may end at a limit.
+        if may_be_capped(self.walk.count if self.walk.believed else self.walk.pass_distinct):
             parts = remainder(self.window, self._ends)
             if len(parts) > 1:
                 if self.after is not None:  # calls in front of the checkpoint would come again
                     raise cannot_narrow(self.window)
                 self._is_halved = True
+            elif not self._is_halved:
+                of_size = self.walk.size
             self._parts = parts + self._parts
         if not self._parts:
             return False
-        self._begin(self._parts.pop(0), page_size)
+        self._begin(self._parts.pop(0), page_size, of_size=of_size)
         return True
+
+    def begin_shorter(self, parts: list[Window], page_size: int) -> None:
+        """Begin the first of shorter parts, in the place of one that the server found too long."""
+        self._parts = parts + self._parts
+        self._begin(self._parts.pop(0), page_size)
 
     def may_begin_behind(self, number: int) -> bool:
         """Whether a server may refuse this page only because it is too deep."""
         return self.walk.passes == 1 and crosses_limit(number, self.walk.size)
 
-    def begin_behind(self, page_size: int) -> bool:
-        """After a page was refused as too deep, begin the rest of the window; False if the rest is unknown."""
+    def begin_behind(self, number: int, page_size: int) -> bool:
+        """After a page was refused as too deep, begin the rest of the window; False if the rest is unknown.
+
+        Deeper pages may have come before it, in any order: the rest begins behind the pages in front of it.
+        """
+        in_front = {page: ends for page, ends in self._ends.items() if page < number}
         try:
-            parts = remainder(self.window, self._ends)
+            parts = remainder(self.window, in_front)
         except CountDriftError:
             return False
         if len(parts) > 1 or (self.after is not None and not self.after.reached):
@@ -129,12 +147,12 @@ class WindowReading:
         self._begin(parts[0], page_size)
         return True
 
-    def _begin(self, part: Window, page_size: int) -> None:
+    def _begin(self, part: Window, page_size: int, *, of_size: int = 0) -> None:
         walk = self.walk
         self._counted = self._counted or walk.count or 0
         self._found += walk.distinct
-        self.window = part
-        self.walk = PageWalk(page_size, believed=bool(walk.believed))
+        self.window, self.is_part = part, True
+        self.walk = PageWalk(page_size, believed=bool(walk.believed), of_size=of_size)
         self.after = None  # all of the part is behind the checkpoint
         self._ends = {}
         self._sieve.narrow(part)

@@ -308,6 +308,8 @@ class Certifier:
             if not self._fast and window.seconds > 1 and evidence.in_order():
                 flaws = await self._repair(evidence, evidence.cut_seconds(), tally)
             calls = evidence.calls()
+            if may_be_capped(len(calls)):
+                return _flawed(window, evidence, None, _ROUND)
             if not flaws and not evidence.has_hole() and not evidence.duplicates_left():
                 return Certified(calls, None, evidence.duplicates, Counter(walked=1))
         why = "calls came twice or pages had holes, and the API sends no count to prove anything by"

@@ -4,6 +4,8 @@ Such a count looks like an exact one, and the list looks complete at the limit. 
 round number, and a narrower range holds calls that were not seen. So a round count never proves an end. The rest of the
 range, up to the oldest call that was seen, is requested too.
 
+A server that sends no count may have a limit too: then the number of calls that came is round.
+
 Other servers count all calls and refuse the pages beyond such a limit. The rest is requested in the same way.
 """
 

@@ -25,6 +25,7 @@ Pages are offsets over a live list that the server may reorder, lengthen, shorte
 from __future__ import annotations
 
 import enum
+from math import inf
 from typing import TYPE_CHECKING
 
 from servetel_async.errors import CountDriftError, PagingError
@@ -61,9 +62,20 @@ class PageWalk:
         before: calls in front of the first page, in a resumed walk.
         first: number of the first page to ask for.
         size: the real page size, where it is known already.
+        of_size: the real page size of the list that this one is a part of, whose end was seen: then one empty page
+            behind a first page that was not full agrees with that end.
     """
 
-    def __init__(self, asked: int, *, believed: bool = False, before: int = 0, first: int = 1, size: int = 0) -> None:
+    def __init__(
+        self,
+        asked: int,
+        *,
+        believed: bool = False,
+        before: int = 0,
+        first: int = 1,
+        size: int = 0,
+        of_size: int = 0,
+    ) -> None:
         self.asked = asked
         self.believed: bool | None = believed or None
         self.count: int | None = None
@@ -71,6 +83,8 @@ class PageWalk:
         self.distinct = before
         self.passes = 0
         self._before = before
+        self._of_size = of_size
+        self.is_uneven = False  # a page had more rows than one in front of it: rows between them may be missing
         self.pass_distinct = before
         self._never_shrank = True  # in the passes before this one
         self._first_count = 0
@@ -97,6 +111,7 @@ class PageWalk:
         self._rows = (first - 1) * self.size  # of this pass, those in front of its first page included
         self._highest = 0  # the highest page that held rows, and how many
         self._highest_rows = 0
+        self._fewest: float = self.size if first > 1 else inf  # rows of a page of this pass
         self._empties = 0
         self._lowest_empty: int | None = None
         self._barren = 0
@@ -134,7 +149,10 @@ class PageWalk:
             if outstanding or self._next <= self.last_page:
                 return self.last_page
             return 0 if self._at_end() else self._next
-        ahead = max(2, self._accepted // LOOK_AHEAD_SHARE) if self.believed is False else 1
+        if self._agrees_with_whole():
+            ahead = 1
+        else:
+            ahead = max(2, self._accepted // LOOK_AHEAD_SHARE) if self.believed is False else 1
         return 0 if self._at_end() else self._highest + ahead
 
     def _at_end(self) -> bool:
@@ -219,6 +237,8 @@ class PageWalk:
         if self.count is not None and count is not None and count != self.count:
             self._moved = self._moved or self._accepted > 1
         self.size = max(self.size, rows)
+        self.is_uneven = self.is_uneven or rows > self._fewest
+        self._fewest = min(self._fewest, rows)
         self._rows += rows
         if rows and number > self._highest:
             self._highest, self._highest_rows = number, rows
@@ -256,7 +276,11 @@ class PageWalk:
             return 0 if self.count is not None and self.pass_distinct >= self.count else EMPTY_RETRIES
         if self.believed or count or (number == 1 and count == 0) or self._empties:
             return 0  # a count that exceeds no rows is a total; a first page that says 0 and holds 0 agrees with itself
-        return 1
+        return 0 if self._agrees_with_whole() else 1
+
+    def _agrees_with_whole(self) -> bool:
+        """Whether this is a part that seems to end with its first page, as the list it is a part of did."""
+        return self._accepted == 1 and 0 < self._highest_rows < self._of_size
 
     def _past_end(self, number: int) -> bool:
         """Whether a page that contradicts only shows a server that clamps: it was a probe, the count is reached."""

@@ -53,6 +53,7 @@ class Answer:
     status: int = 200
     body: bytes | None = None
     after: float = 0.0
+    until: asyncio.Event | None = None
     no_count: bool = False
     page: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
@@ -72,6 +73,16 @@ def capped(most: int) -> Callable[[Asked], Answer]:
     def habit(asked: Asked) -> Answer:
         first = (asked.page - 1) * asked.limit
         return Answer(rows=asked.found[:most][first : first + asked.limit], count=min(most, len(asked.found)))
+
+    return habit
+
+
+def hiding(most: int) -> Callable[[Asked], Answer]:
+    """Send no count, and no more than so many calls of a range."""
+
+    def habit(asked: Asked) -> Answer:
+        first = (asked.page - 1) * asked.limit
+        return Answer(rows=asked.found[:most][first : first + asked.limit], no_count=True)
 
     return habit
 
@@ -157,6 +168,8 @@ class SmallServer:
             answer = self.habit(asked)
             if answer.after:
                 await asyncio.sleep(answer.after)
+            if answer.until is not None:
+                await answer.until.wait()
             return self._reply(asked, answer)
         finally:
             self.in_flight -= 1

@@ -11,7 +11,7 @@ import pytest
 from servetel_async import CallQuery, Retry, ServetelClient, ServetelError
 from servetel_async.bulk.check import check
 from servetel_async.bulk.doctor import probe
-from tests.bulk.small_server import SmallServer, calls_at, capped, shallow
+from tests.bulk.small_server import SmallServer, calls_at, capped, hiding, shallow
 
 _NEWEST = dt.datetime(2024, 5, 31, 23, 0)  # noqa: DTZ001 - the account's wall clock
 MAY = ("2024-05-01", "2024-05-31")
@@ -51,6 +51,16 @@ async def test_a_long_history_behind_a_limit_has_its_start(tmp_path):
         receipt = await client.pull(target)
     assert (receipt.complete, receipt.records) == (True, 10_500), receipt.certified
     assert receipt.from_date == f"{calls[-1][0][:10]} 00:00:00"
+
+
+async def test_a_limit_without_any_count_costs_no_call(tmp_path):
+    """No count says how many there are, so a window that ends at a round number is cut."""
+    calls, target = some(2_502, apart=30), tmp_path / "may.ndjson"
+    async with SmallServer(calls, hiding(1_000), date=DATE) as server, client_of(server, 100) as client:
+        receipt = await client.pull(target, *MAY)
+    assert receipt.records == 2_502, receipt.certified
+    lines = target.read_bytes().splitlines()
+    assert sorted(json.loads(line)["id"] for line in lines) == sorted(key for _, key in calls)
 
 
 async def test_an_honest_round_count_is_certified(tmp_path):

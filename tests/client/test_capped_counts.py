@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import datetime as dt
 
 import pytest
 
 from servetel_async import CountDriftError, RequestRejectedError, Retry, ServerError, ServetelClient
-from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at, capped, shallow
+from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at, capped, hiding, shallow
 
 MAY = ("2024-05-01", "2024-05-31")
 QUICK = Retry(attempts=1, base=0.001, cap=0.001)
@@ -239,4 +240,33 @@ async def test_deeper_pages_that_come_all_the_same_are_left(ordered):
     async with api(calls, habit) as (_, client):
         stream = client.calls(*MAY, ordered=ordered)
         got = ids([call async for call in stream])
+    assert (got if ordered else sorted(got)) == (ids(calls) if ordered else sorted(ids(calls)))
+
+
+async def test_a_deeper_page_that_came_before_hides_no_gap():
+    """Pages come in any order, and one in the middle is refused last: its calls are asked for in a narrower range."""
+    calls, deeper = some(3_002), asyncio.Event()
+
+    def habit(asked):
+        refused = asked.page == 10 and len(asked.found) == 3_002
+        return Answer(status=400, body=b'{"success": false, "message": "no"}', until=deeper) if refused else HONEST
+
+    async with api(calls, habit) as (server, client):
+        got = []
+        async for call in client.calls(*MAY, ordered=False):
+            got.append(call.id)
+            if len(got) > 1_500:
+                deeper.set()
+    assert sorted(got) == sorted(ids(calls))
+    assert 10 in [asked.page for asked in server.asked]
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize(("number", "most"), [(1_002, 1_000), (2_502, 1_000), (4_000, 2_000)])
+async def test_a_limit_without_any_count_ends_no_stream(number, most, ordered):
+    """The calls come to a round number and then to an empty page: what is left is asked for in the same way."""
+    calls = some(number)
+    async with api(calls, hiding(most)) as (_, client):
+        got = ids([call async for call in client.calls(*MAY, ordered=ordered)])
+        assert await client.count(*MAY) == number
     assert (got if ordered else sorted(got)) == (ids(calls) if ordered else sorted(ids(calls)))

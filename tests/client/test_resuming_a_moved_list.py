@@ -6,6 +6,7 @@ import pytest
 
 from servetel_async import CallQuery, Retry, ServerError, ServetelClient, StreamClosedError, Timeouts
 from servetel_async.emulator import Dataset, Emulator, Fault
+from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
 
 MAY = CallQuery.month("2024-05")
 
@@ -105,3 +106,45 @@ async def test_a_list_that_grew_is_read_again_down_to_what_is_known(api):
         assert sorted(got) == sorted([*api.dataset.ids, late])
         assert stream.stats.rereadings == 1
         assert 26 < stream.stats.requests < 32
+
+
+def of_pages(sizes):
+    """A server whose n-th answers hold at most so many calls, and the last of these numbers from then on."""
+
+    def habit(asked):
+        most = min(asked.limit, sizes[min(asked.nth, len(sizes)) - 1])
+        return Answer(rows=asked.found[(asked.page - 1) * most : asked.page * most])
+
+    return habit
+
+
+def without_third(asked):
+    """The third page has no calls, however often it is asked for at first."""
+    return Answer(rows=[]) if asked.page == 3 and asked.nth < 12 else HONEST
+
+
+@pytest.mark.parametrize(
+    "habit",
+    [of_pages([50, 50, 100]), of_pages([100, 100, 50, 100]), without_third],
+    ids=["larger", "smaller for once", "empty"],
+)
+@pytest.mark.parametrize("stop", [300, 450])
+async def test_pages_that_leave_a_gap_between_them_are_no_place_to_go_on_from(habit, stop):
+    """A page that holds more calls than one before it begins further down: what is between them comes behind the checkpoint."""
+    calls = calls_at(*[f"2024-05-{20 - index // 60:02} 09:{59 - index % 60:02}:00" for index in range(650)])
+    async with SmallServer(calls, habit) as server, client_of_small(server) as client:
+        stream = client.calls(query=MAY)
+        got = []
+        async for call in stream:
+            got.append(call.id)
+            if len(got) == stop:
+                break
+        checkpoint = stream.checkpoint
+        await stream.aclose()
+        assert {key for _, key in calls[:stop]} - set(got)
+        rest = [call.id async for call in client.calls(query=MAY, start=checkpoint)]
+    assert set(got) | set(rest) == {key for _, key in calls}
+
+
+def client_of_small(server):
+    return ServetelClient("token-123456", base_url=server.base_url, rate=None, page_size=100, max_concurrency=1)

@@ -10,7 +10,7 @@ import pytest
 
 from servetel_async import ConfigurationError, RequestRejectedError, Retry, ServetelClient
 from tests.bulk.short_ranges import CALLS, DAY, SAYS, allows, dates, elapsed, exactly, length, refusal, refused
-from tests.bulk.small_server import HONEST, Answer, SmallServer
+from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at, capped, hiding, shallow
 
 MAY = ("2024-05-01", "2024-05-31")
 TWO_MONTHS = ("2024-05-01", "2024-06-30")
@@ -239,3 +239,48 @@ async def test_the_message_says_what_was_asked_for():
     async with serving(habit) as (server, client):
         assert await client.count(*MAY) == len(truth(*MAY))
         assert refused(server.asked, habit) == 1
+
+
+def elapsed_if_closed(asked, days):
+    """Whether it is too long; an open range never is."""
+    return length(asked) is not None and elapsed(asked, days)
+
+
+@pytest.mark.parametrize("says", [SAYS, "Bad request"])
+@pytest.mark.parametrize("limit", [capped(1_000), shallow(1_000), hiding(1_000)], ids=["capped", "refuses", "no count"])
+@pytest.mark.parametrize("asked", [("2024-05-01", None), (None, "2024-06-30")], ids=["open end", "open start"])
+async def test_what_is_behind_a_limit_may_be_a_range_that_is_too_long(asked, limit, says):
+    """An open range is allowed, and a part of it is closed and refused: it is asked for in shorter ones."""
+    start = dt.datetime(2024, 6, 30, 12)  # noqa: DTZ001 - the account's wall clock
+    calls = calls_at(*[str(start - dt.timedelta(minutes=30 * number)) for number in range(2_502)])
+    habit = allows(7, says, counts=elapsed_if_closed, also=limit)
+    async with serving(habit, calls, page_size=100) as (_, client):
+        stream, got = client.calls(*asked), []
+        async for call in stream:
+            got.append(call.id)
+            if len(got) == 1_801:
+                break
+        checkpoint = stream.checkpoint
+        await stream.aclose()
+        whole = ids_of(await client.calls(*asked).collect())
+        rest = ids_of(await client.calls(*asked, start=checkpoint).collect())
+    assert whole == got + rest == [key for _, key in calls]
+
+    async with serving(habit, calls, page_size=100) as (_, client):
+        assert await client.count(*asked) == len(calls)
+
+
+async def test_a_part_that_is_refused_for_another_reason_raises_the_first_refusal():
+    """A day of it is refused too, so it was not for the length."""
+    calls = calls_at(*[f"2024-05-{20 - number // 60:02} 09:{59 - number % 60:02}:00" for number in range(1_020)])
+
+    def habit(asked):
+        return refusal("Bad request") if length(asked) is not None else capped(1_000)(asked)
+
+    async with serving(habit, calls, page_size=100) as (_, client):
+        longest, got = client.longest_range, []
+        with pytest.raises(RequestRejectedError, match="Bad request"):
+            async for call in client.calls("2024-05-01", None):
+                got.append(call.id)
+        assert client.longest_range == longest
+    assert got == [key for _, key in calls[:1_000]]
