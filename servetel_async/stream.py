@@ -324,7 +324,8 @@ class CallStream(AsyncGenerator[CallRecord, None]):
             ended = self._loop.is_closed()
             raise ConfigurationError(
                 f"this stream {'was begun' if ended else 'is read'} in another event loop",
-                why="its pages arrive in the loop that began to read it" + (", and that loop is closed" if ended else ""),
+                why="its pages arrive in the loop that began to read it"
+                + (", and that loop is closed" if ended else ""),
                 fix="go on in a new stream with start=stream.checkpoint, or read all of it in one asyncio.run()"
                 if ended
                 else "read it there, or make a client and a stream for each loop",
