@@ -46,9 +46,14 @@ class SecretFile:
         """Read it; without its line end.
 
         Raises:
-            ConfigurationError: if it is missing, unreadable, no regular file, too large, or readable by others.
+            ConfigurationError: if it is missing, empty, unreadable, no regular file, too large, or readable by others.
         """
-        return Secret(_read_private(self.path, self._what).rstrip("\r\n"))
+        content = Secret(_read_private(self.path, self._what).rstrip("\r\n"))
+        if not content or content.isspace():
+            raise ConfigurationError(
+                f"{self._what} is empty", why="it must hold a secret", fix=f"write it into {self.path}"
+            )
+        return content
 
     def __call__(self) -> Secret:
         """Give its content, as a token provider does."""

@@ -34,15 +34,19 @@ class Brand(enum.Enum):
         try:
             return cls[name.upper().replace("-", "_")]
         except (KeyError, AttributeError):
-            names = ", ".join(brand.name.lower() for brand in cls)
-            raise ConfigurationError("there is no such brand", fix=f"the brands are: {names}") from None
+            names = ", ".join(brand.name.lower().replace("_", "-") for brand in cls)
+        raise ConfigurationError(
+            "there is no such brand",
+            why="the brand decides to which address the token is sent",
+            fix=f"the brands are: {names}",
+        )
 
 
-def _check_positive(name: str, value: object, *, whole: bool = False) -> None:
+def _check_positive(name: str, value: object, *, whole: bool = False, also: str = "") -> None:
     kind = int if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kind) or not 0 < value < float("inf"):
         what = "whole number" if whole else "number"
-        raise ConfigurationError(f"{name} must be a {what} greater than 0", fix="correct it, or leave it out")
+        raise ConfigurationError(f"{name} must be a {what} greater than 0{also}", fix="correct it, or leave it out")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +118,7 @@ class RateLimit:
 
     def __post_init__(self) -> None:
         if self.per_second not in (0, float("inf")):
-            _check_positive("RateLimit(per_second=)", self.per_second)
+            _check_positive("RateLimit(per_second=)", self.per_second, also=", or 0 for no limit")
             _check_positive("the time between two requests, 1 / per_second,", self.interval)
         _check_positive("RateLimit(burst=)", self.burst, whole=True)
 

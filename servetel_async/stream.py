@@ -320,11 +320,16 @@ class CallStream(AsyncGenerator[CallRecord, None]):
                 fix="go on in a new stream with start=stream.checkpoint",
                 checkpoint=self.checkpoint,
             )
-        elif self._loop is not asyncio.get_running_loop() and self._loop is not None and not self._loop.is_closed():
+        elif self._loop is not asyncio.get_running_loop() and self._loop is not None:
+            ended = self._loop.is_closed()
             raise ConfigurationError(
-                "this stream is read in another event loop",
-                why="its pages arrive in the loop that began to read it",
-                fix="read it there, or make a client and a stream for each loop",
+                f"this stream {'was begun' if ended else 'is read'} in another event loop",
+                why="its pages arrive in the loop that began to read it"
+                + (", and that loop is closed" if ended else ""),
+                fix="go on in a new stream with start=stream.checkpoint, or read all of it in one asyncio.run()"
+                if ended
+                else "read it there, or make a client and a stream for each loop",
+                checkpoint=self.checkpoint,
             )
 
     def _note_end(self, failure: BaseException | None) -> None:

@@ -19,7 +19,7 @@ PHRASES = {
     "give token=, or email= and password=, or set SERVETEL_TOKEN": (
         "set SERVETEL_TOKEN, or give --token-file, or give --email and --password-file"
     ),
-    "give email= and password=": "give --email and --password-file",
+    "correct email=": "correct --email",
     "give the token as token=, or email= and password=": "set SERVETEL_TOKEN, or give --token-file",
     "duration='>=60' or duration=('>=', 60)": "--duration '>=60'",
     "check base_url or brand": "check --base-url or --brand",

@@ -161,7 +161,9 @@ def name_zone(zone: tzinfo) -> str | None:
     if isinstance(key, str):
         return key
     raise ConfigurationError(
-        "zone has no name", fix='give IST, a datetime.timezone, or for example zoneinfo.ZoneInfo("Europe/London")'
+        "zone has no name",
+        why=f"it is of type {type(zone).__name__}",
+        fix='give IST, a datetime.timezone, or for example zoneinfo.ZoneInfo("Europe/London")',
     )
 
 

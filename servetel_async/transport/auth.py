@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from servetel_async.errors import AuthenticationError, ConfigurationError, RateLimitError, ServetelError
 from servetel_async.profiles import SecretFile, Sources
 from servetel_async.protocol.reply import Reply, says_no, server_message
-from servetel_async.protocol.tokens import Secret, expires_at, hide, lifetime, normalise_token
+from servetel_async.protocol.tokens import Secret, expires_at, hide, kind_of, lifetime, normalise_token
 from servetel_async.protocol.verdict import Unacceptable, judge, malformed
 from servetel_async.transport.callbacks import callback_failed, must_pass
 
@@ -153,12 +153,30 @@ class ProvidedToken:
     async def renew(self, rejected: Secret, *, sure: bool = True) -> bool:
         if self._token is None or self._token == rejected:
             self._token = None if sure else self._token
-            return await self._flight.fly(self._ask) != rejected
+            if await self._flight.fly(self._ask) == rejected:
+                if sure:
+                    raise AuthenticationError(
+                        "the API does not accept the token",
+                        why="the token provider was asked again and gave the refused token",
+                        fix="let the token provider give a new one",
+                        stopped_by="final",
+                    )
+                return False
         return True
 
     async def _ask(self) -> Secret:
-        self._token = normalise_token(await self._provided())
-        return self._token
+        given = await self._provided()
+        try:
+            self._token = normalise_token(given)
+        except ConfigurationError as error:
+            failure = ConfigurationError(
+                "the token provider gave what cannot be a token",
+                why=error.what,
+                fix="let it give the token itself, as a text",
+            )
+        else:
+            return self._token
+        raise failure
 
     async def _provided(self) -> object:
         task = asyncio.current_task()
@@ -198,8 +216,22 @@ class LoginToken:
 
     def __init__(self, email: object, password: object, post: Post, spawn: Spawn) -> None:
         email, password = hide(email), hide(password)
-        if not isinstance(email, str) or "@" not in email or not isinstance(password, str) or not password:
-            raise ConfigurationError("a login needs an e-mail address and a password", fix="give email= and password=")
+        if email is None or password is None:
+            raise ConfigurationError(
+                "half a login is given",
+                why="a login needs an e-mail address and a password",
+                fix="give both email= and password=",
+            )
+        if not isinstance(email, str) or "@" not in email:
+            raise ConfigurationError(
+                "the e-mail address of the login is not one", why="it is no text with an @", fix="correct email="
+            )
+        if not isinstance(password, str) or not password:
+            raise ConfigurationError(
+                f"the password of the login is {'empty' if password == '' else f'of type {kind_of(password)}'}",
+                why="a login needs an e-mail address and a password",
+                fix="give password= as a text",
+            )
         self._credentials = {"email": Secret(email), "password": Secret(password)}
         self._post = post
         self._flight = _SingleFlight(spawn)
@@ -253,8 +285,8 @@ class LoginToken:
         if reply.status in (200, 400, 401, 422):
             self._refused = AuthenticationError(
                 f'the login was refused: "{server_message(payload)}"',
-                why="more tries with the same credentials would lock the account, so this client makes none",
-                fix="check the e-mail address and the password, then make a new client",
+                why="more tries with the same credentials would lock the account, so they are not sent again",
+                fix="correct the e-mail address or the password, and begin again with them",
                 status=reply.status,
             )
             raise copy.copy(self._refused)

@@ -400,9 +400,10 @@ def _too_late(call: _Call[Any]) -> ServetelError:
             fix="allow more time, or ask for less",
             stopped_by="deadline",
         )
-    return call.ticket.overload or OverloadedError(
-        "the deadline passed before a request could be sent; nothing was sent",
-        fix="allow more time, or send less at once",
+    return call.ticket.overload or DeadlineExceededError(
+        "the deadline passed before there was a token",
+        why="the token provider or the login took too long; calls were not asked for yet",
+        fix="allow more time, or look into the token provider",
         stopped_by="deadline",
     )
 

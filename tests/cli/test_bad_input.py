@@ -99,8 +99,13 @@ KNOWN_BEFORE = [
     ),
     (
         (*PULL, *MONTH, "--email", "canary", "--password-file", "secret"),
-        *("a login needs an e-mail address", "", "give --email and --password-file"),
+        *("e-mail address of the login is not one", "no text with an @", "correct --email"),
     ),
+    (
+        (*PULL, *MONTH, "--email", "a@example.com", "--password-file", "empty"),
+        *("the password file is empty", "hold a secret", "write it into empty"),
+    ),
+    ((*PULL, *MONTH, "--token-file", "empty"), "the token file is empty", "hold a secret", "write it into empty"),
     (
         (*PULL, *MONTH, "--email", "a@example.com", "--password-file", "secret", "--token-file", "secret"),
         *("both a token and a login", "", "--token-file, or --email and --password-file"),
@@ -158,6 +163,8 @@ def place(tmp_path):
     (tmp_path / "directory.ndjson").mkdir()
     (tmp_path / "secret").write_text("canary-password-12\n")
     (tmp_path / "secret").chmod(0o600)
+    (tmp_path / "empty").write_text(" \n\n")
+    (tmp_path / "empty").chmod(0o600)
     return tmp_path
 
 
@@ -203,7 +210,7 @@ WRONG_PROFILES = [
     ("[profiles.work]\nbrand = 'x'\nbase_url = 'y'", "both 'base_url' and 'brand'", "only one of them", "leave one"),
     ("[profiles.work]\ntoken = 'x'\nemail = 'y'", "both 'token' and 'email'", "only one of them", "leave one"),
     ("[profiles.work]\nemail = 'y'", "half a login", "and a password", "password_file"),
-    ("[profiles.work]\nbrand = 'canary'", "no such brand", "", "the brands are"),
+    ("[profiles.work]\nbrand = 'canary'", "no such brand", "which address", "acefone-uk"),
     ("[profiles.work", "is not TOML", "", "logging in"),
 ]
 

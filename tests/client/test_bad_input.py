@@ -109,11 +109,14 @@ CLIENTS = {
     "brand and base_url": ({"brand": "smartflo"}, "one of them"),
     "token and login": ({"email": "a@example.com", "password": "canary-password"}, "token="),
     "token and e-mail": ({"email": "a@example.com"}, "token="),
-    "e-mail alone": ({"token": None, "email": "a@example.com"}, "password"),
-    "password alone": ({"token": None, "password": "canary-password"}, "email"),
-    "e-mail that is none": ({"token": None, "email": "canary-person", "password": "canary-password"}, "email"),
-    "password empty": ({"token": None, "email": "a@example.com", "password": ""}, "password"),
-    "password bytes": ({"token": None, "email": "a@example.com", "password": b"canary-password"}, "password"),
+    "e-mail alone": ({"token": None, "email": "a@example.com"}, "half a login"),
+    "password alone": ({"token": None, "password": "canary-password"}, "half a login"),
+    "e-mail that is none": (
+        {"token": None, "email": "canary-person", "password": "canary-password"},
+        "no text with an @",
+    ),
+    "password empty": ({"token": None, "email": "a@example.com", "password": ""}, "password of the login is empty"),
+    "password bytes": ({"token": None, "email": "a@example.com", "password": b"canary-password"}, "is of type bytes"),
     "nothing": ({"token": None}, "SERVETEL_TOKEN"),
 }
 

@@ -229,6 +229,39 @@ async def test_a_stream_in_a_second_thread_is_told_what_to_do(client, data):
     assert [call.id for call in got] == data.ids
 
 
+@pytest.mark.parametrize("read", [1, 50, 60, 250])
+async def test_a_stream_that_outlives_its_loop_says_where_to_go_on(api, data, read):
+    """Its pages died with the loop; the error names a checkpoint, and a new stream in the next loop delivers the rest."""
+    client = ServetelClient(api.token, base_url=api.base_url, rate=None)
+    stream, got = client.calls(*MAY, page_size=50), []
+
+    async def take():
+        while len(got) < read:
+            got.append((await anext(stream)).id)
+
+    async def read_on():
+        async for call in stream:  # those of the page in hand still come: they need no loop
+            got.append(call.id)
+
+    async def resume():
+        got.extend([call.id async for call in client.calls(*MAY, page_size=50, start=failure.checkpoint)])
+        await client.aclose()
+
+    async def in_the_next_loop(work):
+        thread, found = in_a_thread(work)
+        await asyncio.to_thread(thread.join)
+        return found[0]
+
+    assert await in_the_next_loop(take) is None
+    failure = await in_the_next_loop(read_on)
+    assert isinstance(failure, ConfigurationError)
+    assert "was begun in another event loop" in failure.what
+    assert "start=stream.checkpoint" in failure.fix
+
+    assert await in_the_next_loop(resume) is None
+    assert got == data.ids
+
+
 async def test_a_thread_that_comes_a_moment_later_is_told_what_to_do(api, client):
     """The other thread asked for connections while this thread was making them: this thread keeps the client."""
     await client.aclose()

@@ -307,7 +307,7 @@ def test_a_brand(brand):
 @pytest.mark.parametrize("name", ["", "servtel", None, 5, "https://api.servetel.in"], ids=repr)
 def test_no_such_brand(name):
     """An unknown brand is refused with the list of those that are."""
-    with pytest.raises(ConfigurationError, match="servetel, smartflo, acefone, acefone_uk"):
+    with pytest.raises(ConfigurationError, match="servetel, smartflo, acefone, acefone-uk"):
         Brand.named(name)
 
 
@@ -330,6 +330,12 @@ def test_a_setting_refuses_nonsense(kind, name, value):
         return
     with pytest.raises(ConfigurationError, match=rf"{kind.__name__}\({name}="):
         kind(**{name: value})
+
+
+def test_a_wrong_rate_learns_that_zero_is_no_limit():
+    """A rate below zero is refused, and the message does not deny that 0 may be given."""
+    with pytest.raises(ConfigurationError, match="or 0 for no limit"):
+        RateLimit(per_second=-1)
 
 
 @pytest.mark.parametrize(

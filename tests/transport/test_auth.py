@@ -397,6 +397,8 @@ async def test_a_provider_with_nothing_new_ends_the_call(serve, connect):
 
     assert type(error) is AuthenticationError
     assert (len(asked), server.asked, error.attempts) == (2, 1, 1)
+    assert "token provider" in error.why
+    assert "token provider" in error.fix
 
 
 async def test_a_token_that_says_when_it_ends_is_replaced_before(serve, connect):

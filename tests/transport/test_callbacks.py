@@ -17,7 +17,6 @@ from servetel_async import (
     CallbackError,
     ConfigurationError,
     DeadlineExceededError,
-    OverloadedError,
     RateLimitError,
     ServetelClient,
 )
@@ -208,7 +207,7 @@ async def test_a_coroutine_that_is_closed_from_outside_is_not_a_failure_of_its_c
 
 
 async def test_a_provider_that_never_answers_is_bound_by_the_deadline(serve, connect):
-    """The deadline ends the call, and says that nothing was sent."""
+    """The deadline ends the call. That is no overload: the error names the token provider."""
     server = await serve()
 
     async def provider() -> str:
@@ -217,7 +216,8 @@ async def test_a_provider_that_never_answers_is_bound_by_the_deadline(serve, con
 
     failure = await failure_of(connect(server, provider).fetch_page(deadline=0.05))
 
-    assert type(failure) in (DeadlineExceededError, OverloadedError)
+    assert type(failure) is DeadlineExceededError
+    assert "token provider" in failure.why
     assert server.asked == 0
 
 
@@ -229,6 +229,7 @@ async def test_a_provider_that_gives_no_token_is_said_so(given, serve, connect):
     failure = await failure_of(connect(server, lambda: given).fetch_page())
 
     assert type(failure) is ConfigurationError
+    assert "token provider gave" in failure.what
     assert server.asked == 0
     assert_clean(failure)
 

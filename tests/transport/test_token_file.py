@@ -127,7 +127,7 @@ def binary(file):
     ("change", "why"),
     [
         (gone, "cannot be read"),
-        (emptied, "too short"),
+        (emptied, "is empty"),
         (masked, "masked"),
         (opened, "other users"),
         (piped, "cannot be read"),
