@@ -7,7 +7,6 @@ but inside ``next_piece``, and between two awaits its state is whole: a cancelle
 from __future__ import annotations
 
 import asyncio
-import enum
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +21,7 @@ from servetel_async.errors import (
     StreamClosedError,
 )
 from servetel_async.page_source import PageRequest
+from servetel_async.piece import End, Piece
 from servetel_async.protocol.after_anchor import AfterAnchor
 from servetel_async.protocol.checkpoint import Checkpoint, Place, Second
 from servetel_async.protocol.pages import PageWalk, Step
@@ -47,24 +47,6 @@ if TYPE_CHECKING:
 
 #: Seconds for which calls may come one after the other without the loop.
 BREATH = 0.0005
-
-
-class End(enum.Enum):
-    """The proved end. It is a value: code of the caller may raise any exception but cannot return this."""
-
-    END = enum.auto()
-
-
-class Piece(NamedTuple):
-    """Calls that were never handed out before, the page they came with, and where the last of them stand.
-
-    ``place`` is None once the list is known to have moved: from then on calls in front of any place may be missing.
-    """
-
-    records: list[CallRecord]
-    page: PageBody
-    number: int
-    place: Place | None
 
 
 class _Open(NamedTuple):

@@ -28,8 +28,9 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any, Self
 
 from servetel_async.errors import ConfigurationError, ServetelError, StreamClosedError
+from servetel_async.piece import End, Piece
 from servetel_async.protocol.records import CallPage, CallRecord
-from servetel_async.reading import End, Piece, Reading
+from servetel_async.reading import Reading
 from servetel_async.stats import StreamStats
 from servetel_async.transport.tasks import cancel, end, own_error
 

@@ -18,7 +18,7 @@ STOREYS = [
     {"settings"},
     {"profiles"},
     {"transport", "sinks", "emulator"},
-    {"page_source", "stats", "ranges"},
+    {"page_source", "stats", "ranges", "piece"},
     {"resume", "counted_range"},
     {"inquiry"},
     {"window_reading"},

@@ -1,0 +1,29 @@
+"""What a reading gives its stream: a piece of the list, or the proved end."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from servetel_async.protocol.checkpoint import Place
+    from servetel_async.protocol.decoding import PageBody
+    from servetel_async.protocol.records import CallRecord
+
+
+class End(enum.Enum):
+    """The proved end. It is a value: code of the caller may raise any exception but cannot return this."""
+
+    END = enum.auto()
+
+
+class Piece(NamedTuple):
+    """Calls that were never handed out before, the page they came with, and where the last of them stand.
+
+    ``place`` is None once the list is known to have moved: from then on calls in front of any place may be missing.
+    """
+
+    records: list[CallRecord]
+    page: PageBody
+    number: int
+    place: Place | None
