@@ -115,7 +115,7 @@ class WindowReading:
                 if self.after is not None:  # calls in front of the checkpoint would come again
                     raise cannot_narrow(self.window)
                 self._is_halved = True
-            elif not self._is_halved:
+            else:
                 of_size = self.walk.size
             self._parts = parts + self._parts
         if not self._parts:
