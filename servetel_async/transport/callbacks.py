@@ -1,8 +1,8 @@
 """Code of the caller inside the library: a token provider, trace hooks, a session, ``on_event``, ``on_progress``.
 
 Rule 1: what such code raises becomes a ``CallbackError``. It names the class and the code, never the message.
-Rule 2: a ``CancelledError`` is a cancellation only if our task was cancelled. ``KeyboardInterrupt`` and ``SystemExit``
-are raised unchanged.
+Rule 2: a ``CancelledError`` is a cancellation only if our task was cancelled. ``KeyboardInterrupt``, ``SystemExit`` and
+``MemoryError`` are raised unchanged.
 Rule 3: the original is not chained: its message and its frames may hold a secret.
 """
 
@@ -34,7 +34,7 @@ def must_pass(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
         return task is None or task.cancelling() > 0
     if isinstance(error, GeneratorExit):  # the coroutine is closed from outside if its task is not running
         return _running_task() is not task
-    return isinstance(error, (KeyboardInterrupt, SystemExit))
+    return isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError))
 
 
 def _running_task() -> asyncio.Task[Any] | None:

@@ -174,7 +174,7 @@ async def exchange(
         failure = _failure(error, given=given)
     if isinstance(failure, WireFault) and failure.fault is Fault.RESET and sending.reused:
         raise WireFault(Fault.STALE)
-    raise failure
+    raise failure.with_traceback(None)  # the frames below hold the reply and its body
 
 
 async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int) -> Reply:

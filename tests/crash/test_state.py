@@ -9,7 +9,7 @@ import signal
 
 import pytest
 
-from servetel_async import OutputError, RequestRejectedError, ResumeMismatchError, Retry, ServetelClient
+from servetel_async import AuthenticationError, OutputError, ResumeMismatchError, Retry, ServetelClient
 from servetel_async.emulator import Emulator, Fault
 from tests.crash.laboratory import PAGE_SIZE, SLOTS, beside, chosen
 from tests.torture.report import TORTURE
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
 @pytest.fixture
 async def api(months):
     """Refuses the 40th request for good: a pull ends there, with some windows committed."""
-    async with Emulator(months.dataset, faults=[Fault("status", status=400, nth=40, times=1)]) as api:
+    async with Emulator(months.dataset, faults=[Fault("status", status=401, nth=40, times=1)]) as api:
         yield api
 
 
@@ -44,7 +44,7 @@ def dates(months):
 
 async def interrupt(client, destination, dates):
     destination.parent.mkdir()
-    with pytest.raises(RequestRejectedError):
+    with pytest.raises(AuthenticationError):
         await client.pull(destination, **dates)
     assert not destination.exists()
 

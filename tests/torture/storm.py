@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 FIRST, LAST = "2024-05-06 08:00:00", "2024-05-06 19:59:59"
 #: After so many good replies the client has certainly received one, even if some came too late.
 PAST = 20
+TOKEN = "token-of-the-storm"
 PAGE_SIZE = 10
 #: So many that a stream and a pull of them meet each fault.
 CALLS = 3_000
@@ -226,7 +227,7 @@ def fresh_tokens() -> Callable[[], str]:
 def client_of(server: WireServer, session: aiohttp.ClientSession | None = None, **options: Any) -> ServetelClient:
     """A client that is quick to try again."""
     given = {
-        "token": fresh_tokens(),
+        "token": TOKEN,
         "page_size": PAGE_SIZE,
         "max_concurrency": 8,
         "retry": QUICK,
@@ -250,7 +251,7 @@ async def weather(calls: CallList, seed: int, directory: Path, faults: Iterable[
     faults = tuple(faults)
     async with (
         Storm(calls, Plan(faults, f"stream {seed}"), tls=options.get("tls")) as server,
-        client_of(server, options.get("session")) as client,
+        client_of(server, options.get("session"), token=fresh_tokens()) as client,
     ):
         async with client.calls(FIRST, LAST) as stream:
             outcome.note([call.id async for call in stream], calls.ids)

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from servetel_async import CallQuery, Retry, ServetelClient, ServetelError, Timeouts
-from servetel_async.counting import check_alone
+from servetel_async.inquiry import check_alone
 from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.lookup import pick_call
 from servetel_async.protocol.reply import Reply

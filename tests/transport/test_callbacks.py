@@ -183,9 +183,9 @@ async def test_closing_the_client_still_cancels_a_provider(serve, connect):
     assert seen == ["cancelled"]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
 def test_the_end_of_the_process_passes(error):
-    """An exception that ends the process is not the provider's failure."""
+    """An exception that ends the process, or the lack of memory, is not the failure of the provider."""
 
     async def provider() -> str:
         raise error
