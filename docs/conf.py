@@ -46,7 +46,8 @@ napoleon_use_ivar = True  # an ``Attributes:`` section must not describe a membe
 nitpick_ignore_regex = [
     (r"py:class", r"ArrayStyle|Filters|Moment|TokenProvider"),  # aliases: the parameter's own text spells them out
     (r"py:class", r"-?[\d.e+]+"),  # the bounds of a number, which autodoc takes for a name
-    (r"py:class", r"tzinfo"),  # stdlib, imported for type checkers only
+    (r"py:class", r"timedelta|tzinfo"),  # stdlib, imported for type checkers only
+    (r"py:class", r"servetel_async\.protocol\.records\._Ours"),  # the type of two fields that no JSON may fill
     (r"py:.*", r"(aiohttp|anyio|msgspec|tenacity)\..*"),  # the four dependencies
     (r"py:class", r"servetel_async\.protocol\.windows\.Window"),  # an argument that only the library itself gives
     (r"py:class", r"servetel_async\.protocol\.query\.Params"),  # a list of pairs that does not print
