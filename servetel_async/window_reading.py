@@ -60,8 +60,7 @@ class WindowReading:
         """Return the calls of a page's slice that were not delivered yet."""
         sieve, stats = self._sieve, self._stats
         fresh, new_in_pass = sieve.sift(records)
-        if records:
-            self._note_ends(records, number)
+        self._note_ends(records, number)
         self.walk.sifted(new=len(fresh), new_in_pass=new_in_pass, number=number)
         duplicates, reused_ids, undated, _ = self._before
         stats.duplicates = duplicates + sieve.duplicates

@@ -340,13 +340,11 @@ class _Call(Generic[T]):
         return await self._attempt() if self._deadline_at is None else await self._in_time(self._attempt())
 
     async def _in_time(self, work: Coroutine[Any, Any, R]) -> R:
-        deadline = asyncio.timeout_at(self._deadline_at)
         try:
-            async with deadline:
+            async with asyncio.timeout_at(self._deadline_at):
                 return await work
-        except TimeoutError:
-            if not deadline.expired():
-                raise
+        except TimeoutError:  # of the deadline: any other has become a fault or a CallbackError
+            pass
         raise _too_late(self)
 
     async def _attempt(self) -> Fetched[T]:

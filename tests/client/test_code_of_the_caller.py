@@ -166,3 +166,17 @@ async def test_a_client_that_is_closed_says_so(api):
         assert client.closed
         with pytest.raises(StreamClosedError, match="client was closed under the stream"):
             await step
+
+
+async def test_a_lack_of_memory_is_raised_as_it_is_and_raised_again(api):
+    """It is no failure of the provider, so nothing replaces it; the stream has failed, and not ended."""
+
+    async def no_memory():
+        raise MemoryError
+
+    async with client_of(api, as_trace_hook(no_memory)) as client:
+        stream, got = client.calls(query=MAY), []
+        for _ in range(2):
+            with pytest.raises(MemoryError):
+                await read(stream, got)
+        assert 0 < len(got) < 200

@@ -206,6 +206,23 @@ async def test_a_checkpoint_outlives_the_client_that_learnt(taken):
     assert got + ids_of(rest) == truth(*TWO_MONTHS)
 
 
+async def test_a_checkpoint_is_resumed_by_a_client_with_shorter_ranges():
+    """It was made in a window of a month; the call is sought in the week that holds it, and the later weeks are left out."""
+    async with serving(None) as (server, client):
+        stream = client.calls(*MAY)
+        ids = truth(*MAY)
+        came = [(await anext(stream)).id for _ in range(len(ids) * 3 // 4)]
+        checkpoint = stream.checkpoint
+        await stream.aclose()
+        server.asked.clear()
+        async with ServetelClient(
+            "token-123456", base_url=server.base_url, rate=None, page_size=20, max_range=dt.timedelta(days=7)
+        ) as other:
+            came += ids_of(await other.calls(*MAY, start=checkpoint).collect())
+        assert came == ids
+        assert all(asked.first < "2024-05-18" for asked in server.asked)
+
+
 async def test_a_deadline_covers_the_learning():
     """A refusal costs time like any other reply."""
     async with serving(lambda asked: Answer(after=3600) if asked.nth > 1 else allows(7)(asked)) as (_, client):
