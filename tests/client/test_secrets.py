@@ -387,7 +387,7 @@ async def test_nobody_keeps_a_failed_reply(serve, connect):
     gc.collect()
 
     alive = [value for value in gc.get_objects() if isinstance(value, aiohttp.ClientResponse)]
-    assert not alive
+    assert not [value for value in alive if str(value.url).startswith(server.url)]  # other tests may leave theirs
     assert error.attempts == 4
 
 
