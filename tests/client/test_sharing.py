@@ -353,6 +353,30 @@ def test_short_calls_beside_exports_are_answered(export, rate, exports, month, t
     assert max(fake_clock.run(main())) <= exports + 1
 
 
+def test_the_first_page_under_a_deadline_goes_before_the_pages_of_exports(month, tmp_path):
+    """A short list in a request handler is as urgent as a count: at most one page of three exports goes before it."""
+
+    async def main():
+        async with (
+            Emulator(month, latency=0.05) as api,
+            ServetelClient(api.token, base_url=api.base_url, rate=2, page_size=20) as client,
+        ):
+            reading = [asyncio.ensure_future(read_all(client, tmp_path)) for _ in range(3)]
+            await asyncio.sleep(3.0)
+            turns = []
+            for day in range(4):
+                before = len(api.requests)
+                await client.calls(f"2024-05-{10 + day}", f"2024-05-{10 + day}", deadline=3).collect(limit=5)
+                turns.append(len(api.requests) - before)
+                await asyncio.sleep(0.3)
+            for task in reading:
+                task.cancel()
+            await asyncio.wait(reading)
+            return turns
+
+    assert max(fake_clock.run(main())) <= 2
+
+
 @pytest.fixture(scope="module")
 def month():
     return Dataset.month("2024-05", calls=3_000)
