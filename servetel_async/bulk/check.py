@@ -1,112 +1,156 @@
-"""Check: is what a receipt says still true? Each window is counted again, and a file's bytes are read again."""
+"""Check a destination: see ``check_report``."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from servetel_async.bulk.check_report import CheckReport, Difference, Recount
 from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.journal import scope_of
+from servetel_async.bulk.ledger import current
 from servetel_async.bulk.receipt import PullReceipt, plural
+from servetel_async.bulk.shelf import Shelf
 from servetel_async.bulk.tally import Tally
-from servetel_async.errors import ConfigurationError
+from servetel_async.errors import ConfigurationError, ResumeMismatchError
+from servetel_async.protocol.account import resolve
 from servetel_async.protocol.query import CallQuery
 from servetel_async.protocol.tokens import hide
 from servetel_async.protocol.undecodable import UNDECODABLE
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.destination import sink_for
-from servetel_async.sinks.files import digest_of
-from servetel_async.sinks.sink import Claim
+from servetel_async.sinks.files import digest_of, digests_in
 from servetel_async.transport.tasks import run_together
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from servetel_async.bulk.ledger import Reading
     from servetel_async.client import ServetelClient
+    from servetel_async.protocol.account import Account
     from servetel_async.sinks.destination import Destination
-    from servetel_async.sinks.sink import Database, Sink
-
-#: Windows that are named.
-_NAMED = 10
+    from servetel_async.sinks.sink import Sink
 
 
-class Recount(NamedTuple):
-    """A window and its two counts; None where the server sent no total."""
+class _Claimed(NamedTuple):
+    """A window that the destination claims to hold."""
 
     first: str
     last: str
-    counted_then: int | None
-    counted_now: int | None
+    counted: int | None
+    conventions: str
 
 
-@dataclass(frozen=True, slots=True)
-class CheckReport:
-    """What a check found.
+class _Found(NamedTuple):
+    """What a look at the destination gave."""
 
-    Attributes:
-        windows: all of them, newest first.
-        file_agrees: whether the file is the one that the receipt tells of; None for a database.
-    """
-
-    windows: tuple[Recount, ...]
-    file_agrees: bool | None
-
-    @property
-    def changed(self) -> tuple[Recount, ...]:
-        """The windows whose count is another one now."""
-        known = [window for window in self.windows if window.counted_then is not None]
-        return tuple(window for window in known if window.counted_then != window.counted_now)
-
-    @property
-    def agrees(self) -> bool:
-        """Whether nothing has changed."""
-        return not self.changed and self.file_agrees is not False
-
-    def __str__(self) -> str:
-        then = sum(window.counted_then or 0 for window in self.windows)
-        now = sum(window.counted_now or 0 for window in self.windows)
-        lines = [f"{now:,} calls now, {then:,} when it was pulled, in {plural(len(self.windows), 'window')}"]
-        if self.windows and all(window.counted_then is None for window in self.windows):
-            lines = ["the API sends no count, so there is none to compare"]
-        lines += [
-            f"  {window.first} to {window.last}: {window.counted_now or 0:,} now, {window.counted_then or 0:,} then"
-            for window in self.changed[:_NAMED]
-        ]
-        if len(self.changed) > _NAMED:
-            lines.append(f"  and {len(self.changed) - _NAMED:,} more windows that differ")
-        if self.file_agrees is False:
-            lines.append("  the file is not the one that the receipt tells of")
-        lines.append("all of it agrees" if self.agrees else "it does not agree: pull it again, or sync")
-        return "\n".join(lines)
+    claimed: list[_Claimed]
+    differences: list[Difference]
+    looked_at: list[str]
+    not_looked_at: list[str]
 
 
 async def check(client: ServetelClient, destination: Destination, query: CallQuery | None = None) -> CheckReport:
-    """Ask the counts of each window of a receipt again.
+    """Look at what is in a destination, and ask the API for the count of each of its windows again.
 
     Args:
         client: it is used and not closed.
         destination: what was pulled.
-        query: its filters, where it had any; a receipt does not keep their values.
+        query: its filters, where it had any; neither a receipt nor a ledger keeps their values.
 
     Raises:
-        ConfigurationError: there is no receipt, or it is one of other filters.
+        ConfigurationError: if nothing was pulled into it, or only with other filters.
+        ResumeMismatchError: if a file holds the calls of another account.
+        OutputError: if it cannot be read.
         ServetelError: whatever ended the requests.
     """
     destination = hide(destination)  # an address may hold a password
     asked = query if query is not None else CallQuery()
     sink = sink_for(destination)
-    receipt = await asyncio.to_thread(_receipt, sink)
-    if scope_of(asked, client.zone) != receipt.scope:
-        raise ConfigurationError(
-            f"the receipt of {sink.name} is one of other filters",
-            why=f"that pull was: {receipt.query}",
-            fix="give the same filters again; their values are not kept",
-        )
-    file_agrees = None
-    if receipt.sha256 is not None and sink.place is not None:
-        file_agrees = sink.place.is_file() and digest_of(sink.place).sha256 == receipt.sha256
+    scope = scope_of(asked, client.zone)
+    if sink.keyed_by_id:
+        shelf, differences = await asyncio.to_thread(_look_at_rows, sink)
+        if not shelf.facts:
+            raise _no_receipt(sink)
+        account = resolve(shelf.accounts, await client.identify())
+        found = _claims_of(shelf, differences, account, scope)
+        if not found.claimed and len(found.not_looked_at) == 0:
+            raise _no_receipt(sink)
+    else:
+        receipt = await asyncio.to_thread(_receipt, sink)
+        account = await client.identify()
+        _check_receipt(receipt, account, scope, sink)
+        found = await asyncio.to_thread(_look_at_files, sink, receipt)
+    windows = await _recount(client, asked, found.claimed)
+    return CheckReport(windows, tuple(found.differences), tuple(found.looked_at), tuple(found.not_looked_at))
+
+
+def _look_at_rows(sink: Sink) -> tuple[Shelf, list[Difference]]:
+    """Compare the rows of each reading with its seal."""
+    shelf = Shelf(sink)
+    sink.open(fresh=False)
+    try:
+        shelf.load()
+        content = shelf.content()
+    finally:
+        sink.abandon()
+    differences: list[Difference] = []
+    for fact in shelf.facts:
+        now = content.get(fact.stored.reading)
+        rows = 0 if now is None else now.rows
+        what = f"{fact.reading.first} to {fact.reading.last}"
+        if rows != fact.stored.seal.rows:
+            differences.append(Difference(what, f"{rows:,} of its {plural(fact.stored.seal.rows, 'row')} are there"))
+        elif now is not None and now.digest != fact.stored.seal.digest:
+            differences.append(Difference(what, "its rows are not as they were written"))
+    return shelf, differences
+
+
+def _claims_of(shelf: Shelf, differences: list[Difference], account: Account, scope: str) -> _Found:
+    """What of a database can be counted again, with this account and these filters."""
+    mine = [fact for fact in shelf.facts if fact.stored.account == account.label]
+    readings = [fact.reading for fact in mine if fact.reading.scope == scope]
+    rows = sum(fact.stored.seal.rows for fact in shelf.facts)
+    looked_at = [f"{rows:,} rows of {plural(len(shelf.facts), 'reading')} compared with their digests"]
+    not_looked_at: list[str] = []
+    others = len({fact.stored.account for fact in shelf.facts} - {account.label})
+    if others:
+        not_looked_at.append(f"counts of {plural(others, 'other account')}: check with their tokens")
+    filtered = len({fact.reading.scope for fact in mine} - {scope})
+    if filtered:
+        not_looked_at.append(f"counts of {plural(filtered, 'pull')} with other filters: give the same filters")
+    return _Found([_claimed(reading) for reading in current(readings)], differences, looked_at, not_looked_at)
+
+
+def _claimed(reading: Reading) -> _Claimed:
+    return _Claimed(reading.first, reading.last, reading.counted, reading.conventions)
+
+
+def _look_at_files(sink: Sink, receipt: PullReceipt) -> _Found:
+    """Compare the bytes of a file, or of each file of a directory, with the receipt."""
+    claimed = [_Claimed(each.first, each.last, each.counted, each.conventions) for each in receipt.windows]
+    place = sink.place
+    assert place is not None  # noqa: S101 - for the type checker: its receipt was read beside it
+    differences: list[Difference] = []
+    if receipt.files and place.is_dir():
+        now = {name: digest.sha256 for name, digest in digests_in(place).items()}
+        for name in sorted({*now, *receipt.files}):
+            if now.get(name) != receipt.files.get(name):
+                how = "it is missing" if name not in now else "it is not as it was written"
+                how = "it was not written by the pull" if name not in receipt.files else how
+                differences.append(Difference(name, how))
+        return _Found(claimed, differences, [f"{plural(len(receipt.files), 'file')} compared with their digests"], [])
+    if not place.is_file():
+        differences.append(Difference(sink.name, "it is missing"))
+    elif digest_of(place).sha256 != receipt.sha256:
+        differences.append(Difference(sink.name, "it is not the file that the receipt describes"))
+    return _Found(claimed, differences, ["the file compared with its digest"], [])
+
+
+async def _recount(client: ServetelClient, asked: CallQuery, claimed: Sequence[_Claimed]) -> tuple[Recount, ...]:
     fetcher = Fetcher(
         client,
         asked,
@@ -115,14 +159,25 @@ async def check(client: ServetelClient, destination: Destination, query: CallQue
         patience=client.retry.longest_wait,
     )
     tally = Tally()
-    counts = await run_together(
-        [fetcher.count(Window.of(window.first, window.last), tally) for window in receipt.windows]
+    counts = await run_together([fetcher.count(Window.of(each.first, each.last), tally) for each in claimed])
+    return tuple(
+        Recount(each.first, each.last, each.counted, count) for each, count in zip(claimed, counts, strict=True)
     )
-    windows = tuple(
-        Recount(window.first, window.last, window.counted, count)
-        for window, count in zip(receipt.windows, counts, strict=True)
-    )
-    return CheckReport(windows, file_agrees)
+
+
+def _check_receipt(receipt: PullReceipt, account: Account, scope: str, sink: Sink) -> None:
+    if receipt.scope != scope:
+        raise ConfigurationError(
+            f"the receipt of {sink.name} is of a pull with other filters",
+            why=f"that pull was: {receipt.query}",
+            fix="give the same filters again; their values are not kept",
+        )
+    if receipt.account not in (account.label, account.fingerprint):
+        raise ResumeMismatchError(
+            f"{sink.name} holds the calls of another account",
+            why=f"that one is {receipt.account}, this one is {account.label}",
+            fix="use that account's token or profile",
+        )
 
 
 def _receipt(sink: Sink) -> PullReceipt:
@@ -133,15 +188,8 @@ def _receipt(sink: Sink) -> PullReceipt:
             text = path.read_bytes()
         except OSError:
             text = None
-    elif hasattr(sink, "load_receipt"):
-        database = cast("Database", sink)
-        database.open(Claim("", ""))
-        try:
-            text = database.load_receipt()
-        finally:
-            database.abandon()
     if text is None:
-        raise ConfigurationError(f"there is no receipt of {sink.name}", fix="pull into it first")
+        raise _no_receipt(sink)
     try:
         return msgspec.json.decode(text, type=PullReceipt)
     except (*UNDECODABLE, RecursionError):
@@ -150,3 +198,7 @@ def _receipt(sink: Sink) -> PullReceipt:
             why="another version of this program wrote it",
             fix="pull again",
         ) from None
+
+
+def _no_receipt(sink: Sink) -> ConfigurationError:
+    return ConfigurationError(f"there is no receipt of {sink.name}", fix="pull into it first")

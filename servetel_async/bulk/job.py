@@ -1,30 +1,35 @@
-"""One pull at work: the first contact, the windows, the audit.
+"""One run at work: the first contact, the windows, the reconciliation.
 
-It reads what of the range is not committed yet; so a run that goes on from an interrupted one differs from a first run
-only in what is left to read.
+It reads what of its range no reading of the ledger has seen. So a run that resumes an interrupted one differs from a
+first run only in what is left to read.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from servetel_async.bulk.audit import find_changed
 from servetel_async.bulk.calibrate import Calibration
+from servetel_async.bulk.certified import Flaw
 from servetel_async.bulk.certify import Certifier
 from servetel_async.bulk.fetcher import Fetcher
-from servetel_async.bulk.journal import Entry, Header, Unreadable
+from servetel_async.bulk.journal import Header
+from servetel_async.bulk.ledger import FORMAT, Reading, Unreadable, digest_of, unread
 from servetel_async.bulk.line import Line
-from servetel_async.bulk.plan import Frozen, freeze, width_for, windows_of
+from servetel_async.bulk.plan import width_for, windows_of
+from servetel_async.bulk.printed import Printed
+from servetel_async.bulk.pull_range import PullRange, clock_matters, local_clock, range_at
 from servetel_async.bulk.progress import PullProgress
-from servetel_async.bulk.receipt import describe
+from servetel_async.bulk.receipt import describe, plural
 from servetel_async.bulk.start import count_before, find_start
 from servetel_async.bulk.tally import Tally
-from servetel_async.protocol.clock import stamp
+from servetel_async.protocol.clock import DAY, shift, stamp
+from servetel_async.protocol.account import Account  # noqa: TC001 - msgspec reads it
 from servetel_async.protocol.mask import mask_line
 from servetel_async.protocol.reply import MOST_STRANGE
 from servetel_async.protocol.windows import Window
@@ -70,6 +75,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     settle: float = 7200.0
     patience: float = 1800.0
 
+    @property
+    def mask_name(self) -> str:
+        """How the ledger calls the mask; empty without one."""
+        return "masked" if self.mask else ""
+
+
+class Frame(msgspec.Struct, frozen=True, kw_only=True):
+    """What all readings of one run have in common; see ``Reading``."""
+
+    account: Account
+    scope: str
+    mask: str
+    range: PullRange
+    asked_first: str
+
 
 class Job:
     """See the module.
@@ -77,10 +97,11 @@ class Job:
     Attributes:
         entries: windows that are committed, by their span.
         before_start: calls that the API counts before the oldest one that it gave.
-        moved: windows that were still changing after the last audit.
+        moved: windows that were still changing after the last reconciliation.
+        written: windows that this run has read and committed.
     """
 
-    def __init__(  # noqa: PLR0917 - what a pull is made of
+    def __init__(  # noqa: PLR0917 - what a run is made of
         self,
         source: PageSource,
         query: CallQuery,
@@ -96,9 +117,10 @@ class Job:
             concurrency=settings.concurrency,
             patience=settings.patience,
         )
-        self.entries: dict[Span, Entry] = {}
+        self.entries: dict[Span, Reading] = {}
         self.before_start = 0
-        self.moved: list[Entry] = []
+        self.moved: list[Reading] = []
+        self.written: set[Span] = set()
         self.extra = Tally()  # of requests that belong to no window
         self.begun = time.monotonic()
         self._query = query
@@ -107,7 +129,8 @@ class Job:
         self._writer = writer
         self._settings = settings
         self._listener = told
-        self._final_until = ""
+        self.frame: Frame  # known once the account and the server's clock are
+        self._printed = None if sink.resumable else Printed()
         self._certifier = Certifier(self.fetcher, fast=settings.fast)
         self._calibration = Calibration(self.fetcher)
         width = width_for(settings.page_size, settings.concurrency)
@@ -118,132 +141,208 @@ class Job:
         self._tops: list[Window] = []
         self.fetcher.on_page = self._tell
 
-    async def freeze(self) -> Frozen:
+    async def look(self) -> PullRange:
         """Ask for the newest calls: what clock the server has, how far back the calls go, how it reads dates.
 
         Raises:
-            ServetelError: nothing can be pulled from there.
+            ConfigurationError: if the range has not begun yet.
+            ServetelError: if nothing can be pulled from there.
         """
-        asked = self._query.window(self._zone)
-        newest, page = await self.fetcher.first_look(asked, self.extra)
-        frozen = freeze(asked, page.date, self._zone, self._settings.settle)
+        asked, here = self._query.window(self._zone), _here(self._zone)
+        if asked.end is not None and asked.end > shift(here, DAY):  # a window far in the future would tell nothing
+            asked_now = Window(None if asked.start is None else min(asked.start, here), shift(here, DAY))
+        else:
+            asked_now = asked
+        newest, page = await self.fetcher.first_look(asked_now, self.extra)
+        clock = await self._clock(asked, page.date, here)
+        found = range_at(asked, clock, self._settings.settle)
         if asked.start is None:
-            window = await find_start(self.fetcher, asked, page, frozen.window.last, self.extra)
-            return Frozen(window, frozen.final_until)
-        self._line.known[newest] = page
-        return frozen
+            window = await find_start(self.fetcher, asked_now, page, found.window.last, self.extra)
+            return found._replace(window=window)
+        if newest.last == found.window.last:
+            self._line.known[newest] = page
+        return found
 
-    def header(self, claim: Claim, frozen: Frozen) -> Header:
+    async def look_at_now(self) -> PullRange:
+        """Ask for the calls of the last hour: what clock the server has.
+
+        Raises:
+            ServetelError: if nothing can be pulled from there.
+        """
+        here = _here(self._zone)
+        page = await self.fetcher.sure_page(Window(shift(here, -timedelta(hours=1)), here), 1, self.extra)
+        asked = Window(shift(here, -timedelta(hours=1)), None)
+        clock = await self._clock(asked, page.date, here)
+        return range_at(Window(clock, None), clock, self._settings.settle)
+
+    async def _clock(self, asked: Window, date: str | None, here: datetime) -> datetime:
+        """The server's clock. One reply with a wrong clock decides nothing: the middle one of three counts."""
+        clocks = [local_clock(date, self._zone)]
+        if clock_matters(asked, clocks[0], here):
+            hour = Window(shift(here, -timedelta(hours=1)), here)
+            for _ in range(2):
+                page = await self.fetcher.sure_page(hour, 1, self.extra, size=1)
+                clocks.append(local_clock(page.date, self._zone))
+        return sorted(clocks)[len(clocks) // 2]
+
+    def header(self, claim: Claim, account: Account, found: PullRange) -> Header:
         """Describe the pull that begins."""
         return Header(
+            format=FORMAT,
             pull=claim.pull,
+            account=account,
             what=f"{describe(self._query)}, {self._query.window(self._zone)}",
-            first=frozen.window.first,
-            last=frozen.window.last,
-            final_until=stamp(frozen.final_until),
+            first=found.window.first,
             began_at=_now(),
             version=__version__,
         )
 
-    async def read(self, header: Header, entries: list[Entry]) -> None:
-        """Read what is not committed yet, then audit all of it.
+    async def read(self, frame: Frame) -> None:
+        """Read what is not committed yet, then reconcile all of it.
+
+        Args:
+            frame: of this run.
 
         Raises:
             ServetelError: what ends a pull; what was committed stays.
         """
-        self.entries = {Span(entry.first, entry.last): entry for entry in entries}
-        self._committed = sum(entry.records for entry in self.entries.values())
-        self._resumed = self._committed
-        for entry in entries:
-            self._before.add(Tally(entry.pages, entry.requests, entry.retries, entry.received))
-        self._final_until = header.final_until
-        flawed = [Window.of(*span) for span, entry in self.entries.items() if entry.flaws]
-        if self._sink.done:
+        self.frame = frame
+        whole = frame.range.window
+        if self._sink.done:  # it bears its name already: nothing can be added, but it is counted again
+            await self._reconcile(whole, read_again=False)
             return
-        await self.reread(flawed)
-        whole = Window.of(header.first, header.last)
-        left = whole.without([Window.of(*span) for span in self.entries])
-        until = Window.of(header.final_until, header.final_until).end
-        assert until is not None  # noqa: S101 - for the type checker: it was made of a stamp
-        self._tops = [window for part in left for window in windows_of(part, until, self.fetcher.source.longest_range)]
-        await self._line.run(self._tops)
-        await self._audit(whole)
+        await self.reread([reading.window for reading in self.in_order() if reading.flaws])
+        left = unread(whole, self.entries.values(), frame.range.clock)
+        await self._read_all(left)
+        await self._reconcile(whole)
 
-    async def sync(self, header: Header, known: list[Entry]) -> None:
-        """Read what of the range is not covered by windows that are known and unchanged.
+    def keep(self, kept: list[Reading]) -> None:
+        """Take over what an interrupted run had committed."""
+        self.entries = {Span(reading.first, reading.last): reading for reading in kept}
+        self._committed = self._resumed = sum(reading.records for reading in self.entries.values())
+        for reading in kept:
+            self._before.add(Tally(reading.pages, reading.requests, reading.retries, reading.received))
+            self._certifier.expect(max(reading.counted or 0, reading.records))
+        if kept:
+            self._tell()
+
+    async def _read_all(self, windows: list[Window]) -> None:
+        final_until, longest = self.frame.range.final_until, self.fetcher.source.longest_range
+        self._tops = [window for part in windows for window in windows_of(part, final_until, longest)]
+        await self._line.run(self._tops)
+
+    async def sync(self, frame: Frame, read: list[Window], unchanged: list[Reading]) -> None:
+        """Read these seconds, and note of the unchanged readings that they were counted again.
 
         Args:
-            header: of the range.
-            known: windows that need not be read again; they are journaled anew.
+            frame: of this run.
+            read: newest first.
+            unchanged: readings whose count is what it was.
         """
-        self._final_until = header.final_until
-        for entry in known:
-            span = Span(entry.first, entry.last)
-            await self._writer.run(self._sink.commit, Batch([], self._zone), span, msgspec.json.encode(entry))
-            self.entries[span] = entry
-        left = Window.of(header.first, header.last).without([Window.of(*span) for span in self.entries])
-        self._tops = [day for part in left for day in part.days()]  # so that the next run finds the same windows
+        self.frame = frame
+        for reading in unchanged:
+            fact = self._confirmed(reading)
+            span = Span(reading.first, reading.last)
+            await self._writer.run(self._sink.commit, Batch([], self._zone), span, msgspec.json.encode(fact))
+            self.entries[span] = fact
+        self._tops = [day for part in read for day in part.days()]  # so that the next run finds the same windows
         await self._line.run(self._tops)
 
     async def reread(self, windows: list[Window]) -> None:
         """Read these windows again, each as a whole."""
         await self._line.run(windows, whole=True)
 
-    async def _audit(self, whole: Window) -> None:
+    async def _reconcile(self, whole: Window, *, read_again: bool = True) -> None:
+        """Compare the count of the range with those of its windows, and read again what has changed."""
         if self._query.from_date is None and whole.start is not None:
             self.before_start = await count_before(self.fetcher, whole.start, self.extra)
-        if self._certifier.walks or not self.fetcher.source.count_is_total:
+        if self._certifier.walks or not (self.fetcher.source.count_is_total or self._resumed):
             return
-        await self.reread([Window.of(entry.first, entry.last) for entry in self._in_order() if _was_walked(entry)])
+        if read_again:
+            await self.reread([reading.window for reading in self.in_order() if _was_walked(reading)])
         for _ in range(AUDITS):
-            final = [entry for entry in self._in_order() if entry.final and entry.counted is not None]
-            if len(final) < 2:  # noqa: PLR2004 - a single window has counted itself
+            final = [reading for reading in self.in_order() if self._is_final(reading) and reading.counted is not None]
+            if len(final) < (1 if self._resumed else 2):  # a single window of this run has counted itself
                 return
             self.moved = await find_changed(self.fetcher, final, self.extra)
-            if not self.moved or self._certifier.is_spent():  # then reading again would bring less than there is
+            # When its cost is spent, reading again would bring less than there is.
+            if not self.moved or not read_again or self._certifier.is_spent():
                 return
-            await self.reread([Window.of(entry.first, entry.last) for entry in self.moved])
+            await self.reread([reading.window for reading in self.moved])
 
-    def _in_order(self) -> list[Entry]:
-        return sorted(self.entries.values(), key=lambda entry: entry.last, reverse=True)
+    def _is_final(self, reading: Reading) -> bool:
+        """Whether no late call is expected in it any more: by the clock of now, not of when it was read."""
+        return reading.last <= stamp(self.frame.range.final_until)
+
+    def in_order(self) -> list[Reading]:
+        """The readings of this run, newest window first."""
+        return sorted(self.entries.values(), key=lambda reading: reading.last, reverse=True)
 
     async def _commit(self, window: Window, found: Certified, tally: Tally) -> None:
         span = Span(window.first, window.last)
-        entry = await self._writer.run(self._write, span, found, tally)
+        fact = await self._writer.run(self._write, span, found, tally)
         before = self.entries.get(span)
-        self.entries[span] = entry
-        self._committed += entry.records - (before.records if before is not None else 0)
+        self.entries[span] = fact
+        self.written.add(span)
+        self._committed += fact.records - (before.records if before is not None else 0)
         self._tell()
 
-    def _write(self, span: Span, found: Certified, tally: Tally) -> Entry:
+    def _write(self, span: Span, found: Certified, tally: Tally) -> Reading:
         """Write a window, in the writer's thread."""
-        entry = self._entry(span, found, tally)
-        lines = [row.line for row in found.calls if row.reason is None]
+        sound = [row for row in found.calls if row.reason is None]
+        if self._printed is not None:
+            sound = self._printed.add(span, sound)
+        lines = [row.line for row in sound]
         if self._settings.mask:
             lines = [mask_line(line) for line in lines]
-        self._sink.commit(Batch(lines, self._zone), span, msgspec.json.encode(entry))
-        return entry
+        fact = self._fact(span, found, tally, digest_of(lines))
+        self._sink.commit(Batch(lines, self._zone), span, msgspec.json.encode(fact))
+        return fact
 
-    def _entry(self, span: Span, found: Certified, tally: Tally) -> Entry:
+    def _fact(self, span: Span, found: Certified, tally: Tally, digest: str) -> Reading:
+        frame = self.frame
         sound = [row for row in found.calls if row.reason is None]
         unreadable = tuple(Unreadable(row.reason, self._raw(row)) for row in found.calls if row.reason is not None)
-        return Entry(
+        flaws = tuple(found.flaws)
+        if self._printed is not None and (gone := self._printed.gone(span, sound)):
+            flaws = (*flaws, Flaw(span.first, span.last, f"{plural(gone, 'printed call')} left the list since"))
+        return Reading(
+            format=FORMAT,
+            account=frame.account,
+            scope=frame.scope,
+            mask=frame.mask,
+            asked_first=frame.asked_first,
+            asked_last=frame.range.asked_last,
             first=span.first,
             last=span.last,
+            clock=stamp(frame.range.clock),
             counted=found.counted,
             records=len(sound),
+            digest=digest,
             duplicates=found.duplicates,
             reused_ids=len(sound) - len({row.id for row in sound}),
             undated=_outside(span, sound),
             kinds=dict(found.kinds),
-            flaws=tuple(found.flaws),
+            flaws=flaws,
             quarantined=unreadable,
-            final=span.last <= self._final_until,
             pages=tally.pages,
             requests=tally.requests,
             retries=tally.retries,
             received=tally.received,
             at=_now(),
+            version=__version__,
+        )
+
+    def _confirmed(self, reading: Reading) -> Reading:
+        """The fact that a reading was counted again now, with the same result."""
+        frame = self.frame
+        return msgspec.structs.replace(
+            reading,
+            asked_first=frame.asked_first,
+            asked_last=frame.range.asked_last,
+            clock=stamp(frame.range.clock),
+            at=_now(),
+            version=__version__,
         )
 
     @property
@@ -268,6 +367,11 @@ class Job:
         if self._settings.mask or len(row.line) > MOST_STRANGE:
             return f"{len(row.line)} bytes, sha256 {hashlib.sha256(row.line).hexdigest()}"
         return row.line.decode("utf-8", "replace")
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether all of it has cost what it may."""
+        return self._certifier.is_spent()
 
     @property
     def lost(self) -> ServetelError | None:
@@ -297,6 +401,7 @@ class Job:
             records=self._told,
             total=total,
             windows=len(self.entries),
+            kept=self._committed,
             pages=fetcher.total.pages,
             requests=fetcher.total.requests,
             retries=fetcher.total.retries,
@@ -306,9 +411,9 @@ class Job:
         )
 
 
-def _was_walked(entry: Entry) -> bool:
-    """Whether a window was read before anybody knew that this server counts."""
-    return entry.counted is None and not any(flaw.lost for flaw in entry.flaws)
+def _was_walked(reading: Reading) -> bool:
+    """Whether a window was read before this server was known to count."""
+    return reading.counted is None and not reading.lost
 
 
 def _outside(span: Span, rows: list[Row]) -> int:
@@ -316,6 +421,11 @@ def _outside(span: Span, rows: list[Row]) -> int:
     if not rows or (rows[0].start <= span.last and span.first <= rows[-1].start):
         return 0
     return sum(not span.first <= row.start <= span.last for row in rows)
+
+
+def _here(zone: tzinfo) -> datetime:
+    """This computer's clock, on the account's wall clock."""
+    return datetime.now(UTC).astimezone(zone).replace(tzinfo=None, microsecond=0)
 
 
 def _now() -> str:

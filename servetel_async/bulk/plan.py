@@ -1,4 +1,4 @@
-"""The plan of a pull: where its range ends, and how it is cut into windows.
+"""The plan of a pull: how its range is cut into windows.
 
 Deep pages cost the server more and drift more, so a window is about twenty pages: a range is cut by what it counts,
 never over 31 days at once, nor over what the server allows. Nothing here sends a request.
@@ -6,16 +6,15 @@ never over 31 days at once, nor over what the server allows. Nothing here sends 
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, NamedTuple
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from servetel_async.protocol.capping import may_be_capped
-from servetel_async.protocol.clock import SECOND, shift
+from servetel_async.protocol.clock import SECOND
 from servetel_async.protocol.windows import LONGEST, Window
 
 if TYPE_CHECKING:
-    from datetime import tzinfo
+    from datetime import datetime
 
 #: Pages of a window: as it should be, and from where on it is cut.
 PAGES, MOST_PAGES = 20, 40
@@ -24,51 +23,6 @@ PAGES, MOST_PAGES = 20, 40
 MOST_CALLS, MOST_CALLS_HELD = 10_000, 30_000
 #: Windows that are read at the same time: what is held for one that waits behind another is memory, not speed.
 MOST_WINDOWS = 12
-
-
-class Frozen(NamedTuple):
-    """A range that will not change any more.
-
-    Attributes:
-        window: both ends closed.
-        final_until: calls that started later may still arrive: they are pulled and not called final.
-    """
-
-    window: Window
-    final_until: datetime
-
-
-def freeze(asked: Window, date: str | None, zone: tzinfo, settle: float) -> Frozen:
-    """Close an open end at the server's clock, and say from when on calls may still arrive.
-
-    Args:
-        asked: without a start it begins where it ends, until somebody knows the oldest call.
-        date: the server's ``Date``; this computer's clock stands in for one that is missing.
-        zone: the account's wall clock.
-        settle: seconds; a call is listed when it is over, and some come hours late.
-    """
-    now = local_clock(date, zone)
-    end = asked.end if asked.end is not None else max(asked.start or now, now)
-    start = asked.start if asked.start is not None else min(now, end)
-    return Frozen(Window(start, end), shift(now, -timedelta(seconds=settle)))
-
-
-def server_clock(date: str | None) -> datetime:
-    """Read the server's ``Date``; without a readable one, this computer's clock."""
-    try:
-        moment = parsedate_to_datetime(date or "")
-    except (ValueError, OverflowError):
-        return datetime.now(UTC)
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-
-
-def local_clock(date: str | None, zone: tzinfo) -> datetime:
-    """Convert the server's ``Date`` to the account's wall clock. If it cannot be, use this computer's clock."""
-    try:
-        local = server_clock(date).astimezone(zone)
-    except OverflowError:
-        local = datetime.now(zone)
-    return local.replace(tzinfo=None, microsecond=0)
 
 
 def windows_of(window: Window, final_until: datetime, longest: timedelta = LONGEST) -> list[Window]:

@@ -12,7 +12,8 @@ class PullProgress:
     Attributes:
         records: calls read so far, those of windows under way included.
         total: what the API counts in the range; None where it sent no usable count, or has not been asked yet.
-        windows: windows that are committed: what a kill would not cost.
+        windows: windows that are committed; a kill does not cost them.
+        kept: calls of these windows.
         pages: pages read.
         requests: requests answered or failed, retries included.
         retries: those of them that repeated another.
@@ -24,6 +25,7 @@ class PullProgress:
     records: int
     total: int | None
     windows: int
+    kept: int
     pages: int
     requests: int
     retries: int

@@ -1,6 +1,6 @@
 """A pull: a range of calls into one destination, window by window, each of them certified, and the receipt.
 
-It may be killed at any moment: each window is committed with its journal entry, and the same pull goes on from there.
+It may be killed at any moment: each window is committed with its fact of the ledger, and the same pull resumes there.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servetel_async.bulk.conclusion import Conclusion
-from servetel_async.bulk.job import Job, Settings
-from servetel_async.bulk.journal import claim_of_pull, read_saved
-from servetel_async.bulk.quarantine import save_quarantine
-from servetel_async.bulk.writer import Writer
-from servetel_async.errors import CountDriftError, PagingError
+from servetel_async.bulk.job import Frame, Job, Settings
+from servetel_async.bulk.journal import account_of, claim_of, read_saved
+from servetel_async.bulk.run import conclude, writing
+from servetel_async.bulk.shelf import Shelf
+from servetel_async.protocol.account import resolve
 from servetel_async.protocol.tokens import hide
+from servetel_async.protocol.windows import Window
 from servetel_async.sinks.destination import sink_for
 from servetel_async.transport.callbacks import Listener
 
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from servetel_async.bulk.job import OnProgress
+    from servetel_async.bulk.journal import Header
+    from servetel_async.bulk.ledger import Reading
+    from servetel_async.bulk.pull_range import PullRange
     from servetel_async.bulk.receipt import PullReceipt
+    from servetel_async.bulk.run import OnReceipt
     from servetel_async.client import ServetelClient
     from servetel_async.protocol.query import CallQuery
     from servetel_async.sinks.destination import Destination
-    from servetel_async.sinks.sink import Sink
 
 
 async def pull(
@@ -45,15 +48,18 @@ async def pull(
     settle: float = 7200.0,
     patience: float = 1800.0,
     range_name: str | None = None,
+    on_receipt: OnReceipt | None = None,
 ) -> PullReceipt:
     """Pull every call of a query into a file or a database.
+
+    A range that is not over is read up to the server's clock. A resumed pull reads on to the clock of now.
 
     Args:
         client: it is used and not closed.
         destination: a path whose ending decides the format, an address, or ``"-"`` for NDJSON on standard output.
         query: which calls.
         overwrite: replace a file that exists; databases are always kept current.
-        resume: go on from what an interrupted pull of the same query left; False drops it.
+        resume: continue an interrupted pull of the same query; False drops what it left.
         on_progress: called after each page and each window.
         strict: raise where the receipt would not be complete; then no output is made.
         fast: do not read the seconds again that page edges cut, as long as the counts agree.
@@ -61,14 +67,16 @@ async def pull(
         mask: hide numbers and names before anything is written.
         settle: seconds; calls younger than that may still arrive, so they are pulled and not called final.
         patience: seconds without any good reply after which it gives up.
-        range_name: how the caller names a range whose dates are other ones each time.
+        range_name: how the caller names a range whose dates differ each time. A resumed pull then reads from where the
+            interrupted one began.
+        on_receipt: called by the thread that writes, when the output is final: also where the caller is cancelled then.
 
     Raises:
-        ConfigurationError: the destination's kind is not known, or ``on_progress`` is ``async``. Like all errors of
-            opening it, before any request.
-        OutputError: it exists, cannot be written, or the disk is full.
-        OutputLockedError: another run is writing it.
-        ResumeMismatchError: it holds the state of another pull.
+        ConfigurationError: if the destination's kind is not known, ``on_progress`` is ``async``, or the range has not
+            begun yet.
+        OutputError: if it exists, cannot be written, or the disk is full.
+        OutputLockedError: if another run is writing it.
+        ResumeMismatchError: if it holds the state of another pull, another account, or calls under another mask.
         ServetelError: whatever ended the requests. What was committed is kept for the next run.
     """
     destination = hide(destination)  # an address may hold a password
@@ -82,37 +90,41 @@ async def pull(
         settle=settle,
         patience=patience,
     )
-    claim = claim_of_pull(query, client.zone, columns=columns, mask=mask, range_name=range_name)
-    writer = Writer()
-    job = Job(client, query, sink, writer, settings, told)
-    try:
-        saved = await writer.run(sink.open, claim, fresh=not resume)
-        header, entries = (None, []) if saved is None else read_saved(saved, claim, sink.name)
-        if header is None:
-            header = job.header(claim, await job.freeze())
+    async with writing(sink) as writer:
+        job = Job(client, query, sink, writer, settings, told)
+        await writer.run(sink.open, fresh=not resume)
+        shelf = Shelf(sink)
+        await writer.run(shelf.load)
+        identity = await client.identify()
+        account = resolve(shelf.accounts, identity)
+        shelf.check_mask(account.label, settings.mask_name)
+        shape = [*(columns or ()), settings.mask_name]
+        claim = claim_of(query, client.zone, account.label, shape=shape, range_name=range_name)
+        saved = await writer.run(sink.resume, claim)
+        header, kept = (None, []) if saved is None else read_saved(saved, claim, sink.name)
+        if header is not None:
+            account = account_of(header, identity, sink.name)
+        job.keep(kept)
+        found = await job.look()
+        if header is None or not kept:
+            header = job.header(claim, account, found)
             await writer.run(sink.begin, msgspec.json.encode(header))
-        await job.read(header, entries)
-        conclusion = Conclusion(job, header, sink)
-        return await writer.run(finish, conclusion, sink, query, client, strict=strict)
-    finally:
-        # Also after a cancelled open: it had run to its end before the cancellation arrived.
-        try:
-            await writer.run(sink.abandon)
-        finally:
-            writer.close()
+        else:
+            found = _resumed(found, header, kept, is_done=sink.done)
+        frame = Frame(
+            account=account,
+            scope=claim.scope,
+            mask=settings.mask_name,
+            range=found,
+            asked_first=found.window.first,
+        )
+        await job.read(frame)
+        await shelf.settle(job, claim, writer)
+        return await conclude(job, sink, writer, query, strict=strict, overwritten=shelf.overwritten, on_receipt=on_receipt)
 
 
-def finish(
-    conclusion: Conclusion, sink: Sink, query: CallQuery, client: ServetelClient, *, strict: bool
-) -> PullReceipt:
-    """Make the output and keep its receipt; both in the writer's thread."""
-    if conclusion.lost is not None:
-        raise conclusion.lost
-    if strict and conclusion.flaw is not None:
-        kind = CountDriftError if conclusion.counted is not None else PagingError
-        raise kind("the output would not be complete", why=conclusion.flaw, fix="run it again, or without --strict")
-    sink.finish()
-    save_quarantine(sink, conclusion.quarantined)
-    receipt = conclusion.receipt(query, client.zone)
-    sink.save_receipt(msgspec.json.format(msgspec.json.encode(receipt)) + b"\n")
-    return receipt
+def _resumed(found: PullRange, header: Header, kept: Sequence[Reading], *, is_done: bool) -> PullRange:
+    """The range of a pull that is resumed: from where it began, to the clock of now, or to where its output ends."""
+    first = min(header.first, found.window.first)
+    last = max(reading.last for reading in kept) if is_done else max(found.window.last, first)
+    return found._replace(window=Window.of(first, last))

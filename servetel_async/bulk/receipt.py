@@ -26,6 +26,8 @@ class WindowReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
             "repeated", "walked"; several where it was read in parts; empty where it could not be proved.
         flaws: what could not be proved, each with its reason.
         final: False where calls may still arrive.
+        digest: of the lines that were written, 16 hex digits, whatever their order.
+        conventions: how the server read the dates of its requests.
     """
 
     first: str
@@ -35,6 +37,8 @@ class WindowReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
     proof: str
     flaws: tuple[str, ...] = ()
     final: bool = True
+    digest: str = ""
+    conventions: str = ""
 
 
 class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,10 +49,14 @@ class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         destination: name of the output, without its directory.
+        account: label of the account: its name, or a fingerprint.
         query: the filters that were set; values that could be personal are left out.
         fingerprint: twelve hex digits that tell queries apart; scope: the same without their dates.
+        mask: how numbers and names were hidden; empty where they were not.
         from_date: first second of the range on the account's wall clock.
-        to_date: last second of it.
+        to_date: last second of it that was read: the server's clock, where the range is not over.
+        asked_to: the last second that was asked for, ``~`` without one; None where the range is over.
+        clock: the server's clock when the run began.
         final_until: calls that started later may still arrive.
         counted_before: calls that the API counted when it was asked first; None where that is not known.
         counted: calls that the API counted in the end; None where it sent no usable count.
@@ -65,19 +73,26 @@ class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
         seconds: from the first request to the last byte on the disk; of the last run, where it was resumed.
         bytes: size of the output; of a database, all of it.
         received: bytes of the replies.
-        sha256: of the output, hex; None for a database.
+        sha256: of the output, hex; of a directory, of the names and digests of all its files; None for a database.
+        files: SHA-256 of each file of a directory, by its path in it.
         finished_at: UTC, ISO 8601.
         version: of this package.
-        complete: whether the output holds every call that the API counted.
+        complete: whether the output holds every call that the API counted from ``from_date`` to ``to_date``.
+        reason: the verdict for programs: ``complete``, ``lost``, ``unproved``, ``moved``, ``before_start``,
+            ``reused_ids`` or ``quarantined``.
         certified: how completeness is known, or why not.
     """
 
     destination: str
+    account: str
     query: str
     fingerprint: str
     scope: str
-    from_date: str | None
-    to_date: str | None
+    mask: str
+    from_date: str
+    to_date: str
+    asked_to: str | None
+    clock: str
     final_until: str
     counted_before: int | None
     counted: int | None
@@ -95,9 +110,11 @@ class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     received: int
     sha256: str | None
+    files: dict[str, str]
     finished_at: str
     version: str
     complete: bool
+    reason: str
     certified: str
 
     def __str__(self) -> str:
@@ -106,8 +123,16 @@ class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
         else:
             first = f"{self.records:,} of the {self.counted:,} the API counted"
         cost = f"{plural(self.requests, 'request')}, {plural(self.retries, 'retry', 'retries')}"
-        verdict = "complete" if self.complete else "NOT COMPLETE"
-        return f"{first}\n{self.destination}: {cost}, {duration(self.seconds)}; {verdict}: {self.certified}"
+        span = f"{self.from_date} to {self.to_date}"
+        return f"{first}\n{self.destination}, {span}: {cost}, {duration(self.seconds)}; {self.verdict}"
+
+    @property
+    def verdict(self) -> str:
+        """The verdict for people. A range that is not over is complete up to the server's clock, and no further."""
+        if not self.complete:
+            return f"NOT COMPLETE: {self.certified}"
+        up_to = "" if self.asked_to is None else f" up to {self.to_date}"
+        return f"complete{up_to}: {self.certified}"
 
 
 def describe(query: CallQuery) -> str:

@@ -111,7 +111,7 @@ def pull(**options: Any) -> int:
         estimate=not orders.dry_run,
         patience=orders.patience.total_seconds(),
     )
-    job = Job(orders.dest, events, watch, fresh=orders.no_resume)
+    job = Job(orders.dest, events, watch)
     try:
         orders.check()
         asked = take_range(options, filters)
@@ -129,10 +129,8 @@ def _pull(  # noqa: PLR0917 - what a run is made of
     client: ServetelClient, orders: _Orders, asked: Range, job: Job, watch: Watch, events: Events | None
 ) -> int:
     from servetel_async.bulk.receipt import describe
-    from servetel_async.cli.kept import claim_of_pull
     from servetel_async.cli.running import run
 
-    job.claim = claim_of_pull(asked.query, orders.chosen, asked.name, mask=orders.mask)
     if events is not None:
         events.put("start", query=describe(asked.query), range=str(asked.query.window(client.zone)))
     receipt = run(_work(client, orders, asked, watch))
@@ -157,6 +155,7 @@ async def _work(client: ServetelClient, orders: _Orders, asked: Range, watch: Wa
             settle=orders.settle.total_seconds(),
             patience=orders.patience.total_seconds(),
             range_name=asked.name,
+            on_receipt=watch.take,
         )
 
 
@@ -179,13 +178,12 @@ def _estimate(
 def _check_destination(orders: _Orders) -> None:
     """See whether it could be made. A database that is there stays unopened: opening it for a pull adds tables."""
     from servetel_async.sinks.destination import sink_for
-    from servetel_async.sinks.sink import Claim
 
     sink = sink_for(orders.dest, overwrite=orders.overwrite, columns=orders.chosen)
     if sink.keyed_by_id and (sink.place is None or sink.place.exists()):
         return
     try:
-        sink.open(Claim("", ""), fresh=orders.no_resume)
+        sink.open(fresh=orders.no_resume)
     finally:
         sink.abandon()
 

@@ -41,6 +41,7 @@ _PASSING = (exits.INCOMPLETE, exits.TEMPORARY, exits.DISAGREES)
 @click.option("--every", metavar="15m", type=Duration(), help="Do it again and again, until a signal.")
 @filter_flags
 @click.option("--fast", is_flag=True, help="Fewer requests: do not read seconds again that the end of a page cuts.")
+@click.option("--mask", is_flag=True, help="Hide numbers and names; the same as when the calls were pulled.")
 @click.option(
     "--settle", default="2h", show_default=True, type=Duration(zero=True), help="Younger calls may still arrive."
 )
@@ -56,10 +57,8 @@ def sync(**options: Any) -> int:
     The last day is read in full. Of each older window of the look-back the count is asked for, and those that differ
     are read again. A pause longer than the look-back leaves no gap.
     """
-    from servetel_async.bulk.journal import claim_of
     from servetel_async.cli.job import Job
     from servetel_async.cli.watch import Watch
-    from servetel_async.protocol.clock import IST
     from servetel_async.protocol.query import CallQuery
 
     connection = Connection.take(options)
@@ -71,7 +70,6 @@ def sync(**options: Any) -> int:
     try:
         query = CallQuery(**take_filters(options))
         client = connection.client(watch.note)
-        job.claim = claim_of(query, IST, shape=(), range_name="sync")
         return _run(client, query, options, job, watch)
     except exits.Stopped as stopped:
         if every is None:
@@ -97,7 +95,9 @@ def _run(client: ServetelClient, query: CallQuery, options: dict[str, Any], job:
                 on_progress=watch.show,
                 fast=options["fast"],
                 settle=options["settle"].total_seconds(),
+                mask=options["mask"],
                 patience=options["patience"].total_seconds(),
+                on_receipt=watch.take,
             )
 
     async def work() -> PullReceipt | int:

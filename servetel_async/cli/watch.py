@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from servetel_async.bulk.progress import PullProgress
+    from servetel_async.bulk.receipt import PullReceipt
     from servetel_async.cli.connection import Connection
     from servetel_async.cli.events import Events
     from servetel_async.transport.transport import Event
@@ -36,7 +37,8 @@ class Watch:
 
     Attributes:
         started: a request was sent.
-        windows: windows that are committed.
+        windows: windows that are committed; kept: calls of them.
+        receipt: of a run whose output is final; None before.
     """
 
     def __init__(
@@ -51,7 +53,8 @@ class Watch:
         from servetel_async.cli.progress import display
 
         self.started = False
-        self.windows = 0
+        self.windows = self.kept = 0
+        self.receipt: PullReceipt | None = None
         self._connection = connection
         self._events = events
         self._quiet = quiet
@@ -64,10 +67,14 @@ class Watch:
         if self._estimates and progress.total is not None:
             self._estimates = False
             self._estimate(progress.total, progress.records if progress.windows else 0)
-        self.windows = progress.windows
+        self.windows, self.kept = progress.windows, progress.kept
         self._display.show(progress)
         if self._events is not None:
             self._events.progress(progress)
+
+    def take(self, receipt: PullReceipt) -> None:
+        """Take the receipt: ``on_receipt`` of a run."""
+        self.receipt = receipt
 
     def note(self, event: Event) -> None:
         """Take note of a request or a wait: ``on_event`` of the client."""

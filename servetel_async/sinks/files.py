@@ -86,15 +86,28 @@ def digest_of(path: Path) -> Digest:
     Raises:
         OSError: as the system says.
     """
-    if not path.is_dir():
-        with path.open("rb") as file:
-            return Digest(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
-    whole, size = hashlib.sha256(), 0
-    for each in sorted(each for each in path.rglob("*") if each.is_file()):
-        digest = digest_of(each)
-        size += digest.size
-        whole.update(f"{each.relative_to(path).as_posix()}\0{digest.sha256}\0".encode("utf-8", "surrogateescape"))
-    return Digest(size, whole.hexdigest())
+    if path.is_dir():
+        return digest_of_all(digests_in(path))
+    with path.open("rb") as file:
+        return Digest(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+
+
+def digests_in(directory: Path) -> dict[str, Digest]:
+    """Read the files in a directory; returns the digest of each, by its path in it.
+
+    Raises:
+        OSError: as the system says.
+    """
+    files = sorted(each for each in directory.rglob("*") if each.is_file())
+    return {each.relative_to(directory).as_posix(): digest_of(each) for each in files}
+
+
+def digest_of_all(files: dict[str, Digest]) -> Digest:
+    """Make one digest of those of the files in a directory."""
+    whole = hashlib.sha256()
+    for name, digest in files.items():
+        whole.update(f"{name}\0{digest.sha256}\0".encode("utf-8", "surrogateescape"))
+    return Digest(sum(digest.size for digest in files.values()), whole.hexdigest())
 
 
 def remove(path: Path) -> None:
@@ -186,24 +199,51 @@ def _part_of(path: Path) -> Path:
     return path.with_name(path.name + ".part")
 
 
+class PrivateFile:
+    """A small file that was written beside its place: mode 0600, durable, and not under its name yet.
+
+    Raises:
+        OSError: as the system says; then nothing is left of it.
+    """
+
+    def __init__(self, path: Path, data: bytes) -> None:
+        self._path = path
+        self._part = _part_of(path)
+        with suppress(FileNotFoundError):
+            self._part.unlink()
+        descriptor = create_private(self._part)
+        try:
+            try:
+                write_all(descriptor, data)
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+        except BaseException:
+            self.discard()
+            raise
+
+    def put_in_place(self) -> None:
+        """Give it its name, in place of what bore it.
+
+        Raises:
+            OSError: as the system says; the old file is as it was.
+        """
+        try:
+            put_in_place(self._part, self._path, overwrite=True)
+        except BaseException:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Remove it."""
+        with suppress(OSError):
+            self._part.unlink()
+
+
 def save_private(path: Path, data: bytes) -> None:
     """Write a small file, or replace it: mode 0600, whole or not at all.
 
     Raises:
         OSError: as the system says; the file is as it was before.
     """
-    part = _part_of(path)
-    with suppress(FileNotFoundError):
-        part.unlink()
-    descriptor = create_private(part)
-    try:
-        try:
-            write_all(descriptor, data)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        put_in_place(part, path, overwrite=True)
-    except BaseException:
-        with suppress(OSError):
-            part.unlink()
-        raise
+    PrivateFile(path, data).put_in_place()

@@ -6,15 +6,16 @@ and the way a number was written all stay. Only white space between tokens goes 
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from typing import TYPE_CHECKING
 
 from servetel_async.errors import OutputError
-from servetel_async.sinks.files import output_error, write_all
+from servetel_async.sinks.files import Digester, output_error, write_all
 from servetel_async.sinks.packing import PackedFile
+from servetel_async.sinks.sink import Output
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from servetel_async.sinks.sink import Batch, Claim, Saved, Span
@@ -59,14 +60,15 @@ class StdoutSink:
     done = False
 
     def __init__(self) -> None:
-        self.size = 0
-        self.sha256: str | None = None
-        self._digest = hashlib.sha256()
+        self._written = Digester()
 
-    def open(self, claim: Claim, *, fresh: bool = False) -> Saved | None:  # noqa: ARG002 - nothing can be saved there
+    def open(self, *, fresh: bool = False) -> None:  # noqa: ARG002 - nothing can be saved there
         """Refuse a stream that was closed: its number belongs to some other file by now."""
         if sys.stdout is None:
             raise OutputError("standard output is closed", fix="let it go somewhere, or pull into a file")
+
+    def resume(self, claim: Claim) -> Saved | None:  # noqa: ARG002 - nothing can be saved there
+        """Nothing can be left there."""
         return None
 
     def begin(self, header: bytes) -> None:
@@ -81,15 +83,11 @@ class StdoutSink:
             raise OutputError("the reader of standard output has gone", fix="let it read to the end") from error
         except OSError as error:
             raise output_error(self.name, error, fix="look where it goes to, or pull into a file") from error
-        self._digest.update(lines)
-        self.size += len(lines)
+        self._written.update(lines)
 
-    def finish(self) -> None:
-        """Everything is out already."""
-        self.sha256 = self._digest.hexdigest()
-
-    def save_receipt(self, receipt: bytes) -> None:
-        """It has no place there."""
+    def finish(self, receipt_of: Callable[[Output], bytes]) -> None:
+        """Everything is out already, and a receipt has no place there."""
+        receipt_of(Output(*self._written.digest(), {}))
 
     def abandon(self) -> None:
         """Nothing to take back."""

@@ -5,8 +5,9 @@
 2. The part holds the server's own bytes. Where ``DEST`` is plain NDJSON the part becomes it; every other format is
    encoded from the part into ``DEST.part.new``. There the part's windows are compressed.
 3. A window that is committed again takes the place of its first commit.
-4. The name is given last, after the journal noted the digest of what will bear it. A run that is killed at any moment
-   leaves what the next one needs: the part and its journal, or the output and a journal that knows it.
+4. The name is given last, after the receipt was written beside it under another name, and after the journal noted the
+   digest of what will bear it. A run that is killed at any moment leaves what the next one needs: the part and its
+   journal, or the output and a journal that knows it.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ from servetel_async.protocol.clock import IST, name_zone, zone_named
 from servetel_async.sinks.files import (
     Digest,
     Digester,
+    PrivateFile,
     check_place,
     create_private,
     digest_of,
+    digest_of_all,
+    digests_in,
     name_of,
     open_private,
     output_error,
     put_in_place,
     reason_of,
     remove,
-    save_private,
     sync_directory,
     write_all,
 )
@@ -40,10 +43,10 @@ from servetel_async.sinks.journal import Journal, Line
 from servetel_async.sinks.lock import OutputLock
 from servetel_async.sinks.ndjson import LinesEncoder
 from servetel_async.sinks.packing import fast_packer, unpack
-from servetel_async.sinks.sink import Batch, Saved
+from servetel_async.sinks.sink import Batch, Output, Saved
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from servetel_async.sinks.sink import Claim, Encoder, Span
@@ -77,8 +80,6 @@ class FileSink:
         self, target: Path, encoder: Encoder | None = None, *, overwrite: bool = False, directory: bool = False
     ) -> None:
         self.name = name_of(target)
-        self.size = 0
-        self.sha256: str | None = None
         self.place: Path | None = target
         self._target = target
         self._part = _beside(target, ".part")
@@ -94,7 +95,6 @@ class FileSink:
         self._journal: Journal | None = None
         self._descriptor: int | None = None
         self._is_new = False
-        self._finished = False
         self._done: Digest | None = None
         self._written: Digester | None = None  # of the part, where all of it was written by this run
 
@@ -103,7 +103,7 @@ class FileSink:
         """Whether a killed run had given the output its name already."""
         return self._done is not None
 
-    def open(self, claim: Claim, *, fresh: bool = False) -> Saved | None:  # noqa: ARG002 - its header says whose it is
+    def open(self, *, fresh: bool = False) -> None:
         """Take the lock, and look what is there; see ``Sink.open``."""
         if not os.path.lexists(self._journal_path):  # pathlib's ``exists`` raises where a name is too long
             try:
@@ -120,14 +120,18 @@ class FileSink:
             self._check_free()
             if self._journal is None:
                 self._check_writable()
-                return None
-            if self._done is None:
+            elif self._done is None:
                 self._open_part(self._journal)
         except BaseException as error:
             self.abandon()
             if isinstance(error, OSError):
                 raise output_error(self.name, error) from error
             raise
+
+    def resume(self, claim: Claim) -> Saved | None:  # noqa: ARG002 - its header says whose it is
+        """Return what an interrupted pull has left, be it this one or another."""
+        if self._journal is None:
+            return None
         lines = self._journal.lines
         return Saved(bytes(lines[0].body), [bytes(line.body) for line in lines if line.kind == "window"])
 
@@ -215,32 +219,50 @@ class FileSink:
         if packer is not None:
             yield packer.flush()
 
-    def finish(self) -> None:
-        """Make the output of the part, and give it its name."""
+    def finish(self, receipt_of: Callable[[Output], bytes]) -> None:
+        """Make the output of the part, give it its name, and keep its receipt beside it."""
         try:
-            digest = self._done if self._done is not None else self._make()
+            made, output = self._make()
+            receipt = PrivateFile(self._receipt, receipt_of(output))
+            try:
+                self._name(made, output)
+            except BaseException:
+                receipt.discard()
+                raise
         except FileExistsError:
             raise self._exists() from None
         except OSError as error:
             raise output_error(self.name, error) from error
-        self._finished = True
-        self.size = digest.size
-        self.sha256 = None if self._target.is_dir() else digest.sha256
+        try:
+            receipt.put_in_place()
+            self._close()
+            for path in (self._encoded, self._part, self._aside, self._journal_path):  # it knows of the others
+                remove(path)
+            sync_directory(self._target.parent)
+        except OSError as error:
+            raise OutputError(
+                f"{self.name} is written, but its receipt cannot be saved",
+                why=reason_of(error),
+                fix="run the same command again: it counts the calls again, and reads none",
+            ) from error
 
-    def _make(self) -> Digest:
-        assert self._journal is not None  # noqa: S101 - for the type checker: a pull has begun
-        assert self._descriptor is not None  # noqa: S101 - and nothing is done yet
+    def _make(self) -> tuple[Path | None, Output]:
+        """Encode the output and compute its digest; None in place of its path if it bears its name already."""
+        if self._done is not None:
+            return None, _output_of(self._target)
         segments, is_whole = self._segments()
         if self._encoder is not None or not is_whole:
-            made = self._encoded
             self._encode(segments)
-            digest = digest_of(made)
-        else:
-            made = self._part
-            digest = self._digest_of(segments)
-        self._journal.append(Line("done", size=digest.size, sha256=digest.sha256))
+            return self._encoded, _output_of(self._encoded)
+        return self._part, Output(*self._digest_of(segments), {})
+
+    def _name(self, made: Path | None, output: Output) -> None:
+        """Give the output its name. Only what fails before that is a failure."""
+        if made is None:
+            return
+        assert self._journal is not None  # noqa: S101 - for the type checker: a pull has begun
+        self._journal.append(Line("done", size=output.size, sha256=output.sha256 or ""))
         put_in_place(made, self._target, overwrite=self._overwrite)
-        return digest
 
     def _digest_of(self, segments: list[_Segment]) -> Digest:
         """Give the part's digest, and see that what another run wrote is as it was journaled."""
@@ -288,22 +310,6 @@ class FileSink:
             raise self._changed()
         return data if self._encoder is None else unpack(data)
 
-    def save_receipt(self, receipt: bytes) -> None:
-        """Save it as ``DEST.receipt.json``; where the output is final, nothing is left to resume."""
-        try:
-            save_private(self._receipt, receipt)
-            if self._finished:
-                self._close()
-                for path in (self._encoded, self._part, self._aside, self._journal_path):  # it knows of the others
-                    remove(path)
-                sync_directory(self._target.parent)
-        except OSError as error:
-            raise OutputError(
-                f"the receipt of {self.name} cannot be saved",
-                why=f"{reason_of(error)}; the output itself is written",
-                fix="use the output: the calls need not be pulled again",
-            ) from error
-
     def abandon(self) -> None:
         """Close what is open; what nothing was committed to goes."""
         with suppress(OSError):
@@ -335,6 +341,12 @@ class FileSink:
             why="what is there is never replaced unasked",
             fix="give another name, or say --overwrite (overwrite=True)",
         )
+
+
+def _output_of(path: Path) -> Output:
+    files = digests_in(path) if path.is_dir() else {}
+    digest = digest_of_all(files) if files else digest_of(path)
+    return Output(digest.size, digest.sha256, {name: each.sha256 for name, each in files.items()})
 
 
 def _beside(target: Path, ending: str) -> Path:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from servetel_async.protocol.rows import records_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import tzinfo
     from pathlib import Path
 
@@ -38,11 +39,13 @@ class Claim(NamedTuple):
 
     Attributes:
         pull: tells pulls apart: query, range and shape of the output.
-        scope: tells queries apart without their range: what ``sync`` goes on from.
+        scope: identifies the query without its range.
+        account: the label of the account.
     """
 
     pull: str
     scope: str
+    account: str
 
 
 class Span(NamedTuple):
@@ -59,6 +62,52 @@ class Saved(NamedTuple):
     entries: list[bytes]
 
 
+class Seal(NamedTuple):
+    """What a database holds of one reading: rows that it wrote last, and the order-independent digest of their values.
+
+    Attributes:
+        rows: how many.
+        digest: 16 hex digits.
+    """
+
+    rows: int
+    digest: str
+
+
+class Stored(NamedTuple):
+    """One fact of the ledger, as a database keeps it.
+
+    Attributes:
+        reading: its number; the rows of ``call_records`` carry it.
+        account, scope, pull: as ``Claim`` has them.
+        span: its window.
+        fact: JSON that a sink does not read.
+        seal: what should be there now.
+    """
+
+    reading: int
+    account: str
+    scope: str
+    pull: str
+    span: Span
+    fact: bytes
+    seal: Seal
+
+
+class Output(NamedTuple):
+    """An output that is about to get its name.
+
+    Attributes:
+        size: bytes.
+        sha256: hex digest; of a directory, of the names and digests of all its files; None for a database.
+        files: digest of each file of a directory, by its path in it.
+    """
+
+    size: int
+    sha256: str | None
+    files: dict[str, str]
+
+
 class Sink(Protocol):
     """One destination of one pull. A window is one ``commit``: its calls and its journal entry, both or neither.
 
@@ -70,36 +119,36 @@ class Sink(Protocol):
         place: the file or directory that it will be; what belongs to it is saved beside it. None where there is none.
         keyed_by_id: it keeps one call per ``id``, the last one written.
         resumable: what was committed outlives this process.
-        size: bytes of the output; known after ``finish``.
-        sha256: hex digest of the output where it is one file of bytes, else None; known after ``finish``.
     """
 
     name: str
     place: Path | None
     keyed_by_id: bool
     resumable: bool
-    size: int
-    sha256: str | None
 
     @property
     def done(self) -> bool:
         """Whether a killed run had given the output its name already: only the receipt is missing. After ``open``."""
         ...
 
-    def open(self, claim: Claim, *, fresh: bool = False) -> Saved | None:
-        """Claim the destination: whatever can be known to be wrong is raised here, before anything is asked for.
+    def open(self, *, fresh: bool = False) -> None:
+        """Take the destination: whatever can be known to be wrong is raised here, before anything is requested.
 
         Args:
-            claim: whose pull it is.
             fresh: do not look at what an interrupted pull has left: ``begin`` will drop it, readable or not.
 
-        Returns:
-            What an interrupted pull has left, be it this one or another; None where there is nothing.
-
         Raises:
-            OutputError: it exists, is something else, or cannot be written.
-            OutputLockedError: another run is writing it.
-            ResumeMismatchError: what was left cannot be read; nothing was changed.
+            OutputError: if it exists, is something else, or cannot be written.
+            OutputLockedError: if another run is writing it.
+            ResumeMismatchError: if what was left cannot be read; nothing was changed.
+        """
+        ...
+
+    def resume(self, claim: Claim) -> Saved | None:
+        """Say for which pull it was opened.
+
+        Returns:
+            What an interrupted pull has left: in a database this pull, elsewhere this one or another; or None.
         """
         ...
 
@@ -119,19 +168,15 @@ class Sink(Protocol):
         """
         ...
 
-    def finish(self) -> None:
-        """Make the output final: under its name, whole, on the disk.
+    def finish(self, receipt_of: Callable[[Output], bytes]) -> None:
+        """Make the output final: whole, durable, under its name; keep its receipt, and end the pull.
+
+        Args:
+            receipt_of: makes the receipt. Where there is a place beside the output, space for the receipt is taken
+                before the output gets its name.
 
         Raises:
-            OutputError: it could not; what was committed is kept, and ``finish`` can be tried again by another run.
-        """
-        ...
-
-    def save_receipt(self, receipt: bytes) -> None:
-        """Keep the receipt beside or inside of the output, and forget the journal of a finished file.
-
-        Raises:
-            OutputError: it could not.
+            OutputError: if it cannot; what was committed is kept, and another run can try ``finish`` again.
         """
         ...
 
@@ -141,18 +186,18 @@ class Sink(Protocol):
 
 
 class Database(Sink, Protocol):
-    """A destination that keeps the journal of all its pulls."""
+    """A destination that keeps the ledger of all its pulls."""
 
-    def begin(self, header: bytes, *, keep: bool = False) -> None:
-        """Begin a pull as ``Sink.begin`` does; with ``keep`` only its journal is begun anew, and every call stays."""
+    def ledger(self) -> list[Stored]:
+        """Return the facts of all accounts, oldest reading first."""
         ...
 
-    def windows(self, scope: str) -> list[bytes]:
-        """Give the entries of all windows that were committed for that scope, by any pull."""
+    def content(self) -> dict[int, Seal]:
+        """Compute the seals from the rows that are there now, by reading; under 0 those of no reading."""
         ...
 
-    def load_receipt(self) -> bytes | None:
-        """Give the receipt that was saved last; None where there is none."""
+    def receipts(self) -> list[bytes]:
+        """Return the last receipt of each pull, newest first."""
         ...
 
 

@@ -1,0 +1,265 @@
+"""The ledger: every reading of a window is one fact that never changes, and all that a later run does follows from it.
+
+1. A reading says whose calls it read, which of them, when by the server's clock, how many the API counted and gave, a
+   digest of what was written, and how it was proved or why not.
+2. A reading has seen nothing that came after its clock. So what it proves ends at that clock.
+3. A reading whose clock is later than the server's clock of now was given a wrong time. It proves nothing.
+4. Of two readings of one second the later one counts.
+5. Resume, sync, check, receipt and exit code are functions of the readings and the server's clock. No other mark says
+   what was read, what is final, or where to go on.
+
+Nothing here does I/O; ``sinks`` keep the readings, as texts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import msgspec
+
+from servetel_async.bulk.certified import Flaw  # noqa: TC001 - msgspec reads it
+from servetel_async.protocol.account import Account  # noqa: TC001 - msgspec reads it
+from servetel_async.protocol.clock import DAY, WALL_FORMAT, shift, stamp
+from servetel_async.protocol.undecodable import UNDECODABLE
+from servetel_async.protocol.windows import Window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+#: Of readings and headers. Another version's are refused in a file, and left out in a database.
+FORMAT = 2
+#: What ``asked_last`` says of a range without an end; it is later than every stamp.
+OPEN_END = "~"
+#: How far two replies of one server may differ in their clocks.
+TOLERANCE = timedelta(minutes=5)
+#: A call's notes, charges and recording may come so long after it: a younger reading is read again in full.
+IN_FULL = DAY
+_BITS = 64
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """A record that cannot be read: what it is, and why."""
+
+    reason: str
+    raw: str
+
+    def __repr__(self) -> str:
+        """Show the reason, and not the record."""
+        return f"Unreadable(reason={self.reason!r})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Show no more where rich prints it."""
+        return [("reason", self.reason)]
+
+
+class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One window that was read.
+
+    Attributes:
+        format: of this struct.
+        account: whose calls; scope: the query without its dates, as a fingerprint.
+        mask: how numbers and names were hidden; empty where they were not.
+        asked_first, asked_last: the range for which it was read; ``OPEN_END`` without an end.
+        first, last: its seconds, both included.
+        clock: the server's clock when its run began, on the account's wall clock.
+        counted: what the API counts in it; None where it sends no total.
+        records: different calls that were written.
+        digest: of what was written, whatever its order; see ``digest_of``.
+        duplicates, reused_ids, undated: see ``PullReceipt``.
+        kinds: how its parts were proved; flaws: the parts that were not.
+        quarantined: records that cannot be read.
+        conventions: how the server read the dates of its requests.
+        pages, requests, retries, received: what it cost.
+        at: UTC, by this computer's clock.
+        version: of this package.
+    """
+
+    format: int
+    account: Account
+    scope: str
+    mask: str = ""
+    asked_first: str
+    asked_last: str
+    first: str
+    last: str
+    clock: str
+    counted: int | None
+    records: int
+    digest: str
+    duplicates: int = 0
+    reused_ids: int = 0
+    undated: int = 0
+    kinds: dict[str, int] = {}
+    flaws: tuple[Flaw, ...] = ()
+    quarantined: tuple[Unreadable, ...] = ()
+    conventions: str = ""
+    pages: int = 0
+    requests: int = 0
+    retries: int = 0
+    received: int = 0
+    at: str
+    version: str
+
+    @property
+    def window(self) -> Window:
+        """Its seconds."""
+        return Window.of(self.first, self.last)
+
+    @property
+    def lost(self) -> bool:
+        """Whether calls of it are missing because pages did not come."""
+        return any(flaw.lost for flaw in self.flaws)
+
+    @property
+    def seen(self) -> Window | None:
+        """The seconds of it that were over when it was read; None where none was."""
+        last = min(self.last, self.clock)
+        return Window.of(self.first, last) if self.first <= last else None
+
+    def age(self) -> timedelta:
+        """How old its newest second was when it was read."""
+        return _moment(self.clock) - _moment(self.last)
+
+
+class Due(NamedTuple):
+    """What a sync has to do.
+
+    Attributes:
+        window: from the oldest second that has to be looked at, to the server's clock.
+        read: seconds to be read, newest first.
+        recount: readings whose count is asked for again; those that differ are read again.
+    """
+
+    window: Window
+    read: list[Window]
+    recount: list[Reading]
+
+
+def trusted(readings: Iterable[Reading], now: datetime) -> list[Reading]:
+    """Leave out the readings that were given a clock of the future (rule 3)."""
+    latest = stamp(shift(now, TOLERANCE))
+    return [reading for reading in readings if reading.clock <= latest]
+
+
+def unread(whole: Window, readings: Iterable[Reading], now: datetime) -> list[Window]:
+    """What of a range was not seen by any reading, newest first (rules 2 and 3)."""
+    return whole.without([seen for reading in trusted(readings, now) if (seen := reading.seen) is not None])
+
+
+def current(readings: Sequence[Reading]) -> list[Reading]:
+    """The readings that no later one has replaced, not even in part; newest window first (rule 4).
+
+    Args:
+        readings: in the order in which they were written.
+    """
+    kept: list[Reading] = []
+    taken: list[Window] = []
+    for reading in reversed(readings):
+        if reading.window.without(taken) == [reading.window]:
+            kept.append(reading)
+        taken = _joined([*taken, reading.window])
+    return sorted(kept, key=lambda reading: reading.last, reverse=True)
+
+
+def due(readings: Sequence[Reading], now: datetime, lookback: timedelta) -> Due:
+    """What a sync has to read and to recount so that a database is current, whatever happened since its last run.
+
+    Its territory is the look-back, and each range that went on beyond the clock when it was read: that of a sync goes
+    on for ever, that of a pull up to its end. Of the territory is read: what no reading has seen; what was read when it
+    was younger than a day; what could not be proved. What was read when it was younger than the look-back is counted
+    again. The rest is final.
+
+    Args:
+        readings: of this account, query and mask, in the order in which they were written.
+        now: the server's clock.
+        lookback: how long calls may arrive or change.
+    """
+    known = trusted(readings, now)
+    territory = _territory(known, now, lookback)
+    read: list[Window] = []
+    recount: list[Reading] = []
+    taken: list[Window] = []
+    for reading in reversed(known):
+        seen = reading.seen
+        if seen is None:
+            continue
+        own = seen.without(taken)
+        taken = _joined([*taken, seen])
+        state = _state(reading, lookback)
+        inside = [] if state == "final" else [part for piece in own for part in _inside(piece, territory)]
+        if inside and state == "recent" and own == [reading.window]:
+            recount.append(reading)  # as a whole, also where it reaches beyond the territory: a count cannot be cut
+        else:
+            read += inside
+    read += [gap for part in territory for gap in part.without(taken)]
+    looked_at = [*read, *(reading.window for reading in recount)]
+    first = min((window.first for window in looked_at), default=stamp(now))
+    recount.sort(key=lambda reading: reading.last, reverse=True)
+    return Due(Window.of(first, stamp(now)), _joined(read), recount)
+
+
+def _state(reading: Reading, lookback: timedelta) -> str:
+    """``young``: read it again; ``recent``: count it again; ``final``: nothing is expected to change any more."""
+    age = reading.age()
+    if reading.flaws or age < IN_FULL:
+        return "young"
+    if age >= lookback:
+        return "final"
+    return "young" if reading.counted is None else "recent"
+
+
+def _territory(readings: Sequence[Reading], now: datetime, lookback: timedelta) -> list[Window]:
+    """The seconds that a sync answers for; windows that do not overlap, newest first."""
+    midnight = shift(now, -lookback).replace(hour=0, minute=0, second=0)
+    ranges = [Window(midnight, now)]
+    for reading in readings:
+        if reading.asked_last > reading.clock:
+            last = min(reading.asked_last, stamp(now))
+            if reading.asked_first <= last:
+                ranges.append(Window.of(reading.asked_first, last))
+    return _joined(ranges)
+
+
+def _inside(window: Window, territory: Sequence[Window]) -> list[Window]:
+    """The parts of a window that lie in the territory."""
+    outside = window.without(list(territory))
+    return window.without(outside)
+
+
+def _joined(windows: Iterable[Window]) -> list[Window]:
+    """Join windows that overlap or touch; newest first."""
+    joined: list[Window] = []
+    for window in sorted(windows, key=lambda window: window.last, reverse=True):
+        if joined and (newer := joined[-1]).first <= _next(window.last):
+            joined[-1] = Window.of(min(newer.first, window.first), newer.last)
+        else:
+            joined.append(window)
+    return joined
+
+
+def _next(last: str) -> str:
+    return stamp(shift(_moment(last), timedelta(seconds=1)))
+
+
+def _moment(text: str) -> datetime:
+    return datetime.strptime(text, WALL_FORMAT)  # noqa: DTZ007 - the account's wall clock
+
+
+def digest_of(lines: Iterable[bytes]) -> str:
+    """Digest some lines, whatever their order: 16 hex digits. Digests of parts add up to that of the whole."""
+    total = sum(int.from_bytes(hashlib.blake2b(line, digest_size=_BITS // 8).digest(), "big") for line in lines)
+    return f"{total % 2**_BITS:016x}"
+
+
+_decode = msgspec.json.Decoder(Reading).decode
+
+
+def read_fact(text: bytes) -> Reading | None:
+    """Read a fact; None for one of another version."""
+    try:
+        reading = _decode(text)
+    except UNDECODABLE:
+        return None
+    return reading if reading.format == FORMAT else None

@@ -1,0 +1,127 @@
+"""The outcome of a run, as data; and the receipt that is made of it."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from servetel_async.bulk.journal import scope_of
+from servetel_async.bulk.receipt import PullReceipt, WindowReceipt, describe
+from servetel_async.bulk.verdict import counted_in, total
+from servetel_async.protocol.clock import stamp
+from servetel_async.version import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import tzinfo
+
+    from servetel_async.bulk.job import Job
+    from servetel_async.bulk.ledger import Reading
+    from servetel_async.bulk.pull_range import PullRange
+    from servetel_async.bulk.tally import Tally
+    from servetel_async.bulk.verdict import Verdict
+    from servetel_async.protocol.account import Account
+    from servetel_async.protocol.query import CallQuery
+    from servetel_async.sinks.sink import Output
+
+
+class PullOutcome(NamedTuple):
+    """What a run did and what it is worth.
+
+    Attributes:
+        destination: name of the output, without its directory.
+        query, zone, account: which calls, on whose wall clock.
+        range: what was read.
+        readings: newest window first.
+        verdict: what they prove.
+        counted_before: what the API counted when it was asked first; None where that is not known.
+        cost, waited, seconds: see ``PullReceipt``.
+        mask: how numbers and names were hidden; empty where they were not.
+    """
+
+    destination: str
+    query: CallQuery
+    zone: tzinfo
+    account: Account
+    range: PullRange
+    readings: Sequence[Reading]
+    verdict: Verdict
+    counted_before: int | None
+    cost: Tally
+    waited: float
+    begun: float
+    mask: str
+
+
+def outcome_of(job: Job, destination: str, query: CallQuery, verdict: Verdict) -> PullOutcome:
+    """Take the outcome of a run that is done."""
+    frame = job.frame
+    return PullOutcome(
+        destination=destination,
+        query=query,
+        zone=job.fetcher.source.zone,
+        account=frame.account,
+        range=frame.range,
+        readings=job.in_order(),
+        verdict=verdict,
+        counted_before=job.counted_before,
+        cost=job.cost,
+        waited=job.fetcher.waited,
+        begun=job.begun,
+        mask=frame.mask,
+    )
+
+
+def build_receipt(outcome: PullOutcome, output: Output) -> PullReceipt:
+    """Write the receipt of an outcome and its output."""
+    readings, pulled, cost = outcome.readings, outcome.range, outcome.cost
+    return PullReceipt(
+        destination=outcome.destination,
+        account=outcome.account.label,
+        query=describe(outcome.query),
+        fingerprint=outcome.query.fingerprint(outcome.zone),
+        scope=scope_of(outcome.query, outcome.zone),
+        mask=outcome.mask,
+        from_date=pulled.window.first,
+        to_date=pulled.window.last,
+        asked_to=None if pulled.is_over else pulled.asked_last,
+        clock=stamp(pulled.clock),
+        final_until=stamp(pulled.final_until),
+        counted_before=outcome.counted_before,
+        counted=counted_in(readings),
+        records=total(readings, "records"),
+        duplicates=total(readings, "duplicates"),
+        reused_ids=total(readings, "reused_ids"),
+        undated=total(readings, "undated"),
+        quarantined=sum(len(reading.quarantined) for reading in readings),
+        windows=tuple(_window(reading, stamp(pulled.final_until)) for reading in readings),
+        pages=cost.pages,
+        requests=cost.requests,
+        retries=cost.retries,
+        waited=round(outcome.waited, 3),
+        seconds=round(time.monotonic() - outcome.begun, 3),
+        bytes=output.size,
+        received=cost.received,
+        sha256=output.sha256,
+        files=output.files,
+        finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        version=__version__,
+        complete=outcome.verdict.is_complete,
+        reason=outcome.verdict.reason,
+        certified=outcome.verdict.text,
+    )
+
+
+def _window(reading: Reading, final_until: str) -> WindowReceipt:
+    return WindowReceipt(
+        reading.first,
+        reading.last,
+        reading.counted,
+        reading.records,
+        ", ".join(f"{number} {kind}" if number > 1 else kind for kind, number in sorted(reading.kinds.items())),
+        tuple(f"{flaw.first} to {flaw.last}: {flaw.why}" for flaw in reading.flaws),
+        reading.last <= final_until,
+        reading.digest,
+        reading.conventions,
+    )

@@ -1,0 +1,37 @@
+"""What went to standard output: a window that is read again prints only the calls that are new in it.
+
+Nothing that was printed can be taken back. A call that has left since makes the window not complete.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from servetel_async.protocol.rows import Row
+    from servetel_async.sinks.sink import Span
+
+
+class Printed:
+    """Which calls were printed, as hashes: 8 bytes for each."""
+
+    def __init__(self) -> None:
+        self._calls: dict[Span, array[int]] = {}
+
+    def add(self, span: Span, calls: list[Row]) -> list[Row]:
+        """Note the calls of a window; return those that were not printed yet."""
+        before = set(self._calls.get(span, ()))
+        fresh = [call for call in calls if _hash(call) not in before] if before else calls
+        self._calls[span] = array("q", [*before, *map(_hash, fresh)])
+        return fresh
+
+    def gone(self, span: Span, calls: Iterable[Row]) -> int:
+        """Count the calls of a window that were printed and are not among these."""
+        return len(set(self._calls.get(span, ())) - set(map(_hash, calls)))
+
+
+def _hash(call: Row) -> int:
+    return hash((call.id, call.start))

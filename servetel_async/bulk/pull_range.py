@@ -1,0 +1,87 @@
+"""The range of a run: from where to where there is something to read now, by the server's clock. Pure."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, NamedTuple
+
+from servetel_async.bulk.ledger import OPEN_END
+from servetel_async.errors import ConfigurationError
+from servetel_async.protocol.clock import shift, stamp
+from servetel_async.protocol.windows import Window
+
+if TYPE_CHECKING:
+    from datetime import tzinfo
+
+#: A server's clock that differs more from this computer's is asked for again before it decides anything.
+STRANGE = timedelta(hours=1)
+
+
+class PullRange(NamedTuple):
+    """What a run reads.
+
+    Attributes:
+        window: both ends closed; it ends at the server's clock at the latest.
+        asked_last: the last second that was asked for; ``OPEN_END`` without one.
+        clock: the server's clock.
+        final_until: calls that started later may still arrive; they are pulled, and their windows are not final.
+    """
+
+    window: Window
+    asked_last: str
+    clock: datetime
+    final_until: datetime
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all of the range that was asked for lies in the past."""
+        return self.asked_last <= stamp(self.clock)
+
+
+def range_at(asked: Window, clock: datetime, settle: float) -> PullRange:
+    """Close a range at the server's clock.
+
+    Args:
+        asked: without a start it begins where it ends, until the oldest call is known.
+        clock: the server's clock, on the account's wall clock.
+        settle: seconds; a call is listed when it is over, and some come hours late.
+
+    Raises:
+        ConfigurationError: if all of it lies in the future.
+    """
+    if asked.start is not None and asked.start > clock:
+        raise ConfigurationError(
+            "the range has not begun yet",
+            why=f"it begins at {asked.first}, and the server's clock says {stamp(clock)}",
+            fix="name a range that has begun; if the clock is wrong, check zone=",
+        )
+    end = clock if asked.end is None else min(asked.end, clock)
+    start = end if asked.start is None else asked.start
+    asked_last = OPEN_END if asked.end is None else asked.last
+    return PullRange(Window(start, end), asked_last, clock, shift(clock, -timedelta(seconds=settle)))
+
+
+def clock_matters(asked: Window, clock: datetime, here: datetime) -> bool:
+    """Whether a wrong clock of the server would change what is read: it differs, and the range reaches up to it."""
+    if abs(clock - here) <= STRANGE:
+        return False
+    return asked.end is None or asked.end > min(clock, here)
+
+
+def server_clock(date: str | None) -> datetime:
+    """Read the server's ``Date``; without a readable one, this computer's clock."""
+    try:
+        moment = parsedate_to_datetime(date or "")
+    except (ValueError, OverflowError):
+        return datetime.now(UTC)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def local_clock(date: str | None, zone: tzinfo) -> datetime:
+    """Convert the server's ``Date`` to the account's wall clock. If it cannot be, use this computer's clock."""
+    try:
+        local = server_clock(date).astimezone(zone)
+    except OverflowError:
+        local = datetime.now(zone)
+    return local.replace(tzinfo=None, microsecond=0)

@@ -1,0 +1,121 @@
+"""The ledger of one destination, as its database keeps it: whose calls there are, under which mask, in which readings.
+
+A file has no ledger but its journal, so its shelf is empty.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from servetel_async.bulk.ledger import read_fact
+from servetel_async.errors import ResumeMismatchError
+
+if TYPE_CHECKING:
+    from servetel_async.bulk.job import Job
+    from servetel_async.bulk.ledger import Reading
+    from servetel_async.bulk.writer import Writer
+    from servetel_async.protocol.account import Account
+    from servetel_async.protocol.windows import Window
+    from servetel_async.sinks.sink import Claim, Database, Seal, Sink, Stored
+
+
+class Kept(NamedTuple):
+    """A fact that a database keeps."""
+
+    stored: Stored
+    reading: Reading
+
+
+class Shelf:
+    """See the module. ``load`` and ``Database`` methods block, so they run in the writer's thread.
+
+    Attributes:
+        facts: oldest first; facts of another version are left out.
+        overwritten: calls of this run whose row another window of it has taken, because of an equal id.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self.facts: list[Kept] = []
+        self.overwritten = 0
+        self._sink = sink
+        self._database = cast("Database", sink) if hasattr(sink, "ledger") else None
+        self._rows: dict[int, int] = {}  # of each reading, before this run
+
+    def load(self) -> None:
+        """Read all facts.
+
+        Raises:
+            OutputError: if the database cannot be read.
+        """
+        self.facts = self._read()
+        self._rows = {fact.stored.reading: fact.stored.seal.rows for fact in self.facts}
+
+    def _read(self) -> list[Kept]:
+        if self._database is None:
+            return []
+        found = [(stored, read_fact(stored.fact)) for stored in self._database.ledger()]
+        return [Kept(stored, reading) for stored, reading in found if reading is not None]
+
+    def content(self) -> dict[int, Seal]:
+        """Compute the seals from the rows that are there now.
+
+        Raises:
+            OutputError: if the database cannot be read.
+        """
+        return {} if self._database is None else self._database.content()
+
+    @property
+    def accounts(self) -> list[Account]:
+        """The accounts whose calls are there."""
+        return list(dict.fromkeys(fact.reading.account for fact in self.facts))
+
+    def readings(self, account: str, scope: str) -> list[Reading]:
+        """The readings of one account and query, oldest first."""
+        return [
+            fact.reading for fact in self.facts if fact.stored.account == account and fact.reading.scope == scope
+        ]
+
+    def check_mask(self, account: str, mask: str) -> None:
+        """See that calls are written under the mask that this account's calls have there.
+
+        Raises:
+            ResumeMismatchError: if they would not be.
+        """
+        masks = {fact.reading.mask for fact in self.facts if fact.stored.account == account}
+        if masks - {mask}:
+            there = masks.pop() or "in plain text"
+            raise ResumeMismatchError(
+                f"the calls in {self._sink.name} are {there}, and these would be {mask or 'in plain text'}",
+                why="one table would hold both, and what was hidden would be shown",
+                fix="use the same --mask (mask=), or give another destination",
+            )
+
+    async def settle(self, job: Job, claim: Claim, writer: Writer) -> None:
+        """Find calls that took each other's rows, read their windows once more, and note how many are left.
+
+        A call that moved to another window meanwhile looks like two calls of one id; after a second reading it does
+        not.
+        """
+        if self._database is None:
+            return
+        short = await writer.run(self._short, job, claim)
+        if short and not job.is_spent:
+            await job.reread(short)
+            await writer.run(self._short, job, claim)
+
+    def _short(self, job: Job, claim: Claim) -> list[Window]:
+        """Windows of this run whose rows became fewer than what was written; notes by how many."""
+        latest = {
+            fact.stored.span: fact for fact in self._read() if fact.stored.account == claim.account and fact.stored.pull == claim.pull
+        }
+        found: list[Window] = []
+        self.overwritten = 0
+        for span, fact in latest.items():
+            if span not in job.entries:
+                continue
+            number, rows = fact.stored.reading, fact.stored.seal.rows
+            expected = self._rows.get(number, fact.reading.records if span in job.written else rows)
+            if rows < expected:
+                self.overwritten += expected - rows
+                found.append(fact.reading.window)
+        return found
