@@ -14,3 +14,10 @@ class Account(NamedTuple):
     @property
     def label(self) -> str:
         return self.name or self.fingerprint
+
+
+def resolve(known, this):
+    for each in known:
+        if (each.origin, each.fingerprint) == (this.origin, this.fingerprint):
+            return each
+    return this

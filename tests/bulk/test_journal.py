@@ -9,9 +9,11 @@ import pytest
 
 from servetel_async import CallQuery, ResumeMismatchError
 from servetel_async.bulk.certified import Flaw
-from servetel_async.bulk.journal import FORMAT, Entry, Header, Unreadable, claim_of, read_entries, read_saved
+from servetel_async.bulk.journal import Header, account_of, claim_of, read_saved
+from servetel_async.bulk.ledger import FORMAT, Unreadable
 from servetel_async.protocol.clock import IST
 from servetel_async.sinks.sink import Saved
+from tests.bulk.facts import ACCOUNT, reading
 
 MAY, JUNE = CallQuery.month("2024-05"), CallQuery.month("2024-06")
 encode = msgspec.json.encode
@@ -19,11 +21,11 @@ encode = msgspec.json.encode
 
 def header(**changes):
     given = {
+        "format": FORMAT,
         "pull": "p",
+        "account": ACCOUNT,
         "what": "all calls, May",
         "first": "2024-05-01 00:00:00",
-        "last": "2024-05-31 23:59:59",
-        "final_until": "2024-05-31 23:59:59",
         "began_at": "2024-06-01T00:00:00+00:00",
         "version": "0",
     }
@@ -31,21 +33,14 @@ def header(**changes):
 
 
 def entry(**changes):
-    given = {
-        "first": "2024-05-01 00:00:00",
-        "last": "2024-05-31 23:59:59",
-        "counted": 3,
-        "records": 3,
-        "at": "2024-06-01T00:00:00+00:00",
-    }
-    return Entry(**{**given, **changes})
+    return reading("2024-05-01 00:00:00", "2024-05-31 23:59:59", **changes)
 
 
 # Claims
 
 
-def claim(query=MAY, zone=IST, shape=("",), range_name=None):
-    return claim_of(query, zone, shape=list(shape), range_name=range_name)
+def claim(query=MAY, zone=IST, account="a", shape=("",), range_name=None):
+    return claim_of(query, zone, account, shape=list(shape), range_name=range_name)
 
 
 def test_the_same_pull_has_the_same_claim():
@@ -76,14 +71,14 @@ def test_columns_are_not_run_together():
 
 
 def test_a_named_range_is_the_same_whatever_its_dates():
-    """``last 7d`` of yesterday is gone on with today; of another query it is not."""
+    """``last 7d`` of yesterday is resumed today; of another query it is not."""
     assert claim(MAY, range_name="last 7d") == claim(JUNE, range_name="last 7d")
     assert claim(MAY, range_name="last 7d").pull != claim(MAY, range_name="last 8d").pull
     assert claim(MAY, range_name="last 7d").pull != claim(MAY.replace(direction="inbound"), range_name="last 7d").pull
 
 
 def test_a_scope_is_the_query_without_its_range():
-    """What sync goes on from."""
+    """What a sync compares."""
     assert claim(MAY).scope == claim(JUNE).scope != claim(MAY.replace(direction="inbound")).scope
 
 
@@ -105,7 +100,6 @@ def test_what_was_written_is_read_again():
         kinds={"leaf": 2},
         flaws=(Flaw("a", "b", "c", lost=True),),
         quarantined=(Unreadable("why", "raw"),),
-        final=False,
         pages=4,
         requests=5,
         retries=6,
@@ -153,30 +147,17 @@ def test_a_newer_version_may_say_more():
     assert read_saved(saved, claim(), "x")[1] == [entry()]
 
 
-def test_entries_of_a_database():
-    """What cannot be read is left out; the others are there."""
-    assert read_entries(
-        [encode(entry()), b"{}", b"x", encode(entry(at="x")).replace(b'"x"', b'"\xff"'), encode(entry(records=4))]
-    ) == [entry(), entry(records=4)]
-    assert read_entries([]) == []
+# Accounts
 
 
-# Entries
+def test_an_interrupted_pull_is_its_accounts():
+    """The same account is recognised; the journal's own label stays."""
+    assert account_of(header(), ACCOUNT, "may.ndjson") == ACCOUNT
 
 
-def test_an_entry_is_short():
-    """What is as usual is not written down: a pull of years has thousands of them."""
-    assert set(msgspec.json.decode(encode(entry()))) == {"first", "last", "counted", "records", "at"}
-
-
-@pytest.mark.parametrize(
-    ("flaws", "lost"),
-    [
-        ((), False),
-        ((Flaw("a", "b", "c"),), False),
-        ((Flaw("a", "b", "c"), Flaw("a", "b", "c", lost=True)), True),
-    ],
-)
-def test_lost(flaws, lost):
-    """Missing calls are not the same as a missing proof."""
-    assert entry(flaws=flaws).lost is lost
+def test_the_pull_of_another_account_is_not_resumed():
+    """Its calls would be mixed with those of this one."""
+    with pytest.raises(ResumeMismatchError, match="may.ndjson holds an interrupted pull of another account") as caught:
+        account_of(header(), ACCOUNT._replace(fingerprint="ba9876543210"), "may.ndjson")
+    assert "0123456789ab" in caught.value.why
+    assert "--no-resume" in caught.value.fix

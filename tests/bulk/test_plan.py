@@ -1,10 +1,10 @@
-"""The plan: where a range ends, where it is cut, and that no second of it is lost."""
+"""The plan: where a range is cut, and that no second of it is lost."""
 
 # ruff: noqa: DTZ001 - the wall clock of an account has no zone by definition
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import pytest
@@ -15,77 +15,14 @@ from servetel_async.bulk.plan import (
     MOST_CALLS,
     MOST_PAGES,
     PAGES,
-    freeze,
     pieces_for,
-    server_clock,
     windows_of,
 )
-from servetel_async.protocol.clock import IST, SECOND
+from servetel_async.protocol.clock import SECOND
 from servetel_async.protocol.windows import LONGEST, Window
 
-DATE = "Mon, 06 May 2024 06:30:15 GMT"
 NOW = datetime(2024, 5, 6, 12, 0, 15)
 MAY = Window.of("2024-05-01 00:00:00", "2024-05-31 23:59:59")
-
-
-# The server's clock
-
-
-@pytest.mark.parametrize(
-    "date",
-    [DATE, "Mon, 06 May 2024 06:30:15 +0000", "Mon, 06 May 2024 06:30:15 -0000", "Mon, 06 May 2024 12:00:15 +0530"],
-)
-def test_the_servers_date(date):
-    """Every form of the header is the same moment; one without a zone is UTC."""
-    assert server_clock(date) == datetime(2024, 5, 6, 6, 30, 15, tzinfo=UTC)
-
-
-@pytest.mark.parametrize(
-    "date", [None, "", "yesterday", "Mon, 99 May 2024 06:30:15 GMT", "0", "Mon, 06 May 99999 06:30:15 GMT"]
-)
-def test_no_readable_date(date):
-    """This computer's clock stands in for it."""
-    before = datetime.now(UTC)
-    assert before <= server_clock(date) <= datetime.now(UTC)
-
-
-# Freezing
-
-
-def test_an_open_end_is_the_servers_now():
-    """On the account's wall clock, whatever this computer's clock says."""
-    frozen = freeze(Window(MAY.start, None), DATE, IST, 7200)
-    assert frozen.window == Window(MAY.start, NOW)
-    assert frozen.final_until == NOW - timedelta(hours=2)
-
-
-def test_the_account_may_live_elsewhere():
-    """The zone decides what now is."""
-    west = timezone(timedelta(hours=-7))
-    assert freeze(Window(MAY.start, None), DATE, west, 0).window.end == datetime(2024, 5, 5, 23, 30, 15)
-
-
-def test_a_closed_range_stays_as_it_is():
-    """Also one that ends in the future."""
-    assert freeze(MAY, DATE, IST, 7200).window == MAY
-
-
-def test_a_start_in_the_future():
-    """An open range that has not begun is one second, and not one that ends before it begins."""
-    start = NOW + timedelta(days=1)
-    assert freeze(Window(start, None), DATE, IST, 7200).window == Window(start, start)
-
-
-def test_everything():
-    """Without any bound it is closed at now; how far back it goes is found out elsewhere."""
-    assert freeze(Window(None, None), DATE, IST, 0) == (Window(NOW, NOW), NOW)
-
-
-def test_an_end_without_a_start():
-    """The end is kept."""
-    assert freeze(Window(None, MAY.end), DATE, IST, 0).window.end == MAY.end
-    past = MAY.start
-    assert freeze(Window(None, past), DATE, IST, 0).window == Window(past, past)
 
 
 # Windows

@@ -11,11 +11,15 @@ from servetel_async import CallQuery, PullReceipt
 from servetel_async.bulk.receipt import WindowReceipt, describe, duration
 
 
+MAY = "2024-05-01 00:00:00 to 2024-05-31 23:59:59"
+
+
 def receipt(**changes):
     """A receipt of 37,431 calls."""
     kinds = {int: 0, bool: True, str: "", float: 0.0}
     given = {field.name: kinds.get(field.type) for field in msgspec.structs.fields(PullReceipt)}
     given |= {"destination": "may.csv", "counted": 37431, "records": 37431, "requests": 382, "windows": ()}
+    given |= {"from_date": "2024-05-01 00:00:00", "to_date": "2024-05-31 23:59:59", "files": {}}
     given |= {"retries": 3, "seconds": 192.0, "certified": "12 windows certified"}
     return PullReceipt(**{**given, **changes})
 
@@ -27,18 +31,18 @@ def receipt(**changes):
             {},
             (
                 "37,431 of the 37,431 the API counted\n"
-                "may.csv: 382 requests, 3 retries, 3 min 12 s; complete: 12 windows certified"
+                f"may.csv, {MAY}: 382 requests, 3 retries, 3 min 12 s; complete: 12 windows certified"
             ),
         ),
         (
             {"requests": 1, "retries": 1, "seconds": 4.21, "complete": False, "certified": "why", "records": 1},
-            "1 of the 37,431 the API counted\nmay.csv: 1 request, 1 retry, 4.2 s; NOT COMPLETE: why",
+            "1 of the 37,431 the API counted\nmay.csv, 2024-05-01 00:00:00 to 2024-05-31 23:59:59: 1 request, 1 retry, 4.2 s; NOT COMPLETE: why",
         ),
         (
             {"counted": None, "requests": 1000, "retries": 0},
             (
                 "37,431 calls; the API sent no usable count\n"
-                "may.csv: 1,000 requests, 0 retries, 3 min 12 s; complete: 12 windows certified"
+                f"may.csv, {MAY}: 1,000 requests, 0 retries, 3 min 12 s; complete: 12 windows certified"
             ),
         ),
     ],
@@ -46,6 +50,15 @@ def receipt(**changes):
 def test_two_lines(changes, text):
     """What was counted and read; what it cost and what it is worth."""
     assert str(receipt(**changes)) == text
+
+
+def test_a_range_that_is_not_over_is_complete_up_to_the_servers_clock():
+    """Nothing is said of what comes after it."""
+    made = receipt(asked_to="~", to_date="2024-05-10 12:00:00")
+    assert made.verdict == "complete up to 2024-05-10 12:00:00: 12 windows certified"
+    assert str(made).endswith(made.verdict)
+    assert receipt().verdict == "complete: 12 windows certified"
+    assert receipt(asked_to="~", complete=False).verdict == "NOT COMPLETE: 12 windows certified"
 
 
 def test_it_travels_and_cannot_be_changed():

@@ -1,208 +1,20 @@
-"""The conclusion: what entries amount to; and pulls whose pages do not come, or whose server cannot be believed."""
+"""Pulls whose pages do not come, or whose server cannot be believed."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import time
-from datetime import UTC, datetime
 
 import pytest
 
 from servetel_async import CallQuery, CountDriftError, PagingError, Retry, ServerError, ServetelClient
-from servetel_async.bulk.certified import Flaw
-from servetel_async.bulk.conclusion import Conclusion
-from servetel_async.bulk.job import Job, Settings
-from servetel_async.bulk.journal import Entry, Unreadable, claim_of, scope_of
-from servetel_async.bulk.plan import Frozen
 from servetel_async.bulk.pull import pull
-from servetel_async.bulk.receipt import WindowReceipt, describe
-from servetel_async.bulk.tally import Tally
-from servetel_async.bulk.writer import Writer
 from servetel_async.emulator import Dataset, Emulator, Fault
-from servetel_async.protocol.clock import IST
 from servetel_async.settings import LARGEST_PAGE
-from servetel_async.sinks.destination import sink_for
-from servetel_async.sinks.sink import Span
-from servetel_async.version import __version__
 from tests.bulk import fake_clock
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
 
 DAY = CallQuery(from_date="2024-05-06", to_date="2024-05-06")
-WINDOW = DAY.window(IST)
-
-
-def entry(hour=0, **changes):
-    given = {"counted": 3, "records": 3, "kinds": {"leaf": 1}, "at": ""}
-    return Entry(first=f"2024-05-06 {hour:02}:00:00", last=f"2024-05-06 {hour:02}:59:59", **{**given, **changes})
-
-
-def flawed(hour, why="the count moved", *, lost=False):
-    first, last = f"2024-05-06 {hour:02}:00:00", f"2024-05-06 {hour:02}:00:59"
-    return entry(hour, flaws=(Flaw(first, last, why, lost=lost),))
-
-
-@pytest.fixture
-def conclude(tmp_path):
-    """A conclusion of these entries, in a job that asked nobody anything."""
-    writer = Writer()
-
-    def make(*entries, moved=(), before_start=0, name="a.ndjson"):
-        client = ServetelClient("token-123456", base_url="http://127.0.0.1:9")
-        sink = sink_for(tmp_path / name)
-        job = Job(client, DAY, sink, writer, Settings(page_size=5, concurrency=1), None)
-        job.entries = {Span(each.first, each.last): each for each in entries}
-        job.moved, job.before_start = list(moved), before_start
-        header = job.header(claim_of(DAY, IST, shape=[""], range_name=None), Frozen(WINDOW, WINDOW.end))
-        return Conclusion(job, header, sink)
-
-    yield make
-    writer.close()
-
-
-def receipt(conclusion):
-    return conclusion.receipt(DAY, IST)
-
-
-# Sums
-
-
-def test_sums(conclude):
-    """Numbers of all windows together, windows newest first."""
-    found = receipt(
-        conclude(
-            entry(1, duplicates=1, reused_ids=2, undated=3, quarantined=(Unreadable("a", "b"),)),
-            entry(5, duplicates=10, reused_ids=20, undated=30, final=False),
-        )
-    )
-    assert (found.counted, found.records) == (6, 6)
-    assert (found.duplicates, found.reused_ids, found.undated, found.quarantined) == (11, 22, 33, 1)
-    assert [(window.first[11:13], window.proof, window.final) for window in found.windows] == [
-        ("05", "leaf", False),
-        ("01", "leaf", True),
-    ]
-    assert (found.from_date, found.to_date) == (WINDOW.first, WINDOW.last)
-
-
-def test_a_receipt_says_where_from_and_at_what_cost(conclude):
-    """The rest of its fields: which calls they are, what was sent and received, when, and by which version."""
-    conclusion = conclude(entry(1))
-    job, sink = conclusion._job, conclusion._sink
-    job.begun = time.monotonic() - 2
-    job.fetcher.total.add(Tally(pages=2, requests=5, retries=3, received=100))
-    sink.size, sink.sha256 = 321, "abc"
-    before = datetime.now(UTC).replace(microsecond=0)
-    found = receipt(conclusion)
-    assert (found.destination, found.query, found.version) == ("a.ndjson", describe(DAY), __version__)
-    assert (found.fingerprint, found.scope) == (DAY.fingerprint(IST), scope_of(DAY, IST))
-    assert (found.from_date, found.to_date, found.final_until) == (WINDOW.first, WINDOW.last, WINDOW.last)
-    assert (found.counted_before, found.pages, found.requests, found.retries) == (None, 2, 5, 3)
-    assert (found.received, found.bytes, found.sha256) == (100, 321, "abc")
-    assert (found.waited, 2 <= found.seconds < 60) == (0.0, True)
-    assert before <= datetime.fromisoformat(found.finished_at) <= datetime.now(UTC)
-
-
-def test_a_window_in_a_receipt(conclude):
-    """Its seconds, what the API counted, what was written, and how each part of it is known."""
-    (window,) = receipt(conclude(entry(1, counted=4, records=3, kinds={"repaired": 2, "leaf": 1}))).windows
-    assert window == WindowReceipt("2024-05-06 01:00:00", "2024-05-06 01:59:59", 4, 3, "leaf, 2 repaired")
-
-
-def test_without_a_count_of_one_window_there_is_none(conclude):
-    """A sum of some counts would be a wrong count."""
-    assert receipt(conclude(entry(1), entry(2, counted=None))).counted is None
-
-
-def test_no_windows(conclude):
-    """Nothing was asked for, nothing is claimed but that."""
-    found = receipt(conclude())
-    assert (found.counted, found.records, found.complete) == (0, 0, True)
-
-
-@pytest.mark.parametrize(
-    ("entries", "certified"),
-    [
-        ([entry(1)], "1 window certified"),
-        ([entry(1), entry(2)], "2 windows certified"),
-        (
-            [entry(1, kinds={"repaired": 2}), entry(2, kinds={"leaf": 5, "repaired": 1})],
-            "2 windows certified, 3 with page edges read again",
-        ),
-        ([entry(1, counted=None, kinds={"walked": 1})], "the pages were read to an empty one"),
-    ],
-)
-def test_how_completeness_is_known(conclude, entries, certified):
-    """One sentence."""
-    found = receipt(conclude(*entries))
-    assert (found.certified, found.complete) == (certified, True)
-
-
-def test_a_window_names_its_proofs(conclude):
-    """Each kind, with its number where it is more than one; and each flaw with its reason."""
-    part = entry(1, kinds={"leaf": 3, "counted": 1}, flaws=flawed(1).flaws)
-    (window,) = receipt(conclude(part)).windows
-    assert window.proof == "counted, 3 leaf"
-    assert window.flaws == ("2024-05-06 01:00:00 to 2024-05-06 01:00:59: the count moved",)
-
-
-# What is wrong with it
-
-
-@pytest.mark.parametrize(
-    ("given", "flaw"),
-    [
-        ({"entries": [entry(1)]}, None),
-        (
-            {"entries": [flawed(1), flawed(2, "no count")]},
-            (
-                "2024-05-06 02:00:00 to 2024-05-06 02:59:59, 2024-05-06 01:00:00 to 2024-05-06 01:59:59 could not be "
-                "proved; the first of it, 2024-05-06 02:00:00 to 2024-05-06 02:00:59: no count"
-            ),
-        ),
-        (
-            {"entries": [entry(1)], "moved": [entry(1)]},
-            "2024-05-06 01:00:00 to 2024-05-06 01:59:59 did not stop changing while it was read",
-        ),
-        (
-            {"entries": [entry(1)], "before_start": 1234},
-            "the API counts 1,234 calls before the oldest one that it gave",
-        ),
-        (
-            {"entries": [entry(1, reused_ids=2)], "name": "a.db"},
-            "the API gave 2 calls an id that another call has, and the table keeps one of each",
-        ),
-        ({"entries": [entry(1, reused_ids=2)], "name": "a.ndjson"}, None),
-        (
-            {"entries": [entry(1, quarantined=(Unreadable("a", "b"),) * 2)]},
-            "2 records cannot be read; they are kept apart, as they were sent",
-        ),
-    ],
-)
-def test_flaws(conclude, given, flaw):
-    """The gravest one is told, and makes the receipt incomplete."""
-    rest = {name: value for name, value in given.items() if name != "entries"}
-    conclusion = conclude(*given.get("entries", ()), **rest)
-    found = receipt(conclusion)
-    assert conclusion.flaw == flaw
-    assert found.complete is (flaw is None)
-    if flaw is not None:
-        assert found.certified == flaw
-
-
-def test_many_windows_are_not_all_named(conclude):
-    """Three, and how many more."""
-    flaw = conclude(*(flawed(hour) for hour in range(5))).flaw
-    assert "2024-05-06 04:00:00" in flaw
-    assert "2024-05-06 02:00:00" in flaw
-    assert "2024-05-06 01:00:00" not in flaw
-    assert " and 2 more could not be proved" in flaw
-    assert " more " not in conclude(*(flawed(hour) for hour in range(3))).flaw
-
-
-def test_windows_with_unreadable_records(conclude):
-    """They are given to whoever keeps them."""
-    bad = entry(1, quarantined=(Unreadable("a", "b"),))
-    assert conclude(entry(2), bad).quarantined == [bad]
 
 
 # Pulls whose pages do not come

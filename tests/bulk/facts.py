@@ -1,0 +1,33 @@
+"""Facts of a ledger, short to write: windows of May 2024, read long after."""
+
+from __future__ import annotations
+
+from servetel_async.bulk.ledger import FORMAT, Reading
+from servetel_async.protocol.account import Account
+
+ACCOUNT = Account("https://api.servetel.in", "0123456789ab", "subject", None)
+
+
+def reading(first, last, clock="2024-06-20 12:00:00", *, until=None, **changes):
+    """A reading of three calls.
+
+    Args:
+        first, last: stamps of its window.
+        clock: the server's, when it was read.
+        until: the end of the range that was asked for, the window's unless given.
+        changes: other fields.
+    """
+    given = {
+        "format": FORMAT,
+        "account": ACCOUNT,
+        "scope": "s",
+        "asked_first": first,
+        "asked_last": last if until is None else until,
+        "counted": 3,
+        "records": 3,
+        "digest": "",
+        "kinds": {"leaf": 1},
+        "at": "",
+        "version": "",
+    }
+    return Reading(first=first, last=last, clock=clock, **{**given, **changes})

@@ -1,0 +1,88 @@
+"""The range of a run, by the server's clock; as a table."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from servetel_async import IST, ConfigurationError
+from servetel_async.bulk.ledger import OPEN_END
+from servetel_async.bulk.pull_range import clock_matters, local_clock, range_at, server_clock
+from servetel_async.protocol.windows import Window
+
+CLOCK = datetime(2024, 5, 10, 12, 0)
+DATE = "Mon, 06 May 2024 06:30:15 GMT"
+
+
+def window(first, last):
+    return Window(*(None if text is None else datetime.fromisoformat(text) for text in (first, last)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last", "is_over"),
+    [
+        (("2024-05-01", "2024-05-02 23:59:59"), "2024-05-01 00:00:00", "2024-05-02 23:59:59", True),
+        (("2024-05-01", "2024-05-31 23:59:59"), "2024-05-01 00:00:00", "2024-05-10 12:00:00", False),
+        (("2024-05-01", "2024-05-10 12:00:00"), "2024-05-01 00:00:00", "2024-05-10 12:00:00", True),
+        (("2024-05-01", "9999-12-31 23:59:59"), "2024-05-01 00:00:00", "2024-05-10 12:00:00", False),
+        (("2024-05-01", None), "2024-05-01 00:00:00", "2024-05-10 12:00:00", False),
+        ((None, "2024-05-02"), "2024-05-02 00:00:00", "2024-05-02 00:00:00", True),
+        ((None, None), "2024-05-10 12:00:00", "2024-05-10 12:00:00", False),
+        (("2024-05-10 12:00:00", None), "2024-05-10 12:00:00", "2024-05-10 12:00:00", False),
+    ],
+)
+def test_a_range_ends_at_the_servers_clock(asked, first, last, is_over):
+    """What lies in the future was not read, and nothing is said of it."""
+    found = range_at(window(*asked), CLOCK, 7200)
+    assert (found.window.first, found.window.last, found.is_over) == (first, last, is_over)
+    assert found.final_until == CLOCK - timedelta(hours=2)
+    assert found.asked_last == (OPEN_END if asked[1] is None else window(*asked).last)
+
+
+@pytest.mark.parametrize("last", [None, "2024-05-11", "2024-06-30"])
+def test_a_range_that_has_not_begun_is_refused(last):
+    """An empty list would look like a day without calls."""
+    with pytest.raises(ConfigurationError, match="has not begun") as caught:
+        range_at(window("2024-05-10 12:00:01", last), CLOCK, 0)
+    assert "2024-05-10 12:00:00" in caught.value.why
+
+
+@pytest.mark.parametrize(
+    ("asked", "here", "matters"),
+    [
+        (("2024-05-01", None), "2024-05-10 12:59:59", False),
+        (("2024-05-01", None), "2024-05-10 13:00:01", True),
+        (("2024-05-01", None), "2024-05-10 10:59:59", True),
+        (("2024-05-01", "2024-05-02"), "2025-05-10", False),
+        (("2024-05-01", "2024-06-01"), "2025-05-10", True),
+        (("2024-05-01", "2024-05-05"), "2024-05-03", True),
+    ],
+)
+def test_a_strange_clock_is_asked_for_again_where_it_decides_something(asked, here, matters):
+    """It differs by more than an hour from this computer's, and the range reaches up to one of the two."""
+    assert clock_matters(window(*asked), CLOCK, datetime.fromisoformat(here)) is matters
+
+
+@pytest.mark.parametrize(
+    "date",
+    [DATE, "Mon, 06 May 2024 06:30:15 +0000", "Mon, 06 May 2024 06:30:15 -0000", "Mon, 06 May 2024 12:00:15 +0530"],
+)
+def test_the_servers_clock(date):
+    """In UTC, whatever zone its header names."""
+    assert server_clock(date) == datetime(2024, 5, 6, 6, 30, 15, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "date", [None, "", "yesterday", "Mon, 99 May 2024 06:30:15 GMT", "0", "Mon, 06 May 99999 06:30:15 GMT"]
+)
+def test_without_a_readable_date_it_is_this_computers_clock(date):
+    """Better than no clock."""
+    before = datetime.now(UTC)
+    assert before <= server_clock(date) <= datetime.now(UTC)
+
+
+def test_the_clock_is_the_accounts():
+    """Its wall clock, without a zone; the calendar's end is not believed."""
+    assert local_clock(DATE, IST) == datetime(2024, 5, 6, 12, 0, 15)
+    assert local_clock("Fri, 31 Dec 9999 23:59:59 GMT", IST).year < 9999
