@@ -1,0 +1,278 @@
+"""Pulls and syncs over days and months: what one run leaves, and what the next one makes of it."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from datetime import timedelta
+
+import pytest
+
+from servetel_async import AuthenticationError, CallQuery, ConfigurationError, OutputError
+from servetel_async.bulk.pull import pull
+from servetel_async.bulk.sync import sync
+from tests.bulk.living_server import LivingServer, every
+
+DAY = CallQuery.day("2024-05-10")
+MAY = CallQuery.month("2024-05")
+NOON = "2024-05-10 12:00:00"
+ALL = CallQuery()
+
+
+def ids(path):
+    if path.suffix == ".ndjson":
+        return [json.loads(line)["id"] for line in path.read_text().splitlines()]
+    with closing(sqlite3.connect(path)) as database:
+        return [row[0] for row in database.execute("SELECT id FROM call_records")]
+
+
+def listed(server, first="", last="~"):
+    return sorted(key for start, key in server.calls if first <= start <= min(last, server.now))
+
+
+@pytest.fixture(params=["a.ndjson", "a.db"])
+def target(request, tmp_path):
+    return tmp_path / request.param
+
+
+# A range that is not over
+
+
+async def test_a_range_that_is_not_over_is_complete_up_to_the_clock(target):
+    """Nothing is said of what comes after it, by the receipt or its text."""
+    async with LivingServer([*every(10, "2024-05-10", "2024-05-10 23:59:00")], NOON) as server, server.client() as client:
+        receipt = await pull(client, target, DAY)
+        assert (receipt.to_date, receipt.asked_to, receipt.complete) == (NOON, "2024-05-10 23:59:59", True)
+        assert f"complete up to {NOON}: " in str(receipt)
+        assert sorted(ids(target)) == listed(server)
+
+
+async def test_a_range_that_is_over_is_complete(target):
+    """Its receipt names the range that was asked for."""
+    calls = [*every(10, "2024-05-10", "2024-05-10 23:59:00")]
+    async with LivingServer(calls, "2024-05-11 00:00:00") as server, server.client() as client:
+        receipt = await pull(client, target, DAY)
+        assert (receipt.to_date, receipt.asked_to) == ("2024-05-10 23:59:59", None)
+        assert "; complete: " in str(receipt)
+
+
+@pytest.mark.parametrize(
+    "query", [CallQuery.day("2024-05-11"), CallQuery(from_date="2024-05-10 12:00:01"), CallQuery.month("2024-06")]
+)
+async def test_a_range_that_has_not_begun_is_refused(target, query):
+    """Nothing is written."""
+    async with LivingServer([*every(10, "2024-05-10", NOON)], NOON) as server, server.client() as client:
+        with pytest.raises(ConfigurationError, match="has not begun"):
+            await pull(client, target, query)
+        assert list(target.parent.iterdir()) == []
+
+
+async def test_a_range_up_to_the_end_of_time_is_read_up_to_now(target):
+    """And costs no request for each month until then."""
+    query = CallQuery(from_date="2024-05-01", to_date="9999-12-31")
+    async with LivingServer([*every(60, "2024-05-01", NOON)], NOON) as server, server.client(page_size=50) as client:
+        receipt = await pull(client, target, query)
+        assert receipt.to_date == NOON
+        assert sorted(ids(target)) == listed(server)
+        assert len(server.asked) < 40
+
+
+async def test_a_day_that_was_read_at_noon_is_resumed_the_next_day(target):
+    """Noon to midnight is read then."""
+    calls = [*every(1, "2024-05-10", "2024-05-10 23:59:00")]
+    async with LivingServer(calls, NOON) as server, server.client(max_concurrency=1) as client:
+        server.refuse_after(20)
+        with pytest.raises(AuthenticationError):
+            await pull(client, target, DAY)
+        server.refuses_from, server.now = None, "2024-05-11 12:00:00"
+        receipt = await pull(client, target, DAY)
+        assert (receipt.complete, receipt.asked_to, receipt.records) == (True, None, 1440)
+        assert sorted(ids(target)) == listed(server)
+
+
+async def test_a_month_that_was_begun_in_may_is_resumed_in_june(target):
+    """The days since are read, and its receipt names the whole month."""
+    calls = [*every(60, "2024-05-01", "2024-06-10")]
+    async with LivingServer(calls, NOON) as server, server.client(max_concurrency=1) as client:
+        server.refuse_after(20)
+        with pytest.raises(AuthenticationError):
+            await pull(client, target, MAY)
+        server.refuses_from, server.now = None, "2024-06-02 12:00:00"
+        receipt = await pull(client, target, MAY)
+        assert (receipt.to_date, receipt.asked_to) == ("2024-05-31 23:59:59", None)
+        assert sorted(ids(target)) == listed(server, "2024-05-01", "2024-05-31 23:59:59")
+
+
+async def test_a_resumed_range_of_the_last_day_reaches_from_the_first_run_to_now(target):
+    """Nothing between the two runs is left out."""
+    calls = [*every(5, "2024-05-01", "2024-05-31")]
+    async with LivingServer(calls, NOON) as server, server.client(max_concurrency=1) as client:
+        server.refuse_after(20)
+        day = {"range_name": "last 24h"}
+        with pytest.raises(AuthenticationError):
+            await pull(client, target, CallQuery(from_date="2024-05-09 12:00:00"), **day)
+        server.refuses_from, server.now = None, "2024-05-12 12:00:00"
+        receipt = await pull(client, target, CallQuery(from_date="2024-05-11 12:00:00"), **day)
+        assert (receipt.from_date, receipt.to_date) == ("2024-05-09 12:00:00", "2024-05-12 12:00:00")
+        assert sorted(ids(target)) == listed(server, "2024-05-09 12:00:00")
+
+
+async def test_a_run_that_committed_nothing_decides_nothing(target):
+    """The next one has its own range."""
+    calls = [*every(5, "2024-05-01", "2024-05-31")]
+    async with LivingServer(calls, NOON) as server, server.client() as client:
+        server.refuse_after(2)
+        day = {"range_name": "last 24h"}
+        with pytest.raises(AuthenticationError):
+            await pull(client, target, CallQuery(from_date="2024-05-09 12:00:00"), **day)
+        server.refuses_from, server.now = None, "2024-05-12 12:00:00"
+        receipt = await pull(client, target, CallQuery(from_date="2024-05-11 12:00:00"), **day)
+        assert receipt.from_date == "2024-05-11 12:00:00"
+
+
+# Verdicts
+
+
+class _StopError(Exception):
+    """The process is killed here."""
+
+
+def stop_at(windows):
+    def stop(progress):
+        if progress.windows >= windows:
+            raise _StopError
+
+    return stop
+
+
+async def test_a_resume_with_nothing_left_to_read_counts_again(target):
+    """A call that came meanwhile is found, and read."""
+    calls = [*every(30, "2024-05-01", "2024-05-31 23:30:00")]
+    async with LivingServer(calls, "2024-06-10") as server, server.client() as client:
+        probe = await pull(client, target.with_name("probe.ndjson"), MAY)
+        with pytest.raises(_StopError):
+            await pull(client, target, MAY, on_progress=stop_at(len(probe.windows)))
+        server.calls.append(("2024-05-13 00:00:01", "late"))
+        receipt = await pull(client, target, MAY)
+        assert receipt.complete
+        assert receipt.counted == receipt.records == len(calls) - 0
+        assert "late" in ids(target)
+
+
+async def test_a_resumed_pull_may_cost_what_all_of_it_may_cost(target):
+    """What was read before counts as well: it is not called a list that changed too fast."""
+    few = [*every(60, "2024-05-01 10:00:00", "2024-05-01 20:00:00")]
+    many = [*every(3, "2024-05-16", "2024-05-28")]
+    async with LivingServer([*many, *few], "2024-06-10") as server, server.client(page_size=10) as client:
+        probe = await pull(client, target.with_name("probe.ndjson"), MAY)
+        with pytest.raises(_StopError):
+            await pull(client, target, MAY, on_progress=stop_at(len(probe.windows) - 1))
+        server.calls += [(f"2024-05-{16 + each // 12:02} {2 * (each % 12):02}:00:33", f"late-{each}") for each in range(140)]
+        receipt = await pull(client, target, MAY)
+        assert (receipt.complete, receipt.records) == (True, len(server.calls))
+
+
+async def test_the_verdict_outlives_a_receipt_that_could_not_be_saved(tmp_path):
+    """The output has its name and no receipt; the next run counts again, and says what it finds."""
+    target = tmp_path / "a.ndjson"
+    calls = [*every(30, "2024-05-01", "2024-05-31 23:30:00")]
+    async with LivingServer(calls, "2024-06-10") as server, server.client() as client:
+        with pytest.raises(OutputError, match="written, but its receipt cannot be saved"):
+            await pull(client, target, MAY, on_progress=lambda _: (tmp_path / "a.ndjson.receipt.json").mkdir(exist_ok=True))
+        (tmp_path / "a.ndjson.receipt.json").rmdir()
+        server.calls.append(("2024-05-13 00:00:01", "late"))
+        before = target.read_bytes()
+        receipt = await pull(client, target, MAY)
+        assert (receipt.complete, receipt.reason) == (False, "moved")
+        assert "changed after the output was written" in receipt.certified
+        assert target.read_bytes() == before
+        assert {path.name for path in tmp_path.iterdir()} == {"a.ndjson", "a.ndjson.receipt.json"}
+
+
+# Syncs
+
+
+async def synced(server, target, now, **options):
+    server.now = now
+    async with server.client() as client:
+        return await sync(client, target, ALL, **options)
+
+
+YEAR = [*every(240, "2024-04-01", "2024-12-31")]
+SETTLES = pytest.mark.parametrize("settle", [0.0, 7200.0])
+
+
+@SETTLES
+async def test_a_pause_of_months_leaves_no_gap(tmp_path, settle):
+    """What the account had meanwhile is read, whatever is called final."""
+    target = tmp_path / "a.db"
+    async with LivingServer(YEAR, NOON) as server:
+        first = await synced(server, target, NOON, settle=settle)
+        receipt = await synced(server, target, "2024-07-10 12:00:00", settle=settle)
+        assert receipt.complete
+        assert sorted(ids(target)) == listed(server, first.from_date)
+
+
+@SETTLES
+async def test_a_pull_of_another_range_leaves_no_gap(tmp_path, settle):
+    """The newest reading is not where the last sync ended."""
+    target = tmp_path / "a.db"
+    async with LivingServer(YEAR, NOON) as server:
+        first = await synced(server, target, NOON, settle=settle)
+        server.now = "2024-07-10 12:00:00"
+        async with server.client() as client:
+            await pull(client, target, CallQuery(from_date="2024-07-10"), settle=settle)
+        await synced(server, target, "2024-07-10 12:00:00", settle=settle)
+        assert sorted(ids(target)) == listed(server, first.from_date)
+
+
+async def test_a_month_that_was_pulled_on_its_second_day_is_completed(tmp_path):
+    """The pull went on beyond its clock, so the sync goes on from there."""
+    target = tmp_path / "a.db"
+    async with LivingServer(YEAR, "2024-05-02 12:00:00") as server:
+        async with server.client() as client:
+            await pull(client, target, MAY)
+        await synced(server, target, "2024-05-20 12:00:00")
+        assert sorted(ids(target)) == listed(server, "2024-05-01")
+        await synced(server, target, "2024-06-20 12:00:00")
+        assert sorted(ids(target)) == listed(server, "2024-05-01")
+
+
+@pytest.mark.parametrize("wrong", ["2025-05-20 12:00:00", "2023-05-20 12:00:00"])
+@pytest.mark.parametrize("replies", [1, 1000])
+async def test_a_wrong_clock_leaves_no_gap(tmp_path, wrong, replies):
+    """A year ahead or behind, in one reply or in all replies of a run."""
+    target = tmp_path / "a.db"
+    async with LivingServer(YEAR, NOON) as server:
+        first = await synced(server, target, NOON)
+        server.wrong_dates = [wrong] * replies
+        await synced(server, target, "2024-05-20 12:00:00")
+        server.wrong_dates = []
+        receipt = await synced(server, target, "2024-06-20 12:00:00")
+        assert (receipt.complete, receipt.to_date) == (True, "2024-06-20 12:00:00")
+        assert sorted(ids(target)) == listed(server, first.from_date)
+
+
+async def test_a_sync_that_was_stopped_is_completed_by_the_next(tmp_path):
+    """On its way over a long pause, too."""
+    target = tmp_path / "a.db"
+    async with LivingServer(YEAR, NOON) as server:
+        first = await synced(server, target, NOON)
+        server.now = "2024-07-10 12:00:00"
+        async with server.client() as client:
+            with pytest.raises(_StopError):
+                await sync(client, target, ALL, on_progress=stop_at(4))
+        receipt = await synced(server, target, "2024-07-11 12:00:00", lookback=timedelta(days=1))
+        assert receipt.complete
+        assert sorted(ids(target)) == listed(server, first.from_date)
+
+
+async def test_a_late_call_before_a_pause_is_found_after_it(tmp_path):
+    """Windows that were read within the look-back are counted again."""
+    target = tmp_path / "a.db"
+    async with LivingServer(list(YEAR), NOON) as server:
+        await synced(server, target, NOON)
+        server.calls += [("2024-05-06 00:00:07", "late"), ("2024-05-09 23:59:59", "late too")]
+        await synced(server, target, "2024-07-10 12:00:00")
+        assert {"late", "late too"} <= set(ids(target))
