@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 import anyio
 
 from servetel_async.call_search import find_call
+from servetel_async.client_pages import ClientPages
 from servetel_async.counting import count_range
 from servetel_async.errors import ConfigurationError
 from servetel_async.inquiry import Inquiry, check_alone
 from servetel_async.page_source import PageRequest
-from servetel_async.profiles import Sources, choose_base_url, read_sources
+from servetel_async.profiles import choose_base_url, read_missing
+from servetel_async.protocol.account import check_name
 from servetel_async.protocol.clock import IST, name_zone
-from servetel_async.protocol.decoding import PageBody, PageReader
 from servetel_async.protocol.path import PagePaths
 from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, build_query
 from servetel_async.protocol.records import CallPage, CallRecord
@@ -33,12 +33,14 @@ from servetel_async.settings import (
 from servetel_async.stats import ClientStats
 from servetel_async.stream import CallStream, check_whole
 from servetel_async.transport.auth import choose_tokens
+from servetel_async.transport.identity import Identity
 from servetel_async.transport.session import check_given
 from servetel_async.transport.single_flight import SingleFlight
 from servetel_async.transport.tasks import OwnedTasks
-from servetel_async.transport.transport import Transport, check_seconds
+from servetel_async.transport.transport import Transport, check_seconds, end_of
 
 if TYPE_CHECKING:
+    import asyncio
     import os
     from collections.abc import Callable, Sequence
     from datetime import timedelta, tzinfo
@@ -50,12 +52,15 @@ if TYPE_CHECKING:
     from servetel_async.bulk.receipt import PullReceipt
     from servetel_async.counted_range import CountedRange
     from servetel_async.page_source import Bounds
+    from servetel_async.protocol.account import Account
     from servetel_async.protocol.clock import Moment
+    from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import Filters
     from servetel_async.protocol.reply import Reply
     from servetel_async.protocol.tokens import Secret
     from servetel_async.transport.auth import TokenProvider
-    from servetel_async.transport.transport import Event, Fetched
+    from servetel_async.transport.call import Fetched
+    from servetel_async.transport.transport import Event
 
 
 class ServetelClient:
@@ -82,6 +87,8 @@ class ServetelClient:
         session: an ``aiohttp.ClientSession`` of yours; it is used and never closed.
         trace_configs: ``aiohttp.TraceConfig`` for the session that this client makes.
         on_event: a plain function, called with an ``Event`` after each request and before each wait.
+        account: what the account is called, so that one database can hold several. Else ``SERVETEL_ACCOUNT``; else the
+            profile's ``account`` or its name, if the token or login is the profile's.
 
     Raises:
         ConfigurationError: whatever can be known to be wrong before anything is sent.
@@ -106,6 +113,7 @@ class ServetelClient:
         session: aiohttp.ClientSession | None = None,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
         on_event: Callable[[Event], object] | None = None,
+        account: str | None = None,
     ) -> None:
         token, email, password, base_url = hide(token), hide(email), hide(password), hide(base_url)
         check_whole("max_concurrency", max_concurrency)
@@ -126,11 +134,9 @@ class ServetelClient:
         self.counted_range: CountedRange | None = None
         self._tasks = OwnedTasks()
         self.flights = SingleFlight(self._tasks.start, lambda: self.closed)
-        self._pages = PageReader()
-        self._paths = PagePaths(zone, array_style)
-        told = (token is not None or email is not None) and (base_url is not None or brand is not None)
-        sources = Sources() if told else read_sources()
-        tokens = self._tokens = choose_tokens(token, email, password, sources, self._post, self._tasks.start)
+        sources = read_missing(login=token is None and email is None, address=base_url is None and brand is None)
+        name = check_name(sources.account if account is None else account)
+        tokens = choose_tokens(token, email, password, sources, self._post, self._tasks.start)
         self._transport = Transport(
             choose_base_url(base_url, brand, sources),
             tokens,
@@ -144,6 +150,8 @@ class ServetelClient:
             tasks=self._tasks,
         )
         self.pace = self._transport.pace
+        self._pages = ClientPages(self._transport, PagePaths(zone, array_style))
+        self._identity = Identity(self._transport, self.flights, name)
 
     # What it is for
 
@@ -211,7 +219,7 @@ class ServetelClient:
         """
         asked = build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
         key = ("count", asked)
-        return await self.flights.fly(key, lambda until: self._count(asked, until), _deadline_at(deadline))
+        return await self.flights.fly(key, lambda until: self._count(asked, until), end_of(deadline))
 
     async def _count(self, asked: CallQuery, deadline_at: float | None) -> int:
         return await count_range(Inquiry(self, self._get, asked, deadline_at), self.page_size)
@@ -241,7 +249,7 @@ class ServetelClient:
             raise ConfigurationError("call_id must be a text", fix='for example get_call("1714657799.11930963")')
         asked = build_query(None, from_date, to_date, {"call_id": call_id})
         key = ("get_call", asked)
-        return await self.flights.fly(key, lambda until: self._get_call(asked, until), _deadline_at(deadline))
+        return await self.flights.fly(key, lambda until: self._get_call(asked, until), end_of(deadline))
 
     async def _get_call(self, asked: CallQuery, deadline_at: float | None) -> CallRecord | None:
         return await find_call(Inquiry(self, self._get, asked, deadline_at), self.page_size)
@@ -263,9 +271,7 @@ class ServetelClient:
         asked = build_query(query, None, None, {})
         size = self._page_size(page_size)
         key = ("fetch_page", asked, page, size)
-        return await self.flights.fly(
-            key, lambda until: self._fetch_page(asked, page, size, until), _deadline_at(deadline)
-        )
+        return await self.flights.fly(key, lambda until: self._fetch_page(asked, page, size, until), end_of(deadline))
 
     async def _fetch_page(self, asked: CallQuery, page: int, size: int, deadline_at: float | None) -> CallPage:
         window = asked.window(self.zone)
@@ -329,6 +335,16 @@ class ServetelClient:
             mask=mask,
         )
 
+    async def identify(self) -> Account:
+        """Say whose calls these are: the account's address, fingerprint and name. Found once, then remembered.
+
+        It gets a token if there is none yet. With a login that is one request; a token that was given costs none.
+
+        Raises:
+            ServetelError: if no token can be got.
+        """
+        return await self._identity.account()
+
     def stats(self) -> ClientStats:
         """Return the figures of this client: what it has done so far, and what it does now."""
         return ClientStats(**dataclasses.asdict(self._transport.traffic), shared=self.flights.shared)
@@ -366,24 +382,11 @@ class ServetelClient:
 
     def start_page(self, page: PageRequest) -> asyncio.Task[Fetched[PageBody]]:
         """Start a page's task; this client owns it."""
-        return self._tasks.start(self._fetch(page))
-
-    async def _fetch(self, page: PageRequest) -> Fetched[PageBody]:
-        return await self._transport.get(
-            self._paths.path(page.query, page.window, page.number, page.page_size),
-            self._pages.read if page.proved else self._pages.take,
-            page=page.number,
-            deadline_at=page.deadline_at,
-            patient=page.patient,
-            flow=page.flow,
-            attempts=page.attempts,
-            slow_attempts=page.slow_attempts,
-            refused=page.refused,
-        )
+        return self._tasks.start(self._pages.fetch(page))
 
     async def _get(self, page: PageRequest) -> PageBody:
         """Get one page in the task of a shared call."""
-        return (await self._fetch(page)).value
+        return (await self._pages.fetch(page)).value
 
     async def _post(self, path: str, payload: dict[str, str], token: Secret | None) -> Reply:
         return await self._transport.post(path, payload, token)
@@ -403,8 +406,3 @@ class ServetelClient:
     def __reduce__(self) -> Any:
         """Refuse: a pickled client would carry the token into a queue or a file."""
         raise TypeError("a ServetelClient does not pickle; make one in each process")
-
-
-def _deadline_at(seconds: float | None) -> float | None:
-    check_seconds("deadline", seconds)
-    return None if seconds is None else asyncio.get_running_loop().time() + seconds

@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from datetime import timedelta, tzinfo
 
     from servetel_async.counted_range import CountedRange
+    from servetel_async.protocol.account import Account
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
     from servetel_async.settings import Retry
     from servetel_async.transport.admission import Flow
+    from servetel_async.transport.call import Fetched
     from servetel_async.transport.pace import AccountPace
     from servetel_async.transport.retry import Refused
     from servetel_async.transport.single_flight import SingleFlight
-    from servetel_async.transport.transport import Fetched
 
 PageTask: TypeAlias = "asyncio.Task[Fetched[PageBody]]"
 
@@ -110,4 +111,8 @@ class PageSource(Protocol):
 
     def start_page(self, page: PageRequest) -> PageTask:
         """Start a page's task; the client owns it."""
+        ...
+
+    async def identify(self) -> Account:
+        """Say whose calls it gives."""
         ...

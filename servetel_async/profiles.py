@@ -10,7 +10,7 @@ import os
 import stat
 import sys
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 #: Bytes of a token, a password or a file of profiles; a real one is far smaller.
 LARGEST_FILE = 64 * 1024
 #: Keys of a profile.
-KEYS = ("base_url", "brand", "email", "password", "password_file", "token", "token_file")
+KEYS = ("account", "base_url", "brand", "email", "password", "password_file", "token", "token_file")
 _VARIABLES = ("TOKEN", "TOKEN_FILE", "BASE_URL", "PROFILE", "CONFIG")
+#: Keys of which each profile with an ``account`` has one.
+_CREDENTIALS = ("token", "token_file", "email")
 #: Profiles that an error names at most.
 _NAMED = 10
 
@@ -76,6 +78,7 @@ class Sources:
         password: the password, or the file that holds it.
         base_url: where the API is; never together with a brand.
         brand: the brand's name.
+        account: what the account of this token or login is called.
     """
 
     token: str | SecretFile | None = None
@@ -83,10 +86,21 @@ class Sources:
     password: str | SecretFile | None = None
     base_url: str | None = None
     brand: str | None = None
+    account: str | None = None
 
 
-def read_sources(environment: Mapping[str, str] | None = None) -> Sources:
+def account_of_environment(environment: Mapping[str, str] | None = None) -> str | None:
+    """Return what ``SERVETEL_ACCOUNT`` calls the account; None if it is not set."""
+    given = os.environ if environment is None else environment
+    return given.get("SERVETEL_ACCOUNT") or None
+
+
+def read_sources(environment: Mapping[str, str] | None = None, *, profile: str | None = None) -> Sources:
     """Read ``SERVETEL_TOKEN``, ``SERVETEL_TOKEN_FILE``, ``SERVETEL_BASE_URL``, then the profile ``SERVETEL_PROFILE``.
+
+    A profile that is given by its name was chosen for this run, so its settings come before those of the environment.
+    A profile names its own account, with its key ``account`` or with its own name, except ``default``. It does not name
+    the account of a token or login from elsewhere.
 
     Profiles are in ``~/.config/servetel/config.toml`` (``SERVETEL_CONFIG`` names another file)::
 
@@ -96,49 +110,84 @@ def read_sources(environment: Mapping[str, str] | None = None) -> Sources:
 
     Files of tokens and passwords are not read here.
 
+    Args:
+        environment: variables in place of those of the process.
+        profile: the name of a profile, in place of ``SERVETEL_PROFILE``.
+
     Raises:
         ConfigurationError: if the file of profiles is named and missing, unreadable, or readable for others; if the
             profile is unknown, has an unknown key, a value that is not a text, or settings that contradict each other.
     """
     given = os.environ if environment is None else environment
     told = {name: hide(given.get(f"SERVETEL_{name}") or None) for name in _VARIABLES}
+    account = account_of_environment(given)
     del given, environment  # a traceback of what follows would print every variable there is
-    profile = _read_profile(told)
-    token: str | SecretFile | None = told["TOKEN"] or _file(told["TOKEN_FILE"])
-    email = password = None
-    if token is None:
-        token = profile.get("token") or _file(profile.get("token_file"))
-        email = profile.get("email")
-        password = profile.get("password") or _file(profile.get("password_file"), "the password file")
-    url = told["BASE_URL"]
-    return Sources(token, email, password, url or profile.get("base_url"), None if url else profile.get("brand"))
+    chosen = _read_profile(told, profile)
+    own = Sources(
+        chosen.get("token") or _file(chosen.get("token_file")),
+        chosen.get("email"),
+        chosen.get("password") or _file(chosen.get("password_file"), "the password file"),
+        chosen.get("base_url"),
+        chosen.get("brand"),
+        chosen.get("account") or _own_name(told["PROFILE"] if profile is None else profile),
+    )
+    other = Sources(told["TOKEN"] or _file(told["TOKEN_FILE"]), base_url=told["BASE_URL"], account=account)
+    first, second = (other, own) if profile is None else (own, other)
+    who = first if _has_login(first) or not _has_login(second) else second
+    where = first if first.base_url is not None or first.brand is not None else second
+    called = (first.account or second.account) if who is own and _has_login(own) else account
+    return replace(who, base_url=where.base_url, brand=where.brand, account=called)
+
+
+def _own_name(profile: str | None) -> str | None:
+    """Return what a profile calls its account. ``default`` is no name: it is what a profile is called without one."""
+    return None if profile == "default" else profile
+
+
+def _has_login(sources: Sources) -> bool:
+    return sources.token is not None or sources.email is not None
+
+
+def read_missing(*, login: bool, address: bool) -> Sources:
+    """Read what a caller did not give. A profile does not name the account of a login that was given.
+
+    Args:
+        login: whether a token or a login is missing.
+        address: whether the base URL or the brand is missing.
+
+    Raises:
+        ConfigurationError: see ``read_sources``. Without need the profile is not read.
+    """
+    sources = read_sources() if login or address else Sources()
+    return sources if login else replace(sources, account=account_of_environment())
 
 
 def _file(name: str | None, what: str = "the token file") -> SecretFile | None:
     return None if name is None else SecretFile(name, what)
 
 
-def _read_profile(told: Mapping[str, str | None]) -> Mapping[str, str]:
+def _read_profile(told: Mapping[str, str | None], given: str | None) -> Mapping[str, str]:
     file = _expand(told["CONFIG"] or "~/.config/servetel/config.toml")
     try:
         found = file.is_file()
     except OSError:  # a home directory that this user may not read
         found = False
+    asked, where = (told["PROFILE"], "SERVETEL_PROFILE") if given is None else (given, "--profile")
     if not found:
-        if told["PROFILE"] or told["CONFIG"]:
+        if asked is not None or told["CONFIG"]:
             raise ConfigurationError(
-                "the profile's file does not exist", fix=f"write {file}, or unset SERVETEL_PROFILE and SERVETEL_CONFIG"
+                "the profile's file does not exist", fix=f"write {file}, or set neither {where} nor SERVETEL_CONFIG"
             )
         return {}
     profiles = _parse_profiles(_read_private(file, "the profile's file"), file)
-    name = told["PROFILE"] or "default"
+    name = "default" if asked is None else asked
     if name in profiles:
         return _check_profile(profiles[name], file)
-    if told["PROFILE"]:
+    if asked is not None:
         known = ", ".join(_shown(each) for each in list(profiles)[:_NAMED])
         raise ConfigurationError(
             f"{file} has no profile of that name",
-            fix=f"set SERVETEL_PROFILE to one of: {known}" if known else "write the profile, or unset SERVETEL_PROFILE",
+            fix=f"set {where} to one of: {known}" if known else f"write the profile, or unset {where}",
         )
     return {}
 
@@ -199,6 +248,12 @@ def _check_profile(profile: Mapping[str, Any], file: Path) -> Mapping[str, str]:
                 why="only one of them can be used",
                 fix="leave one of them out",
             )
+    if "account" in profile and not any(key in profile for key in _CREDENTIALS):
+        raise ConfigurationError(
+            f"the profile in {file} has 'account' and neither a token nor a login",
+            why="it names the account of the profile's own token or login",
+            fix="give the token or the login there too, or set SERVETEL_ACCOUNT instead",
+        )
     if ("email" in profile) != ("password" in profile or "password_file" in profile):
         raise ConfigurationError(
             f"the profile in {file} has half a login",
@@ -257,6 +312,15 @@ def _check_private(found: os.stat_result, file: Path, what: str) -> None:
             why=f"it is larger than {LARGEST_FILE // 1024} KiB",
             fix=f"check that {file} is the right file",
         )
+
+
+def no_token() -> ConfigurationError:
+    """Return the error for a client that is given no token and finds none."""
+    return ConfigurationError(
+        "there is no token",
+        why="none was given, and SERVETEL_TOKEN, SERVETEL_TOKEN_FILE and the profile hold none",
+        fix="give token=, or email= and password=, or set SERVETEL_TOKEN",
+    )
 
 
 def choose_base_url(base_url: str | None, brand: Brand | str | None, sources: Sources) -> str:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.query import CallQuery
     from servetel_async.protocol.records import CallRecord
     from servetel_async.stats import StreamStats
-    from servetel_async.transport.transport import Fetched
+    from servetel_async.transport.call import Fetched
 
 #: Seconds for which calls may come one after the other without the loop.
 BREATH = 0.0005

@@ -17,7 +17,7 @@ from servetel_async.protocol.rows import rows_of
 if TYPE_CHECKING:
     from servetel_async.protocol.checkpoint import Checkpoint
     from servetel_async.protocol.decoding import PageBody
-    from servetel_async.transport.transport import Fetched
+    from servetel_async.transport.call import Fetched
 
 #: How often a window is searched if its count changes during the search.
 SEARCHES = 3

@@ -62,6 +62,8 @@ _FLAGS = (
     ),
     click.option("--email", metavar="ADDRESS", help="Log in instead of using a token; with --password-file."),
     click.option("--password-file", metavar="FILE", help="A file with the password; only you may read it."),
+    click.option("--profile", metavar="NAME", help="The profile to use; else SERVETEL_PROFILE or the default one."),
+    click.option("--account", metavar="NAME", help="What the account is called; else SERVETEL_ACCOUNT or the profile."),
 )
 
 
@@ -86,6 +88,8 @@ class Connection:
     token_file: str | None = None
     email: str | None = None
     password_file: str | None = None
+    profile: str | None = None
+    account: str | None = None
 
     @classmethod
     def take(cls, options: dict[str, Any]) -> Connection:
@@ -98,7 +102,7 @@ class Connection:
         Raises:
             ConfigurationError: if they contradict each other, or the profile is wrong.
         """
-        from servetel_async.profiles import SecretFile, read_sources
+        from servetel_async.profiles import SecretFile, account_of_environment, read_sources
 
         if self.token_file is not None and (self.email is not None or self.password_file is not None):
             raise ConfigurationError(
@@ -110,13 +114,24 @@ class Connection:
                 why="a login needs an e-mail address and a password",
                 fix="give both --email and --password-file",
             )
-        found = read_sources()
+        found = read_sources(profile=self.profile)
+        if self.token_file is None and self.email is None:
+            return found
+        given = replace(found, account=account_of_environment())  # the profile names only its own
         if self.token_file is not None:
-            return replace(found, token=SecretFile(self.token_file), email=None, password=None)
-        if self.email is not None and self.password_file is not None:
-            password = SecretFile(self.password_file, "the password file")
-            return replace(found, token=None, email=hide(self.email), password=password)
-        return found
+            return replace(given, token=SecretFile(self.token_file), email=None, password=None)
+        password = SecretFile(str(self.password_file), "the password file")
+        return replace(given, token=None, email=hide(self.email), password=password)
+
+    def address(self, sources: Sources) -> str:
+        """Choose where the API is: the flags, else these sources.
+
+        Raises:
+            ConfigurationError: if both flags are given, or the address is not valid.
+        """
+        from servetel_async.profiles import choose_base_url
+
+        return choose_base_url(self.base_url, None if self.brand is None else self.brand.replace("-", "_"), sources)
 
     def client(self, on_event: Callable[[Event], object] | None = None) -> ServetelClient:
         """Make the client.
@@ -125,9 +140,11 @@ class Connection:
             ConfigurationError: if a setting is found to be wrong before anything is sent.
         """
         from servetel_async import ServetelClient, Timeouts
-        from servetel_async.profiles import SecretFile
+        from servetel_async.profiles import SecretFile, no_token
 
         sources = self.sources()
+        if sources.token is None and sources.email is None:  # the client would look into the default profile
+            raise no_token()
         password = sources.password.read() if isinstance(sources.password, SecretFile) else sources.password
         seconds = self.timeout
         timeouts = Timeouts() if seconds is None else Timeouts(connect=min(10.0, seconds), read=seconds, total=seconds)
@@ -135,12 +152,12 @@ class Connection:
             sources.token,
             email=sources.email,
             password=password,
-            base_url=self.base_url,
-            brand=None if self.brand is None else self.brand.replace("-", "_"),
+            base_url=self.address(sources),
             max_concurrency=self.concurrency,
             rate=self.rate or None,
             timeouts=timeouts,
             page_size=self.page_size,
             max_range=self.max_range,
             on_event=on_event,
+            account=sources.account if self.account is None else self.account,
         )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from servetel_async.client import ServetelClient
     from servetel_async.profiles import Sources
     from servetel_async.protocol.decoding import PageBody
-    from servetel_async.transport.transport import Fetched
+    from servetel_async.transport.call import Fetched
 
 _PACKAGES = ("aiohttp", "msgspec", "tenacity", "anyio")
 #: Each extra and what it brings.
@@ -70,7 +70,7 @@ def _show_installation() -> None:
 
 
 def _show_settings(connection: Connection) -> None:
-    from servetel_async.profiles import SecretFile, choose_base_url
+    from servetel_async.profiles import SecretFile
     from servetel_async.protocol.tokens import expires_at, normalise_token
 
     sources = connection.sources()
@@ -80,29 +80,31 @@ def _show_settings(connection: Connection) -> None:
         _row("token", "none")
     else:
         token = sources.token.read() if isinstance(sources.token, SecretFile) else sources.token
-        _row("token", f"from {_token_source(connection)}")
+        _row("token", f"from {_token_source(connection, sources)}")
         _row("ends", _when(expires_at(normalise_token(token))))
-    brand = None if connection.brand is None else connection.brand.replace("-", "_")
-    address = choose_base_url(connection.base_url, brand, sources)
-    _row("address", f"{address} from {_address_source(connection, sources)}")
+    _row("address", f"{connection.address(sources)} from {_address_source(connection, sources)}")
 
 
-def _token_source(connection: Connection) -> str:
+def _token_source(connection: Connection, sources: Sources) -> str:
+    from servetel_async.profiles import SecretFile
+
     if connection.token_file is not None:
         return "--token-file"
-    if os.environ.get("SERVETEL_TOKEN"):
+    if sources.token == os.environ.get("SERVETEL_TOKEN"):
         return "SERVETEL_TOKEN"
-    return "the file that SERVETEL_TOKEN_FILE names" if os.environ.get("SERVETEL_TOKEN_FILE") else "the profile"
+    named = os.environ.get("SERVETEL_TOKEN_FILE")
+    is_named = bool(named) and sources.token == SecretFile(str(named))
+    return "the file that SERVETEL_TOKEN_FILE names" if is_named else "the profile"
 
 
 def _address_source(connection: Connection, sources: Sources) -> str:
     if connection.base_url is not None or connection.brand is not None:
         return "--base-url" if connection.base_url is not None else "--brand"
-    if os.environ.get("SERVETEL_BASE_URL"):
-        return "SERVETEL_BASE_URL"
-    if sources.base_url is None and sources.brand is None:
+    if sources.brand is not None:
+        return "the profile's brand"
+    if sources.base_url is None:
         return "nobody: it is the default"
-    return "the profile" if sources.brand is None else "the profile's brand"
+    return "SERVETEL_BASE_URL" if sources.base_url == os.environ.get("SERVETEL_BASE_URL") else "the profile"
 
 
 def _when(end: float | None) -> str:

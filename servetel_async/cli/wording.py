@@ -28,7 +28,7 @@ PHRASES = {
 }
 _TOGETHER = re.compile(r"(--[a-z-]+) \([a-z_]+=\w+\)")
 _TIMEOUTS = re.compile(r"Timeouts\([a-z=, ]+\)")
-_VALUE = re.compile(r'\b(from_date|to_date)="([^"]*)"')
+_VALUE = re.compile(r'\b(from_date|to_date|account)="([^"]*)"')
 #: The first are no English words; the others may be, or columns: they are arguments where an equals sign follows.
 #: A name in quotes is a key of a file.
 _NAMES = re.compile(

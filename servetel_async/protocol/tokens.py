@@ -6,9 +6,12 @@ import base64
 import binascii
 import json
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from servetel_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _PREFIX = re.compile(r"^(?:Authorization\s*[:=]\s*)?Bearer[ =:]+", re.IGNORECASE)
 _OUTER = " \t\r\n"
@@ -87,16 +90,21 @@ def normalise_token(text: object) -> Secret:
     return token
 
 
-def expires_at(token: str) -> float | None:
-    """Epoch seconds from the ``exp`` of a JWT, read without verifying; None where there is none to read."""
+def claims(token: str) -> Mapping[str, object]:
+    """Return the claims of a JWT, read without verifying; empty for any other token."""
     parts = token.split(".")
     if len(parts) != 3:  # noqa: PLR2004 - header, payload, signature
-        return None
+        return {}
     try:
-        payload = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        payload: object = json.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
     except (ValueError, binascii.Error, RecursionError):
-        return None
-    exp = payload.get("exp") if isinstance(payload, dict) else None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+        return {}
+    return cast("dict[str, object]", payload) if isinstance(payload, dict) else {}
+
+
+def expires_at(token: str) -> float | None:
+    """Epoch seconds from the ``exp`` of a JWT, read without verifying; None where there is none to read."""
+    exp = claims(token).get("exp")
     return float(exp) if isinstance(exp, int | float) and not isinstance(exp, bool) and 0 < exp < 10**11 else None
 
 

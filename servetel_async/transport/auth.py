@@ -18,7 +18,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from servetel_async.errors import AuthenticationError, ConfigurationError, RateLimitError, ServetelError
-from servetel_async.profiles import SecretFile, Sources
+from servetel_async.profiles import SecretFile, Sources, no_token
 from servetel_async.protocol.reply import Reply, says_no, server_message
 from servetel_async.protocol.tokens import Secret, expires_at, hide, kind_of, lifetime, normalise_token
 from servetel_async.protocol.verdict import Unacceptable, judge, malformed
@@ -44,6 +44,11 @@ class TokenSource(Protocol):
         """What tells accounts apart; never the secret itself."""
         ...
 
+    @property
+    def email(self) -> Secret | None:
+        """The e-mail address of a login; None without a login."""
+        ...
+
     async def token(self) -> Secret:
         """Give the token to use now."""
         ...
@@ -65,6 +70,8 @@ class TokenSource(Protocol):
 class StaticToken:
     """A token that was given; there is no other."""
 
+    email: Secret | None = None
+
     def __init__(self, token: object) -> None:
         self._token = normalise_token(token)
         self.account: Hashable = ("token", hashlib.sha256(self._token.encode()).hexdigest())
@@ -78,6 +85,8 @@ class StaticToken:
 
 class FileToken:
     """A token from a file. The file is read again when the token is refused, because it may have been rotated."""
+
+    email: Secret | None = None
 
     def __init__(self, file: SecretFile, spawn: Spawn) -> None:
         self._file = file
@@ -135,6 +144,8 @@ class _SingleFlight:
 
 class ProvidedToken:
     """A token from the caller's own callable, asked again when it has ended or was refused."""
+
+    email: Secret | None = None
 
     def __init__(self, provider: TokenProvider, spawn: Spawn) -> None:
         self._provider = provider
@@ -232,7 +243,8 @@ class LoginToken:
                 why="a login needs an e-mail address and a password",
                 fix="give password= as a text",
             )
-        self._credentials = {"email": Secret(email), "password": Secret(password)}
+        self.email: Secret | None = Secret(email)
+        self._credentials = {"email": self.email, "password": Secret(password)}
         self._post = post
         self._flight = _SingleFlight(spawn)
         self._token: Secret | None = None
@@ -337,11 +349,7 @@ def choose_tokens(  # noqa: PLR0917 - all that a token may come from
     if email is not None or password is not None:
         return LoginToken(email, password.read() if isinstance(password, SecretFile) else password, post, spawn)
     if token is None:
-        raise ConfigurationError(
-            "there is no token",
-            why="none was given, and SERVETEL_TOKEN, SERVETEL_TOKEN_FILE and the profile hold none",
-            fix="give token=, or email= and password=, or set SERVETEL_TOKEN",
-        )
+        raise no_token()
     if isinstance(token, SecretFile):
         return FileToken(token, spawn)
     return ProvidedToken(token, spawn) if callable(token) else StaticToken(token)

@@ -13,7 +13,7 @@ import logging
 import time
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -21,15 +21,14 @@ from yarl import URL
 from servetel_async.errors import (
     CallbackError,
     ConfigurationError,
-    DeadlineExceededError,
     OverloadedError,
     ServetelError,
 )
-from servetel_async.protocol.reply import HUGE
-from servetel_async.protocol.verdict import OK, Unacceptable, final_error, judge, judge_fault
+from servetel_async.protocol.verdict import Unacceptable, final_error, judge_fault
 from servetel_async.settings import LARGEST_PAGE
 from servetel_async.transport.accounts import account_pace
 from servetel_async.transport.admission import Admission, Ticket
+from servetel_async.transport.call import Call, Fetched, too_late
 from servetel_async.transport.callbacks import Listener
 from servetel_async.transport.process_lock import process_lock
 from servetel_async.transport.request_headers import HEADERS
@@ -38,11 +37,10 @@ from servetel_async.transport.retry_budget import RetryBudget
 from servetel_async.transport.session import BoundSession
 from servetel_async.transport.suspicion import Suspicion
 from servetel_async.transport.traffic import Traffic
-from servetel_async.transport.turns import HEAVY
 from servetel_async.transport.wire import WireFault, exchange
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from servetel_async.protocol.reply import Reply
     from servetel_async.protocol.tokens import Secret
@@ -52,7 +50,6 @@ if TYPE_CHECKING:
     from servetel_async.transport.retry import Refused
 
 T = TypeVar("T")
-R = TypeVar("R")
 logger = logging.getLogger("servetel_async")
 
 
@@ -75,27 +72,6 @@ class Event:
     seconds: float = 0.0
     size: int = 0
     error: str | None = None
-
-
-class Fetched(NamedTuple, Generic[T]):
-    """A value, and what it cost.
-
-    Attributes:
-        value: what was read from the reply.
-        history: what its attempts met.
-        size: bytes of the body.
-        seconds: time on the wire of the attempt that was good.
-    """
-
-    value: T
-    history: History
-    size: int
-    seconds: float
-
-    @property
-    def requests(self) -> int:
-        """Attempts on the wire."""
-        return self.history.sent
 
 
 class Transport:
@@ -199,15 +175,10 @@ class Transport:
         verdict, history = refused or (None, History())
         # The URL lies in no frame: its query holds phone numbers, and tracebacks print what lies around.
         ticket = Ticket(flow, deadline_at, patient=patient)
-        call = _Call(*(self, URL(self.base_url + path, encoded=True), read, page, ticket), history=history)
+        call = Call(*(self, URL(self.base_url + path, encoded=True), read, page, ticket), history=history)
         policy = self._retry if attempts is None else dataclasses.replace(self._retry, attempts=attempts)
         trying = Attempts(
-            call.send,
-            call.renew,
-            policy,
-            self.pace,
-            self._budget,
-            deadline_at,
+            *(call.send, call.renew, policy, self.pace, self._budget, deadline_at),
             lambda error, wait: self._tell_wait(page, error, wait),
             history,
             slow_attempts,
@@ -217,13 +188,31 @@ class Transport:
         except Unacceptable as refusal:
             error = final_error(refusal.verdict, trying.stopped_by)
         except OverloadedError as raised:  # nothing was sent by this attempt; by an earlier one, perhaps
-            error = _too_late(call) if history.sent and deadline_at is not None else raised
+            error = too_late(call) if history.sent and deadline_at is not None else raised
         except ServetelError as raised:
             error = raised
         error.attempts = history.sent
         if history.sent and error.page is None:  # a login that failed is no matter of this page
             error.page = page
         raise error.with_traceback(None)  # the frames below hold the URL
+
+    async def token(self) -> Secret:
+        """Get the token to use now. A login that fails is tried again like any request.
+
+        Raises:
+            ServetelError: if there is no token to be had, or the client is closed.
+        """
+        self.bind()
+        trying = Attempts(
+            *(self.tokens.token, _no_other_token, self._retry, self.pace, self._budget, None),
+            lambda error, wait: self._tell_wait(None, error, wait),
+            History(),
+        )
+        try:
+            return await trying.run()
+        except Unacceptable as refusal:
+            error = final_error(refusal.verdict, trying.stopped_by)
+        raise error
 
     async def post(self, path: str, payload: dict[str, str], token: Secret | None) -> Reply:
         """POST once, for logins.
@@ -312,98 +301,9 @@ def _show(on_event: Listener[Event], event: Event) -> None:
         logger.warning("on_event raised %s; the request continues", type(error).__name__)
 
 
-class _Call(Generic[T]):
-    """One call's own state: what is sent, with which token, until when."""
-
-    def __init__(
-        self,
-        transport: Transport,
-        url: URL,
-        read: Callable[[Reply, float], T],
-        page: int | None,
-        ticket: Ticket,
-        *,
-        history: History,
-    ) -> None:
-        self.history = history
-        self.ticket = ticket
-        self._sent_at = 0.0
-        self._transport = transport
-        self._url = url
-        self._read = read
-        self._page = page
-        self._deadline_at = ticket.deadline_at
-        self._renewals = 0
-
-    async def send(self) -> Fetched[T]:
-        """Make one attempt, ended by the deadline if there is one."""
-        return await self._attempt() if self._deadline_at is None else await self._in_time(self._attempt())
-
-    async def _in_time(self, work: Coroutine[Any, Any, R]) -> R:
-        try:
-            async with asyncio.timeout_at(self._deadline_at):
-                return await work
-        except TimeoutError:  # of the deadline: any other has become a fault or a CallbackError
-            pass
-        raise _too_late(self)
-
-    async def _attempt(self) -> Fetched[T]:
-        transport = self._transport
-        self.history.token = token = await transport.suspicion.token(transport.tokens)
-        reply = await transport.exchange(
-            "GET",
-            self._url,
-            token,
-            page=self._page,
-            ticket=self.ticket,
-            sent=self._count,
-        )
-        seconds = time.perf_counter() - self._sent_at
-        now = time.time()
-        verdict = judge(reply, now, proved=bool(transport.proved))
-        if verdict is not OK:
-            transport.suspicion.note(token, verdict)
-            raise Unacceptable(verdict)
-        if len(reply.body) > HEAVY:
-            await transport.bind().turns.take()  # the body was joined in this one
-        if len(reply.body) > HUGE:
-            value = await asyncio.to_thread(self._read, reply, now)
-        else:
-            value = self._read(reply, now)
-        if not transport.proved or transport.proved[-1] != token:
-            transport.proved.append(token)
-        transport.suspicion.clear(token)
-        return Fetched(value, self.history, len(reply.body), seconds)
-
-    async def renew(self) -> bool:
-        """Get another token: once, or again where the refused one had worked before: it ended, and was not wrong."""
-        token = self.history.token
-        assert token is not None  # noqa: S101 - for the type checker: a token was refused, so there was one
-        if self._renewals and token not in self._transport.proved:
-            return False
-        self._renewals += 1
-        work = self._transport.tokens.renew(token)
-        return await work if self._deadline_at is None else await self._in_time(work)
-
-    def _count(self) -> None:
-        self._transport.traffic.retries += self.history.sent > 0
-        self.history.sent += 1
-        self._sent_at = time.perf_counter()
-
-
-def _too_late(call: _Call[Any]) -> ServetelError:
-    if call.history.sent:
-        return DeadlineExceededError(
-            "the deadline passed before there was a good reply",
-            fix="allow more time, or ask for less",
-            stopped_by="deadline",
-        )
-    return call.ticket.overload or DeadlineExceededError(
-        "the deadline passed before there was a token",
-        why="the token provider or the login took too long; calls were not asked for yet",
-        fix="allow more time, or look into the token provider",
-        stopped_by="deadline",
-    )
+async def _no_other_token() -> bool:
+    """Say that a refused login cannot be replaced by another."""
+    return False
 
 
 def check_seconds(name: str, seconds: Any) -> None:
@@ -414,3 +314,13 @@ def check_seconds(name: str, seconds: Any) -> None:
     """
     if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < 10**9):
         raise ConfigurationError(f"{name} must be a number of seconds greater than 0", fix=f"for example {name}=30")
+
+
+def end_of(deadline: float | None) -> float | None:
+    """Return the loop time at which a deadline of so many seconds ends; None without one.
+
+    Raises:
+        ConfigurationError: not a number greater than 0.
+    """
+    check_seconds("deadline", deadline)
+    return None if deadline is None else asyncio.get_running_loop().time() + deadline

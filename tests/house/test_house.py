@@ -19,7 +19,7 @@ STOREYS = [
     {"profiles"},
     {"transport", "sinks", "emulator"},
     {"page_source", "stats", "ranges", "piece"},
-    {"resume", "counted_range"},
+    {"resume", "counted_range", "client_pages"},
     {"inquiry"},
     {"window_reading"},
     {"reading", "counting"},

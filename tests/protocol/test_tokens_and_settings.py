@@ -527,10 +527,12 @@ def test_a_dotenv_is_not_read(home, monkeypatch):
 WORK = SecretFile("~/work-token")
 RESOLVED = [
     pytest.param({}, Sources("token-of-default", brand="smartflo"), id="default-profile"),
-    pytest.param({"SERVETEL_PROFILE": "work"}, Sources(WORK, base_url="https://work.example"), id="named-profile"),
+    pytest.param(
+        {"SERVETEL_PROFILE": "work"}, Sources(WORK, base_url="https://work.example", account="work"), id="named-profile"
+    ),
     pytest.param(
         {"SERVETEL_PROFILE": "login"},
-        Sources(email="person@example.com", password=SecretFile("~/password")),
+        Sources(email="person@example.com", password=SecretFile("~/password"), account="login"),
         id="login-of-a-profile",
     ),
     pytest.param(
@@ -561,7 +563,7 @@ RESOLVED = [
     ),
     pytest.param(
         {"SERVETEL_BASE_URL": "https://u.example", "SERVETEL_PROFILE": "work"},
-        Sources(WORK, base_url="https://u.example"),
+        Sources(WORK, base_url="https://u.example", account="work"),
         id="url-before-url",
     ),
 ]

@@ -1,0 +1,199 @@
+"""Whose calls they are: an account, as far as its token, its login and its address tell; and which known one it is.
+
+1. A token that is a JWT names its account: ``CLAIMS``, in this order. They outlive a renewal of the token. ``iss`` is
+   left out: it names the address that issued the token, and one account's logins and portal tokens differ in it.
+2. Another login is identified by its e-mail address, without regard to case.
+3. Another token is identified by itself. A renewed one cannot be recognised: then a name says whose it is.
+4. Only a slow salted hash of the identity is kept. The salt holds the address, so equal subjects of two brands differ.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from servetel_async.errors import ConfigurationError, ResumeMismatchError
+from servetel_async.protocol.tokens import Secret, claims
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+KnownBy = Literal["subject", "login", "token"]
+
+#: Claims of a JWT that name its account, the best first.
+CLAIMS = ("sub", "accountid", "account_id", "user_id", "userid", "client_id")
+#: Characters of such a claim.
+LONGEST_CLAIM = 256
+#: Characters of a name.
+LONGEST_NAME = 64
+#: About 30 ms. PBKDF2 is in every build of OpenSSL, also in one that is restricted to FIPS.
+_ROUNDS = 150_000
+_PURPOSE = "servetel_async account"
+_DIGITS = 12
+#: Accounts that an error names.
+_NAMED = 10
+_URL = re.compile(r"(https?)://(\[[^\]]*\]|[^/:]*)(?::([0-9]+))?(/.*)?", re.IGNORECASE)
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+class Account(NamedTuple):
+    """An account that a client asks for. Holds no token, no e-mail address and no subject.
+
+    Attributes:
+        origin: where its API is, for example ``"https://api.servetel.in"``: lower case, without the default port. A
+            path of the base URL belongs to it: one proxy may serve two APIs.
+        fingerprint: 12 hex digits, a slow salted hash of the identity.
+        known_by: what the identity is: ``"subject"``, a claim of the token; ``"login"``, the e-mail address; or
+            ``"token"``, the token itself, because nothing else is known.
+        name: what the caller or the profile calls it.
+    """
+
+    origin: str
+    fingerprint: str
+    known_by: KnownBy
+    name: str | None = None
+
+    @property
+    def label(self) -> str:
+        """Its name, else its fingerprint: what rows and messages carry."""
+        return self.fingerprint if self.name is None else self.name
+
+
+def identify(base_url: str, token: str, email: str | None = None, name: str | None = None) -> Account:
+    """Identify the account behind a token. This takes some 30 ms of computing: do it in a thread.
+
+    Args:
+        base_url: where the API is; one that was checked.
+        token: the token in use, as the API wants it.
+        email: the address of the login that brought the token; None without a login.
+        name: what the account is called; one that was checked.
+    """
+    known_by, identity = _identity(token, email)
+    origin = origin_of(base_url)
+    return Account(origin, _fingerprint(origin, known_by, identity), known_by, name)
+
+
+def _identity(token: str, email: str | None) -> tuple[KnownBy, Secret]:
+    subject = _subject(token)
+    if subject is not None:
+        return "subject", subject
+    return ("token", Secret(token)) if email is None else ("login", Secret(email.strip().casefold()))
+
+
+def _subject(token: str) -> Secret | None:
+    """Return the claim that names the account, with the claim's own name; None if there is no usable one."""
+    found = claims(token)
+    for claim in CLAIMS:
+        value = found.get(claim)
+        if isinstance(value, bool) or not isinstance(value, int | str):
+            continue
+        text = str(value).strip()
+        if text and len(text) <= LONGEST_CLAIM and text.isprintable():  # a lone surrogate is not printable
+            return Secret(f"{claim}={text}")
+    return None
+
+
+def _fingerprint(origin: str, known_by: str, identity: Secret) -> str:
+    salt = f"{_PURPOSE} {origin}".encode()
+    return hashlib.pbkdf2_hmac("sha256", f"{known_by}:{identity}".encode(), salt, _ROUNDS).hex()[:_DIGITS]
+
+
+def origin_of(base_url: str) -> str:
+    """Return what is equal for equal addresses of the API: scheme, host, port and path, the default port left out."""
+    match = _URL.fullmatch(base_url)
+    assert match is not None  # noqa: S101 - for the type checker: the address was checked
+    scheme, host, path = match[1].lower(), match[2].lower().rstrip("."), (match[4] or "").rstrip("/")
+    port = None if match[3] is None else int(match[3])
+    return f"{scheme}://{host}{'' if port in (None, _DEFAULT_PORTS[scheme]) else f':{port}'}{path}"
+
+
+def check_name(name: object) -> str | None:
+    """Check what an account is called. Blanks around it go, and equal characters become equal texts (NFC).
+
+    Raises:
+        ConfigurationError: if it is not a text, empty, longer than 64 characters, or holds a control character.
+    """
+    if name is None:
+        return None
+    if not isinstance(name, str):
+        raise ConfigurationError(
+            f"the name of the account is of type {type(name).__name__}", fix='for example account="delhi"'
+        )
+    text = unicodedata.normalize("NFC", name.strip())
+    if not text or len(text) > LONGEST_NAME or not text.isprintable():
+        raise ConfigurationError(
+            "the name of the account cannot be used",
+            why=f"a name has 1 to {LONGEST_NAME} characters, and each of them can be printed",
+            fix='for example account="delhi" or SERVETEL_ACCOUNT=delhi',
+        )
+    return text
+
+
+def resolve(known: Sequence[Account], this: Account) -> Account:
+    """Decide which account of a destination this one is.
+
+    A fingerprint that is known decides. Else a name that is known decides, unless both identities outlive a renewal and
+    differ. Else it is a new account; without a name only if it surely differs from every known one.
+
+    Args:
+        known: the accounts whose calls the destination holds. No two have the same label.
+        this: the account that the client asks for.
+
+    Returns:
+        The known account, with the name it has there; or ``this``, which is new.
+
+    Raises:
+        ResumeMismatchError: if the name belongs to another account, or if nothing tells whether this is a known one.
+    """
+    same = next((each for each in known if _is_same(each, this)), None)
+    named = None if this.name is None else next((each for each in known if each.label == this.name), None)
+    if named is not None and (
+        named.origin != this.origin or (_surely_differ(named, this) if same is None else named != same)
+    ):
+        raise _name_is_taken(named, this, same)
+    if same is not None or named is not None:
+        return same or named  # type: ignore[return-value]  # one of them is there
+    if this.name is None:
+        doubtful = [each for each in known if each.label == this.label or _may_be_same(each, this)]
+        if doubtful:
+            raise _cannot_tell(doubtful, this)
+    return this
+
+
+def _is_same(one: Account, other: Account) -> bool:
+    return (one.origin, one.fingerprint) == (other.origin, other.fingerprint)
+
+
+def _surely_differ(one: Account, other: Account) -> bool:
+    """Whether accounts of one address with two fingerprints are two: their identities outlive a renewal."""
+    return one.known_by == other.known_by != "token"
+
+
+def _may_be_same(one: Account, other: Account) -> bool:
+    return one.origin == other.origin and not _surely_differ(one, other)
+
+
+def _name_is_taken(named: Account, this: Account, same: Account | None) -> ResumeMismatchError:
+    if named.origin != this.origin:
+        why = f"its calls came from {named.origin}, and this client asks {this.origin}"
+    elif same is not None:
+        why = f"the token or the login belongs to the account '{same.label}' there"
+    else:
+        why = f"the {'token' if this.known_by == 'subject' else 'login'} names another account than the one before"
+    return ResumeMismatchError(
+        f"the name '{named.label}' belongs to another account in this destination",
+        why=why,
+        fix='use that account\'s token or login, or give this account a name of its own, for example account="second"',
+    )
+
+
+def _cannot_tell(doubtful: Sequence[Account], this: Account) -> ResumeMismatchError:
+    labels = [f"'{each.label}'" for each in doubtful[:_NAMED]]
+    return ResumeMismatchError(
+        f"cannot tell whether this {'login' if this.known_by == 'login' else 'token'} belongs to an account that is "
+        "already there",
+        why=f"there are calls of {', '.join(labels)}, and an account whose token is renewed looks like another one",
+        fix=f'give account="{doubtful[0].label}" if it is that account, or a new name if it is another',
+    )
