@@ -81,8 +81,7 @@ async def check(client: ServetelClient, destination: Destination, query: CallQue
             raise _no_receipt(sink)
     else:
         receipt = await asyncio.to_thread(_receipt, sink)
-        account = await client.identify()
-        _check_receipt(receipt, account, scope, sink)
+        _check_receipt(receipt, await client.identify(), scope, sink)
         found = await asyncio.to_thread(_look_at_files, sink, receipt)
     windows = await _recount(client, asked, found.claimed)
     return CheckReport(windows, tuple(found.differences), tuple(found.looked_at), tuple(found.not_looked_at))
@@ -165,17 +164,17 @@ async def _recount(client: ServetelClient, asked: CallQuery, claimed: Sequence[_
     )
 
 
-def _check_receipt(receipt: PullReceipt, account: Account, scope: str, sink: Sink) -> None:
+def _check_receipt(receipt: PullReceipt, identity: Account, scope: str, sink: Sink) -> None:
     if receipt.scope != scope:
         raise ConfigurationError(
             f"the receipt of {sink.name} is of a pull with other filters",
             why=f"that pull was: {receipt.query}",
             fix="give the same filters again; their values are not kept",
         )
-    if receipt.account not in (account.label, account.fingerprint):
+    if resolve([receipt.identity], identity) != receipt.identity:
         raise ResumeMismatchError(
             f"{sink.name} holds the calls of another account",
-            why=f"that one is {receipt.account}, this one is {account.label}",
+            why=f"that one is {receipt.account}, this one is {identity.label}",
             fix="use that account's token or profile",
         )
 

@@ -79,6 +79,7 @@ def build_receipt(outcome: PullOutcome, output: Output) -> PullReceipt:
     return PullReceipt(
         destination=outcome.destination,
         account=outcome.account.label,
+        identity=outcome.account,
         query=describe(outcome.query),
         fingerprint=outcome.query.fingerprint(outcome.zone),
         scope=scope_of(outcome.query, outcome.zone),

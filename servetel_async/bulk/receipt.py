@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from servetel_async.protocol.account import Account  # noqa: TC001 - msgspec reads it
+
 if TYPE_CHECKING:
     from servetel_async.protocol.query import CallQuery
 
@@ -50,6 +52,7 @@ class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         destination: name of the output, without its directory.
         account: label of the account: its name, or a fingerprint.
+        identity: address, fingerprint, kind of identity and name of the account, to recognise it.
         query: the filters that were set; values that could be personal are left out.
         fingerprint: twelve hex digits that tell queries apart; scope: the same without their dates.
         mask: how numbers and names were hidden; empty where they were not.
@@ -85,6 +88,7 @@ class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
 
     destination: str
     account: str
+    identity: Account
     query: str
     fingerprint: str
     scope: str

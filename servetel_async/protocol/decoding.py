@@ -191,14 +191,21 @@ def _key_of(record: CallRecord) -> str:
     return " ".join([part for part in (record.id, record.date, record.time) if part])
 
 
+#: What a record without an id sends for it.
+_NO_ID = (b"", b"null", b'""')
+
+
 def _written_key_of(row: msgspec.Raw) -> str:
-    """Return the same for a record that is not decoded: its id, date and time as sent, or its content without an id."""
+    """Return the same for a record that is not decoded: its id, date and time as sent; without any id, its content."""
     try:
         fields = split_object(row)
     except (*UNDECODABLE, RecursionError):
         fields = {}
     written = [b"" if (raw := fields.get(name)) is None else bytes(raw) for name in ("id", "date", "time")]
-    if written[0] in (b"", b"null", b'""'):
+    for name in ("call_id", "uuid"):
+        if written[0] in _NO_ID:
+            written[0] = bytes(fields.get(name) or b"")
+    if written[0] in _NO_ID:
         return hashlib.sha256(row).hexdigest()
     parts = [part.decode("ascii", "backslashreplace").strip('"') for part in written if part != b"null"]
     return " ".join([part for part in parts if part])

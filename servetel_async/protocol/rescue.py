@@ -119,10 +119,21 @@ def rescue(raw: msgspec.Raw | bytes, index: int = 0) -> CallRecord:
     if fields is None:
         raise unreadable(raw, index, "it is nested too deeply")
     if not fields.get("id"):
-        # Without a key a call could be neither told from another nor counted once: its content is the key.
-        fields["id"] = "sha256-" + hashlib.sha256(raw).hexdigest()[:24]
+        fields["id"] = _derived_id(fields, raw)
         extra.setdefault("id", None)
     return CallRecord(**fields, extra=extra)
+
+
+def _derived_id(fields: dict[str, Any], raw: msgspec.Raw | bytes) -> str:
+    """Make the key of a call without an id, so that it counts once, also when it is read again.
+
+    The ids that other systems know come first: the content may change with each reply, as the token of a recording's
+    URL does.
+    """
+    for name in ("call_id", "uuid"):
+        if fields.get(name):
+            return f"{name}-{fields[name]}"
+    return "sha256-" + hashlib.sha256(raw).hexdigest()[:24]
 
 
 def _pairs_of(raw: msgspec.Raw | bytes) -> dict[str, msgspec.Raw] | None:

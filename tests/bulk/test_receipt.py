@@ -9,6 +9,7 @@ import pytest
 
 from servetel_async import CallQuery, PullReceipt
 from servetel_async.bulk.receipt import WindowReceipt, describe, duration
+from tests.bulk.facts import ACCOUNT
 
 
 MAY = "2024-05-01 00:00:00 to 2024-05-31 23:59:59"
@@ -19,7 +20,7 @@ def receipt(**changes):
     kinds = {int: 0, bool: True, str: "", float: 0.0}
     given = {field.name: kinds.get(field.type) for field in msgspec.structs.fields(PullReceipt)}
     given |= {"destination": "may.csv", "counted": 37431, "records": 37431, "requests": 382, "windows": ()}
-    given |= {"from_date": "2024-05-01 00:00:00", "to_date": "2024-05-31 23:59:59", "files": {}}
+    given |= {"from_date": "2024-05-01 00:00:00", "to_date": "2024-05-31 23:59:59", "files": {}, "identity": ACCOUNT}
     given |= {"retries": 3, "seconds": 192.0, "certified": "12 windows certified"}
     return PullReceipt(**{**given, **changes})
 

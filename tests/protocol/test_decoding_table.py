@@ -31,6 +31,7 @@ from servetel_async.protocol.record_reader import RecordReader
 from servetel_async.protocol.records import CallPage, CallRecord, Circle, FlowStep
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.rescue import rescue
+from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.sieve import Sieve
 from servetel_async.protocol.verdict import Action, Unacceptable
 from servetel_async.protocol.windows import Window
@@ -360,6 +361,23 @@ def test_a_record_without_an_id_has_its_content_for_one(row):
     assert (first.id == third.id, first.id == second.id) == (True, False)
     assert "id" in first.extra
     assert len(Sieve(Window(None, None)).sift([first, second, third])[0]) == 2
+
+
+@pytest.mark.parametrize(
+    ("row", "key"),
+    [
+        ('{"call_id":"1714657799.1","uuid":"u","recording_url":"%s"}', "call_id-1714657799.1"),
+        ('{"id":"","call_id":1714657799,"recording_url":"%s"}', "call_id-1714657799"),
+        ('{"id":null,"call_id":null,"uuid":"u-1","recording_url":"%s"}', "uuid-u-1"),
+    ],
+)
+def test_a_record_without_an_id_is_keyed_by_an_id_of_other_systems(row, key):
+    """Row 76: its content may differ in each reply, as the token of a recording does; the call is the same."""
+    rows = [row % f"https://rec.example/a?token={number}" for number in range(2)]
+    assert {record.id for record in decode(f'{{"results":[{",".join(rows)}]}}'.encode())} == {key}
+    pages = [read(f'{{"results":[{each}]}}'.encode()) for each in rows]
+    assert pages[0].open() == pages[1].open()
+    assert [each.id for page in pages for each in rows_of(page)] == [key, key]
 
 
 @pytest.mark.parametrize(
@@ -1146,7 +1164,7 @@ ROWS = {
     73: "test_no_results_and_no_count, test_no_results_under_a_count",
     74: "test_results_as_an_object",
     75: "test_an_envelope_without_numbers",
-    76: "test_a_record_without_an_id_has_its_content_for_one",
+    76: "test_a_record_without_an_id_has_its_content_for_one, test_a_record_without_an_id_is_keyed_by_an_id_of_other_systems",
     77: "test_a_quirk, test_a_number_of_the_envelope",
     78: "test_a_quirk",
     79: "test_an_unknown_key_is_kept",
