@@ -6,7 +6,6 @@ import re
 
 import pytest
 
-from servetel_async.cli.app import run  # noqa: F401 - the command is loaded before a test changes the directory
 from tests.cli.conftest import MONTH
 
 
