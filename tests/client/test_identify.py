@@ -9,7 +9,9 @@ import json
 import pytest
 
 from servetel_async import AuthenticationError, ConfigurationError, ServerError, ServetelClient, StreamClosedError
+from servetel_async.emulator import Dataset
 from servetel_async.protocol.account import Account
+from servetel_async.protocol.tokens import claims
 from tests.transport.leaks import TOKEN, assert_clean, failure_of
 from tests.transport.wire_server import ACTS, OK, reply
 
@@ -86,6 +88,17 @@ async def test_a_login_and_the_token_of_the_portal_are_one_account(emulate, conn
     api = await emulate(small, token=None, **KNOWN)
 
     assert await connect(api, **KNOWN).identify() == await connect(api, api.token).identify()
+
+
+async def test_two_emulated_accounts_are_two(emulate, connect, small):
+    """The emulator's tokens name the account of its records, so another data set is another account."""
+    other = Dataset.month("2024-05", calls=10, seed=7)
+    tokens = [(await emulate(data, token=None)).token for data in (small, small, other)]
+
+    subjects = [claims(token)["sub"] for token in tokens]
+
+    assert subjects == [small.centre.account, small.centre.account, other.centre.account]
+    assert len(set(subjects)) == 2
 
 
 async def test_a_login_with_an_opaque_token_is_its_address(serve, connect):
