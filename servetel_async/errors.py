@@ -237,4 +237,4 @@ class OutputLockedError(OutputError):
 
 
 class ResumeMismatchError(OutputError):
-    """Saved state (a checkpoint, a journal) belongs to another query or another version."""
+    """Saved state (a checkpoint, a journal, a database) belongs to another query, account or version."""

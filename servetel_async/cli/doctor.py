@@ -23,6 +23,7 @@ from servetel_async.version import __version__
 if TYPE_CHECKING:
     from servetel_async.client import ServetelClient
     from servetel_async.profiles import Sources
+    from servetel_async.protocol.account import Account
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.transport.call import Fetched
 
@@ -35,6 +36,12 @@ _EXTRAS = (
     ("postgres", ("asyncpg",)),
     ("zstd", ("backports.zstd",)),
 )
+#: What identifies an account, as it is said.
+_KNOWN_BY = {
+    "subject": "the subject that the token names",
+    "login": "the e-mail address of the login",
+    "token": "the token itself, so a renewed token looks like another account",
+}
 #: Seconds that two clocks may differ before it is worth a word: a Date header has whole ones.
 _CLOSE = 2.0
 
@@ -124,6 +131,7 @@ async def _ask(client: ServetelClient, *, probe: bool) -> None:
     from servetel_async.protocol.query import CallQuery
 
     async with client:
+        _row("account", _whose(await client.identify()))
         query = CallQuery(from_date=datetime.now(UTC) - timedelta(days=1), to_date=datetime.now(UTC))
         fetched = await client.start_page(PageRequest(query, query.window(client.zone), 1, 1, None))
         _row("answers", f"yes, in {fetched.seconds * 1000:,.0f} ms")
@@ -132,6 +140,11 @@ async def _ask(client: ServetelClient, *, probe: bool) -> None:
         if probe:
             for line in str(await find_out(client)).splitlines():
                 put(line)
+
+
+def _whose(account: Account) -> str:
+    called = "" if account.name is None else f"{account.name}, "
+    return f"{called}fingerprint {account.fingerprint} of {_KNOWN_BY[account.known_by]}"
 
 
 def _clock(fetched: Fetched[PageBody]) -> str:

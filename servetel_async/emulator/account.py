@@ -35,6 +35,7 @@ class Account:
     def __init__(
         self,
         *,
+        subject: str,
         seed: int,
         clock: WallClock,
         token: str | None,
@@ -45,6 +46,7 @@ class Account:
         password: str | None,
         lock_seconds: float,
     ) -> None:
+        self._subject = subject
         self._random = Random(f"tokens {seed}")
         self._clock = clock
         self._token_requests = float("inf") if token_requests is None else token_requests
@@ -121,7 +123,7 @@ class Account:
 
     def _forge(self, *, expires_at: int | None = None) -> str:
         """Return what looks like a JWT; `exp` only where there is one, for it must not be required."""
-        claims: dict[str, Any] = {"sub": "emulated", "jti": f"{self._random.getrandbits(64):016x}"}
+        claims: dict[str, Any] = {"sub": self._subject, "jti": f"{self._random.getrandbits(64):016x}"}
         if expires_at is not None:
             claims["exp"] = expires_at
         parts = (

@@ -140,6 +140,7 @@ class Emulator:
         self._delays = Random(f"delays {seed}")
         self._plan = FaultPlan(faults, seed)
         self._account = Account(
+            subject=dataset.centre.account,
             seed=seed,
             clock=dataset.clock,
             token=token,

@@ -195,5 +195,5 @@ def _cannot_tell(doubtful: Sequence[Account], this: Account) -> ResumeMismatchEr
         f"cannot tell whether this {'login' if this.known_by == 'login' else 'token'} belongs to an account that is "
         "already there",
         why=f"there are calls of {', '.join(labels)}, and an account whose token is renewed looks like another one",
-        fix=f'give account="{doubtful[0].label}" if it is that account, or a new name if it is another',
+        fix=f'give its name, for example account="{doubtful[0].label}", or a new name if it is another account',
     )

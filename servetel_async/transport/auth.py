@@ -21,7 +21,7 @@ from servetel_async.errors import AuthenticationError, ConfigurationError, RateL
 from servetel_async.profiles import SecretFile, Sources, no_token
 from servetel_async.protocol.reply import Reply, says_no, server_message
 from servetel_async.protocol.tokens import Secret, expires_at, hide, kind_of, lifetime, normalise_token
-from servetel_async.protocol.verdict import Unacceptable, judge, malformed
+from servetel_async.protocol.verdict import Action, Unacceptable, judge, malformed
 from servetel_async.transport.callbacks import callback_failed, must_pass
 
 if TYPE_CHECKING:
@@ -294,7 +294,7 @@ class LoginToken:
             seconds = asked or 60.0
             self._closed_until = time.monotonic() + seconds
             raise self._throttled(seconds)
-        if reply.status in (200, 400, 401, 422):
+        if reply.status in (200, 400, 401, 422) or verdict.action is Action.RENEW:  # it sent no token to renew
             self._refused = AuthenticationError(
                 f'the login was refused: "{server_message(payload)}"',
                 why="more tries with the same credentials would lock the account, so they are not sent again",

@@ -77,7 +77,7 @@ class Attempts(Generic[T]):
 
     Args:
         send: makes one attempt; raises ``Unacceptable`` with a verdict.
-        renew: gets another token; False if there is none.
+        renew: gets another token; False if there is none. None for attempts that send no token.
         policy: how often and how patiently.
         pace: the account's; a 429 pauses it.
         budget: the client's; it pays for retries.
@@ -90,7 +90,7 @@ class Attempts(Generic[T]):
     def __init__(  # noqa: PLR0917 - what a call is made of
         self,
         send: Callable[[], Awaitable[T]],
-        renew: Callable[[], Awaitable[bool]],
+        renew: Callable[[], Awaitable[bool]] | None,
         policy: Retry,
         pace: AccountPace,
         budget: RetryBudget,
@@ -157,7 +157,7 @@ class Attempts(Generic[T]):
         try:
             if refused is not None:
                 raise Unacceptable(refused)  # noqa: TRY301
-            if self._verdict.action is Action.RENEW and not await self._renew():
+            if self._verdict.action is Action.RENEW and not (self._renew and await self._renew()):
                 raise Unacceptable(dataclasses.replace(self._verdict, action=Action.FAIL))  # noqa: TRY301
             return await self._send()
         except Unacceptable as refusal:

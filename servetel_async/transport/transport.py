@@ -204,7 +204,7 @@ class Transport:
         """
         self.bind()
         trying = Attempts(
-            *(self.tokens.token, _no_other_token, self._retry, self.pace, self._budget, None),
+            *(self.tokens.token, None, self._retry, self.pace, self._budget, None),
             lambda error, wait: self._tell_wait(None, error, wait),
             History(),
         )
@@ -299,11 +299,6 @@ def _show(on_event: Listener[Event], event: Event) -> None:
         raise
     except BaseException as error:  # noqa: BLE001 - also a CancelledError: a plain call cannot be cancelled
         logger.warning("on_event raised %s; the request continues", type(error).__name__)
-
-
-async def _no_other_token() -> bool:
-    """Say that a refused login cannot be replaced by another."""
-    return False
 
 
 def check_seconds(name: str, seconds: Any) -> None:

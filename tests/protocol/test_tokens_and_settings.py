@@ -576,6 +576,43 @@ def test_what_counts_first(profiles, environment, sources):
     assert read_sources(environment) == sources
 
 
+CHOSEN = [
+    ("work", {}, Sources(WORK, base_url="https://work.example", account="work")),
+    ("work", {"SERVETEL_PROFILE": "login"}, Sources(WORK, base_url="https://work.example", account="work")),
+    (
+        "work",
+        {"SERVETEL_TOKEN": "t", "SERVETEL_BASE_URL": "https://u.example", "SERVETEL_ACCOUNT": "a"},
+        Sources(WORK, base_url="https://work.example", account="work"),
+    ),
+    (
+        "login",
+        {"SERVETEL_TOKEN": "t", "SERVETEL_BASE_URL": "https://u.example"},
+        Sources(
+            email="person@example.com",
+            password=SecretFile("~/password"),
+            base_url="https://u.example",
+            account="login",
+        ),
+    ),
+    (
+        "bare",
+        {"SERVETEL_TOKEN": "t", "SERVETEL_BASE_URL": "https://u.example", "SERVETEL_ACCOUNT": "a"},
+        Sources("t", base_url="https://u.example", account="a"),
+    ),
+    ("bare", {"SERVETEL_TOKEN": "t"}, Sources("t")),
+    ("bare", {}, Sources()),
+    ("default", {"SERVETEL_ACCOUNT": "a"}, Sources("token-of-default", brand="smartflo", account="a")),
+    ("default", {"SERVETEL_BASE_URL": "https://u.example"}, Sources("token-of-default", brand="smartflo")),
+]
+
+
+@pytest.mark.parametrize(("profile", "environment", "sources"), CHOSEN)
+def test_a_profile_that_was_chosen_counts_first(profiles, profile, environment, sources):
+    """What a profile given by name holds wins over the variables; what it lacks comes from them."""
+    sources = replace(sources, **{name: at_home(getattr(sources, name)) for name in ("token", "password")})
+    assert read_sources(environment, profile=profile) == sources
+
+
 def at_home(value):
     """The home of these tests is known only now."""
     return SecretFile(f"~/{value.path.name}") if isinstance(value, SecretFile) else value
@@ -642,6 +679,8 @@ BAD_PROFILES = [
         pytest.param(f"[profiles.default]\n{key} = 'x'", "half a login", "password_file", id=f"only-{key}")
         for key in ("email", "password", "password_file")
     ),
+    pytest.param("[profiles.default]\naccount = 'x'", "neither a token", "SERVETEL_ACCOUNT", id="only-a-name"),
+    pytest.param("[profiles.default]\ntoken = 'x'\naccount = ''", "is empty", "account", id="empty-name"),
 ]
 
 

@@ -38,8 +38,8 @@ from servetel_async import IST, CallQuery, ResumeMismatchError, Retry, ServerErr
 from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.reply import Reply
 from servetel_async.stream import CallStream
-from servetel_async.transport.retry import History
 from servetel_async.transport.call import Fetched
+from servetel_async.transport.retry import History
 
 NEWEST = dt.datetime(2024, 5, 31, 22, 0)  # noqa: DTZ001 - the wall clock of the account
 QUERY = CallQuery(from_date="2024-03-01", to_date="2024-05-31")
