@@ -77,7 +77,7 @@ async def sync(
     if lookback <= timedelta(0):
         raise ConfigurationError("the look-back must be longer than nothing", fix="for example --lookback 7d")
     sink = sink_for(destination)
-    if not hasattr(sink, "windows"):
+    if not hasattr(sink, "ledger"):
         raise ConfigurationError(
             "only a database can be kept current",
             why="a file is written once, from end to end",
@@ -92,7 +92,8 @@ async def sync(
     job = Job(client, query, database, writer, settings, told)
     try:
         saved = await writer.run(database.open, claim)
-        entries = read_entries(await writer.run(database.windows, claim.scope))
+        facts = await writer.run(database.ledger)
+        entries = read_entries([each.fact for each in facts if each[1:3] == (claim.account, claim.scope)])
         now = await _now(job, client, settle)
         seen_to = _seen_to(entries, now)
         start = shift(seen_to, -lookback).replace(hour=0, minute=0, second=0)

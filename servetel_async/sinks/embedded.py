@@ -12,7 +12,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from servetel_async.errors import OutputError, OutputLockedError, ResumeMismatchError
-from servetel_async.sinks.columns import COLUMNS, flat_records, pieces_of
+from servetel_async.sinks import ledger_table as ledger
+from servetel_async.sinks.columns import KEY, flat_records, pieces_of
 from servetel_async.sinks.files import (
     check_place,
     create_private,
@@ -24,21 +25,16 @@ from servetel_async.sinks.files import (
     remove,
     save_private,
 )
+from servetel_async.sinks.ledger_table import INDEXED, TABLE, Totals
 from servetel_async.sinks.lock import OutputLock
 from servetel_async.sinks.sink import Saved
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
     from pathlib import Path
 
     from servetel_async.protocol.records import CallRecord
-    from servetel_async.sinks.sink import Batch, Claim, Span
-
-TABLE, PULLS, WINDOWS = "call_records", "servetel_pulls", "servetel_windows"
-INDEXED = ("started_at", "client_number", "agent_number", "did_number")
-_PULLS = "pull TEXT PRIMARY KEY, scope TEXT, header TEXT, finished_at TEXT, receipt TEXT"
-_WINDOWS = "pull TEXT, scope TEXT, first TEXT, last TEXT, seq BIGINT, entry TEXT, PRIMARY KEY (pull, first, last)"
-JOURNAL = (f"CREATE TABLE IF NOT EXISTS {PULLS} ({_PULLS})", f"CREATE TABLE IF NOT EXISTS {WINDOWS} ({_WINDOWS})")
+    from servetel_async.sinks.sink import Batch, Claim, Seal, Span, Stored
 
 
 class EmbeddedDatabase:
@@ -67,7 +63,6 @@ class EmbeddedDatabase:
         self._claim: Claim | None = None
         self._in_place = False
         self._is_new = False
-        self._seq = 0
 
     # What the kinds of databases give
 
@@ -76,7 +71,7 @@ class EmbeddedDatabase:
         os.close(create_private(self._part))
 
     def _indexes(self) -> tuple[str, ...]:
-        return INDEXED
+        return (*INDEXED, "reading")
 
     def _connect(self, path: Path) -> None:
         raise NotImplementedError
@@ -88,22 +83,23 @@ class EmbeddedDatabase:
         """Close, so that the file alone holds everything. Closing again does nothing."""
         raise NotImplementedError
 
+    #: Name and type of each column of ``call_records``.
+    columns: list[tuple[str, str]]
+
     def _columns(self) -> list[tuple[str, str]]:
-        """Name and type of each column that there is."""
+        """Name and type of each column that there is; the type of a column of the key ends with ``KEY``."""
         raise NotImplementedError
 
-    def _wanted(self) -> list[tuple[str, str]]:
-        """Name and type of each column that there should be."""
-        raise NotImplementedError
-
-    def _declarations(self) -> list[str]:
-        return [column.declaration for column in COLUMNS]
-
-    def _write(self, batch: Batch) -> None:
+    def _pieces(self, batch: Batch) -> Iterator[list[CallRecord]]:
         for piece in pieces_of(batch):  # so that a window is never held twice, as bytes and as calls
-            self._insert(flat_records(piece))
+            yield flat_records(piece)
 
-    def _insert(self, records: list[CallRecord]) -> None:
+    def _put(self, records: list[CallRecord], reading: int) -> Totals:
+        """Write the calls; give the totals of the rows of earlier readings that they replace."""
+        raise NotImplementedError
+
+    def _totals(self, which: str, values: Sequence[Any]) -> Totals:
+        """Add up the rows for which a condition is true, as they are stored, by their reading."""
         raise NotImplementedError
 
     def _failed(self, error: Exception) -> OutputError:
@@ -140,7 +136,7 @@ class EmbeddedDatabase:
         if self._in_place:
             self._connect(self._target)
             self._prepare()
-            return None if fresh else self._saved("pull = ?", (claim.pull,))
+            return None if fresh else self._saved("account = ? AND pull = ?", (claim.account, claim.pull))
         self._check_alone()
         if not self._part.exists():
             self._create()
@@ -195,7 +191,7 @@ class EmbeddedDatabase:
     def _is_ours(self) -> bool:
         """Whether the table is there already; raises where it is somebody else's."""
         columns = self._columns()
-        if columns and columns != self._wanted():
+        if columns and columns != [(name, f"{kind} KEY" if name in KEY else kind) for name, kind in self.columns]:
             raise OutputError(
                 f"{self.name} holds a table {TABLE} with other columns",
                 why="it was made by another program, or by another version of this one",
@@ -204,23 +200,25 @@ class EmbeddedDatabase:
         return bool(columns)
 
     def _prepare(self) -> None:
-        if not self._is_ours():
+        is_ours = self._is_ours()
+        for statement in ledger.CREATE:
+            self._run(statement)
+        if not is_ours:
+            columns = [f'"{name}" {kind}{" NOT NULL" if name in KEY else ""}' for name, kind in self.columns]
             self._run("BEGIN")
-            self._run(f"CREATE TABLE {TABLE} ({', '.join(self._declarations())})")
+            self._run(f"CREATE TABLE {TABLE} ({', '.join(columns)}, PRIMARY KEY ({', '.join(KEY)}))")
             for name in self._indexes():
                 self._run(f"CREATE INDEX {TABLE}_{name} ON {TABLE} ({name})")
+            self._run(ledger.CLEAR)  # what it describes was dropped with the table
             self._run("COMMIT")
-        for statement in JOURNAL:
-            self._run(statement)
 
     def _saved(self, which: str, values: Sequence[Any]) -> Saved | None:
-        found = self._run(f"SELECT pull, header FROM {PULLS} WHERE {which} AND finished_at IS NULL", values)  # noqa: S608
+        found = self._run(f"{ledger.INTERRUPTED} AND {which}", values)
         if not found:
             return None
-        pull, header = found[0]
-        rows = self._run(f"SELECT entry, seq FROM {WINDOWS} WHERE pull = ? ORDER BY seq", (pull,))  # noqa: S608
-        self._seq = rows[-1][1] + 1 if rows else 0
-        return Saved(header.encode(), [entry.encode() for entry, _ in rows])
+        account, pull, header, since = found[0]
+        facts = self._run(ledger.FACTS, (account, pull, since))
+        return Saved(header.encode(), [fact.encode() for (fact,) in facts])
 
     def begin(self, header: bytes, *, keep: bool = False) -> None:
         """Forget what is left of this pull, or of another one in ``DEST.part``, and note the new one."""
@@ -230,33 +228,34 @@ class EmbeddedDatabase:
                 self._disconnect()
                 self._remove("", *self.beside)
                 self._create()
-            self._seq = 0
             self._run("BEGIN")
-            for table in (PULLS, WINDOWS):
-                self._run(f"DELETE FROM {table} WHERE pull = ?", (claim.pull,))  # noqa: S608 - names of ours
-            self._run(
-                f"INSERT INTO {PULLS} (pull, scope, header) VALUES (?, ?, ?)",  # noqa: S608 - a name of ours
-                (claim.pull, claim.scope, header.decode()),
-            )
+            for statement in ledger.FORGET:
+                self._run(statement, (claim.account, claim.pull))
+            ((reading,),) = self._run(ledger.NEXT)
+            self._run(ledger.BEGIN, (claim.account, claim.pull, claim.scope, header.decode(), reading - 1))
             self._run("COMMIT")
 
     def commit(self, batch: Batch, span: Span, entry: bytes) -> None:
-        """Write a window and its entry in one transaction."""
-        claim = self._own()
+        """Write a window, its fact and the seals that it changes in one transaction."""
+        account, scope, pull = (claim := self._own()).account, claim.scope, claim.pull
         with self._telling(), self._undone():
             self._run("BEGIN")
-            self._write(batch)
-            self._run(
-                f"DELETE FROM {WINDOWS} WHERE pull = ? AND first >= ? AND last <= ?",  # noqa: S608 - a name of ours
-                (claim.pull, span.first, span.last),
-            )
-            self._run(
-                f"INSERT INTO {WINDOWS} (pull, scope, first, last, seq, entry) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608
-                (claim.pull, claim.scope, span.first, span.last, self._seq, entry.decode()),
-            )
+            ((reading,),) = self._run(ledger.NEXT)
+            for before, total in self._write(batch, reading).items():
+                for seal in self._run(ledger.SEAL, (before,)):
+                    self._run(ledger.RESEAL, (*ledger.without(seal, *total), before))
+            seal = ledger.sealed(*self._totals("reading = ?", (reading,)).get(reading, (0, 0)))
+            self._run(ledger.NOTE, (reading, account, scope, pull, *span, entry.decode(), *seal))
+            self._run(ledger.DROP, (account, scope, *span, reading))
             self._run("COMMIT")
-        self._seq += 1
         self._is_new = False
+
+    def _write(self, batch: Batch, reading: int) -> Totals:
+        """Write a window's calls; give the totals of the rows that were replaced, by their reading."""
+        replaced: Totals = {}
+        for records in self._pieces(batch):
+            ledger.add(replaced, self._put(records, reading))
+        return replaced
 
     def finish(self) -> None:
         """Bring all of it into the one file, have the disk know it, and give it its name."""
@@ -287,10 +286,8 @@ class EmbeddedDatabase:
         claim = self._own()
         try:
             self._connect(self._target)
-            self._run(
-                f"UPDATE {PULLS} SET finished_at = ?, receipt = ? WHERE pull = ?",  # noqa: S608 - a name of ours
-                (datetime.now(UTC).isoformat(timespec="microseconds"), receipt.decode(), claim.pull),
-            )
+            now = datetime.now(UTC).isoformat(timespec="microseconds")
+            self._run(ledger.RECEIVE, (now, receipt.decode(), claim.account, claim.pull))
             self._disconnect()
             save_private(self._receipt, receipt)
         except OSError as error:
@@ -313,18 +310,25 @@ class EmbeddedDatabase:
 
     # For sync and check
 
-    def windows(self, scope: str) -> list[bytes]:
-        """Give the entries of all windows that were committed for that scope, by any pull."""
+    def ledger(self) -> list[Stored]:
+        """Give all facts; see ``Database.ledger``."""
         with self._telling():
-            rows = self._run(f"SELECT entry FROM {WINDOWS} WHERE scope = ? ORDER BY first", (scope,))  # noqa: S608
-        return [entry.encode() for (entry,) in rows]
+            return [ledger.stored(row) for row in self._run(ledger.ALL)]
+
+    def content(self) -> dict[int, Seal]:
+        """Compute the seals again; see ``Database.content``."""
+        with self._telling():
+            readings = [row[0] for row in self._run(ledger.ALL)]
+            return ledger.content_of(self._totals("TRUE", ()), readings)
+
+    def receipts(self) -> list[bytes]:
+        """Give the last receipt of each pull; see ``Database.receipts``."""
+        with self._telling():
+            return [receipt.encode() for (receipt,) in self._run(ledger.RECEIPTS)]
 
     def load_receipt(self) -> bytes | None:
         """Give the receipt that was saved last."""
-        last = f"SELECT receipt FROM {PULLS} WHERE receipt IS NOT NULL ORDER BY finished_at DESC LIMIT 1"  # noqa: S608
-        with self._telling():
-            rows = self._run(last)
-        return rows[0][0].encode() if rows else None
+        return next(iter(self.receipts()), None)
 
     def _own(self) -> Claim:
         assert self._claim is not None  # noqa: S101 - for the type checker: it was opened

@@ -39,10 +39,12 @@ class Claim(NamedTuple):
     Attributes:
         pull: tells pulls apart: query, range and shape of the output.
         scope: tells queries apart without their range: what ``sync`` goes on from.
+        account: a short label of the account whose calls are pulled.
     """
 
     pull: str
     scope: str
+    account: str = ""
 
 
 class Span(NamedTuple):
@@ -57,6 +59,44 @@ class Saved(NamedTuple):
 
     header: bytes
     entries: list[bytes]
+
+
+class Seal(NamedTuple):
+    """What a destination holds of one reading.
+
+    Attributes:
+        rows: those that this reading wrote last.
+        digest: of their stored values, whatever their order; 16 hex digits.
+    """
+
+    rows: int
+    digest: str
+
+
+class Stored(NamedTuple):
+    """One fact of the ledger, as a database keeps it.
+
+    Attributes:
+        reading: its number; rows of ``call_records`` carry it.
+        account: the account whose calls were read.
+        scope: identifies the query without its range.
+        pull: the pull that read it.
+        span: the seconds that were read.
+        fact: JSON, not read by the sink.
+        seal: of its rows, as it should be now.
+    """
+
+    reading: int
+    account: str
+    scope: str
+    pull: str
+    span: Span
+    fact: bytes
+    seal: Seal
+
+    def __repr__(self) -> str:
+        """Show which one it is, and not the fact: it may quote calls."""
+        return f"<Stored {self.reading}: {self.span.first} to {self.span.last}, {self.seal.rows} rows>"
 
 
 class Sink(Protocol):
@@ -141,14 +181,39 @@ class Sink(Protocol):
 
 
 class Database(Sink, Protocol):
-    """A destination that keeps the journal of all its pulls."""
+    """A destination that keeps the ledger of all its pulls. Each ``commit`` is a reading, and has the next number."""
 
     def begin(self, header: bytes, *, keep: bool = False) -> None:
-        """Begin a pull as ``Sink.begin`` does; with ``keep`` only its journal is begun anew, and every call stays."""
+        """Begin a pull as ``Sink.begin`` does; with ``keep`` every call in ``DEST.part`` stays.
+
+        Readings whose rows are there stay in the ledger; those of this pull that have no rows go.
+        """
         ...
 
-    def windows(self, scope: str) -> list[bytes]:
-        """Give the entries of all windows that were committed for that scope, by any pull."""
+    def ledger(self) -> list[Stored]:
+        """Give all facts of all accounts, the oldest reading first.
+
+        Raises:
+            OutputError: as the database says.
+        """
+        ...
+
+    def content(self) -> dict[int, Seal]:
+        """Compute the seals again from the rows of ``call_records``, by the numbers of the ledger's readings.
+
+        Rows that carry none of these numbers are under 0, which is left out if there are none.
+
+        Raises:
+            OutputError: as the database says.
+        """
+        ...
+
+    def receipts(self) -> list[bytes]:
+        """Give the last receipt of each pull of each account, the newest first.
+
+        Raises:
+            OutputError: as the database says.
+        """
         ...
 
     def load_receipt(self) -> bytes | None:
