@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.query import CallQuery
     from servetel_async.protocol.windows import Window
     from servetel_async.sinks.destination import Destination
+    from servetel_async.sinks.sink import Database
 
 
 async def sync(
@@ -108,7 +109,7 @@ async def sync(
         found = found._replace(window=plan.window, asked_last=OPEN_END)
         read, unchanged = await _compare(job, plan)
         header = job.header(claim, account, found)
-        await writer.run(sink.begin, msgspec.json.encode(header))
+        await writer.run(cast("Database", sink).begin, msgspec.json.encode(header), keep=True)
         frame = Frame(
             account=account,
             scope=claim.scope,

@@ -34,6 +34,8 @@ _TYPES = {
 
 #: Lines that are decoded at a time: four times as many take half as long again.
 PIECE_ROWS, PIECE_BYTES = 256, 8 * 1024 * 1024
+#: What identifies a row of a database; the account is no column of a call, nor is the reading that wrote it last.
+KEY = ("account", "id")
 #: The columns that are no fields: they are made of a call's stamps and its zone.
 MOMENTS = ("started_at", "ended_at")
 #: Of each field of a step but ``extra``: its attribute and its key on the wire.
@@ -48,11 +50,6 @@ class Column(msgspec.Struct, frozen=True):
     converter: Any = None
     #: Python types of what the record holds there, besides None.
     kinds: frozenset[Any] = frozenset()
-
-    @property
-    def declaration(self) -> str:
-        """Its part of ``CREATE TABLE``."""
-        return f"{self.name} {self.type} PRIMARY KEY NOT NULL" if self.name == "id" else f"{self.name} {self.type}"
 
 
 _encode = msgspec.json.Encoder(enc_hook=str).encode

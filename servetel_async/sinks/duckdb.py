@@ -18,14 +18,15 @@ import msgspec
 
 from servetel_async.errors import OutputError, OutputLockedError
 from servetel_async.protocol.clock import IST, zone_named
-from servetel_async.sinks.columns import COLUMNS, MOMENTS, PIECE_BYTES, flat_records, pieces_of, values_by_name
-from servetel_async.sinks.embedded import TABLE, EmbeddedDatabase
+from servetel_async.sinks.columns import COLUMNS, KEY, MOMENTS, PIECE_BYTES, flat_records, pieces_of, values_by_name
+from servetel_async.sinks.embedded import EmbeddedDatabase
 from servetel_async.sinks.files import create_private, put_in_place, remove
+from servetel_async.sinks.ledger_table import TABLE, Totals
 from servetel_async.sinks.libraries import missing
 from servetel_async.sinks.moments import moments_of, stamps_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from servetel_async.protocol.records import CallRecord
@@ -68,17 +69,27 @@ def _given(column: Column, kind: str) -> str:
     return f"try_cast({values} AS {kind})" if column.name in MOMENTS else values
 
 
-_KINDS = [_type(column) for column in COLUMNS]
-_PAIRS = list(zip(COLUMNS, _KINDS, strict=True))
+def _digested(name: str, kind: str) -> str:
+    """How a column's value goes into the digest: the same in each version and each zone, and NULL is no empty text."""
+    ways = {"DOUBLE": "format('{{:.17e}}', {})", "TIMESTAMP WITH TIME ZONE": "epoch_us({})::VARCHAR"}
+    value = ways.get(kind, "{}" if kind == "VARCHAR" else "{}::VARCHAR").format(f'"{name}"')
+    return f"coalesce({value}, chr(30))"
+
+
+_PAIRS = [(column, _type(column)) for column in COLUMNS]
+_COLUMNS = [("account", "VARCHAR"), *((column.name, kind) for column, kind in _PAIRS), ("reading", "BIGINT")]
 # One JSON text of all columns is bound and read in C++: a list of Python objects for each column takes twice the time.
 _SHAPE = json.dumps({column.name: ["VARCHAR" if column.name in MOMENTS else kind] for column, kind in _PAIRS})
 _NAMES = ", ".join(f'"{column.name}"' for column in COLUMNS)
 _GIVEN = ", ".join(_given(column, kind) for column, kind in _PAIRS)
 # Every name below stands in this package; no text of a caller or a server becomes SQL.
-_UPSERT = f"INSERT OR REPLACE INTO {TABLE} ({_NAMES}) SELECT {_GIVEN} FROM (SELECT from_json(?, '{_SHAPE}') AS columns)"  # noqa: S608
+_INTO = f"INTO {TABLE} (account, {_NAMES}, reading)"
+_FROM_JSON = f"SELECT ?, {_GIVEN}, ? FROM (SELECT from_json(?, '{_SHAPE}') AS columns)"  # noqa: S608
 # Where pyarrow is installed, its tables take half the time of the JSON.
 _TABLE = "servetel_table"
-_UPSERT_TABLE = f"INSERT OR REPLACE INTO {TABLE} ({_NAMES}) SELECT {_NAMES} FROM {_TABLE}"  # noqa: S608
+_FROM_TABLE = f"SELECT ?, {_NAMES}, ? FROM {_TABLE}"  # noqa: S608
+_DIGEST = ", ".join(_digested(name, kind) for name, kind in _COLUMNS[:-1])
+_TOTALS = f"SELECT reading, count(*), sum(md5_number_lower(concat_ws(chr(31), {_DIGEST}))::HUGEINT) FROM {TABLE} WHERE "  # noqa: S608
 _encode = msgspec.json.Encoder().encode
 
 
@@ -96,6 +107,7 @@ class DuckdbSink(EmbeddedDatabase):
 
     Error = DuckdbError
     beside = (".wal", _NEST)
+    columns = _COLUMNS
 
     def __init__(self, target: Path) -> None:
         super().__init__(target)
@@ -186,17 +198,11 @@ class DuckdbSink(EmbeddedDatabase):
         find = f"SELECT column_name, data_type FROM duckdb_columns() {here} ORDER BY column_index"  # noqa: S608
         return [(name, f"{kind} KEY" if name in keys else kind) for name, kind in self._run(find, (TABLE,))]
 
-    def _wanted(self) -> list[tuple[str, str]]:
-        return [(column.name, f"{kind} KEY" if column.name == "id" else kind) for column, kind in _PAIRS]
-
-    def _declarations(self) -> list[str]:
-        return [f'"{column.name}" {kind}{" PRIMARY KEY" if column.name == "id" else ""}' for column, kind in _PAIRS]
-
     def _indexes(self) -> tuple[str, ...]:
         """DuckDB keeps the bounds of each block of each column; an index would live in memory, and help no scan."""
         return ()
 
-    def _write(self, batch: Batch) -> None:
+    def _pieces(self, batch: Batch) -> Iterator[list[CallRecord]]:
         """A statement costs as much as hundreds of rows: pieces are put together, as far as memory allows."""
         calls: dict[str, CallRecord] = {}  # one statement must not bring a key twice: the last one counts
         size = 0
@@ -204,25 +210,41 @@ class DuckdbSink(EmbeddedDatabase):
             calls.update((record.id, record) for record in flat_records(piece))
             size += sum(map(len, piece.lines))
             if len(calls) >= _ROWS or size >= PIECE_BYTES:
-                self._insert(list(calls.values()))
+                yield list(calls.values())
                 calls.clear()
                 size = 0
         if calls:
-            self._insert(list(calls.values()))
+            yield list(calls.values())
 
-    def _insert(self, records: list[CallRecord]) -> None:
+    def _put(self, records: list[CallRecord], reading: int) -> Totals:
         columns = _columns_of(records)
+        account = self._own().account
         table = None if self._arrow is None else self._table_of(columns)
         if table is None:
             stamped = {name: [each and each.isoformat() for each in columns[name]] for name in MOMENTS}
-            self._run(_UPSERT, (_encode({**columns, **stamped}).decode(),))
-            return
+            text = _encode({**columns, **stamped}).decode()
+            return self._put_rows(_FROM_JSON, (account, reading, text), columns["id"])
         self._database.register(_TABLE, table)
         try:
-            self._run(_UPSERT_TABLE)
+            return self._put_rows(_FROM_TABLE, (account, reading), columns["id"])
         finally:
             with suppress(self._library.Error):  # a transaction that failed lets nothing be done but its end
                 self._database.unregister(_TABLE)
+
+    def _put_rows(self, given: str, values: tuple[Any, ...], ids: list[str]) -> Totals:
+        """Nearly all windows bring new calls only. To look for old ones, DuckDB would scan the table each time."""
+        ((new,),) = self._run(f"INSERT {_INTO} {given} ON CONFLICT ({', '.join(KEY)}) DO NOTHING", values)
+        if new == len(ids):
+            return {}
+        account, reading = values[:2]
+        which = "account = ? AND id IN (SELECT unnest(?)) AND (reading IS NULL OR reading <> ?)"
+        replaced = self._totals(which, (account, ids, reading))
+        self._run(f"INSERT OR REPLACE {_INTO} {given}", values)
+        return replaced
+
+    def _totals(self, which: str, values: Sequence[Any]) -> Totals:
+        found = self._run(f"{_TOTALS}{which} GROUP BY reading", values)
+        return {reading: (rows, digests) for reading, rows, digests in found}
 
     def _table_of(self, columns: dict[str, list[Any]]) -> Any:
         """Give them as an Arrow table; None where a value is beyond Arrow's types."""

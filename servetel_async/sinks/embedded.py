@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from servetel_async.errors import OutputError, OutputLockedError, ResumeMismatchError
-from servetel_async.sinks.columns import COLUMNS, flat_records, pieces_of
+from servetel_async.sinks import ledger_table as ledger
+from servetel_async.sinks.columns import KEY, flat_records, pieces_of
 from servetel_async.sinks.files import (
+    PrivateFile,
     check_place,
     create_private,
     name_of,
@@ -22,23 +24,17 @@ from servetel_async.sinks.files import (
     put_in_place,
     reason_of,
     remove,
-    save_private,
 )
+from servetel_async.sinks.ledger_table import INDEXED, TABLE, Totals
 from servetel_async.sinks.lock import OutputLock
-from servetel_async.sinks.sink import Saved
+from servetel_async.sinks.sink import Output, Saved
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
     from pathlib import Path
 
     from servetel_async.protocol.records import CallRecord
-    from servetel_async.sinks.sink import Batch, Claim, Span
-
-TABLE, PULLS, WINDOWS = "call_records", "servetel_pulls", "servetel_windows"
-INDEXED = ("started_at", "client_number", "agent_number", "did_number")
-_PULLS = "pull TEXT PRIMARY KEY, scope TEXT, header TEXT, finished_at TEXT, receipt TEXT"
-_WINDOWS = "pull TEXT, scope TEXT, first TEXT, last TEXT, seq BIGINT, entry TEXT, PRIMARY KEY (pull, first, last)"
-JOURNAL = (f"CREATE TABLE IF NOT EXISTS {PULLS} ({_PULLS})", f"CREATE TABLE IF NOT EXISTS {WINDOWS} ({_WINDOWS})")
+    from servetel_async.sinks.sink import Batch, Claim, Seal, Span, Stored
 
 
 class EmbeddedDatabase:
@@ -50,7 +46,6 @@ class EmbeddedDatabase:
     keyed_by_id = True
     resumable = True
     done = False
-    sha256: str | None = None
     #: What the database library raises.
     Error: type[Exception]
     #: Files that the library keeps beside the database.
@@ -59,7 +54,6 @@ class EmbeddedDatabase:
     def __init__(self, target: Path) -> None:
         self.name = name_of(target)
         self.place: Path | None = target
-        self.size = 0
         self._target = target
         self._part = target.with_name(f"{target.name}.part")
         self._receipt = target.with_name(f"{target.name}.receipt.json")
@@ -67,7 +61,7 @@ class EmbeddedDatabase:
         self._claim: Claim | None = None
         self._in_place = False
         self._is_new = False
-        self._seq = 0
+        self._fresh = False
 
     # What the kinds of databases give
 
@@ -76,7 +70,7 @@ class EmbeddedDatabase:
         os.close(create_private(self._part))
 
     def _indexes(self) -> tuple[str, ...]:
-        return INDEXED
+        return (*INDEXED, "reading")
 
     def _connect(self, path: Path) -> None:
         raise NotImplementedError
@@ -88,22 +82,23 @@ class EmbeddedDatabase:
         """Close, so that the file alone holds everything. Closing again does nothing."""
         raise NotImplementedError
 
+    #: Name and type of each column of ``call_records``.
+    columns: list[tuple[str, str]]
+
     def _columns(self) -> list[tuple[str, str]]:
-        """Name and type of each column that there is."""
+        """Name and type of each column that there is; the type of a column of the key ends with ``KEY``."""
         raise NotImplementedError
 
-    def _wanted(self) -> list[tuple[str, str]]:
-        """Name and type of each column that there should be."""
-        raise NotImplementedError
-
-    def _declarations(self) -> list[str]:
-        return [column.declaration for column in COLUMNS]
-
-    def _write(self, batch: Batch) -> None:
+    def _pieces(self, batch: Batch) -> Iterator[list[CallRecord]]:
         for piece in pieces_of(batch):  # so that a window is never held twice, as bytes and as calls
-            self._insert(flat_records(piece))
+            yield flat_records(piece)
 
-    def _insert(self, records: list[CallRecord]) -> None:
+    def _put(self, records: list[CallRecord], reading: int) -> Totals:
+        """Write the calls; give the totals of the rows of earlier readings that they replace."""
+        raise NotImplementedError
+
+    def _totals(self, which: str, values: Sequence[Any]) -> Totals:
+        """Add up the rows for which a condition is true, as they are stored, by their reading."""
         raise NotImplementedError
 
     def _failed(self, error: Exception) -> OutputError:
@@ -115,18 +110,27 @@ class EmbeddedDatabase:
 
     # The life of a pull
 
-    def open(self, claim: Claim, *, fresh: bool = False) -> Saved | None:
-        """Take the lock, open or create the database, look whether a pull was interrupted; see ``Sink.open``."""
-        self._claim = claim
+    def open(self, *, fresh: bool = False) -> None:
+        """Take the lock, open or create the database; see ``Sink.open``."""
         try:
             with self._telling():
                 self._check_kind()
                 self._lock.acquire()
                 check_place(self._receipt)
-                return self._open(claim, fresh=fresh)
+                self._open(fresh=fresh)
         except BaseException:
             self.abandon()
             raise
+
+    def resume(self, claim: Claim) -> Saved | None:
+        """Look whether a pull was interrupted; see ``Sink.resume``."""
+        self._claim = claim
+        if self._fresh:
+            return None
+        with self._telling():
+            if self._in_place:
+                return self._saved("account = ? AND pull = ?", (claim.account, claim.pull))
+            return self._saved("TRUE", ())
 
     def _check_kind(self) -> None:
         if self._target.is_symlink():
@@ -134,23 +138,24 @@ class EmbeddedDatabase:
         if self._target.exists() and not self._target.is_file():
             raise OutputError(f"{self.name} is no file", fix="give the name of a database file")
 
-    def _open(self, claim: Claim, *, fresh: bool) -> Saved | None:
+    def _open(self, *, fresh: bool) -> None:
+        self._fresh = fresh
         self._settle_names()
         self._in_place = self._target.exists()
         if self._in_place:
             self._connect(self._target)
             self._prepare()
-            return None if fresh else self._saved("pull = ?", (claim.pull,))
+            return
         self._check_alone()
         if not self._part.exists():
             self._create()
-            return None
+            return
         if fresh:  # it may be an hour's work until a pull begins
-            return None
+            return
         try:
             self._connect(self._part)
             self._prepare()
-            return self._saved("TRUE", ())
+            self._saved("TRUE", ())
         except (self.Error, OutputError) as error:
             told = self._failed(error) if isinstance(error, self.Error) else error
             if isinstance(told, OutputLockedError) or self._is_passing(error):
@@ -195,7 +200,7 @@ class EmbeddedDatabase:
     def _is_ours(self) -> bool:
         """Whether the table is there already; raises where it is somebody else's."""
         columns = self._columns()
-        if columns and columns != self._wanted():
+        if columns and columns != [(name, f"{kind} KEY" if name in KEY else kind) for name, kind in self.columns]:
             raise OutputError(
                 f"{self.name} holds a table {TABLE} with other columns",
                 why="it was made by another program, or by another version of this one",
@@ -204,23 +209,25 @@ class EmbeddedDatabase:
         return bool(columns)
 
     def _prepare(self) -> None:
-        if not self._is_ours():
+        is_ours = self._is_ours()
+        for statement in ledger.CREATE:
+            self._run(statement)
+        if not is_ours:
+            columns = [f'"{name}" {kind}{" NOT NULL" if name in KEY else ""}' for name, kind in self.columns]
             self._run("BEGIN")
-            self._run(f"CREATE TABLE {TABLE} ({', '.join(self._declarations())})")
+            self._run(f"CREATE TABLE {TABLE} ({', '.join(columns)}, PRIMARY KEY ({', '.join(KEY)}))")
             for name in self._indexes():
                 self._run(f"CREATE INDEX {TABLE}_{name} ON {TABLE} ({name})")
+            self._run(ledger.CLEAR)  # what it describes was dropped with the table
             self._run("COMMIT")
-        for statement in JOURNAL:
-            self._run(statement)
 
     def _saved(self, which: str, values: Sequence[Any]) -> Saved | None:
-        found = self._run(f"SELECT pull, header FROM {PULLS} WHERE {which} AND finished_at IS NULL", values)  # noqa: S608
+        found = self._run(f"{ledger.INTERRUPTED} AND {which}", values)
         if not found:
             return None
-        pull, header = found[0]
-        rows = self._run(f"SELECT entry, seq FROM {WINDOWS} WHERE pull = ? ORDER BY seq", (pull,))  # noqa: S608
-        self._seq = rows[-1][1] + 1 if rows else 0
-        return Saved(header.encode(), [entry.encode() for entry, _ in rows])
+        account, pull, header, since = found[0]
+        facts = self._run(ledger.FACTS, (account, pull, since))
+        return Saved(header.encode(), [fact.encode() for (fact,) in facts])
 
     def begin(self, header: bytes, *, keep: bool = False) -> None:
         """Forget what is left of this pull, or of another one in ``DEST.part``, and note the new one."""
@@ -230,49 +237,49 @@ class EmbeddedDatabase:
                 self._disconnect()
                 self._remove("", *self.beside)
                 self._create()
-            self._seq = 0
+            self._fresh = False
             self._run("BEGIN")
-            for table in (PULLS, WINDOWS):
-                self._run(f"DELETE FROM {table} WHERE pull = ?", (claim.pull,))  # noqa: S608 - names of ours
-            self._run(
-                f"INSERT INTO {PULLS} (pull, scope, header) VALUES (?, ?, ?)",  # noqa: S608 - a name of ours
-                (claim.pull, claim.scope, header.decode()),
-            )
+            for statement in ledger.FORGET:
+                self._run(statement, (claim.account, claim.pull))
+            ((reading,),) = self._run(ledger.NEXT)
+            self._run(ledger.BEGIN, (claim.account, claim.pull, claim.scope, header.decode(), reading - 1))
             self._run("COMMIT")
 
     def commit(self, batch: Batch, span: Span, entry: bytes) -> None:
-        """Write a window and its entry in one transaction."""
-        claim = self._own()
+        """Write a window, its fact and the seals that it changes in one transaction."""
+        account, scope, pull = (claim := self._own()).account, claim.scope, claim.pull
         with self._telling(), self._undone():
             self._run("BEGIN")
-            self._write(batch)
-            self._run(
-                f"DELETE FROM {WINDOWS} WHERE pull = ? AND first >= ? AND last <= ?",  # noqa: S608 - a name of ours
-                (claim.pull, span.first, span.last),
-            )
-            self._run(
-                f"INSERT INTO {WINDOWS} (pull, scope, first, last, seq, entry) VALUES (?, ?, ?, ?, ?, ?)",  # noqa: S608
-                (claim.pull, claim.scope, span.first, span.last, self._seq, entry.decode()),
-            )
+            ((reading,),) = self._run(ledger.NEXT)
+            for before, total in self._write(batch, reading).items():
+                for seal in self._run(ledger.SEAL, (before,)):
+                    self._run(ledger.RESEAL, (*ledger.without(seal, *total), before))
+            seal = ledger.sealed(*self._totals("reading = ?", (reading,)).get(reading, (0, 0)))
+            self._run(ledger.NOTE, (reading, account, scope, pull, *span, entry.decode(), *seal))
+            self._run(ledger.DROP, (account, scope, *span, reading))
             self._run("COMMIT")
-        self._seq += 1
         self._is_new = False
 
-    def finish(self) -> None:
-        """Bring all of it into the one file, have the disk know it, and give it its name."""
+    def _write(self, batch: Batch, reading: int) -> Totals:
+        """Write a window's calls; give the totals of the rows that were replaced, by their reading."""
+        replaced: Totals = {}
+        for records in self._pieces(batch):
+            ledger.add(replaced, self._put(records, reading))
+        return replaced
+
+    def finish(self, receipt_of: Callable[[Output], bytes]) -> None:
+        """Bring all of it into the one file, make it durable, give it its name, and keep its receipt in and beside it."""
         self._is_new = False
         try:
             self._disconnect()
-            if not self._in_place:
-                self._check_alone()
-                descriptor = open_private(self._part)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-                put_in_place(self._part, self._target, overwrite=False)
-                self._in_place = True
-            self.size = self._target.stat().st_size
+            file = self._target if self._in_place else self._part
+            text = receipt_of(Output(file.stat().st_size, None, {}))
+            receipt = PrivateFile(self._receipt, text)
+            try:
+                self._name()
+            except BaseException:
+                receipt.discard()
+                raise
         except FileExistsError:
             raise OutputError(
                 f"{self.name} has appeared meanwhile",
@@ -281,26 +288,37 @@ class EmbeddedDatabase:
             ) from None
         except (self.Error, OSError) as error:
             raise self._told(error) from error
-
-    def save_receipt(self, receipt: bytes) -> None:
-        """Keep it in the database, which ends the pull, and beside it."""
-        claim = self._own()
         try:
-            self._connect(self._target)
-            self._run(
-                f"UPDATE {PULLS} SET finished_at = ?, receipt = ? WHERE pull = ?",  # noqa: S608 - a name of ours
-                (datetime.now(UTC).isoformat(timespec="microseconds"), receipt.decode(), claim.pull),
-            )
-            self._disconnect()
-            save_private(self._receipt, receipt)
-        except OSError as error:
+            self._receive(text)
+            receipt.put_in_place()
+        except (self.Error, OSError) as error:
+            receipt.discard()
             raise OutputError(
-                f"the receipt of {self.name} cannot be saved",
-                why=f"{reason_of(error)}; the output itself is written",
-                fix="use the output: the calls need not be pulled again",
+                f"{self.name} is written, but its receipt cannot be saved",
+                why=reason_of(error) if isinstance(error, OSError) else self._failed(error).why,
+                fix="run the same command again: it counts the calls again, and reads none",
             ) from error
-        except self.Error as error:
-            raise self._failed(error) from error
+
+    def _name(self) -> None:
+        """Give a new database its name."""
+        if self._in_place:
+            return
+        self._check_alone()
+        descriptor = open_private(self._part)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        put_in_place(self._part, self._target, overwrite=False)
+        self._in_place = True
+
+    def _receive(self, receipt: bytes) -> None:
+        """Keep the receipt in the database, which ends the pull."""
+        claim = self._own()
+        self._connect(self._target)
+        now = datetime.now(UTC).isoformat(timespec="microseconds")
+        self._run(ledger.RECEIVE, (now, receipt.decode(), claim.account, claim.pull))
+        self._disconnect()
 
     def abandon(self) -> None:
         """Roll back and close; a new database that nothing was committed to goes."""
@@ -313,18 +331,23 @@ class EmbeddedDatabase:
 
     # For sync and check
 
-    def windows(self, scope: str) -> list[bytes]:
-        """Give the entries of all windows that were committed for that scope, by any pull."""
+    def ledger(self) -> list[Stored]:
+        """Give all facts; see ``Database.ledger``. A part that will be dropped has none."""
+        if self._fresh and not self._in_place:
+            return []
         with self._telling():
-            rows = self._run(f"SELECT entry FROM {WINDOWS} WHERE scope = ? ORDER BY first", (scope,))  # noqa: S608
-        return [entry.encode() for (entry,) in rows]
+            return [ledger.stored(row) for row in self._run(ledger.ALL)]
 
-    def load_receipt(self) -> bytes | None:
-        """Give the receipt that was saved last."""
-        last = f"SELECT receipt FROM {PULLS} WHERE receipt IS NOT NULL ORDER BY finished_at DESC LIMIT 1"  # noqa: S608
+    def content(self) -> dict[int, Seal]:
+        """Compute the seals again; see ``Database.content``."""
         with self._telling():
-            rows = self._run(last)
-        return rows[0][0].encode() if rows else None
+            readings = [row[0] for row in self._run(ledger.ALL)]
+            return ledger.content_of(self._totals("TRUE", ()), readings)
+
+    def receipts(self) -> list[bytes]:
+        """Give the last receipt of each pull; see ``Database.receipts``."""
+        with self._telling():
+            return [receipt.encode() for (receipt,) in self._run(ledger.RECEIPTS)]
 
     def _own(self) -> Claim:
         assert self._claim is not None  # noqa: S101 - for the type checker: it was opened

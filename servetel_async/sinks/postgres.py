@@ -20,11 +20,12 @@ import msgspec
 
 from servetel_async.errors import OutputError, OutputLockedError
 from servetel_async.protocol.tokens import Secret
-from servetel_async.sinks.columns import COLUMNS, MOMENTS, flat_records, values_by_name
-from servetel_async.sinks.embedded import INDEXED, JOURNAL, PULLS, TABLE, WINDOWS
+from servetel_async.sinks import ledger_table as ledger
+from servetel_async.sinks.columns import COLUMNS, KEY, MOMENTS, flat_records, values_by_name
+from servetel_async.sinks.ledger_table import INDEXED, TABLE, Totals, numbered
 from servetel_async.sinks.libraries import missing
 from servetel_async.sinks.moments import moments_of, stamps_of
-from servetel_async.sinks.sink import Saved
+from servetel_async.sinks.sink import Output, Saved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from servetel_async.sinks.columns import Column
-    from servetel_async.sinks.sink import Batch, Claim, Span
+    from servetel_async.sinks.sink import Batch, Claim, Seal, Span, Stored
 
 T = TypeVar("T")
 #: Seconds for a connection and for a statement of the journal; a window's COPY may take longer.
@@ -61,15 +62,30 @@ def _type(column: Column) -> str:
     return "text"
 
 
-_COLUMNS = [(column.name, _type(column)) for column in COLUMNS]
-_NAMES = [name for name, _ in _COLUMNS]
-# Every name below stands in this package; no text of a caller or a server becomes SQL.
-_DECLARED = ", ".join(f'"{name}" {kind}{" PRIMARY KEY" if name == "id" else ""}' for name, kind in _COLUMNS)
+def _digested(name: str, kind: str) -> str:
+    """How a column's value goes into the digest: the same whatever the session's settings are."""
+    ways = {"double precision": "float8send", "timestamptz": "timestamptz_send"}
+    return f"encode({ways[kind]}(\"{name}\"), 'hex')" if kind in ways else f'"{name}"'
+
+
+_COLUMNS = [("account", "text"), *((column.name, _type(column)) for column in COLUMNS), ("reading", "bigint")]
+_NAMES = [name for name, _ in _COLUMNS[1:-1]]
+# Every name below is a name of this package; no text of a caller or a server becomes SQL.
+_DECLARED = ", ".join(f'"{name}" {kind}{" NOT NULL" if name in KEY else ""}' for name, kind in _COLUMNS)
 _QUOTED = ", ".join(f'"{name}"' for name in _NAMES)
-_UPSERT = (
-    f"INSERT INTO {TABLE} ({_QUOTED}) SELECT {_QUOTED} FROM {_STAGE} ON CONFLICT (id) DO UPDATE SET "  # noqa: S608
-    + ", ".join(f'"{name}" = excluded."{name}"' for name in _NAMES[1:])
+_INSERT = (
+    f"INSERT INTO {TABLE} (reading, account, {_QUOTED}) SELECT $1, $2, {_QUOTED} FROM {_STAGE} "  # noqa: S608
+    f"ON CONFLICT ({', '.join(KEY)}) DO "
 )
+_UPSERT = (
+    f"{_INSERT}UPDATE SET "
+    + ", ".join(f'"{name}" = excluded."{name}"' for name in ("reading", *_NAMES[1:]))
+    + f" WHERE {TABLE}.reading IS DISTINCT FROM excluded.reading"  # what this reading inserted is there already
+)
+_DIGEST = ", ".join(_digested(name, kind) for name, kind in _COLUMNS[:-1])
+_HASH = f"('x' || left(md5(CAST(ROW({_DIGEST}) AS text)), 16))::bit(64)::bigint::numeric"
+_TOTALS = f"SELECT reading, count(*), sum({_HASH}) FROM {TABLE} WHERE {{}} GROUP BY reading"  # noqa: S608
+_OLD = f"reading IS DISTINCT FROM $1 AND account = $2 AND id IN (SELECT id FROM {_STAGE})"  # noqa: S608 - a name of ours
 
 
 class PostgresSink:
@@ -78,7 +94,6 @@ class PostgresSink:
     keyed_by_id = True
     resumable = True
     done = False
-    sha256: str | None = None
     place: Path | None = None
 
     def __init__(self, address: str) -> None:
@@ -88,28 +103,32 @@ class PostgresSink:
             raise missing("asyncpg", "postgres") from None
         self._address = Secret(address)
         self.name = _name_of(address)
-        self.size = 0
         self._runner: asyncio.Runner | None = None
         self._connection: Any = None
         self._claim: Claim | None = None
-        self._seq = 0
+        self._fresh = False
 
-    def open(self, claim: Claim, *, fresh: bool = False) -> Saved | None:
-        """Connect, take the lock, make the tables, look whether a pull was interrupted; see ``Sink.open``."""
-        self._claim = claim
+    def open(self, *, fresh: bool = False) -> None:
+        """Connect, take the lock, make the tables; see ``Sink.open``."""
+        self._fresh = fresh
         self._runner = asyncio.Runner()
         try:
             # Whatever goes wrong there: what the library raises has the address among its locals.
             self._connection = self._do(self._connected(), any_error=True)
-            return self._do(self._open(claim, fresh=fresh))
+            self._do(self._open())
         except BaseException:
             self.abandon()
             raise
 
+    def resume(self, claim: Claim) -> Saved | None:
+        """Look whether a pull was interrupted; see ``Sink.resume``."""
+        self._claim = claim
+        return None if self._fresh else self._do(self._saved(claim))
+
     async def _connected(self) -> Any:
         return await self._library.connect(str.__str__(self._address), timeout=_CONNECT, command_timeout=_STATEMENT)
 
-    async def _open(self, claim: Claim, *, fresh: bool) -> Saved | None:
+    async def _open(self) -> None:
         lock = "SELECT pg_try_advisory_lock(hashtext(coalesce(current_schema(), '') || '.call_records'))"
         if not await self._connection.fetchval(lock):
             raise OutputLockedError(
@@ -118,18 +137,14 @@ class PostgresSink:
                 fix="wait until it has ended",
             )
         await self._prepare()
-        if fresh:
+
+    async def _saved(self, claim: Claim) -> Saved | None:
+        find = f"{ledger.INTERRUPTED} AND account = $1 AND pull = $2"
+        found = await self._connection.fetchrow(find, claim.account, claim.pull)
+        if found is None:
             return None
-        find = f"SELECT header FROM {PULLS} WHERE pull = $1 AND finished_at IS NULL"  # noqa: S608 - a name of ours
-        header = await self._connection.fetchval(find, claim.pull)
-        if header is None:
-            return None
-        rows = await self._connection.fetch(
-            f"SELECT entry, seq FROM {WINDOWS} WHERE pull = $1 ORDER BY seq",  # noqa: S608 - a name of ours
-            claim.pull,
-        )
-        self._seq = rows[-1]["seq"] + 1 if rows else 0
-        return Saved(header.encode(), [row["entry"].encode() for row in rows])
+        facts = await self._ask(ledger.FACTS, claim.account, claim.pull, found["since"])
+        return Saved(found["header"].encode(), [fact.encode() for (fact,) in facts])
 
     async def _prepare(self) -> None:
         found = await self._connection.fetch(
@@ -146,72 +161,67 @@ class PostgresSink:
                 fix="give another database, or another schema",
             )
         async with self._connection.transaction():
-            await self._connection.execute(f"CREATE TABLE IF NOT EXISTS {TABLE} ({_DECLARED})")
-            for name in INDEXED:
+            for statement in ledger.CREATE:
+                await self._connection.execute(statement)
+            if not columns:
+                await self._connection.execute(f"CREATE TABLE {TABLE} ({_DECLARED}, PRIMARY KEY ({', '.join(KEY)}))")
+                await self._connection.execute(ledger.CLEAR)  # what it describes was dropped with the table
+            for name in (*INDEXED, "reading"):
                 # Numbers are looked up, and a hash takes a text of any length.
-                method = "btree" if name in MOMENTS else "hash"
+                method = "btree" if name in (*MOMENTS, "reading") else "hash"
                 await self._connection.execute(
                     f"CREATE INDEX IF NOT EXISTS {TABLE}_{name} ON {TABLE} USING {method} ({name})"
                 )
-            for statement in JOURNAL:
-                await self._connection.execute(statement)
-        await self._connection.execute(f"CREATE TEMPORARY TABLE {_STAGE} (LIKE {TABLE}) ON COMMIT DELETE ROWS")
+        await self._connection.execute(
+            f"CREATE TEMPORARY TABLE {_STAGE} ON COMMIT DELETE ROWS AS SELECT {_QUOTED} FROM {TABLE} WITH NO DATA"  # noqa: S608
+        )
 
     def begin(self, header: bytes, *, keep: bool = False) -> None:  # noqa: ARG002 - calls stay in any case
         """Forget what is left of this pull, and note the new one."""
-        self._seq = 0
         self._do(self._begin(self._own(), header.decode()))
 
     async def _begin(self, claim: Claim, header: str) -> None:
         async with self._connection.transaction():
-            for table in (PULLS, WINDOWS):
-                await self._connection.execute(f"DELETE FROM {table} WHERE pull = $1", claim.pull)  # noqa: S608
-            await self._connection.execute(
-                f"INSERT INTO {PULLS} (pull, scope, header) VALUES ($1, $2, $3)",  # noqa: S608 - a name of ours
-                claim.pull,
-                claim.scope,
-                header,
-            )
+            for statement in ledger.FORGET:
+                await self._ask(statement, claim.account, claim.pull)
+            ((reading,),) = await self._ask(ledger.NEXT)
+            await self._ask(ledger.BEGIN, claim.account, claim.pull, claim.scope, header, reading - 1)
 
     def commit(self, batch: Batch, span: Span, entry: bytes) -> None:
-        """Write a window and its entry in one transaction."""
+        """Write a window, its fact and the seals that it changes in one transaction."""
         self._do(self._commit(self._own(), _rows_of(batch), span, entry.decode()))
-        self._seq += 1
 
     async def _commit(self, claim: Claim, rows: list[tuple[Any, ...]], span: Span, entry: str) -> None:
+        account, scope, pull = claim.account, claim.scope, claim.pull
         async with self._connection.transaction():
+            ((reading,),) = await self._ask(ledger.NEXT)
             await self._connection.copy_records_to_table(_STAGE, records=rows, columns=_NAMES)
-            await self._connection.execute(_UPSERT)
-            await self._connection.execute(
-                f"DELETE FROM {WINDOWS} WHERE pull = $1 AND first >= $2 AND last <= $3",  # noqa: S608 - a name of ours
-                claim.pull,
-                span.first,
-                span.last,
-            )
-            await self._connection.execute(
-                f"INSERT INTO {WINDOWS} (pull, scope, first, last, seq, entry) VALUES ($1, $2, $3, $4, $5, $6)",  # noqa: S608
-                claim.pull,
-                claim.scope,
-                span.first,
-                span.last,
-                self._seq,
-                entry,
-            )
+            done = await self._connection.execute(f"{_INSERT}NOTHING", reading, account)  # all that most windows need
+            if int(done.split()[-1]) < len(rows):
+                for before, total in (await self._totals(_OLD, reading, account)).items():
+                    for seal in await self._ask(ledger.SEAL, before):
+                        await self._ask(ledger.RESEAL, *ledger.without(seal, *total), before)
+                await self._connection.execute(_UPSERT, reading, account)
+            total = (await self._totals("reading = $1", reading)).get(reading, (0, 0))
+            await self._ask(ledger.NOTE, reading, account, scope, pull, *span, entry, *ledger.sealed(*total))
+            await self._ask(ledger.DROP, account, scope, *span, reading)
 
-    def finish(self) -> None:
-        """Every window is committed already; only the size is asked for."""
-        self.size = self._do(self._connection.fetchval(f"SELECT pg_total_relation_size('{TABLE}')"))
+    async def _totals(self, which: str, *values: Any) -> Totals:
+        """Add up the rows for which a condition is true, as they are stored, by their reading."""
+        found = await self._connection.fetch(_TOTALS.format(which), *values)
+        return {reading: (rows, int(digests)) for reading, rows, digests in found}
 
-    def save_receipt(self, receipt: bytes) -> None:
-        """Keep it in the database, which ends the pull."""
-        self._do(
-            self._connection.execute(
-                f"UPDATE {PULLS} SET finished_at = $1, receipt = $2 WHERE pull = $3",  # noqa: S608 - a name of ours
-                datetime.now(UTC).isoformat(timespec="microseconds"),
-                receipt.decode(),
-                self._own().pull,
-            )
-        )
+    async def _ask(self, statement: str, *values: Any) -> list[Any]:
+        """Run a statement of the ledger."""
+        found: list[Any] = await self._connection.fetch(numbered(statement), *values)
+        return found
+
+    def finish(self, receipt_of: Callable[[Output], bytes]) -> None:
+        """Every window is committed already; the receipt ends the pull."""
+        size = self._do(self._connection.fetchval(f"SELECT pg_total_relation_size('{TABLE}')"))
+        receipt = receipt_of(Output(size, None, {})).decode()
+        claim, now = self._own(), datetime.now(UTC).isoformat(timespec="microseconds")
+        self._do(self._ask(ledger.RECEIVE, now, receipt, claim.account, claim.pull))
 
     def abandon(self) -> None:
         """Close the connection; the lock goes with it."""
@@ -227,21 +237,18 @@ class PostgresSink:
         with suppress(Exception):
             runner.close()
 
-    def windows(self, scope: str) -> list[bytes]:
-        """Give the entries of all windows that were committed for that scope, by any pull."""
-        rows = self._do(
-            self._connection.fetch(f"SELECT entry FROM {WINDOWS} WHERE scope = $1 ORDER BY first", scope)  # noqa: S608
-        )
-        return [row["entry"].encode() for row in rows]
+    def ledger(self) -> list[Stored]:
+        """Give all facts; see ``Database.ledger``."""
+        return [ledger.stored(row) for row in self._do(self._ask(ledger.ALL))]
 
-    def load_receipt(self) -> bytes | None:
-        """Give the receipt that was saved last."""
-        text = self._do(
-            self._connection.fetchval(
-                f"SELECT receipt FROM {PULLS} WHERE receipt IS NOT NULL ORDER BY finished_at DESC LIMIT 1"  # noqa: S608
-            )
-        )
-        return None if text is None else text.encode()
+    def content(self) -> dict[int, Seal]:
+        """Compute the seals again; see ``Database.content``."""
+        readings = [row[0] for row in self._do(self._ask(ledger.ALL))]
+        return ledger.content_of(self._do(self._totals("TRUE")), readings)
+
+    def receipts(self) -> list[bytes]:
+        """Give the last receipt of each pull; see ``Database.receipts``."""
+        return [receipt.encode() for (receipt,) in self._do(self._ask(ledger.RECEIPTS))]
 
     def _own(self) -> Claim:
         assert self._claim is not None  # noqa: S101 - for the type checker: it was opened
@@ -324,7 +331,7 @@ def _rows_of(batch: Batch) -> list[tuple[Any, ...]]:
     calls = flat_records(batch)
     fields = values_by_name(calls)
     columns: list[Sequence[Any]] = []
-    for column, (name, kind) in zip(COLUMNS, _COLUMNS, strict=True):
+    for column, (name, kind) in zip(COLUMNS, _COLUMNS[1:-1], strict=True):
         if kind == "timestamptz":
             columns.append([_in_utc(moment) for moment in moments_of(stamps_of(fields, name), batch.zone)])
             continue

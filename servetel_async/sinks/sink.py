@@ -188,6 +188,10 @@ class Sink(Protocol):
 class Database(Sink, Protocol):
     """A destination that keeps the ledger of all its pulls."""
 
+    def begin(self, header: bytes, *, keep: bool = False) -> None:
+        """Begin a pull as ``Sink.begin`` does; with ``keep`` every call and fact that is there stays."""
+        ...
+
     def ledger(self) -> list[Stored]:
         """Return the facts of all accounts, oldest reading first."""
         ...

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from servetel_async.errors import OutputError, OutputLockedError
 from servetel_async.sinks.columns import COLUMNS, rows_of
-from servetel_async.sinks.embedded import TABLE, EmbeddedDatabase
+from servetel_async.sinks.embedded import EmbeddedDatabase
+from servetel_async.sinks.ledger_table import TABLE, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,12 +29,15 @@ _PATIENCE = 5.0
 #: What the system says, not the file.
 _PASSING = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_READONLY", "SQLITE_PERM")
 
-_names = [column.name for column in COLUMNS]
+_COLUMNS = [("account", "TEXT"), *((column.name, column.type) for column in COLUMNS), ("reading", "BIGINT")]
+_names = [name for name, _ in _COLUMNS]
 # Every name below stands in this package; no text of a caller or a server becomes SQL.
 _UPSERT = (
     f"INSERT INTO {TABLE} ({', '.join(_names)}) VALUES ({', '.join('?' * len(_names))}) "  # noqa: S608
-    f"ON CONFLICT (id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _names[1:])}"
+    f"ON CONFLICT (account, id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _names[2:])}"
 )
+_SELECT = f"SELECT {', '.join(_names[-1:] + _names[:-1])} FROM {TABLE} WHERE "  # noqa: S608
+_pack = msgspec.msgpack.Encoder().encode
 
 
 class SqliteSink(EmbeddedDatabase):
@@ -38,6 +45,7 @@ class SqliteSink(EmbeddedDatabase):
 
     Error = sqlite3.Error
     beside = ("-wal", "-shm", "-journal")
+    columns = _COLUMNS
 
     def __init__(self, target: Path) -> None:
         super().__init__(target)
@@ -104,12 +112,26 @@ class SqliteSink(EmbeddedDatabase):
         found = self._run(f"SELECT name, type, pk FROM pragma_table_info('{TABLE}')")  # noqa: S608 - a name of ours
         return [(name, f"{kind} KEY" if key else kind) for name, kind, key in found]
 
-    def _wanted(self) -> list[tuple[str, str]]:
-        return [(column.name, f"{column.type} KEY" if column.name == "id" else column.type) for column in COLUMNS]
-
-    def _insert(self, records: list[CallRecord]) -> None:
+    def _put(self, records: list[CallRecord], reading: int) -> Totals:
         assert self._database is not None  # noqa: S101 - for the type checker: it is open
-        self._database.executemany(_UPSERT, rows_of(records))
+        account, ids = self._own().account, [record.id for record in records]
+        which = f"account = ? AND id IN ({', '.join('?' * len(ids))}) AND (reading IS NULL OR reading <> ?)"
+        replaced = self._totals(which, (account, *ids, reading))
+        self._database.executemany(_UPSERT, ((account, *row, reading) for row in rows_of(records)))
+        return replaced
+
+    def _totals(self, which: str, values: Sequence[Any]) -> Totals:
+        assert self._database is not None  # noqa: S101 - for the type checker: it is open
+        totals: Totals = {}
+        self._database.text_factory = bytes  # it is faster, and takes what another program wrote that is not UTF-8
+        try:
+            for row in self._database.execute(_SELECT + which, values):
+                digest = int.from_bytes(blake2b(_pack(row[1:]), digest_size=8).digest(), "little")
+                rows, digests = totals.get(row[0], (0, 0))
+                totals[row[0]] = rows + 1, digests + digest
+        finally:
+            self._database.text_factory = str
+        return totals
 
     def _is_passing(self, error: Exception) -> bool:
         return (getattr(error, "sqlite_errorname", "") or "").startswith(_PASSING)

@@ -43,7 +43,7 @@ async def test_interrupted_twice_and_gone_on_from(connect, rough, query, postgre
     for windows in (2, 4):
         with pytest.raises(StopError):
             await client.pull(address, query=query, on_progress=stop_after(windows))
-        there.append((await ask("SELECT count(*) FROM servetel_windows"))[0][0])
+        there.append((await ask("SELECT count(*) FROM servetel_ledger"))[0][0])
     receipt = await client.pull(address, query=query)
     assert 0 < there[0] < there[1] < len(receipt.windows)
     assert receipt.complete

@@ -100,8 +100,8 @@ async def test_a_pause_longer_than_the_look_back_leaves_no_gap(connect, fortnigh
     await client.pull(tmp_path / "a.db", wall(days=14)[:10], wall(days=6)[:10])
     with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:  # as if that had been a run of its day
         database.execute(
-            "UPDATE servetel_windows SET entry = json_set(entry, '$.final', json('false')) "
-            "WHERE last = (SELECT max(last) FROM servetel_windows)"
+            "UPDATE servetel_ledger SET fact = json_set(fact, '$.final', json('false')) "
+            "WHERE last = (SELECT max(last) FROM servetel_ledger)"
         )
     await sync(client, tmp_path / "a.db", EVERYTHING, lookback=timedelta(days=2))
     assert ids(tmp_path / "a.db") == set(api.truth())
@@ -184,8 +184,8 @@ async def test_what_came_late_before_a_pause_is_found_after_it(connect, fortnigh
     await client.pull(tmp_path / "a.db", wall(days=14)[:10], wall(days=6)[:10])
     with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:  # as if that had been a run of its day
         database.execute(
-            "UPDATE servetel_windows SET entry = json_set(entry, '$.final', json('false')) "
-            "WHERE last = (SELECT max(last) FROM servetel_windows)"
+            "UPDATE servetel_ledger SET fact = json_set(fact, '$.final', json('false')) "
+            "WHERE last = (SELECT max(last) FROM servetel_ledger)"
         )
     late = {api.insert_late(wall(days=6, hours=4)), api.insert_late(wall(days=7, hours=2))}
     await sync(client, tmp_path / "a.db", EVERYTHING, lookback=timedelta(days=2))

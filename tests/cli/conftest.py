@@ -44,7 +44,7 @@ def _windows(part: Path) -> int:
         return journal.read_bytes().count(b'"kind":"window"')
     try:
         with contextlib.closing(sqlite3.connect(f"{part.as_uri()}?mode=ro", uri=True)) as database:
-            return database.execute("SELECT count(*) FROM servetel_windows").fetchone()[0]
+            return database.execute("SELECT count(*) FROM servetel_ledger").fetchone()[0]
     except sqlite3.Error:
         return 0
 

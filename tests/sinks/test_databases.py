@@ -359,7 +359,7 @@ def test_a_commit_that_fails_in_the_middle_leaves_the_sink_usable(begun, batch_o
     sink.commit(batch_of(b'{"id":"2"}'), span(2), entry(2))
     end(sink)
     assert rows(target, "SELECT id FROM call_records ORDER BY id") == [("2",), ("3",)]
-    assert rows(target, "SELECT entry FROM servetel_windows ORDER BY seq") == [('{"n":3}',), ('{"n":2}',)]
+    assert rows(target, "SELECT fact FROM servetel_ledger ORDER BY reading") == [('{"n":3}',), ('{"n":2}',)]
 
 
 def test_one_call_twice_far_apart_in_a_window(begun, batch_of, target, end):
@@ -386,7 +386,7 @@ def test_a_pull_without_any_call(begun, batch_of, target, end):
     sink.commit(batch_of(), span(1), entry(1))
     end(sink)
     assert rows(target, "SELECT count(*) FROM call_records") == [(0,)]
-    assert rows(target, "SELECT count(*) FROM servetel_windows") == [(1,)]
+    assert rows(target, "SELECT count(*) FROM servetel_ledger") == [(1,)]
 
 
 @pytest.mark.parametrize("steps", range(5))
@@ -425,22 +425,21 @@ def test_a_receipt_that_is_a_link_is_replaced(begun, target, end, tmp_path):
 
 
 def test_what_a_journal_cannot_say_is_an_output_error(begun, sinks, target, end):
-    """Windows and receipt of a database whose journal somebody dropped: an error of ours, not of the library."""
+    """The ledger and the receipts of a database whose tables were dropped: an error of ours, not of the library."""
     end(begun(target, 9))
     sink = sinks(target)
     sink.open(CLAIM)
-    sink._run("DROP TABLE servetel_windows")
+    sink._run("DROP TABLE servetel_ledger")
     sink._run("DROP TABLE servetel_pulls")
-    with pytest.raises(OutputError):
-        sink.windows("scope")
-    with pytest.raises(OutputError):
-        sink.load_receipt()
+    for ask in (sink.ledger, sink.content, sink.receipts, sink.load_receipt):
+        with pytest.raises(OutputError):
+            ask()
 
 
 def test_no_value_is_in_an_error(begun, sinks, target, batch_of):
     """What a reporter of errors prints of a call that a table refuses holds neither its number nor a path."""
     sink = begun(target)
-    sink._run("DROP TABLE servetel_windows")
+    sink._run("DROP TABLE servetel_ledger")
     batch = batch_of(b'{"id":"1","client_number":"%s"}' % b"+919812345678")
     with pytest.raises(OutputError) as caught:
         sink.commit(batch, span(1), entry(1))

@@ -141,7 +141,7 @@ def test_a_killed_pull_is_gone_on_from(begun, batch_of, tmp_path):
     assert (saved.header, saved.entries) == (b'{"pull":"pull"}', [entry(3), entry(1)])
     sink.commit(batch_of(b'{"id":"2"}'), span(2), entry(2))
     end(sink)
-    assert rows(tmp_path / NAME, "SELECT entry FROM servetel_windows ORDER BY seq") == [
+    assert rows(tmp_path / NAME, "SELECT fact FROM servetel_ledger ORDER BY reading") == [
         ('{"n":3}',),
         ('{"n":1}',),
         ('{"n":2}',),
@@ -172,26 +172,7 @@ def test_begin_drops_what_is_in_a_part(begun, tmp_path):
     kill(begun(Sink(tmp_path / NAME), 3, 2, claim=Claim("other", "scope")))
     end(begun(Sink(tmp_path / NAME), 1))
     assert rows(tmp_path / NAME, "SELECT id FROM call_records") == [("1",)]
-    assert rows(tmp_path / NAME, "SELECT pull, first FROM servetel_windows") == [("pull", "2024-05-01 00:00:00")]
-
-
-def test_begin_with_keep_forgets_the_journal_only(begun, tmp_path):
-    """Calls of an interrupted sync stay; its windows are journaled anew."""
-    kill(begun(Sink(tmp_path / NAME), 3))
-    sink = Sink(tmp_path / NAME)
-    sink.open(CLAIM)
-    sink.begin(b'{"new":1}', keep=True)
-    end(sink)
-    assert rows(tmp_path / NAME, "SELECT id FROM call_records") == [("3",)]
-    assert rows(tmp_path / NAME, "SELECT count(*) FROM servetel_windows") == [(0,)]
-
-
-def test_begin_in_place_keeps_the_calls(begun, save, tmp_path):
-    """A second pull of the same range begins a new journal; rows that it does not bring stay."""
-    save(b'{"id":"9"}')
-    end(begun(Sink(tmp_path / NAME), 3))
-    assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("3",), ("9",)]
-    assert rows(tmp_path / NAME, "SELECT entry FROM servetel_windows") == [('{"n":3}',)]
+    assert rows(tmp_path / NAME, "SELECT pull, first FROM servetel_ledger") == [("pull", "2024-05-01 00:00:00")]
 
 
 def test_fresh_looks_at_nothing(begun, tmp_path):
@@ -256,16 +237,6 @@ def test_an_abandoned_pull_keeps_what_it_committed(begun, tmp_path):
     assert names(tmp_path) == {f"{NAME}.part"}
 
 
-def test_a_window_within_another_is_replaced(begun, batch_of, tmp_path):
-    """Of a window and the parts that were journaled before it, only the window's entry stays."""
-    sink = begun(Sink(tmp_path / NAME), 1, 2, 3)
-    sink.commit(batch_of(b'{"id":"4"}'), Span(span(1).first, span(2).last), entry(12))
-    kill(sink)
-    sink = Sink(tmp_path / NAME)
-    assert sink.open(CLAIM).entries == [entry(3), entry(12)]
-    sink.abandon()
-
-
 def test_an_existing_database_is_kept_current(save, tmp_path):
     """A call that is there takes its new values, a new one is added, and all others stay."""
     save(b'{"id":"1","agent_name":"old"}', b'{"id":"2"}')
@@ -278,18 +249,6 @@ def test_one_call_twice_in_a_window(save, tmp_path):
     """The last one counts."""
     save(b'{"id":"1","agent_name":"first"}', b'{"id":"1","agent_name":"last"}')
     assert rows(tmp_path / NAME, "SELECT agent_name FROM call_records") == [("last",)]
-
-
-def test_windows_and_receipt_for_sync(begun, tmp_path):
-    """Entries of a scope by any pull, in order of time; the receipt that was saved last."""
-    end(begun(Sink(tmp_path / NAME), 3, claim=Claim("a", "scope")))
-    end(begun(Sink(tmp_path / NAME), 1, claim=Claim("b", "scope")))
-    end(begun(Sink(tmp_path / NAME), 2, claim=Claim("c", "another")))
-    sink = Sink(tmp_path / NAME)
-    sink.open(CLAIM)
-    assert sink.windows("scope") == [entry(1), entry(3)]
-    assert sink.load_receipt() == b'{"receipt":1}'
-    sink.abandon()
 
 
 def test_no_receipt_at_first(begun, tmp_path):

@@ -235,19 +235,18 @@ def test_the_columns_people_search_are_indexed(save, rows):
 
 
 def test_a_pull_that_was_killed_is_gone_on_from(sinks, batch_of, rows):
-    """Header and entries come back in the order of their commits; a window within another one's span is gone."""
+    """Header and facts come back in the order of their commits."""
     first = sinks()
     assert first.open(CLAIM) is None
     first.begin(b'{"h":1}')
     for number in (3, 1, 2):
         first.commit(batch_of(b'{"id":"%d"}' % number), span(number), b'{"n":%d}' % number)
-    first.commit(batch_of(b'{"id":"4"}'), Span(span(1).first, span(2).last), b'{"n":12}')
     first._connection.terminate()
     second = sinks()
     saved = second.open(CLAIM)
-    assert (saved.header, saved.entries) == (b'{"h":1}', [b'{"n":3}', b'{"n":12}'])
+    assert (saved.header, saved.entries) == (b'{"h":1}', [b'{"n":3}', b'{"n":1}', b'{"n":2}'])
     second.commit(batch_of(b'{"id":"5"}'), span(4), b'{"n":4}')
-    assert rows("SELECT entry FROM servetel_windows ORDER BY seq")[-1] == ('{"n":4}',)
+    assert rows("SELECT fact FROM servetel_ledger ORDER BY reading")[-1] == ('{"n":4}',)
 
 
 def test_another_pull_is_not_gone_on_from(sinks):
@@ -260,34 +259,6 @@ def test_another_pull_is_not_gone_on_from(sinks):
     assert second.open(Claim("other", "scope")) is None
     second.abandon()
     assert sinks().open(CLAIM, fresh=True) is None
-
-
-def test_begin_forgets_the_journal_and_keeps_the_calls(sinks, save, rows):
-    """A pull that begins anew has no windows; a call that was written stays."""
-    save(CALL)
-    sink = sinks()
-    assert sink.open(CLAIM) is None
-    sink.begin(b'{"h":2}')
-    assert rows("SELECT header FROM servetel_pulls") == [('{"h":2}',)]
-    assert rows("SELECT count(*) FROM servetel_windows") == [(0,)]
-    assert rows("SELECT count(*) FROM call_records") == [(1,)]
-
-
-def test_windows_and_receipt_for_sync(sinks, batch_of):
-    """Entries of a scope by any pull, in order of time; the receipt that was saved last."""
-    for pull, number in (("a", 2), ("b", 1)):
-        sink = sinks()
-        sink.open(Claim(pull, "scope"))
-        sink.begin(b"{}")
-        sink.commit(batch_of(b'{"id":"1"}'), span(number), b'{"n":%d}' % number)
-        sink.finish()
-        sink.save_receipt(b'{"of":"%s"}' % pull.encode())
-        sink.abandon()
-    sink = sinks()
-    sink.open(CLAIM)
-    assert sink.windows("scope") == [b'{"n":1}', b'{"n":2}']
-    assert sink.windows("another") == []
-    assert sink.load_receipt() == b'{"of":"b"}'
 
 
 def test_no_receipt_at_first(sinks):
@@ -420,7 +391,7 @@ def test_a_disk_that_is_full(sinks, batch_of, rows):
     sink.begin(b"{}")
     with pytest.raises(OutputError, match="disk is full"):
         sink.commit(batch_of(CALL), DAY, b"{}")
-    assert rows("SELECT count(*) FROM servetel_windows") == [(0,)]
+    assert rows("SELECT count(*) FROM servetel_ledger") == [(0,)]
 
 
 def test_what_the_server_says_of_a_value_is_not_repeated(sinks, batch_of, rows):
