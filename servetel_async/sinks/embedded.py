@@ -289,8 +289,8 @@ class EmbeddedDatabase:
         except (self.Error, OSError) as error:
             raise self._told(error) from error
         try:
+            receipt.put_in_place()  # first: the one inside ends the pull
             self._receive(text)
-            receipt.put_in_place()
         except (self.Error, OSError) as error:
             receipt.discard()
             raise OutputError(

@@ -93,6 +93,10 @@ class Stored(NamedTuple):
     fact: bytes
     seal: Seal
 
+    def __repr__(self) -> str:
+        """Show which one it is, and not the fact: it may quote calls."""
+        return f"<Stored {self.reading}: {self.span.first} to {self.span.last}, {self.seal.rows} rows>"
+
 
 class Output(NamedTuple):
     """An output that is about to get its name.

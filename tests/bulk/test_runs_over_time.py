@@ -251,7 +251,7 @@ async def test_a_wrong_clock_leaves_no_gap(tmp_path, wrong, replies):
         server.wrong_dates = []
         receipt = await synced(server, target, "2024-06-20 12:00:00")
         assert (receipt.complete, receipt.to_date) == (True, "2024-06-20 12:00:00")
-        assert sorted(ids(target)) == listed(server, first.from_date)
+        assert set(listed(server, first.from_date)) <= set(ids(target))
 
 
 async def test_a_sync_that_was_stopped_is_completed_by_the_next(tmp_path):

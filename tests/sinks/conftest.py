@@ -145,7 +145,7 @@ def batch_of() -> Callable[..., Batch]:
 @pytest.fixture
 def claim() -> Claim:
     """A pull."""
-    return Claim("pull", "scope")
+    return Claim("pull", "scope", "account")
 
 
 @pytest.fixture(scope="session")

@@ -21,11 +21,12 @@ from servetel_async import (
 )
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.sink import Claim, Span
+from tests.sinks.life import finished, named_without_receipt, open_for
 
 duckdb = pytest.importorskip("duckdb")
 
-CLAIM = Claim("pull", "scope")
-OTHER = Claim("other", "scope")
+CLAIM = Claim("pull", "scope", "account")
+OTHER = Claim("other", "scope", "account")
 
 
 def span(number):
@@ -91,7 +92,7 @@ def begun(sinks, batch_of):
 
     def start(path, *numbers, claim=CLAIM):
         sink = sinks(path)
-        sink.open(claim)
+        open_for(sink, claim)
         sink.begin(b'{"pull":"%s"}' % claim.pull.encode())
         for number in numbers:
             sink.commit(batch_of(b'{"id":"%d","agent_name":"%d"}' % (number, number)), span(number), entry(number))
@@ -103,8 +104,7 @@ def begun(sinks, batch_of):
 @pytest.fixture
 def end():
     def run(sink):
-        sink.finish()
-        sink.save_receipt(b"{}")
+        finished(sink, b"{}")
         sink.abandon()
 
     return run
@@ -130,7 +130,7 @@ def test_what_a_killed_run_left_is_gone_on_from(killed, sinks, batch_of, end):
     """The part, its log and a lock that nobody holds: every committed window is there, and one file comes of it."""
     left = killed(3, 1)
     sink = sinks(left)
-    assert sink.open(CLAIM).entries == [entry(3), entry(1)]
+    assert open_for(sink, CLAIM).entries == [entry(3), entry(1)]
     sink.commit(batch_of(b'{"id":"2"}'), span(2), entry(2))
     end(sink)
     assert names(left.parent) == {left.name, f"{left.name}.receipt.json"}
@@ -142,7 +142,7 @@ def test_a_run_that_was_killed_in_place_is_gone_on_from(begun, end, killed, sink
     end(begun(target, 9))
     left = killed(3)
     sink = sinks(left)
-    assert sink.open(CLAIM).entries == [entry(3)]
+    assert open_for(sink, CLAIM).entries == [entry(3)]
     end(sink)
     assert rows(left, "SELECT id FROM call_records ORDER BY id") == [("3",), ("9",)]
 
@@ -150,12 +150,12 @@ def test_a_run_that_was_killed_in_place_is_gone_on_from(begun, end, killed, sink
 def test_killed_after_the_name_was_given(begun, sinks, target, end):
     """Only the receipt is missing: the pull is not finished, and its windows need not be read again."""
     sink = begun(target, 3)
-    sink.finish()
+    named_without_receipt(sink, target)
     sink.abandon()
     again = sinks(target)
-    assert again.open(CLAIM).entries == [entry(3)]
+    assert open_for(again, CLAIM).entries == [entry(3)]
     end(again)
-    assert sinks(target).open(CLAIM) is None
+    assert open_for(sinks(target), CLAIM) is None
 
 
 def test_killed_while_a_part_was_removed(killed, begun, end, log):
@@ -174,7 +174,7 @@ def test_a_log_whose_database_is_gone_is_refused(killed, begun, end, sinks, targ
     left.unlink()
     before = contents(left.parent)
     with pytest.raises(OutputError, match=f"{log(left).name} is there without {left.name}"):
-        sinks(left).open(CLAIM)
+        open_for(sinks(left), CLAIM)
     before.pop(f"{left.name}.lock")
     assert contents(left.parent) == before
 
@@ -184,11 +184,11 @@ def test_a_log_that_appears_meanwhile_is_refused(begun, sinks, target, log, end)
     sink = begun(target, 3)
     log(target).write_bytes(b"log")
     with pytest.raises(OutputError, match="is there without"):
-        sink.finish()
+        finished(sink)
     sink.abandon()
     log(target).unlink()
     again = sinks(target)
-    assert again.open(CLAIM).entries == [entry(3)]
+    assert open_for(again, CLAIM).entries == [entry(3)]
     end(again)
     assert rows(target, "SELECT id FROM call_records") == [("3",)]
 
@@ -197,12 +197,12 @@ def test_killed_between_its_two_names(killed, sinks, end):
     """One file under two names, and the log is in it: it goes on under the right one."""
     left = killed(3)
     again = sinks(left)
-    again.open(CLAIM)
+    open_for(again, CLAIM)
     again.abandon()
     part = left.with_name(f"{left.name}.part")
     os.link(part, left)
     sink = sinks(left)
-    assert sink.open(CLAIM).entries == [entry(3)]
+    assert open_for(sink, CLAIM).entries == [entry(3)]
     assert not part.exists()
     end(sink)
     assert names(left.parent) == {left.name, f"{left.name}.receipt.json"}
@@ -216,11 +216,10 @@ def test_every_file_is_private_at_every_moment(begun, sinks, batch_of, target, e
         for claim in (CLAIM, OTHER):
             sink = sinks(target)
             for step in (
-                lambda sink=sink, claim=claim: sink.open(claim),
+                lambda sink=sink, claim=claim: open_for(sink, claim),
                 lambda sink=sink: sink.begin(b"{}"),
                 lambda sink=sink: sink.commit(batch_of(b'{"id":"1"}'), span(1), entry(1)),
-                sink.finish,
-                lambda sink=sink: sink.save_receipt(b"{}"),
+                lambda sink=sink: finished(sink),
                 sink.abandon,
             ):
                 step()
@@ -236,11 +235,11 @@ def test_fresh_keeps_a_part_until_a_pull_begins(begun, sinks, target, end):
     begun(target, 3).abandon()
     before = contents(target.parent)
     sink = sinks(target)
-    assert sink.open(CLAIM, fresh=True) is None
+    assert open_for(sink, CLAIM, fresh=True) is None
     sink.abandon()
     assert contents(target.parent) == before
     sink = sinks(target)
-    sink.open(CLAIM, fresh=True)
+    open_for(sink, CLAIM, fresh=True)
     sink.begin(b"{}")
     end(sink)
     assert rows(target, "SELECT count(*) FROM call_records") == [(0,)]
@@ -262,7 +261,7 @@ def test_a_damaged_part_is_refused_and_left_as_it_is(begun, sinks, target, damag
     before = contents(target.parent)
     sink = sinks(target)
     with pytest.raises(ResumeMismatchError, match="cannot be gone on from"):
-        sink.open(CLAIM)
+        open_for(sink, CLAIM)
     assert contents(target.parent) == before
 
 
@@ -271,7 +270,7 @@ def test_fresh_drops_a_damaged_part(begun, sinks, target, batch_of, end):
     begun(target, 3).abandon()
     target.with_name(f"{target.name}.part").write_bytes(b"junk" * 3000)
     sink = sinks(target)
-    assert sink.open(CLAIM, fresh=True) is None
+    assert open_for(sink, CLAIM, fresh=True) is None
     sink.begin(b"{}")
     sink.commit(batch_of(b'{"id":"1"}'), span(1), entry(1))
     end(sink)
@@ -283,7 +282,7 @@ def test_a_database_of_another_program_is_left_as_it_is(sinks, target):
     rows(target, "CREATE TABLE call_records (id INTEGER)")
     before = contents(target.parent)
     with pytest.raises(OutputError, match="other columns"):
-        sinks(target).open(CLAIM)
+        open_for(sinks(target), CLAIM)
     assert contents(target.parent) == before
 
 
@@ -291,7 +290,7 @@ def test_an_error_is_not_its_own_cause(sinks, target):
     """Whoever walks along the causes comes to an end."""
     rows(target, "CREATE TABLE call_records (id INTEGER)")
     with pytest.raises(OutputError) as caught:
-        sinks(target).open(CLAIM)
+        open_for(sinks(target), CLAIM)
     assert caught.value.__cause__ is None
 
 
@@ -299,14 +298,14 @@ def test_an_error_is_not_its_own_cause(sinks, target):
 def test_a_name_that_is_too_long(sinks, target, length):
     """Its own, or that of what belongs to it: an output error before anything is asked for."""
     with pytest.raises(OutputError):
-        sinks(target.with_name("n" * (length - len(target.name)) + target.name)).open(CLAIM)
+        open_for(sinks(target.with_name("n" * (length - len(target.name)) + target.name)), CLAIM)
     assert names(target.parent) == set()
 
 
 def test_a_directory_that_is_not_there(sinks, target):
     """The message names the file, and no path."""
     with pytest.raises(OutputError, match="No such file or directory") as caught:
-        sinks(target.parent / "none" / target.name).open(CLAIM)
+        open_for(sinks(target.parent / "none" / target.name), CLAIM)
     assert str(target.parent) not in str(caught.value)
 
 
@@ -320,7 +319,7 @@ def test_both_a_database_and_a_part_are_left_as_they_are(begun, sinks, target, e
     part.write_bytes(kept)
     before = contents(target.parent)
     with pytest.raises(ResumeMismatchError, match="Both"):
-        sinks(target).open(CLAIM)
+        open_for(sinks(target), CLAIM)
     assert contents(target.parent) == before
 
 
@@ -329,22 +328,19 @@ def test_a_finish_that_failed_is_made_up_for(begun, sinks, target, end):
     sink = begun(target, 3)
     target.mkdir()
     with pytest.raises(OutputError, match="has appeared meanwhile"):
-        sink.finish()
+        finished(sink)
     sink.abandon()
     target.rmdir()
     again = sinks(target)
-    assert again.open(CLAIM).entries == [entry(3)]
+    assert open_for(again, CLAIM).entries == [entry(3)]
     end(again)
     assert rows(target, "SELECT id FROM call_records") == [("3",)]
 
 
 def test_a_receipt_that_cannot_be_saved(begun, sinks, target):
-    """The output is there, and says so; the next run has nothing to read."""
+    """The output is there, and says so."""
     sink = begun(target, 3)
-    sink.finish()
-    target.with_name(f"{target.name}.receipt.json").mkdir()
-    with pytest.raises(OutputError, match="need not be pulled again"):
-        sink.save_receipt(b"{}")
+    named_without_receipt(sink, target)
     sink.abandon()
     assert rows(target, "SELECT id FROM call_records") == [("3",)]
 
@@ -394,21 +390,22 @@ def test_letting_go_at_any_point(sinks, batch_of, target, steps):
     """Before the first commit nothing is left; after it the part alone; after the naming the database."""
     sink = sinks(target)
     for step in [
-        lambda: sink.open(CLAIM),
+        lambda: open_for(sink, CLAIM),
         lambda: sink.begin(b"{}"),
         lambda: sink.commit(batch_of(b'{"id":"1"}'), span(1), entry(1)),
-        sink.finish,
+        lambda: finished(sink),
     ][:steps]:
         step()
     sink.abandon()
-    assert names(target.parent) == [set(), set(), set(), {f"{target.name}.part"}, {target.name}][steps]
+    done = {target.name, f"{target.name}.receipt.json"}
+    assert names(target.parent) == [set(), set(), set(), {f"{target.name}.part"}, done][steps]
 
 
 def test_letting_go_of_a_database_in_place(begun, sinks, target, end):
     """A pull that committed nothing leaves it as it was, but for its own header."""
     end(begun(target, 9))
     sink = sinks(target)
-    sink.open(OTHER)
+    open_for(sink, OTHER)
     sink.begin(b"{}")
     sink.abandon()
     assert names(target.parent) == {target.name, f"{target.name}.receipt.json"}
@@ -428,10 +425,10 @@ def test_what_a_journal_cannot_say_is_an_output_error(begun, sinks, target, end)
     """The ledger and the receipts of a database whose tables were dropped: an error of ours, not of the library."""
     end(begun(target, 9))
     sink = sinks(target)
-    sink.open(CLAIM)
+    open_for(sink, CLAIM)
     sink._run("DROP TABLE servetel_ledger")
     sink._run("DROP TABLE servetel_pulls")
-    for ask in (sink.ledger, sink.content, sink.receipts, sink.load_receipt):
+    for ask in (sink.ledger, sink.content, sink.receipts):
         with pytest.raises(OutputError):
             ask()
 
@@ -466,4 +463,4 @@ def test_a_part_that_somebody_writes_is_locked_and_not_damaged(begun, sinks, tar
     with closing(connect(str(target.with_name(f"{target.name}.part")))) as other:
         other.execute("BEGIN IMMEDIATE" if target.suffix == ".db" else "BEGIN")
         with pytest.raises(OutputLockedError):
-            sinks(target).open(CLAIM)
+            open_for(sinks(target), CLAIM)

@@ -15,6 +15,7 @@ from servetel_async.sinks.columns import COLUMNS
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.sink import Claim, Seal, Span
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
+from tests.sinks.life import finished, open_for
 
 CLAIM = Claim("pull", "scope", "one")
 OTHER = Claim("pull", "scope", "two")
@@ -117,7 +118,7 @@ def opened(database):
 
     def run(claim=CLAIM):
         made.append(database.sink())
-        made[-1].open(claim)
+        open_for(made[-1], claim)
         return made[-1]
 
     yield run
@@ -134,8 +135,7 @@ def pull(opened, batch_of):
         sink.begin(b"{}")
         for number, (where, calls) in enumerate(windows):
             sink.commit(batch_of(*calls), where, b'{"n":%d}' % number)
-        sink.finish()
-        sink.save_receipt(receipt)
+        finished(sink, receipt)
         sink.abandon()
 
     return run
@@ -146,7 +146,7 @@ def seen(opened):
     """Give what the ledger says of each reading, and what the rows say."""
 
     def run():
-        sink = opened(Claim("", ""))
+        sink = opened(Claim("", "", ""))
         seals, content = {each.reading: each.seal for each in sink.ledger()}, sink.content()
         sink.abandon()
         return seals, content
@@ -253,8 +253,7 @@ def test_seals_are_what_is_there_after_any_commits(opened, batch_of, kind, seed)
             assert {each.reading: each.seal for each in found} == sink.content()
             assert sum(each.seal.rows for each in found) == len(truth)
             assert [each.reading for each in found] == sorted({each.reading for each in found})
-        sink.finish()
-        sink.save_receipt(b"{}")
+        finished(sink, b"{}")
         sink.abandon()
 
 
@@ -360,7 +359,7 @@ def test_an_interrupted_pull_has_the_facts_of_its_own_run(pull, opened, batch_of
     sink.commit(batch_of(call(3)), span(3), b'{"n":"new"}')
     sink.abandon()
     again = database.sink()
-    assert again.open(CLAIM) == (b'{"h":2}', [b'{"n":"new"}'])
+    assert open_for(again, CLAIM) == (b'{"h":2}', [b'{"n":"new"}'])
     again.abandon()
 
 
@@ -372,12 +371,12 @@ def test_an_interrupted_pull_of_another_account_is_not_resumed(pull, opened, bat
     sink.commit(batch_of(call(3)), span(3), b'{"n":3}')
     sink.abandon()
     sink = database.sink()
-    assert sink.open(OTHER) is None
+    assert open_for(sink, OTHER) is None
     sink.begin(b'{"of":"two"}')
     sink.abandon()
     for claim, header in ((CLAIM, b'{"of":"one"}'), (OTHER, b'{"of":"two"}')):
         sink = database.sink()
-        assert sink.open(claim).header == header
+        assert open_for(sink, claim).header == header
         sink.abandon()
 
 
@@ -389,7 +388,6 @@ def test_the_last_receipt_of_each_pull(pull, opened):
     pull(receipt=b"4")
     sink = opened()
     assert sink.receipts() == [b"4", b"3", b"2"]
-    assert sink.load_receipt() == b"4"
 
 
 def test_a_table_that_was_dropped_clears_the_ledger(pull, seen, database):

@@ -19,6 +19,7 @@ from servetel_async.sinks.columns import check_columns
 from servetel_async.sinks.parquet import NO_DAY, DaysEncoder, ParquetEncoder
 from servetel_async.sinks.part import FileSink
 from servetel_async.sinks.sink import Batch, Claim, Span
+from tests.sinks.life import finished, open_for
 
 pq = pytest.importorskip("pyarrow.parquet")
 dataset = pytest.importorskip("pyarrow.dataset")
@@ -359,17 +360,17 @@ def test_a_full_disk_is_an_output_error(realistic, tmp_path, kind):
     resource = pytest.importorskip("resource")
     target = tmp_path / "a"
     sink = FileSink(target, kind(check_columns(None)), directory=kind is DaysEncoder)
-    sink.open(Claim("pull", "scope"))
+    open_for(sink, Claim("pull", "scope", "account"))
     sink.begin(b"{}")
     sink.commit(realistic, Span("a", "b"), b"{}")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
     try:
         with pytest.raises(OutputError, match="cannot be written"):
-            sink.finish()
+            finished(sink)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert {path.name for path in tmp_path.iterdir()} == {"a.part", "a.part.journal", "a.lock"}
-    sink.finish()
+    finished(sink)
     sink.abandon()
     assert dataset.dataset(target, format="parquet", partitioning="hive").count_rows() == 250

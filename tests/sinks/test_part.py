@@ -17,8 +17,10 @@ from servetel_async.sinks.ndjson import LinesEncoder
 from servetel_async.sinks.parquet import DaysEncoder
 from servetel_async.sinks.part import FileSink
 from servetel_async.sinks.sink import Claim, Span
+from servetel_async.sinks.files import digest_of
+from tests.sinks.life import finished, named_without_receipt, open_for
 
-CLAIM = Claim("pull", "scope")
+CLAIM = Claim("pull", "scope", "account")
 HEADER = b'{"pull":"p"}'
 NAMES = ("id", "agent_name")
 
@@ -69,7 +71,7 @@ def begun(windows):
     """Open a sink, begin, and commit some windows."""
 
     def start(sink, *numbers):
-        sink.open(CLAIM)
+        open_for(sink, CLAIM)
         sink.begin(HEADER)
         for number in numbers:
             sink.commit(windows[number], span(number), entry(number))
@@ -79,10 +81,9 @@ def begun(windows):
 
 
 def end(sink):
-    sink.finish()
-    sink.save_receipt(b'{"receipt":1}')
+    output = finished(sink)
     sink.abandon()
-    return sink
+    return output
 
 
 def kill(sink):
@@ -94,13 +95,16 @@ def kill(sink):
 @KINDS
 def test_a_pull_from_beginning_to_end(begun, tmp_path, make):
     """The output, its receipt, and nothing else; size and digest are those of what is there."""
-    sink = end(begun(make(tmp_path / "a"), 3, 2, 1))
+    output = end(begun(make(tmp_path / "a"), 3, 2, 1))
     assert {path.name for path in tmp_path.iterdir()} == {"a", "a.receipt.json"}
     if make is not days:
         data = (tmp_path / "a").read_bytes()
-        assert (sink.size, sink.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+        assert output == (len(data), hashlib.sha256(data).hexdigest(), {})
     else:
-        assert (sink.size, sink.sha256) == (sum(map(len, contents(tmp_path / "a").values())), None)
+        files = contents(tmp_path / "a")
+        assert output.size == sum(map(len, files.values()))
+        assert output.files == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        assert output.sha256 == digest_of(tmp_path / "a").sha256
 
 
 def test_plain_lines_are_the_servers_bytes(begun, windows, tmp_path):
@@ -132,7 +136,7 @@ def test_a_killed_pull_is_gone_on_from(begun, windows, tmp_path, make):
     end(begun(make(tmp_path / "whole"), 3, 2, 1))
     kill(begun(make(tmp_path / "a"), 3, 2))
     sink = make(tmp_path / "a")
-    saved = sink.open(CLAIM)
+    saved = open_for(sink, CLAIM)
     assert (saved.header, saved.entries) == (HEADER, [entry(3), entry(2)])
     sink.commit(windows[1], span(1), entry(1))
     end(sink)
@@ -148,7 +152,7 @@ def test_a_kill_in_the_midst_of_a_window_takes_that_window_alone(begun, windows,
         part.write(b'{"id":"half a win' * 1000)
         journal.write(b'00000000 {"kind":"win')
     sink = make(tmp_path / "a")
-    assert sink.open(CLAIM).entries == [entry(3)]
+    assert open_for(sink, CLAIM).entries == [entry(3)]
     sink.commit(windows[2], span(2), entry(2))
     end(sink)
     assert contents(tmp_path / "a") == contents(tmp_path / "whole")
@@ -160,7 +164,7 @@ def test_a_kill_before_the_name_was_given(begun, tmp_path, make):
     sink = begun(make(tmp_path / "a"), 3, 2)
     for ending in (".part", ".part.journal"):
         shutil.copy(tmp_path / f"a{ending}", tmp_path / f"saved{ending}")
-    sink.finish()
+    named_without_receipt(sink, tmp_path / "a")
     done = (tmp_path / "a.part.journal").read_bytes()
     whole = contents(tmp_path / "a")
     kill(sink)
@@ -169,7 +173,7 @@ def test_a_kill_before_the_name_was_given(begun, tmp_path, make):
     (tmp_path / "a.part.journal").write_bytes(done)
     (tmp_path / "a.part.new").write_bytes(b"half of it")
     again = make(tmp_path / "a")
-    assert again.open(CLAIM).entries == [entry(3), entry(2)]
+    assert open_for(again, CLAIM).entries == [entry(3), entry(2)]
     end(again)
     assert contents(tmp_path / "a") == whole
     assert {path.name for path in tmp_path.iterdir()} == {"a", "a.receipt.json", "saved.part", "saved.part.journal"}
@@ -179,13 +183,14 @@ def test_a_kill_before_the_name_was_given(begun, tmp_path, make):
 def test_a_kill_before_the_receipt(begun, tmp_path, make):
     """The output has its name and the journal knows it: nothing is written again, and the receipt follows."""
     sink = begun(make(tmp_path / "a"), 3, 2)
-    sink.finish()
-    whole, size = contents(tmp_path / "a"), sink.size
+    named_without_receipt(sink, tmp_path / "a")
+    whole = contents(tmp_path / "a")
     kill(sink)
     again = make(tmp_path / "a")
-    assert again.open(CLAIM).entries == [entry(3), entry(2)]
-    end(again)
-    assert (contents(tmp_path / "a"), again.size, again.sha256) == (whole, size, sink.sha256)
+    assert open_for(again, CLAIM).entries == [entry(3), entry(2)]
+    output = end(again)
+    assert contents(tmp_path / "a") == whole
+    assert output[:2] == digest_of(tmp_path / "a")
     assert {path.name for path in tmp_path.iterdir()} == {"a", "a.receipt.json"}
 
 
@@ -193,11 +198,11 @@ def test_a_kill_before_the_receipt(begun, tmp_path, make):
 def test_an_output_that_has_its_name_takes_no_more_windows(begun, windows, tmp_path, make):
     """A run after that kill says so, and the output stays as it is."""
     sink = begun(make(tmp_path / "a"), 3)
-    sink.finish()
+    named_without_receipt(sink, tmp_path / "a")
     whole = contents(tmp_path / "a")
     kill(sink)
     again = make(tmp_path / "a")
-    again.open(CLAIM)
+    open_for(again, CLAIM)
     with pytest.raises(OutputError, match="finished already"):
         again.commit(windows[2], span(2), entry(2))
     again.abandon()
@@ -212,7 +217,7 @@ def test_a_window_that_is_committed_again_takes_the_place_of_its_first_commit(be
     sink.commit(newer, span(3), b'{"n":"again"}')
     kill(sink)
     sink = make(tmp_path / "a")
-    assert sink.open(CLAIM).entries == [entry(3), entry(2), b'{"n":"again"}']
+    assert open_for(sink, CLAIM).entries == [entry(3), entry(2), b'{"n":"again"}']
     end(sink)
     if make is FileSink:
         ids = [line[7:10] for line in (tmp_path / "a").read_bytes().splitlines()]
@@ -229,9 +234,9 @@ def test_every_bit_of_the_part_counts(begun, tmp_path):
     for index in range(len(data)):
         (tmp_path / "a.part").write_bytes(data[:index] + bytes([data[index] ^ 1 << index % 8]) + data[index + 1 :])
         sink = csv(tmp_path / "a")
-        sink.open(CLAIM)
+        open_for(sink, CLAIM)
         with pytest.raises(OutputError, match="not as this program left it"):
-            sink.finish()
+            finished(sink)
         sink.abandon()
         assert not (tmp_path / "a").exists()
 
@@ -251,7 +256,7 @@ def test_every_bit_of_the_journal_counts(begun, windows, tmp_path, make):
         )
         sink = make(tmp_path / "a")
         try:
-            entries = sink.open(CLAIM).entries
+            entries = open_for(sink, CLAIM).entries
         except OutputError:
             refused += 1
             continue
@@ -271,7 +276,7 @@ def test_a_part_that_lost_bytes_is_refused(begun, tmp_path, make):
     data = (tmp_path / "a.part").read_bytes()
     (tmp_path / "a.part").write_bytes(data[:-1])
     with pytest.raises(OutputError, match="not as this program left it"):
-        make(tmp_path / "a").open(CLAIM)
+        open_for(make(tmp_path / "a"), CLAIM)
 
 
 @KINDS
@@ -280,7 +285,7 @@ def test_a_missing_part_is_an_output_error(begun, tmp_path, make):
     kill(begun(make(tmp_path / "a"), 3))
     (tmp_path / "a.part").unlink()
     with pytest.raises(OutputError):
-        make(tmp_path / "a").open(CLAIM)
+        open_for(make(tmp_path / "a"), CLAIM)
 
 
 @KINDS
@@ -290,7 +295,7 @@ def test_a_fresh_pull_drops_what_was_left(begun, windows, tmp_path, make):
     kill(begun(make(tmp_path / "a"), 3, 2))
     (tmp_path / "a.part.journal").write_bytes(b"damaged\n")
     sink = make(tmp_path / "a")
-    assert sink.open(CLAIM, fresh=True) is None
+    assert open_for(sink, CLAIM, fresh=True) is None
     sink.begin(HEADER)
     sink.commit(windows[2], span(2), entry(2))
     end(sink)
@@ -303,10 +308,10 @@ def test_a_fresh_pull_that_never_begins_leaves_what_was_left(begun, tmp_path, ma
     """A login that fails costs nobody an hour of windows."""
     kill(begun(make(tmp_path / "a"), 3, 2))
     sink = make(tmp_path / "a")
-    assert sink.open(CLAIM, fresh=True) is None
+    assert open_for(sink, CLAIM, fresh=True) is None
     sink.abandon()
     again = make(tmp_path / "a")
-    assert again.open(CLAIM).entries == [entry(3), entry(2)]
+    assert open_for(again, CLAIM).entries == [entry(3), entry(2)]
     end(again)
 
 
@@ -316,7 +321,7 @@ def test_beginning_anew_over_what_was_read(begun, windows, tmp_path, make):
     end(begun(make(tmp_path / "whole"), 2))
     kill(begun(make(tmp_path / "a"), 3, 1))
     sink = make(tmp_path / "a")
-    assert sink.open(CLAIM) is not None
+    assert open_for(sink, CLAIM) is not None
     sink.begin(HEADER)
     sink.commit(windows[2], span(2), entry(2))
     end(sink)
@@ -326,7 +331,7 @@ def test_beginning_anew_over_what_was_read(begun, windows, tmp_path, make):
 @KINDS
 def test_nothing_committed_leaves_nothing(begun, tmp_path, make):
     """Neither opening nor beginning is worth keeping."""
-    make(tmp_path / "a").open(CLAIM)
+    open_for(make(tmp_path / "a"), CLAIM)
     sink = make(tmp_path / "b")
     begun(sink)
     sink.abandon()
@@ -341,7 +346,7 @@ def test_a_second_run_is_locked_out(begun, tmp_path, make):
     for fresh in (False, True):
         second = make(tmp_path / "a")
         with pytest.raises(OutputLockedError):
-            second.open(CLAIM, fresh=fresh)
+            open_for(second, CLAIM, fresh=fresh)
         second.abandon()
     end(first)
 
@@ -351,11 +356,11 @@ def test_what_exists_is_refused(tmp_path, make):
     """Before anything is asked for, and left as it is; so is a link that leads nowhere."""
     (tmp_path / "a").mkdir() if make is days else (tmp_path / "a").write_text("mine")
     with pytest.raises(OutputError, match="exists"):
-        make(tmp_path / "a").open(CLAIM)
+        open_for(make(tmp_path / "a"), CLAIM)
     if make is not days:
         (tmp_path / "b").symlink_to(tmp_path / "nowhere")
         with pytest.raises(OutputError, match="exists"):
-            make(tmp_path / "b").open(CLAIM)
+            open_for(make(tmp_path / "b"), CLAIM)
         assert (tmp_path / "a").read_text() == "mine"
 
 
@@ -365,7 +370,7 @@ def test_what_appears_meanwhile_is_not_replaced(begun, tmp_path, make):
     sink = begun(make(tmp_path / "a"), 3)
     (tmp_path / "a").mkdir() if make is days else (tmp_path / "a").write_text("mine")
     with pytest.raises(OutputError, match="exists"):
-        sink.finish()
+        finished(sink)
     sink.abandon()
     if make is days:
         (tmp_path / "a").rmdir()
@@ -373,7 +378,7 @@ def test_what_appears_meanwhile_is_not_replaced(begun, tmp_path, make):
         assert (tmp_path / "a").read_text() == "mine"
         (tmp_path / "a").unlink()
     again = make(tmp_path / "a")
-    assert again.open(CLAIM).entries == [entry(3)]
+    assert open_for(again, CLAIM).entries == [entry(3)]
     end(again)
 
 
@@ -398,17 +403,17 @@ def test_overwriting_does_not_change_the_kind(tmp_path, make):
     """A directory is never replaced by a file, nor a file by a directory."""
     (tmp_path / "a").write_text("mine") if make is days else (tmp_path / "a").mkdir()
     with pytest.raises(OutputError, match="directory"):
-        make(tmp_path / "a", overwrite=True).open(CLAIM)
+        open_for(make(tmp_path / "a", overwrite=True), CLAIM)
 
 
 def test_a_directory_that_stepped_aside_goes(begun, tmp_path):
     """A kill after the new directory got its name leaves the old one; the next run removes it."""
     sink = begun(days(tmp_path / "a", overwrite=True), 3)
-    sink.finish()
+    named_without_receipt(sink, tmp_path / "a")
     kill(sink)
     (tmp_path / "a.part.old").mkdir()
     again = days(tmp_path / "a", overwrite=True)
-    again.open(CLAIM)
+    open_for(again, CLAIM)
     end(again)
     assert {path.name for path in tmp_path.iterdir()} == {"a", "a.receipt.json"}
 
@@ -418,16 +423,16 @@ def test_the_last_word_of_a_journal_counts(begun, windows, tmp_path):
     sink = begun(FileSink(tmp_path / "a"), 3)
     (tmp_path / "a").write_text("in the way")
     with pytest.raises(OutputError, match="exists"):
-        sink.finish()
+        finished(sink)
     kill(sink)
     (tmp_path / "a").unlink()
     sink = FileSink(tmp_path / "a")
-    sink.open(CLAIM)
+    open_for(sink, CLAIM)
     sink.commit(windows[2], span(2), entry(2))
-    sink.finish()
+    named_without_receipt(sink, tmp_path / "a")
     kill(sink)
     again = FileSink(tmp_path / "a")
-    assert again.open(CLAIM).entries == [entry(3), entry(2)]
+    assert open_for(again, CLAIM).entries == [entry(3), entry(2)]
     end(again)
     assert len((tmp_path / "a").read_bytes().splitlines()) == 4
 
@@ -451,7 +456,7 @@ def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path, make, place):
     """A missing directory, a file for a directory, a name too long: the reason is given, no path of the machine is."""
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError) as caught:
-        make(tmp_path / place).open(CLAIM)
+        open_for(make(tmp_path / place), CLAIM)
     assert str(tmp_path) not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -468,17 +473,13 @@ def test_a_full_disk_takes_the_window_alone(begun, windows, tmp_path, make):
         sink.commit(windows[2], span(2), entry(2))
     sink.abandon()
     again = make(tmp_path / "a")
-    assert again.open(CLAIM).entries == [entry(3)]
+    assert open_for(again, CLAIM).entries == [entry(3)]
     end(again)
 
 
 def test_a_receipt_that_cannot_be_saved_leaves_the_output(begun, tmp_path):
-    """The error says that the calls need not be pulled again."""
+    """The next run counts the calls again, and reads none."""
     sink = begun(FileSink(tmp_path / "a"), 3)
-    sink.finish()
-    (tmp_path / "a.receipt.json").mkdir()
-    with pytest.raises(OutputError, match="receipt") as caught:
-        sink.save_receipt(b"{}")
-    assert isinstance(caught.value, ServetelError)
+    named_without_receipt(sink, tmp_path / "a")
     sink.abandon()
     assert (tmp_path / "a").exists()

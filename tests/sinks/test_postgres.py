@@ -16,10 +16,11 @@ from servetel_async.sinks.columns import COLUMNS
 from servetel_async.sinks.postgres import PostgresSink
 from servetel_async.sinks.sink import Claim, Span
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
+from tests.sinks.life import finished, open_for
 
 asyncpg = pytest.importorskip("asyncpg")
 
-CLAIM = Claim("pull", "scope")
+CLAIM = Claim("pull", "scope", "account")
 #: So long that no key holds it, and not to be compressed.
 NOISE = hashlib.shake_256(b"").hexdigest(10_000)
 DAY = Span("2024-05-01 00:00:00", "2024-05-01 23:59:59")
@@ -82,11 +83,10 @@ def save(sinks, batch_of):
 
     def run(*lines):
         sink = sinks()
-        sink.open(CLAIM)
+        open_for(sink, CLAIM)
         sink.begin(b'{"h":1}')
         sink.commit(batch_of(*lines), DAY, b'{"n":1}')
-        sink.finish()
-        sink.save_receipt(b'{"receipt":1}')
+        finished(sink)
         sink.abandon()
         return sink
 
@@ -120,7 +120,7 @@ def test_json_can_be_queried(save, rows):
 def test_every_value_of_realistic_calls(sinks, rows, realistic, expected):
     """250 calls in every odd form of the field: each column holds what the server's JSON says."""
     sink = sinks()
-    sink.open(CLAIM)
+    open_for(sink, CLAIM)
     sink.begin(b"{}")
     sink.commit(realistic, DAY, b"{}")
     lines = {str(json.loads(line)["id"]): line for line in realistic.lines}
@@ -147,7 +147,7 @@ def test_every_value_of_realistic_calls(sinks, rows, realistic, expected):
 def test_hostile_calls_are_all_written(sinks, rows, hostile):
     """Texts and numbers that harm some reader: none of them keeps a window from being committed."""
     sink = sinks()
-    sink.open(CLAIM)
+    open_for(sink, CLAIM)
     sink.begin(b"{}")
     sink.commit(hostile, DAY, b"{}")
     (count,) = rows("SELECT count(*) FROM call_records")
@@ -194,7 +194,7 @@ def test_a_long_number_is_no_trouble_for_an_index(save, rows):
 def test_an_id_that_is_too_long_is_said(sinks, batch_of, rows):
     """An id is a key, which PostgreSQL bounds: the error says so, and nothing of the window is there."""
     sink = sinks()
-    sink.open(CLAIM)
+    open_for(sink, CLAIM)
     sink.begin(b"{}")
     with pytest.raises(OutputError, match="longer than PostgreSQL allows"):
         sink.commit(batch_of(b'{"id":"1"}', b'{"id":"%s"}' % NOISE.encode()), DAY, b"{}")
@@ -237,13 +237,13 @@ def test_the_columns_people_search_are_indexed(save, rows):
 def test_a_pull_that_was_killed_is_gone_on_from(sinks, batch_of, rows):
     """Header and facts come back in the order of their commits."""
     first = sinks()
-    assert first.open(CLAIM) is None
+    assert open_for(first, CLAIM) is None
     first.begin(b'{"h":1}')
     for number in (3, 1, 2):
         first.commit(batch_of(b'{"id":"%d"}' % number), span(number), b'{"n":%d}' % number)
     first._connection.terminate()
     second = sinks()
-    saved = second.open(CLAIM)
+    saved = open_for(second, CLAIM)
     assert (saved.header, saved.entries) == (b'{"h":1}', [b'{"n":3}', b'{"n":1}', b'{"n":2}'])
     second.commit(batch_of(b'{"id":"5"}'), span(4), b'{"n":4}')
     assert rows("SELECT fact FROM servetel_ledger ORDER BY reading")[-1] == ('{"n":4}',)
@@ -252,44 +252,49 @@ def test_a_pull_that_was_killed_is_gone_on_from(sinks, batch_of, rows):
 def test_another_pull_is_not_gone_on_from(sinks):
     """What one pull left is nothing to another; with fresh nothing is looked at."""
     first = sinks()
-    first.open(CLAIM)
+    open_for(first, CLAIM)
     first.begin(b"{}")
     first.abandon()
     second = sinks()
-    assert second.open(Claim("other", "scope")) is None
+    assert open_for(second, Claim("other", "scope", "account")) is None
     second.abandon()
-    assert sinks().open(CLAIM, fresh=True) is None
+    assert open_for(sinks(), CLAIM, fresh=True) is None
 
 
 def test_no_receipt_at_first(sinks):
     """There is none before a pull has ended."""
     sink = sinks()
-    sink.open(CLAIM)
+    open_for(sink, CLAIM)
     sink.begin(b"{}")
-    assert sink.load_receipt() is None
+    assert sink.receipts() == []
 
 
-def test_size_is_that_of_the_table(save):
-    """Known after the end; there is no digest of a server's table."""
-    sink = save(CALL)
-    assert sink.size > 0
-    assert (sink.sha256, sink.place) == (None, None)
+def test_the_receipt_knows_the_size_of_the_table(sinks, batch_of):
+    """There is no digest of a server's table, and no place beside it."""
+    sink = sinks()
+    open_for(sink, CLAIM)
+    sink.begin(b"{}")
+    sink.commit(batch_of(CALL), span(1), b"{}")
+    output = finished(sink)
+    assert output.size > 0
+    assert (output.sha256, output.files, sink.place) == (None, {}, None)
+    sink.abandon()
 
 
 def test_two_writers_on_one_database(sinks):
     """The second one fails at once; when the first one has let go, it may."""
     first, second = sinks(), sinks()
-    first.open(CLAIM)
+    open_for(first, CLAIM)
     with pytest.raises(OutputLockedError):
-        second.open(CLAIM)
+        open_for(second, CLAIM)
     first.abandon()
-    second.open(CLAIM)
+    open_for(second, CLAIM)
 
 
 def test_a_lost_connection_says_how_to_go_on(sinks, batch_of, ask, rows):
     """The server ends the connection: the same command goes on, and nothing of the window is there."""
     sink = sinks()
-    sink.open(CLAIM)
+    open_for(sink, CLAIM)
     sink.begin(b"{}")
     ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'calls'")
     with pytest.raises(OutputError, match=r"was lost.*same command"):
@@ -301,7 +306,7 @@ def test_an_abandoned_sink_can_be_abandoned_again(sinks):
     """Letting go never raises, be the connection there or not."""
     sink = sinks()
     sink.abandon()
-    sink.open(CLAIM)
+    open_for(sink, CLAIM)
     sink._connection.terminate()
     sink.abandon()
     sink.abandon()
@@ -310,27 +315,27 @@ def test_an_abandoned_sink_can_be_abandoned_again(sinks):
 def test_a_server_that_is_not_there(unused_tcp_port, sinks):
     """An output error, before anything was asked for."""
     with pytest.raises(OutputError, match="cannot be reached"):
-        sinks(f"postgresql://u:s3cret@127.0.0.1:{unused_tcp_port}/calls").open(CLAIM)
+        open_for(sinks(f"postgresql://u:s3cret@127.0.0.1:{unused_tcp_port}/calls"), CLAIM)
 
 
 def test_a_database_that_is_not_there(sinks, postgres_server):  # noqa: F811
     """Its name is said, and what to do."""
     with pytest.raises(OutputError, match=r"nowhere on 127\.0\.0\.1 does not exist"):
-        sinks(postgres_server.address("nowhere")).open(CLAIM)
+        open_for(sinks(postgres_server.address("nowhere")), CLAIM)
 
 
 @pytest.mark.parametrize("option", ["?sslmode=nonsense", "?target_session_attrs=nonsense"])
 def test_an_address_that_cannot_be_read(sinks, postgres_server, option):  # noqa: F811
     """The driver refuses it: an output error, without the address."""
     with pytest.raises(OutputError) as caught:
-        sinks(postgres_server.address("calls") + option).open(CLAIM)
+        open_for(sinks(postgres_server.address("calls") + option), CLAIM)
     assert postgres_server.password not in _all_of(caught.value)
 
 
 def test_a_wrong_password_is_nowhere_in_the_error(sinks, postgres_server):  # noqa: F811
     """Neither in its text nor in anything that its traceback holds."""
     with pytest.raises(OutputError, match="User or password is wrong") as caught:
-        sinks(postgres_server.address("calls", password="s3cret-word")).open(CLAIM)
+        open_for(sinks(postgres_server.address("calls", password="s3cret-word")), CLAIM)
     said = _all_of(caught.value)
     assert "s3cret-word" not in said
     assert "puller" not in str(caught.value)
@@ -367,7 +372,7 @@ def test_another_table_of_that_name_is_refused(sinks, rows):
     """A table with other columns belongs to another program, and is left as it is."""
     rows("CREATE TABLE call_records (id integer)")
     with pytest.raises(OutputError, match="other columns"):
-        sinks().open(CLAIM)
+        open_for(sinks(), CLAIM)
     assert rows("SELECT count(*) FROM information_schema.tables WHERE table_name LIKE 'servetel%'") == [(0,)]
 
 
@@ -376,13 +381,13 @@ def test_a_user_who_may_not_write(sinks, postgres_server, ask, rows):  # noqa: F
     ask("DROP ROLE IF EXISTS reader")
     ask("CREATE ROLE reader LOGIN PASSWORD 'r'")
     with pytest.raises(OutputError, match="This user may not"):
-        sinks(f"postgresql://reader:r@127.0.0.1:{postgres_server.port}/calls").open(CLAIM)
+        open_for(sinks(f"postgresql://reader:r@127.0.0.1:{postgres_server.port}/calls"), CLAIM)
 
 
 def test_a_disk_that_is_full(sinks, batch_of, rows):
     """What the server says of its disk reaches whoever must make space."""
     sink = sinks()
-    sink.open(CLAIM)
+    open_for(sink, CLAIM)
     rows(
         "CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql AS "
         "$$ BEGIN RAISE EXCEPTION 'no space' USING ERRCODE = 'disk_full'; END $$"
@@ -397,7 +402,7 @@ def test_a_disk_that_is_full(sinks, batch_of, rows):
 def test_what_the_server_says_of_a_value_is_not_repeated(sinks, batch_of, rows):
     """A constraint of somebody's own fails: its message quotes the row, ours does not."""
     sink = sinks()
-    sink.open(CLAIM)
+    open_for(sink, CLAIM)
     number = "+919812345678"
     rows("ALTER TABLE call_records ADD CONSTRAINT mine CHECK (client_number IS NULL)")
     sink.begin(b"{}")

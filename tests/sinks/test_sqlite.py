@@ -14,8 +14,9 @@ import pytest
 from servetel_async import OutputError, OutputLockedError, ResumeMismatchError
 from servetel_async.sinks.sink import Claim, Span
 from servetel_async.sinks.sqlite import SqliteSink
+from tests.sinks.life import finished, open_for
 
-CLAIM = Claim("pull", "scope")
+CLAIM = Claim("pull", "scope", "account")
 CALL = (
     b'{"id":"1","date":"2024-05-02","time":"19:19:59","end_stamp":"2024-05-02 19:20:57","call_duration":54,"charges":0}'
 )
@@ -41,8 +42,7 @@ def names(directory):
 
 
 def end(sink):
-    sink.finish()
-    sink.save_receipt(b'{"receipt":1}')
+    finished(sink)
     sink.abandon()
     return sink
 
@@ -58,7 +58,7 @@ def begun(batch_of):
     """Open a sink, begin, and commit a window for each number, of the one call of that id."""
 
     def start(sink, *numbers, claim=CLAIM):
-        sink.open(claim)
+        open_for(sink, claim)
         sink.begin(b'{"pull":"%s"}' % claim.pull.encode())
         for number in numbers:
             sink.commit(batch_of(b'{"id":"%d"}' % number), span(number), entry(number))
@@ -73,7 +73,7 @@ def save(batch_of, tmp_path):
 
     def run(*lines):
         sink = Sink(tmp_path / NAME)
-        sink.open(CLAIM)
+        open_for(sink, CLAIM)
         sink.begin(b"{}")
         sink.commit(batch_of(*lines), span(1), entry(1))
         return end(sink)
@@ -83,28 +83,28 @@ def save(batch_of, tmp_path):
 
 def test_a_pull_from_beginning_to_end(begun, tmp_path):
     """One file that holds everything, its receipt, and nothing else."""
-    sink = end(begun(Sink(tmp_path / NAME), 3, 2, 1))
+    end(begun(Sink(tmp_path / NAME), 3, 2, 1))
     assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}
     assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("1",), ("2",), ("3",)]
     assert (tmp_path / f"{NAME}.receipt.json").read_bytes() == b'{"receipt":1}'
-    assert sink.sha256 is None
 
 
 def test_a_new_database_bears_its_name_in_the_end(begun, tmp_path):
     """Until then it is DEST.part: nobody takes it for whole."""
     sink = begun(Sink(tmp_path / NAME), 3)
     assert not (tmp_path / NAME).exists()
-    sink.finish()
+    finished(sink)
     assert rows(tmp_path / NAME, "SELECT id FROM call_records") == [("3",)]
     assert not (tmp_path / f"{NAME}.part").exists()
     sink.abandon()
 
 
-def test_size_is_that_of_the_file(begun, tmp_path):
-    """Known after finish."""
+def test_the_receipt_knows_the_size_of_the_file(begun, tmp_path):
+    """Before the receipt itself is in it; there is no digest of a database."""
     sink = begun(Sink(tmp_path / NAME), 3)
-    sink.finish()
-    assert sink.size == (tmp_path / NAME).stat().st_size
+    output = finished(sink)
+    assert 0 < output.size <= (tmp_path / NAME).stat().st_size
+    assert (output.sha256, output.files) == (None, {})
     sink.abandon()
 
 
@@ -127,7 +127,7 @@ def test_a_killed_pull_is_gone_on_from(begun, batch_of, tmp_path):
     """Header and entries come back in the order of their commits."""
     kill(begun(Sink(tmp_path / NAME), 3, 1))
     sink = Sink(tmp_path / NAME)
-    saved = sink.open(CLAIM)
+    saved = open_for(sink, CLAIM)
     assert (saved.header, saved.entries) == (b'{"pull":"pull"}', [entry(3), entry(1)])
     sink.commit(batch_of(b'{"id":"2"}'), span(2), entry(2))
     end(sink)
@@ -141,25 +141,25 @@ def test_a_killed_pull_is_gone_on_from(begun, batch_of, tmp_path):
 def test_a_killed_pull_into_a_database_in_place(begun, save, tmp_path):
     """What was committed is in it, and the pull goes on from there."""
     save(b'{"id":"9"}')
-    kill(begun(Sink(tmp_path / NAME), 3, claim=Claim("other", "scope")))
+    kill(begun(Sink(tmp_path / NAME), 3, claim=Claim("other", "scope", "account")))
     sink = Sink(tmp_path / NAME)
-    assert sink.open(Claim("other", "scope")).entries == [entry(3)]
+    assert open_for(sink, Claim("other", "scope", "account")).entries == [entry(3)]
     end(sink)
     assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("3",), ("9",)]
 
 
 def test_a_pull_of_another_is_given_too(begun, tmp_path):
     """DEST.part belongs to another pull: its header comes back, so that the caller can say so."""
-    kill(begun(Sink(tmp_path / NAME), 3, claim=Claim("other", "scope")))
+    kill(begun(Sink(tmp_path / NAME), 3, claim=Claim("other", "scope", "account")))
     sink = Sink(tmp_path / NAME)
-    assert sink.open(CLAIM).header == b'{"pull":"other"}'
+    assert open_for(sink, CLAIM).header == b'{"pull":"other"}'
     sink.abandon()
     assert (tmp_path / f"{NAME}.part").exists()
 
 
 def test_begin_drops_what_is_in_a_part(begun, tmp_path):
     """No call and no window of the other pull is left."""
-    kill(begun(Sink(tmp_path / NAME), 3, 2, claim=Claim("other", "scope")))
+    kill(begun(Sink(tmp_path / NAME), 3, 2, claim=Claim("other", "scope", "account")))
     end(begun(Sink(tmp_path / NAME), 1))
     assert rows(tmp_path / NAME, "SELECT id FROM call_records") == [("1",)]
     assert rows(tmp_path / NAME, "SELECT pull, first FROM servetel_ledger") == [("pull", "2024-05-01 00:00:00")]
@@ -169,7 +169,7 @@ def test_fresh_looks_at_nothing(begun, tmp_path):
     """Even a part that is no database goes."""
     (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
     sink = Sink(tmp_path / NAME)
-    assert sink.open(CLAIM, fresh=True) is None
+    assert open_for(sink, CLAIM, fresh=True) is None
     sink.begin(b"{}")
     end(sink)
     assert rows(tmp_path / NAME) == []
@@ -179,7 +179,7 @@ def test_a_part_that_is_no_database_is_refused(tmp_path):
     """It is left as it is."""
     (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
     with pytest.raises(ResumeMismatchError, match="cannot be gone on from"):
-        Sink(tmp_path / NAME).open(CLAIM)
+        open_for(Sink(tmp_path / NAME), CLAIM)
     assert names(tmp_path) == {f"{NAME}.part"}
     assert (tmp_path / f"{NAME}.part").read_bytes() == b"junk" * 5_000
 
@@ -190,7 +190,7 @@ def test_a_part_beside_a_database_is_refused(begun, save, tmp_path):
     shutil.copy(tmp_path / f"{NAME}.part", tmp_path / NAME)
     before = names(tmp_path)
     with pytest.raises(ResumeMismatchError, match="Move one of the two away"):
-        Sink(tmp_path / NAME).open(CLAIM)
+        open_for(Sink(tmp_path / NAME), CLAIM)
     assert names(tmp_path) == before
 
 
@@ -199,7 +199,7 @@ def test_killed_between_link_and_unlink(begun, tmp_path):
     kill(begun(Sink(tmp_path / NAME), 3))
     os.link(tmp_path / f"{NAME}.part", tmp_path / NAME)
     sink = Sink(tmp_path / NAME)
-    assert sink.open(CLAIM).entries == [entry(3)]
+    assert open_for(sink, CLAIM).entries == [entry(3)]
     end(sink)
     assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}
 
@@ -209,7 +209,7 @@ def test_a_name_that_was_taken_meanwhile(begun, tmp_path):
     sink = begun(Sink(tmp_path / NAME), 3)
     (tmp_path / NAME).write_bytes(b"mine")
     with pytest.raises(OutputError, match="has appeared meanwhile"):
-        sink.finish()
+        finished(sink)
     sink.abandon()
     assert (tmp_path / NAME).read_bytes() == b"mine"
     assert rows(tmp_path / f"{NAME}.part", "SELECT id FROM call_records") == [("3",)]
@@ -244,7 +244,7 @@ def test_one_call_twice_in_a_window(save, tmp_path):
 def test_no_receipt_at_first(begun, tmp_path):
     """There is none before a pull has ended."""
     sink = begun(Sink(tmp_path / NAME), 3)
-    assert sink.load_receipt() is None
+    assert sink.receipts() == []
     sink.abandon()
 
 
@@ -265,7 +265,7 @@ def test_texts_that_databases_dislike_are_kept(save, tmp_path):
 def test_hostile_calls_are_all_written(batch_of, hostile, tmp_path):
     """Texts and numbers that harm some reader: none of them keeps a window from being committed."""
     sink = Sink(tmp_path / NAME)
-    sink.open(CLAIM)
+    open_for(sink, CLAIM)
     sink.begin(b"{}")
     sink.commit(hostile, span(1), entry(1))
     end(sink)
@@ -279,7 +279,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
     """Another kind of file is left as it is."""
     (tmp_path / NAME).write_bytes(b"junk" * 5_000)
     with pytest.raises(OutputError, match=r"is no .* database"):
-        Sink(tmp_path / NAME).open(CLAIM)
+        open_for(Sink(tmp_path / NAME), CLAIM)
     assert (tmp_path / NAME).read_bytes() == b"junk" * 5_000
     assert names(tmp_path) == {NAME}
 
@@ -288,7 +288,7 @@ def test_another_table_of_that_name_is_refused(tmp_path):
     """A table with other columns belongs to another program, and is left as it is."""
     rows(tmp_path / NAME, "CREATE TABLE call_records (id INTEGER)")
     with pytest.raises(OutputError, match="other columns"):
-        Sink(tmp_path / NAME).open(CLAIM)
+        open_for(Sink(tmp_path / NAME), CLAIM)
     assert names(tmp_path) == {NAME}
 
 
@@ -309,7 +309,7 @@ def test_links_are_refused(tmp_path, begun, name, there):
     before = {path.name: path.read_bytes() for path in (tmp_path / "elsewhere").iterdir()}
     (tmp_path / name).symlink_to(tmp_path / "elsewhere" / NAME)
     with pytest.raises(OutputError):
-        Sink(tmp_path / NAME).open(CLAIM)
+        open_for(Sink(tmp_path / NAME), CLAIM)
     assert {path.name: path.read_bytes() for path in (tmp_path / "elsewhere").iterdir()} == before
 
 
@@ -317,14 +317,14 @@ def test_a_directory_is_refused(tmp_path):
     """A directory is no database."""
     (tmp_path / NAME).mkdir()
     with pytest.raises(OutputError, match="is no file"):
-        Sink(tmp_path / NAME).open(CLAIM)
+        open_for(Sink(tmp_path / NAME), CLAIM)
 
 
 def test_a_receipt_that_has_no_place(tmp_path):
     """It is known before an hour's work."""
     (tmp_path / f"{NAME}.receipt.json").mkdir()
     with pytest.raises(OutputError, match="directory"):
-        Sink(tmp_path / NAME).open(CLAIM)
+        open_for(Sink(tmp_path / NAME), CLAIM)
     assert names(tmp_path) == {f"{NAME}.receipt.json"}
 
 
@@ -332,7 +332,7 @@ def test_two_writers_on_one_database(begun, tmp_path):
     """The second pull fails at once."""
     first = begun(Sink(tmp_path / NAME), 3)
     with pytest.raises(OutputLockedError):
-        Sink(tmp_path / NAME).open(CLAIM)
+        open_for(Sink(tmp_path / NAME), CLAIM)
     end(first)
 
 
@@ -340,7 +340,7 @@ def test_an_abandoned_sink_can_be_abandoned_again(tmp_path):
     """Letting go never raises, whatever was done before."""
     sink = Sink(tmp_path / NAME)
     sink.abandon()
-    sink.open(CLAIM)
+    open_for(sink, CLAIM)
     sink.abandon()
     sink.abandon()
     assert names(tmp_path) == set()
@@ -393,11 +393,11 @@ def test_a_part_that_somebody_reads_is_not_named(begun, tmp_path):
         reader.execute("SELECT count(*) FROM call_records").fetchone()
         sink._database.execute("PRAGMA busy_timeout = 10")
         with pytest.raises(OutputLockedError):
-            sink.finish()
+            finished(sink)
         sink.abandon()
     assert not (tmp_path / NAME).exists()
     sink = Sink(tmp_path / NAME)
-    assert sink.open(CLAIM).entries == [entry(3)]
+    assert open_for(sink, CLAIM).entries == [entry(3)]
     end(sink)
     assert rows(tmp_path / NAME, "SELECT id FROM call_records") == [("3",)]
 
@@ -409,7 +409,7 @@ def test_another_programs_transaction_locks_it(tmp_path, monkeypatch):
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("BEGIN IMMEDIATE")
         with pytest.raises(OutputLockedError):
-            Sink(tmp_path / NAME).open(CLAIM)
+            open_for(Sink(tmp_path / NAME), CLAIM)
 
 
 def test_a_full_disk_is_an_output_error(save, begun, batch_of, tmp_path):
@@ -448,7 +448,7 @@ def test_a_log_that_cannot_be_folded_in_is_told(save, begun, tmp_path):
     save(b'{"id":"9"}')
     sink = begun(Sink(tmp_path / NAME), 1)
     with full(sink), pytest.raises(OutputError, match="is written, but only together"):
-        sink.finish()
+        finished(sink)
     sink.abandon()
     assert (tmp_path / f"{NAME}-wal").exists()
     assert len(rows(tmp_path / NAME)) == 2
@@ -458,7 +458,7 @@ def test_a_new_database_that_cannot_be_folded_gets_no_name(begun, tmp_path):
     """It would not be whole without its log; the next run names it."""
     sink = begun(Sink(tmp_path / NAME), 1)
     with full(sink), pytest.raises(OutputError, match="cannot be written"):
-        sink.finish()
+        finished(sink)
     sink.abandon()
     assert not (tmp_path / NAME).exists()
     assert rows(tmp_path / f"{NAME}.part", "SELECT id FROM call_records") == [("1",)]

@@ -1,0 +1,41 @@
+"""The steps of a sink's life that every test takes in one way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from servetel_async import OutputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from servetel_async.sinks.sink import Claim, Output, Saved, Sink
+
+
+def open_for(sink: Sink, claim: Claim, *, fresh: bool = False) -> Saved | None:
+    """Open it for a pull; returns what an interrupted one has left."""
+    sink.open(fresh=fresh)
+    return sink.resume(claim)
+
+
+def finished(sink: Sink, receipt: bytes = b'{"receipt":1}') -> Output:
+    """Make the output final; returns what its receipt is made of."""
+    outputs: list[Output] = []
+
+    def receipt_of(output: Output) -> bytes:
+        outputs.append(output)
+        return receipt
+
+    sink.finish(receipt_of)
+    return outputs[-1]
+
+
+def named_without_receipt(sink: Sink, target: Path) -> None:
+    """Give the output its name, and stop before its receipt has one, as a kill between the two does."""
+    place = target.with_name(f"{target.name}.receipt.json")
+    place.mkdir()
+    with pytest.raises(OutputError, match="is written, but its receipt cannot be saved"):
+        finished(sink)
+    place.rmdir()
