@@ -133,7 +133,7 @@ def read_sources(environment: Mapping[str, str] | None = None, *, profile: str |
     )
     other = Sources(told["TOKEN"] or _file(told["TOKEN_FILE"]), base_url=told["BASE_URL"], account=account)
     first, second = (other, own) if profile is None else (own, other)
-    who = first if _has_login(first) or not _has_login(second) else second
+    who = first if _has_login(first) else second
     where = first if first.base_url is not None or first.brand is not None else second
     called = (first.account or second.account) if who is own and _has_login(own) else account
     return replace(who, base_url=where.base_url, brand=where.brand, account=called)
