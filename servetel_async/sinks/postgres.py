@@ -62,12 +62,6 @@ def _type(column: Column) -> str:
     return "text"
 
 
-def _digested(name: str, kind: str) -> str:
-    """How a column's value goes into the digest: the same whatever the session's settings are."""
-    ways = {"double precision": "float8send", "timestamptz": "timestamptz_send"}
-    return f"encode({ways[kind]}(\"{name}\"), 'hex')" if kind in ways else f'"{name}"'
-
-
 _COLUMNS = [("account", "text"), *((column.name, _type(column)) for column in COLUMNS), ("reading", "bigint")]
 _NAMES = [name for name, _ in _COLUMNS[1:-1]]
 # Every name below is a name of this package; no text of a caller or a server becomes SQL.
@@ -82,8 +76,8 @@ _UPSERT = (
     + ", ".join(f'"{name}" = excluded."{name}"' for name in ("reading", *_NAMES[1:]))
     + f" WHERE {TABLE}.reading IS DISTINCT FROM excluded.reading"  # what this reading inserted is there already
 )
-_DIGEST = ", ".join(_digested(name, kind) for name, kind in _COLUMNS[:-1])
-_HASH = f"('x' || left(md5(CAST(ROW({_DIGEST}) AS text)), 16))::bit(64)::bigint::numeric"
+# The binary form of a row has the length of each value, knows NULL, and depends on no setting of a session.
+_HASH = f"('x' || left(encode(sha256(record_send(ROW(account, {_QUOTED}))), 'hex'), 16))::bit(64)::bigint"
 _TOTALS = f"SELECT reading, count(*), sum({_HASH}) FROM {TABLE} WHERE {{}} GROUP BY reading"  # noqa: S608
 _OLD = f"reading IS DISTINCT FROM $1 AND account = $2 AND id IN (SELECT id FROM {_STAGE})"  # noqa: S608 - a name of ours
 
