@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sqlite3
 from contextlib import closing
@@ -95,7 +96,11 @@ def _check_is_ours(db: Path, dataset: Dataset) -> None:
 def _report(db: Path, dataset: Dataset, receipt: PullReceipt) -> None:
     with closing(sqlite3.connect(db)) as database:
         with database:  # of a demo before this one: its emulator had another port, which makes it another account
-            for table in ("call_records", "servetel_ledger", "servetel_pulls"):
+            database.execute(
+                "DELETE FROM call_records WHERE account IS NOT ? OR id NOT IN (SELECT value FROM json_each(?))",
+                (receipt.account, json.dumps(dataset.ids)),
+            )
+            for table in ("servetel_ledger", "servetel_pulls"):
                 database.execute(f"DELETE FROM {table} WHERE account IS NOT ?", (receipt.account,))  # noqa: S608
         total, answered = database.execute(
             "SELECT count(*), count(*) FILTER (WHERE status = 'answered') FROM call_records"
