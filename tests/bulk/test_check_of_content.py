@@ -1,0 +1,188 @@
+"""Check looks at what is there: rows, files and bytes; and says what it looked at and what it did not."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from servetel_async import CallQuery, ConfigurationError
+from servetel_async.bulk.check import check
+from servetel_async.bulk.pull import pull
+from servetel_async.bulk.sync import sync
+from tests.bulk.living_server import LivingServer, every
+from tests.bulk.small_server import HONEST
+
+NOW = "2024-05-10 12:00:00"
+DAYS = CallQuery(from_date="2024-05-05", to_date="2024-05-07")
+KINDS = ["a.ndjson", "a.csv", "a.parquet", "days/", "a.db", "a.duckdb"]
+
+
+@pytest.fixture
+async def server():
+    async with LivingServer([*every(30, "2024-05-01", NOW)], NOW) as server:
+        yield server
+
+
+def place(tmp_path, name):
+    return f"{tmp_path}/{name}"
+
+
+def run(target, statement):
+    if target.endswith(".db"):
+        with closing(sqlite3.connect(target)) as database, database:
+            database.execute(statement)
+        return
+    duckdb = pytest.importorskip("duckdb")
+    with closing(duckdb.connect(target)) as database:
+        database.execute(statement)
+
+
+def tamper(target, how):
+    """Change what is there: a call less, a field changed, a file less."""
+    if target.endswith("db"):
+        statements = {
+            "less": "DELETE FROM call_records WHERE id = (SELECT max(id) FROM call_records)",
+            "changed": "UPDATE call_records SET status = 'x' WHERE id = (SELECT max(id) FROM call_records)",
+            "gone": "DELETE FROM call_records",
+        }
+        run(target, statements[how])
+        return
+    path = Path(target)
+    if path.is_dir():
+        path = sorted(each for each in path.rglob("*.parquet"))[0]
+    if how == "gone":
+        path.unlink()
+    else:
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] if how == "less" else data.replace(data[-9:-8], b"#"))
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_what_nothing_has_touched_agrees(server, tmp_path, name):
+    """And the report says what it looked at."""
+    target = place(tmp_path, name)
+    async with server.client() as client:
+        await pull(client, target, DAYS)
+        report = await check(client, target)
+    assert report.agrees
+    assert report.differences == report.changed == ()
+    assert "compared with" in str(report)
+    assert str(report).endswith("all of it agrees")
+
+
+@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("how", ["less", "changed", "gone"])
+async def test_what_is_not_there_any_more_shows(server, tmp_path, name, how):
+    """A deleted row, a changed field, a removed file: with the window or the file, and the report does not agree."""
+    target = place(tmp_path, name)
+    async with server.client() as client:
+        await pull(client, target, DAYS)
+        tamper(target, how)
+        report = await check(client, target)
+    assert not report.agrees
+    assert report.differences
+    assert "it does not agree" in str(report)
+
+
+@pytest.mark.parametrize("name", KINDS)
+async def test_a_late_call_shows(server, tmp_path, name):
+    """What is there is as it was written; the count of its window differs."""
+    target = place(tmp_path, name)
+    async with server.client() as client:
+        await pull(client, target, DAYS)
+        server.calls.append(("2024-05-06 11:11:11", "late"))
+        report = await check(client, target)
+    assert [window.counted_now - window.counted_then for window in report.changed] == [1]
+    assert report.differences == ()
+    assert not report.agrees
+
+
+async def test_every_pull_in_a_database_is_checked(server, tmp_path):
+    """Each with its range, and the syncs too; what was replaced by a later reading does not count twice."""
+    target = place(tmp_path, "a.db")
+    async with server.client() as client:
+        await pull(client, target, CallQuery.day("2024-05-01"))
+        await pull(client, target, CallQuery(from_date="2024-05-03", to_date="2024-05-05"))
+        await sync(client, target, CallQuery())
+        server.calls.append(("2024-05-01 11:11:11", "late"))
+        report = await check(client, target)
+    assert [window.first[:10] for window in report.changed] == ["2024-05-01"]
+    firsts = [window.first for window in report.windows]
+    assert len(set(firsts)) == len(firsts)
+    assert min(firsts) == "2024-05-01 00:00:00"
+
+
+async def test_what_was_read_with_other_filters_is_named(server, tmp_path):
+    """Its rows are compared; its counts need the filters."""
+    target = place(tmp_path, "a.db")
+    async with server.client() as client:
+        await pull(client, target, DAYS, mask=False)
+        await pull(client, target, CallQuery(from_date="2024-05-05", to_date="2024-05-07", direction="inbound"))
+        report = await check(client, target)
+    assert report.agrees
+    assert "not looked at: counts of 1 pull with other filters" in str(report)
+    assert str(report).endswith("all that was looked at agrees")
+
+
+async def test_a_table_that_was_dropped_leaves_nothing_to_check(server, tmp_path):
+    """Its ledger goes with it, so the next sync reads everything again."""
+    target = place(tmp_path, "a.db")
+    async with server.client() as client:
+        first = await sync(client, target, CallQuery())
+        run(target, "DROP TABLE call_records")
+        with pytest.raises(ConfigurationError, match="no receipt"):
+            await check(client, target)
+        assert (await sync(client, target, CallQuery())).records == first.records
+
+
+async def test_one_id_in_two_windows_is_not_complete(tmp_path):
+    """A database keeps one row of the two, and the receipt says so; a file keeps both."""
+    calls = [*every(300, "2024-01-01", "2024-03-31")]
+    calls[5] = (calls[5][0], calls[-5][1])
+    quarter = CallQuery(from_date="2024-01-01", to_date="2024-03-31")
+    async with LivingServer(calls, NOW) as server, server.client() as client:
+        receipt = await pull(client, place(tmp_path, "a.db"), quarter)
+        assert (receipt.complete, receipt.reason) == (False, "reused_ids")
+        assert "1 calls an id that another call has" in receipt.certified
+        assert (await pull(client, place(tmp_path, "a.ndjson"), quarter)).complete
+
+
+async def test_a_window_that_is_read_again_is_printed_once(tmp_path, capfdbinary):
+    """A late call is printed when its window is read again, and no other call with it."""
+    calls = [*every(120, "2024-01-01", "2024-03-31")]
+    late = ("2024-01-13 10:30:01", "late")
+
+    def habit(asked):
+        if asked.limit == 1 and late not in calls:  # the first count after all windows were read
+            calls.append(late)
+            asked.found[:] = [call for call in calls if asked.first <= call[0] <= asked.last]
+        return HONEST
+
+    quarter = CallQuery(from_date="2024-01-01", to_date="2024-03-31")
+    async with LivingServer(calls, NOW, habit) as server, server.client() as client:
+        receipt = await pull(client, "-", quarter)
+    printed = [json.loads(line)["id"] for line in capfdbinary.readouterr().out.splitlines()]
+    assert sorted(printed) == sorted(key for _, key in calls)
+    assert (receipt.complete, receipt.records) == (True, len(calls))
+
+
+async def test_a_printed_call_that_left_the_list_makes_it_incomplete(tmp_path, capfdbinary):
+    """Nothing that was printed can be taken back."""
+    calls = [*every(120, "2024-01-01", "2024-03-31")]
+    gone = calls[-9]
+
+    def habit(asked):
+        if asked.limit == 1 and gone in calls:
+            calls.remove(gone)
+            asked.found[:] = [call for call in calls if asked.first <= call[0] <= asked.last]
+        return HONEST
+
+    quarter = CallQuery(from_date="2024-01-01", to_date="2024-03-31")
+    async with LivingServer(calls, NOW, habit) as server, server.client() as client:
+        receipt = await pull(client, "-", quarter)
+    assert (receipt.complete, receipt.reason) == (False, "unproved")
+    assert "1 printed call left the list since" in receipt.certified
