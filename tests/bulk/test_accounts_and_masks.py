@@ -16,6 +16,7 @@ from tests.bulk.living_server import LivingServer, every
 
 NOW = "2024-05-10 12:00:00"
 DAYS = CallQuery(from_date="2024-05-05", to_date="2024-05-07")
+NINE_DAYS = CallQuery(from_date="2024-05-01", to_date="2024-05-09")
 CALLS = [*every(60, "2024-05-01", NOW)]
 ALL = CallQuery()
 
@@ -86,17 +87,17 @@ async def test_an_interrupted_pull_of_one_account_is_not_resumed_by_another(two,
     """A file holds one account; a database that is not finished yet, too."""
     one, other = two
     async with one.client(max_concurrency=1) as client:
-        one.refuse_after(9)
+        one.refuse_after(34)
         with pytest.raises(AuthenticationError):
-            await pull(client, tmp_path / name, DAYS)
+            await pull(client, tmp_path / name, NINE_DAYS)
     left = {path.name for path in tmp_path.iterdir()}
     async with other.client() as client:
         with pytest.raises(ResumeMismatchError, match="another account"):
-            await pull(client, tmp_path / name, DAYS)
+            await pull(client, tmp_path / name, NINE_DAYS)
     assert {path.name for path in tmp_path.iterdir()} == left
     one.refuses_from = None
     async with one.client() as client:
-        assert (await pull(client, tmp_path / name, DAYS)).complete
+        assert (await pull(client, tmp_path / name, NINE_DAYS)).complete
 
 
 async def test_a_file_is_checked_with_its_own_account(two, tmp_path):
