@@ -198,7 +198,9 @@ class PostgresSink:
                 await self._connection.execute(_UPSERT, reading, account)
             total = (await self._totals("reading = $1", reading)).get(reading, (0, 0))
             await self._ask(ledger.NOTE, reading, account, scope, pull, *span, entry, *ledger.sealed(*total))
-            await self._ask(ledger.DROP, account, scope, *span, reading)
+            for earlier in await self._ask(ledger.EARLIER, account, scope, *span, reading):
+                if not await self._ask(ledger.LEFT, *earlier):
+                    await self._ask(ledger.DROP, *earlier)
 
     async def _totals(self, which: str, *values: Any) -> Totals:
         """Add up the rows for which a condition is true, as they are stored, by their reading."""
