@@ -162,7 +162,8 @@ class Job:
             return
         await self.reread(flawed)
         whole = Window.of(header.first, header.last)
-        left = whole.without([Window.of(*span) for span in self.entries])
+        read = [Window.of(*span) for span in self.entries]
+        left = whole.without(read + self._query.left_out(self._zone))
         until = Window.of(header.final_until, header.final_until).end
         assert until is not None  # noqa: S101 - for the type checker: it was made of a stamp
         self._tops = [window for part in left for window in windows_of(part, until, self.fetcher.source.longest_range)]

@@ -11,7 +11,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from servetel_async.protocol.capping import may_be_capped
-from servetel_async.protocol.clock import SECOND, shift
+from servetel_async.protocol.clock import EARLIEST, SECOND
+from servetel_async.protocol.wall_range import latest_wall, past_wall
 from servetel_async.protocol.windows import LONGEST, Window
 
 if TYPE_CHECKING:
@@ -47,10 +48,19 @@ def freeze(asked: Window, date: str | None, zone: tzinfo, settle: float) -> Froz
         zone: the account's wall clock.
         settle: seconds; a call is listed when it is over, and some come hours late.
     """
-    now = local_clock(date, zone)
+    clock = _clock(date, zone)
+    now = latest_wall(clock, zone)
     end = asked.end if asked.end is not None else max(asked.start or now, now)
     start = asked.start if asked.start is not None else min(now, end)
-    return Frozen(Window(start, end), shift(now, -timedelta(seconds=settle)))
+    return Frozen(Window(start, end), _final_until(clock, zone, timedelta(seconds=settle)))
+
+
+def _final_until(clock: datetime, zone: tzinfo, settle: timedelta) -> datetime:
+    """Go back from the server's clock: on a wall clock that was changed meanwhile an hour is not always an hour."""
+    try:
+        return past_wall(clock - settle, zone)
+    except OverflowError:
+        return EARLIEST
 
 
 def server_clock(date: str | None) -> datetime:
@@ -62,13 +72,12 @@ def server_clock(date: str | None) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def local_clock(date: str | None, zone: tzinfo) -> datetime:
-    """Convert the server's ``Date`` to the account's wall clock. If it cannot be, use this computer's clock."""
+def _clock(date: str | None, zone: tzinfo) -> datetime:
+    """Give the server's ``Date`` in UTC. If the calendar of the zone does not hold it, use this computer's clock."""
     try:
-        local = server_clock(date).astimezone(zone)
+        return server_clock(date).astimezone(zone).astimezone(UTC)
     except OverflowError:
-        local = datetime.now(zone)
-    return local.replace(tzinfo=None, microsecond=0)
+        return datetime.now(UTC)
 
 
 def windows_of(window: Window, final_until: datetime, longest: timedelta = LONGEST) -> list[Window]:

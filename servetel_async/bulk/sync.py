@@ -115,9 +115,8 @@ async def _now(job: Job, client: ServetelClient, settle: float) -> Frozen:
     """The server's clock; this computer's only says where to look for it."""
     here = datetime.now(UTC).astimezone(client.zone).replace(tzinfo=None, microsecond=0)
     page = await job.fetcher.sure_page(Window(shift(here, -timedelta(hours=1)), here), 1, job.extra)
-    final_until = freeze(Window(here, None), page.date, client.zone, settle).final_until
-    now = shift(final_until, timedelta(seconds=settle))
-    return Frozen(Window(now, now), final_until)
+    frozen = freeze(Window(None, None), page.date, client.zone, settle)
+    return Frozen(Window(frozen.window.end, frozen.window.end), frozen.final_until)
 
 
 def _seen_to(entries: list[Entry], now: Frozen) -> datetime:
