@@ -13,8 +13,7 @@ from servetel_async.counting import count_range
 from servetel_async.errors import ConfigurationError
 from servetel_async.inquiry import Inquiry, check_alone
 from servetel_async.page_source import PageRequest
-from servetel_async.profiles import Sources, choose_base_url, read_sources
-from servetel_async.protocol.clock import IST, name_zone
+from servetel_async.profiles import Sources, choose_base_url, choose_zone, read_sources
 from servetel_async.protocol.decoding import PageBody, PageReader
 from servetel_async.protocol.path import PagePaths
 from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, build_query
@@ -76,7 +75,8 @@ class ServetelClient:
         retry: how often and how patiently a request is tried again.
         timeouts: seconds for connecting, reading, a whole attempt, and waiting for a turn (a slot and the rate).
         page_size: calls per page that are asked for; the server may give fewer.
-        zone: the account's wall clock. India has one, without daylight saving.
+        zone: the account's wall clock: ``IST``, a ``datetime.timezone`` or a ``zoneinfo.ZoneInfo``. Without it:
+            ``SERVETEL_ZONE``, the profile, ``IST``. For Acefone UK there is no default.
         array_style: how several agents are encoded: ``"brackets"``, ``"indexed"``, ``"repeat"`` or ``"comma"``.
         max_range: the longest range of one request, from an hour to 31 days. By default it is learnt from the server.
         session: an ``aiohttp.ClientSession`` of yours; it is used and never closed.
@@ -100,7 +100,7 @@ class ServetelClient:
         retry: Retry = Retry(),  # noqa: B008 - frozen
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         page_size: int = 100,
-        zone: tzinfo = IST,
+        zone: tzinfo | None = None,
         array_style: ArrayStyle = "brackets",
         max_range: timedelta | None = None,
         session: aiohttp.ClientSession | None = None,
@@ -112,10 +112,8 @@ class ServetelClient:
         check_whole("page_size", page_size)
         if array_style not in ARRAY_STYLES:
             raise ConfigurationError("there is no such array_style", fix=f"use one of {', '.join(ARRAY_STYLES)}")
-        name_zone(zone)
         check_kind("retry", retry, Retry)
         check_kind("timeouts", timeouts, Timeouts)
-        self.zone = zone
         self.max_concurrency = max_concurrency
         self.page_size = page_size
         self.retry = retry
@@ -127,12 +125,14 @@ class ServetelClient:
         self._tasks = OwnedTasks()
         self.flights = SingleFlight(self._tasks.start, lambda: self.closed)
         self._pages = PageReader()
-        self._paths = PagePaths(zone, array_style)
         told = (token is not None or email is not None) and (base_url is not None or brand is not None)
         sources = Sources() if told else read_sources()
+        address = choose_base_url(base_url, brand, sources)
+        self.zone = choose_zone(zone, address, sources)
+        self._paths = PagePaths(self.zone, array_style)
         tokens = self._tokens = choose_tokens(token, email, password, sources, self._post, self._tasks.start)
         self._transport = Transport(
-            choose_base_url(base_url, brand, sources),
+            address,
             tokens,
             slots=max_concurrency,
             rate=choose_rate(rate),

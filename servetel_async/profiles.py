@@ -15,17 +15,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from servetel_async.errors import ConfigurationError
+from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.tokens import Secret, SecretBytes, hide, kind_of
+from servetel_async.protocol.zone_names import read_zone
 from servetel_async.settings import Brand, check_base_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import tzinfo
 
 #: Bytes of a token, a password or a file of profiles; a real one is far smaller.
 LARGEST_FILE = 64 * 1024
 #: Keys of a profile.
-KEYS = ("base_url", "brand", "email", "password", "password_file", "token", "token_file")
-_VARIABLES = ("TOKEN", "TOKEN_FILE", "BASE_URL", "PROFILE", "CONFIG")
+KEYS = ("base_url", "brand", "email", "password", "password_file", "token", "token_file", "zone")
+_VARIABLES = ("TOKEN", "TOKEN_FILE", "BASE_URL", "ZONE", "PROFILE", "CONFIG")
 #: Profiles that an error names at most.
 _NAMED = 10
 
@@ -76,6 +79,7 @@ class Sources:
         password: the password, or the file that holds it.
         base_url: where the API is; never together with a brand.
         brand: the brand's name.
+        zone: the name of the account's zone.
     """
 
     token: str | SecretFile | None = None
@@ -83,16 +87,18 @@ class Sources:
     password: str | SecretFile | None = None
     base_url: str | None = None
     brand: str | None = None
+    zone: str | None = None
 
 
 def read_sources(environment: Mapping[str, str] | None = None) -> Sources:
-    """Read ``SERVETEL_TOKEN``, ``SERVETEL_TOKEN_FILE``, ``SERVETEL_BASE_URL``, then the profile ``SERVETEL_PROFILE``.
+    """Read ``SERVETEL_TOKEN``, ``..._TOKEN_FILE``, ``..._BASE_URL``, ``..._ZONE``, then the profile ``..._PROFILE``.
 
     Profiles are in ``~/.config/servetel/config.toml`` (``SERVETEL_CONFIG`` names another file)::
 
         [profiles.default]
         brand = "smartflo"             # or base_url = "https://..."
         token_file = "~/.config/servetel/token"
+        zone = "Asia/Kolkata"          # or "+05:30"; an account in India needs none
 
     Files of tokens and passwords are not read here.
 
@@ -111,7 +117,8 @@ def read_sources(environment: Mapping[str, str] | None = None) -> Sources:
         email = profile.get("email")
         password = profile.get("password") or _file(profile.get("password_file"), "the password file")
     url = told["BASE_URL"]
-    return Sources(token, email, password, url or profile.get("base_url"), None if url else profile.get("brand"))
+    brand = None if url else profile.get("brand")
+    return Sources(token, email, password, url or profile.get("base_url"), brand, told["ZONE"] or profile.get("zone"))
 
 
 def _file(name: str | None, what: str = "the token file") -> SecretFile | None:
@@ -272,3 +279,28 @@ def choose_base_url(base_url: str | None, brand: Brand | str | None, sources: So
     if base_url is not None:
         return check_base_url(base_url)
     return (Brand.SERVETEL if brand is None else Brand.named(brand)).base_url
+
+
+def choose_zone(zone: tzinfo | None, base_url: str, sources: Sources) -> tzinfo:
+    """Choose the account's zone: the argument, then ``SERVETEL_ZONE``, then the profile, then the brand's.
+
+    An address of no brand is taken for one in India.
+
+    Raises:
+        ConfigurationError: if the zone has no name or is unknown, or if the brand needs one and none is given.
+    """
+    if zone is not None:
+        name_zone(zone)
+        return zone
+    name = sources.zone or os.environ.get("SERVETEL_ZONE")  # sources are not read if token and address are given
+    if name:
+        return read_zone(name)
+    brand = Brand.at(base_url)
+    zone = IST if brand is None else brand.zone
+    if zone is None:
+        raise ConfigurationError(
+            "the account's zone is not given",
+            why="Acefone UK is not in India, and in a wrong zone a pull misses the newest hours",
+            fix='give zone=ZoneInfo("Europe/London"), or set SERVETEL_ZONE or \'zone\' in the profile',
+        )
+    return zone

@@ -70,7 +70,8 @@ def _show_installation() -> None:
 
 
 def _show_settings(connection: Connection) -> None:
-    from servetel_async.profiles import SecretFile, choose_base_url
+    from servetel_async.profiles import SecretFile, choose_base_url, choose_zone
+    from servetel_async.protocol.clock import name_zone
     from servetel_async.protocol.tokens import expires_at, normalise_token
 
     sources = connection.sources()
@@ -85,6 +86,8 @@ def _show_settings(connection: Connection) -> None:
     brand = None if connection.brand is None else connection.brand.replace("-", "_")
     address = choose_base_url(connection.base_url, brand, sources)
     _row("address", f"{address} from {_address_source(connection, sources)}")
+    zone = choose_zone(connection.given_zone(sources), address, sources)
+    _row("zone", f"{name_zone(zone) or 'IST'} from {_zone_source(connection, sources)}")
 
 
 def _token_source(connection: Connection) -> str:
@@ -103,6 +106,14 @@ def _address_source(connection: Connection, sources: Sources) -> str:
     if sources.base_url is None and sources.brand is None:
         return "nobody: it is the default"
     return "the profile" if sources.brand is None else "the profile's brand"
+
+
+def _zone_source(connection: Connection, sources: Sources) -> str:
+    if connection.zone is not None:
+        return "--zone"
+    if os.environ.get("SERVETEL_ZONE"):
+        return "SERVETEL_ZONE"
+    return "the default" if sources.zone is None else "the profile"
 
 
 def _when(end: float | None) -> str:

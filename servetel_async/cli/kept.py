@@ -11,7 +11,7 @@ from servetel_async.errors import ServetelError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
+    from datetime import datetime, tzinfo
 
     from servetel_async.bulk.receipt import PullReceipt
     from servetel_async.protocol.query import CallQuery
@@ -32,12 +32,13 @@ class Kept(NamedTuple):
     receipt: PullReceipt | None = None
 
 
-def claim_of_pull(query: CallQuery, columns: Sequence[str] | None, name: str | None, *, mask: bool) -> Claim:
+def claim_of_pull(
+    query: CallQuery, zone: tzinfo, columns: Sequence[str] | None, name: str | None, *, mask: bool
+) -> Claim:
     """Name a pull as ``bulk.pull`` does."""
     from servetel_async.bulk import journal
-    from servetel_async.protocol.clock import IST
 
-    return journal.claim_of_pull(query, IST, columns=columns, mask=mask, range_name=name)
+    return journal.claim_of_pull(query, zone, columns=columns, mask=mask, range_name=name)
 
 
 def look(destination: str, claim: Claim, since: datetime) -> Kept:

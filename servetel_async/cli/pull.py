@@ -114,8 +114,8 @@ def pull(**options: Any) -> int:
     job = Job(orders.dest, events, watch, fresh=orders.no_resume)
     try:
         orders.check()
-        asked = take_range(options, filters)
         client = connection.client(watch.note)
+        asked = take_range(options, filters, client.zone)
         if orders.dry_run:
             return _estimate(client, orders, asked, connection, events)
         return _pull(client, orders, asked, job, watch, events)
@@ -132,7 +132,7 @@ def _pull(  # noqa: PLR0917 - what a run is made of
     from servetel_async.cli.kept import claim_of_pull
     from servetel_async.cli.running import run
 
-    job.claim = claim_of_pull(asked.query, orders.chosen, asked.name, mask=orders.mask)
+    job.claim = claim_of_pull(asked.query, client.zone, orders.chosen, asked.name, mask=orders.mask)
     if events is not None:
         events.put("start", query=describe(asked.query), range=str(asked.query.window(client.zone)))
     receipt = run(_work(client, orders, asked, watch))

@@ -59,7 +59,6 @@ def sync(**options: Any) -> int:
     from servetel_async.bulk.journal import claim_of
     from servetel_async.cli.job import Job
     from servetel_async.cli.watch import Watch
-    from servetel_async.protocol.clock import IST
     from servetel_async.protocol.query import CallQuery
 
     connection = Connection.take(options)
@@ -71,7 +70,7 @@ def sync(**options: Any) -> int:
     try:
         query = CallQuery(**take_filters(options))
         client = connection.client(watch.note)
-        job.claim = claim_of(query, IST, shape=(), range_name="sync")
+        job.claim = claim_of(query, client.zone, shape=(), range_name="sync")
         return _run(client, query, options, job, watch)
     except exits.Stopped as stopped:
         if every is None:
