@@ -13,7 +13,7 @@ from servetel_async.counting import count_range
 from servetel_async.errors import ConfigurationError
 from servetel_async.inquiry import Inquiry, check_alone
 from servetel_async.page_source import PageRequest
-from servetel_async.profiles import Sources, choose_base_url, choose_zone, read_sources
+from servetel_async.profiles import DEFAULT_ZONE, Sources, choose_base_url, choose_zone, read_sources
 from servetel_async.protocol.decoding import PageBody, PageReader
 from servetel_async.protocol.path import PagePaths
 from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, build_query
@@ -100,7 +100,7 @@ class ServetelClient:
         retry: Retry = Retry(),  # noqa: B008 - frozen
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         page_size: int = 100,
-        zone: tzinfo | None = None,
+        zone: tzinfo = DEFAULT_ZONE,
         array_style: ArrayStyle = "brackets",
         max_range: timedelta | None = None,
         session: aiohttp.ClientSession | None = None,

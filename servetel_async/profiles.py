@@ -11,6 +11,7 @@ import stat
 import sys
 import tomllib
 from dataclasses import dataclass
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +30,9 @@ LARGEST_FILE = 64 * 1024
 #: Keys of a profile.
 KEYS = ("base_url", "brand", "email", "password", "password_file", "token", "token_file", "zone")
 _VARIABLES = ("TOKEN", "TOKEN_FILE", "BASE_URL", "ZONE", "PROFILE", "CONFIG")
+#: The zone of a client that is given none: India's, unless a variable, the profile or the brand decides otherwise. It is
+#: another object than ``IST``, so that a given ``IST`` is obeyed.
+DEFAULT_ZONE = timezone(timedelta(hours=5, minutes=30), "IST")
 #: Profiles that an error names at most.
 _NAMED = 10
 
@@ -281,26 +285,31 @@ def choose_base_url(base_url: str | None, brand: Brand | str | None, sources: So
     return (Brand.SERVETEL if brand is None else Brand.named(brand)).base_url
 
 
-def choose_zone(zone: tzinfo | None, base_url: str, sources: Sources) -> tzinfo:
+def choose_zone(zone: tzinfo, base_url: str, sources: Sources) -> tzinfo:
     """Choose the account's zone: the argument, then ``SERVETEL_ZONE``, then the profile, then the brand's.
 
     An address of no brand is taken for one in India.
 
+    Args:
+        zone: ``DEFAULT_ZONE`` if none was given.
+        base_url: where the API is.
+        sources: the settings that were read.
+
     Raises:
         ConfigurationError: if the zone has no name or is unknown, or if the brand needs one and none is given.
     """
-    if zone is not None:
+    if zone is not DEFAULT_ZONE:
         name_zone(zone)
         return zone
     name = sources.zone or os.environ.get("SERVETEL_ZONE")  # sources are not read if token and address are given
     if name:
         return read_zone(name)
     brand = Brand.at(base_url)
-    zone = IST if brand is None else brand.zone
-    if zone is None:
+    default = IST if brand is None else brand.zone
+    if default is None:
         raise ConfigurationError(
             "the account's zone is not given",
             why="Acefone UK is not in India, and in a wrong zone a pull misses the newest hours",
             fix='give zone=ZoneInfo("Europe/London"), or set SERVETEL_ZONE or \'zone\' in the profile',
         )
-    return zone
+    return default

@@ -124,16 +124,17 @@ class Connection:
             return replace(found, token=None, email=hide(self.email), password=password)
         return found
 
-    def given_zone(self, sources: Sources) -> tzinfo | None:
-        """Read the zone of the flag, the environment or the profile; None if none of them names one.
+    def given_zone(self, sources: Sources) -> tzinfo:
+        """Read the zone of the flag, the environment or the profile; ``DEFAULT_ZONE`` if none of them names one.
 
         Raises:
             ConfigurationError: if there is no such zone.
         """
+        from servetel_async.profiles import DEFAULT_ZONE
         from servetel_async.protocol.zone_names import read_zone
 
         name = sources.zone if self.zone is None else self.zone
-        return None if name is None else read_zone(name)
+        return DEFAULT_ZONE if name is None else read_zone(name)
 
     def client(self, on_event: Callable[[Event], object] | None = None) -> ServetelClient:
         """Make the client.
