@@ -102,7 +102,11 @@ def wall_windows(from_date: Moment | None, to_date: Moment | None, zone: tzinfo)
     first, last = (asked.start, asked.end) if since is None or until is None else (since, until)
     if start is not None and end is not None and first is not None and last is not None:
         if first > last:
-            raise _reversed(start, end)
+            raise ConfigurationError(
+                f"from_date ({stamp(start)}) lies after to_date ({stamp(end)})",
+                why="such a range holds no call, and the API answers it with an empty list",
+                fix="swap the two",
+            )
         if comes_again is not None and comes_again == came_before and end + SECOND < start:
             return Window(start, asked.end), Window(asked.start, end)
     return (asked,)
@@ -111,12 +115,3 @@ def wall_windows(from_date: Moment | None, to_date: Moment | None, zone: tzinfo)
 def _moment(time: datetime) -> datetime | None:
     """An aware time in UTC: two times of one zone compare by their wall clock only. None for a time of the wall clock."""
     return None if time.tzinfo is None else time.astimezone(UTC)
-
-
-def _reversed(start: datetime, end: datetime) -> ConfigurationError:
-    why = "such a range holds no call, and the API answers it with an empty list"
-    if start <= end:
-        why = f"the clock is set back after the time of to_date, so it is the earlier one; {why}"
-    return ConfigurationError(
-        f"from_date ({stamp(start)}) lies after to_date ({stamp(end)})", why=why, fix="swap the two"
-    )
