@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta, timezone, tzinfo
+from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
 from servetel_async.errors import ConfigurationError
@@ -44,8 +45,11 @@ def _offset(match: re.Match[str]) -> tzinfo | None:
 
 
 def _find(name: str) -> tzinfo | None:
-    known = available_timezones()
-    if name not in known:
-        folded = name.casefold()
-        name = next((each for each in known if each.casefold() == folded), "")
-    return ZoneInfo(name) if name else None
+    known = _known().get(name.casefold())
+    return None if known is None else ZoneInfo(known)
+
+
+@cache
+def _known() -> dict[str, str]:
+    """The names of the database by their lower case: finding them reads hundreds of files."""
+    return {name.casefold(): name for name in available_timezones()}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ from servetel_async.bulk.plan import (
     server_clock,
     windows_of,
 )
-from servetel_async.protocol.clock import IST, SECOND
+from servetel_async.protocol.clock import EARLIEST, IST, SECOND, stamp
 from servetel_async.protocol.windows import LONGEST, Window
 
 DATE = "Mon, 06 May 2024 06:30:15 GMT"
@@ -63,6 +64,28 @@ def test_the_account_may_live_elsewhere():
     """The zone decides what now is."""
     west = timezone(timedelta(hours=-7))
     assert freeze(Window(MAY.start, None), DATE, west, 0).window.end == datetime(2024, 5, 5, 23, 30, 15)
+
+
+#: The server's Date; where an open range ends in London, and what two hours leave as final.
+CHANGED = {
+    "the first time of the doubled hour": ("Sun, 27 Oct 2024 00:30:00", "2024-10-27 01:30:00", "2024-10-26 23:30:00"),
+    "its second time": ("Sun, 27 Oct 2024 01:30:00", "2024-10-27 01:59:59", "2024-10-27 00:30:00"),
+    "two hours after its first time": ("Sun, 27 Oct 2024 02:30:00", "2024-10-27 02:30:00", "2024-10-27 00:59:59"),
+    "two hours after its second time": ("Sun, 27 Oct 2024 03:30:00", "2024-10-27 03:30:00", "2024-10-27 01:30:00"),
+    "after the gap of spring": ("Sun, 31 Mar 2024 01:30:00", "2024-03-31 02:30:00", "2024-03-30 23:30:00"),
+}
+
+
+@pytest.mark.parametrize(("date", "last", "final"), CHANGED.values(), ids=CHANGED)
+def test_a_clock_that_changes(date, last, final):
+    """An open range ends where no call can start later, and nothing is final that may be younger than two hours."""
+    frozen = freeze(Window(MAY.start, None), f"{date} GMT", ZoneInfo("Europe/London"), 7200)
+    assert (frozen.window.last, stamp(frozen.final_until)) == (last, final)
+
+
+def test_a_time_to_settle_that_is_longer_than_the_calendar():
+    """Nothing is final then."""
+    assert freeze(MAY, DATE, IST, 1e11).final_until == EARLIEST
 
 
 def test_a_closed_range_stays_as_it_is():
