@@ -10,8 +10,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from servetel_async.emulator import Dataset
 from tests.bulk.small_server import SmallServer
-from tests.cli.conftest import MONTH
+from tests.cli.conftest import MONTH, SLOW, failing
 
 LONDON = ZoneInfo("Europe/London")
 #: Two zones whose calendars never show the same day.
@@ -59,6 +60,31 @@ async def test_the_zone_of_what_is_written(inside, emulate, dataset, tmp_path):
     assert ended.code == 0, ended.err
     rows = list(csv.DictReader(io.StringIO((tmp_path / "may.csv").read_text())))
     assert {row["started_at"][-6:] for row in rows} == {"+01:00"}
+
+
+@pytest.mark.parametrize("name", ["may.ndjson", "may.db"])
+async def test_an_interrupted_pull(inside, emulate, large, name):
+    """What is kept is found in the account's zone; a pull in another zone does not continue it."""
+    api = await emulate(large, faults=failing(times=1))
+    ended = await inside("pull", name, *SLOW, "--patience", "0s", "--zone", "Europe/London", api=api)
+    assert ended.code == 3
+    assert "calls are kept; go on with: servetel pull" in ended.lines[-1]
+    assert "--zone Europe/London" in ended.lines[-1]
+    api = await emulate(large)
+    assert b"interrupted pull of something else" in (await inside("pull", name, *MONTH, api=api)).err
+    again = await inside("pull", name, *SLOW, "--zone", "Europe/London", api=api)
+    assert (again.code, again.lines[-2]) == (0, "600 of the 600 the API counted")
+
+
+async def test_an_interrupted_sync(inside, emulate):
+    """What it has kept is found in the account's zone."""
+    now = datetime.now(LONDON)
+    recent = Dataset.range(f"{now - timedelta(days=6):%Y-%m-%d}", f"{now:%Y-%m-%d %H:%M:%S}", calls=300)
+    api = await emulate(recent, faults=failing(times=1))
+    one_by_one = ("--rate", "0", "--page-size", "2", "--concurrency", "1", "--patience", "0s", "--zone", "Europe/London")
+    ended = await inside("sync", "a.db", *one_by_one, api=api)
+    assert ended.code == 3, ended.err
+    assert "calls are kept" in ended.lines[-1]
 
 
 async def test_a_sync_in_another_zone(inside, tmp_path):
