@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -21,6 +20,11 @@ EAST, WEST = "Pacific/Kiritimati", "-12:00"
 
 def told(ended):
     return [line.strip() for line in ended.lines]
+
+
+def offsets_of(target):
+    with target.open(newline="") as file:
+        return {row["started_at"][-6:] for row in csv.DictReader(file)}
 
 
 async def test_the_last_hours(inside):
@@ -58,8 +62,7 @@ async def test_the_zone_of_what_is_written(inside, emulate, dataset, tmp_path):
     api = await emulate(dataset)
     ended = await inside("pull", "may.csv", *MONTH, "--zone", "Europe/London", api=api)
     assert ended.code == 0, ended.err
-    rows = list(csv.DictReader(io.StringIO((tmp_path / "may.csv").read_text())))
-    assert {row["started_at"][-6:] for row in rows} == {"+01:00"}
+    assert offsets_of(tmp_path / "may.csv") == {"+01:00"}
 
 
 @pytest.mark.parametrize("name", ["may.ndjson", "may.db"])
@@ -154,6 +157,9 @@ async def test_a_profile(inside, emulate, dataset, tmp_path):
         ended = await inside("doctor", *arguments, **config, **more)
         assert ended.code == 0, ended.err
         assert f"zone        {zone}" in ended.out.decode().splitlines()
+    ended = await inside("pull", "may.csv", *MONTH, *flags, **config)
+    assert ended.code == 0, ended.err
+    assert offsets_of(tmp_path / "may.csv") == {"+01:00"}
     ended = await inside("doctor", api=api)
     assert "zone        IST from the default" in ended.out.decode().splitlines()
     assert "+01:00" not in ended.out.decode()

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from servetel_async import CallQuery, Retry, ServetelClient
 from servetel_async.bulk.sync import sync
-from tests.bulk.small_server import SmallServer
+from tests.bulk.small_server import HONEST, Answer, SmallServer
+
+HOUR = timedelta(hours=1)
 
 #: A zone, and the moment at which its clock is set back.
 CHANGES = {
@@ -151,3 +153,43 @@ async def test_a_sync_right_after_the_gap_of_spring(tmp_path):
         ids = {key for (key,) in database.execute("SELECT id FROM call_records")}
     assert ids == {key for _, key in calls}
     assert (receipt.to_date, receipt.final_until) == ("2024-03-31 02:30:00", "2024-03-30 23:30:00")
+
+
+class SetBack(tzinfo):
+    """A zone whose clock was set back by an hour, to UTC, a moment ago."""
+
+    key = "Test/Set_Back"
+
+    def __init__(self, change):
+        self._change = change.replace(tzinfo=None)
+
+    def utcoffset(self, time):
+        shown = time.replace(tzinfo=None, fold=0)
+        is_first = shown < self._change or (shown < self._change + HOUR and not time.fold)
+        return HOUR if is_first else timedelta(0)
+
+    def dst(self, time):
+        return self.utcoffset(time)
+
+    def fromutc(self, time):
+        shown = time.replace(tzinfo=None)
+        if shown < self._change:
+            return time + HOUR
+        return time.replace(fold=shown < self._change + HOUR)
+
+
+async def test_an_open_end_that_the_server_refuses():
+    """In the second time of the doubled hour a stream closes it at the end of that hour: calls of the first time have such stamps."""
+    change = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
+    zone = SetBack(change)
+    calls = [(wall(change - timedelta(minutes=n), zone), f"{n} minutes before") for n in range(0, 95, 5)]
+
+    def short_ranges_only(asked):
+        return HONEST if asked.last != "~" else Answer(status=400, body=b'{"message": "give a to_date"}')
+
+    async with (
+        SmallServer(sorted(calls, reverse=True), short_ranges_only) as api,
+        client_of(api, zone) as client,
+    ):
+        ids = [call.id async for call in client.calls(change - timedelta(minutes=90))]
+    assert sorted(ids) == sorted(key for _, key in calls)
