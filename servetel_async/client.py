@@ -163,9 +163,9 @@ class ServetelClient:
         """Stream the calls of a range, newest first, many pages at once. Nothing is sent before the first ``anext``.
 
         Args:
-            from_date: first moment: an aware ``datetime``, a ``date``, or the account's own wall clock as text. In the
-                hour of autumn that comes twice, calls come that may lie in the range: no record says which time it is.
-            to_date: last moment, inclusive; a day without a time means its last second.
+            from_date: first moment: an aware ``datetime``, a ``date``, or the account's own wall clock as text.
+            to_date: last moment, inclusive; a day without a time means its last second. In the hour of autumn that
+                comes twice, all calls come that may lie in the range, because no record says which time it means.
             query: a ``CallQuery`` in place of, or refined by, dates and filters.
             page_size: calls per page; the client's unless given.
             max_records: stop after as many.
@@ -205,8 +205,7 @@ class ServetelClient:
     ) -> int:
         """Count the calls of a range, without reading them: one request for each 31 days, two more if a count is round.
 
-        Equal calls in flight share their requests. It counts what ``calls`` delivers: in the hour of autumn that comes
-        twice, calls of both times, because a record does not say which time it means.
+        Equal calls in flight share their requests. In the hour of autumn that comes twice it counts what ``calls`` gives.
 
         Raises:
             CountDriftError: if a count is round, so it may be capped, and the range cannot be made narrower to check.
@@ -257,8 +256,6 @@ class ServetelClient:
         deadline: float | None = None,
     ) -> CallPage:
         """Fetch one page as it is: no walk, no proof of completeness. A page past the end holds no records.
-
-        A page is one of ``query.window(zone)``. Around the end of summer time that may be more than the query asks for.
 
         Raises:
             PagingError: the server sent another page, or (``OutOfWindowError``) ignored the dates.

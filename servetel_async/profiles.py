@@ -30,8 +30,8 @@ LARGEST_FILE = 64 * 1024
 #: Keys of a profile.
 KEYS = ("base_url", "brand", "email", "password", "password_file", "token", "token_file", "zone")
 _VARIABLES = ("TOKEN", "TOKEN_FILE", "BASE_URL", "ZONE", "PROFILE", "CONFIG")
-#: The zone of a client that is given none: India's, unless a variable, the profile or the brand decides otherwise. It is
-#: another object than ``IST``, so that a given ``IST`` is obeyed.
+#: The zone of a client that is given none: India's, unless a variable, the profile or the brand decides otherwise.
+#: It is another object than ``IST``, so that a given ``IST`` is obeyed.
 DEFAULT_ZONE = timezone(timedelta(hours=5, minutes=30), "IST")
 #: Profiles that an error names at most.
 _NAMED = 10
@@ -310,6 +310,6 @@ def choose_zone(zone: tzinfo, base_url: str, sources: Sources) -> tzinfo:
         raise ConfigurationError(
             "the account's zone is not given",
             why="Acefone UK is not in India, and in a wrong zone a pull misses the newest hours",
-            fix='give zone=ZoneInfo("Europe/London"), or set SERVETEL_ZONE or \'zone\' in the profile',
+            fix="give zone=ZoneInfo(\"Europe/London\"), or set SERVETEL_ZONE or 'zone' in the profile",
         )
     return default

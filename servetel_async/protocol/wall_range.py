@@ -113,5 +113,5 @@ def wall_windows(from_date: Moment | None, to_date: Moment | None, zone: tzinfo)
 
 
 def _moment(time: datetime) -> datetime | None:
-    """An aware time in UTC: two times of one zone compare by their wall clock only. None for a time of the wall clock."""
+    """Give an aware time in UTC, because two times of one zone compare by their wall clock; None for a naive time."""
     return None if time.tzinfo is None else time.astimezone(UTC)

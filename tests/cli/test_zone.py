@@ -30,7 +30,9 @@ def offsets_of(target):
 async def test_the_last_hours(inside):
     """An account in London holds 35 calls in the last three hours, and all of them are pulled; in India's zone none is."""
     now = datetime.now(UTC)
-    calls = [(f"{now.astimezone(LONDON) - timedelta(minutes=5 * n + 7):%Y-%m-%d %H:%M:%S}", f"id{n}") for n in range(60)]
+    calls = [
+        (f"{now.astimezone(LONDON) - timedelta(minutes=5 * n + 7):%Y-%m-%d %H:%M:%S}", f"id{n}") for n in range(60)
+    ]
     async with SmallServer(calls) as api:
         where = {"SERVETEL_BASE_URL": api.base_url, "SERVETEL_TOKEN": "token-123456"}
         last = ("pull", "-", "--last", "3h", "--rate", "0")
@@ -84,7 +86,18 @@ async def test_an_interrupted_sync(inside, emulate):
     now = datetime.now(LONDON)
     recent = Dataset.range(f"{now - timedelta(days=6):%Y-%m-%d}", f"{now:%Y-%m-%d %H:%M:%S}", calls=300)
     api = await emulate(recent, faults=failing(times=1))
-    one_by_one = ("--rate", "0", "--page-size", "2", "--concurrency", "1", "--patience", "0s", "--zone", "Europe/London")
+    one_by_one = (
+        "--rate",
+        "0",
+        "--page-size",
+        "2",
+        "--concurrency",
+        "1",
+        "--patience",
+        "0s",
+        "--zone",
+        "Europe/London",
+    )
     ended = await inside("sync", "a.db", *one_by_one, api=api)
     assert ended.code == 3, ended.err
     assert "calls are kept" in ended.lines[-1]
@@ -93,7 +106,9 @@ async def test_an_interrupted_sync(inside, emulate):
 async def test_a_sync_in_another_zone(inside, tmp_path):
     """It reads up to the account's now, which in India's zone is in the future, or in the past."""
     now = datetime.now(UTC)
-    calls = [(f"{now.astimezone(LONDON) - timedelta(minutes=5 * n + 7):%Y-%m-%d %H:%M:%S}", f"id{n}") for n in range(20)]
+    calls = [
+        (f"{now.astimezone(LONDON) - timedelta(minutes=5 * n + 7):%Y-%m-%d %H:%M:%S}", f"id{n}") for n in range(20)
+    ]
     async with SmallServer(calls) as api:
         where = {"SERVETEL_BASE_URL": api.base_url, "SERVETEL_TOKEN": "token-123456"}
         ended = await inside("sync", "a.db", "--rate", "0", "--zone", "Europe/London", "--json", **where)

@@ -58,7 +58,9 @@ def query_of(change, span):
 
 def client_of(api, zone, **options):
     retry = Retry(attempts=2, base=0.001)
-    return ServetelClient("token-123456", base_url=api.base_url, rate=None, zone=zone, page_size=7, retry=retry, **options)
+    return ServetelClient(
+        "token-123456", base_url=api.base_url, rate=None, zone=zone, page_size=7, retry=retry, **options
+    )
 
 
 @PLACES

@@ -77,7 +77,12 @@ RANGES = {
         *(LONDON, "2024-10-27 00:30", "2024-10-28 00:30"),
         ["2024-10-27 01:00:00 to 2024-10-28 00:30:00"],
     ),
-    "the gap of spring": (LONDON, "2024-03-31 00:30", "2024-03-31 01:30", ["2024-03-31 00:30:00 to 2024-03-31 02:30:00"]),
+    "the gap of spring": (
+        LONDON,
+        "2024-03-31 00:30",
+        "2024-03-31 01:30",
+        ["2024-03-31 00:30:00 to 2024-03-31 02:30:00"],
+    ),
     "New York": (NEW_YORK, "2024-11-03 05:30", "2024-11-03 06:30", ["2024-11-03 01:00:00 to 2024-11-03 01:59:59"]),
     "New York, around the change": (
         *(NEW_YORK, "2024-11-03 05:50", "2024-11-03 06:10"),
@@ -111,8 +116,16 @@ def test_a_range_of_moments(zone, begin, finish, windows):
 
 #: From and to; what London's account is asked for.
 MIXED = {
-    "a moment and a text": (utc("2024-10-27 00:50"), "2024-10-27 01:10:00", ["2024-10-27 01:00:00 to 2024-10-27 01:10:00"]),
-    "a text and a moment": ("2024-10-27 01:50:00", utc("2024-10-27 01:10"), ["2024-10-27 01:50:00 to 2024-10-27 01:59:59"]),
+    "a moment and a text": (
+        utc("2024-10-27 00:50"),
+        "2024-10-27 01:10:00",
+        ["2024-10-27 01:00:00 to 2024-10-27 01:10:00"],
+    ),
+    "a text and a moment": (
+        "2024-10-27 01:50:00",
+        utc("2024-10-27 01:10"),
+        ["2024-10-27 01:50:00 to 2024-10-27 01:59:59"],
+    ),
     "a moment and a day": (utc("2024-10-27 00:50"), date(2024, 10, 27), ["2024-10-27 01:00:00 to 2024-10-27 23:59:59"]),
     "two texts": ("2024-10-27 01:10:00", "2024-10-27 01:50:00", ["2024-10-27 01:10:00 to 2024-10-27 01:50:00"]),
     "a day": (date(2024, 10, 27), date(2024, 10, 27), ["2024-10-27 00:00:00 to 2024-10-27 23:59:59"]),
@@ -203,7 +216,9 @@ def test_where_the_clock_is(moment, latest, past):
     """A call that has started may bear any second up to the first; none up to the second can still be to start."""
     assert stamp(latest_wall(utc(moment), LONDON)) == latest
     assert stamp(past_wall(utc(moment), LONDON)) == past
-    assert latest_wall(utc(moment), UTC) == past_wall(utc(moment), UTC) == utc(moment).replace(tzinfo=None, microsecond=0)
+    assert (
+        latest_wall(utc(moment), UTC) == past_wall(utc(moment), UTC) == utc(moment).replace(tzinfo=None, microsecond=0)
+    )
 
 
 def test_the_doubled_hour():
