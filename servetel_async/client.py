@@ -205,7 +205,7 @@ class ServetelClient:
     ) -> int:
         """Count the calls of a range, without reading them: one request for each 31 days, two more if a count is round.
 
-        Equal calls in flight share their requests. In the hour of autumn that comes twice it counts what ``calls`` gives.
+        Equal calls in flight share their requests. In an hour that comes twice it counts what ``calls`` gives.
 
         Raises:
             CountDriftError: if a count is round, so it may be capped, and the range cannot be made narrower to check.
