@@ -127,6 +127,25 @@ async def test_a_pull(span, tmp_path):
     assert (receipt.complete, receipt.records) == (True, len(ids))
 
 
+@SPANS
+async def test_a_server_that_sorts_by_moment(span, tmp_path):
+    """Its stamps jump back by an hour in the middle of the list. Nothing is lost, from a stream, its checkpoints or a pull."""
+    zone, change = CHANGES["London"]
+    moments = [change + timedelta(minutes=minutes) for minutes in range(180, -185, -5)]
+    calls = [(wall(moment, zone), f"{moment:%d %H:%M}Z") for moment in moments]
+    query = query_of(change, span)
+    async with SmallServer(calls) as api, client_of(api, zone) as client:
+        stream = client.calls(query=query)
+        found = [(call.id, stream.checkpoint) async for call in stream]
+        ids = [key for key, _ in found]
+        for number in range(1, len(found), 5):
+            assert [call.id async for call in client.calls(query=query, start=found[number][1])] == ids[number + 1 :]
+        receipt = await client.pull(tmp_path / "calls.ndjson", query=query)
+    assert sorted(ids) == expected(change, zone, span)
+    pulled = [json.loads(line)["id"] for line in (tmp_path / "calls.ndjson").read_text().splitlines()]
+    assert (receipt.complete, sorted(pulled)) == (True, sorted(ids))
+
+
 async def test_an_open_end_in_the_second_time(tmp_path):
     """A pull up to now holds the calls of the first time, whose stamps are later than the clock; none of them is final."""
     zone, change = CHANGES["London"]
