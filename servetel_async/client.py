@@ -13,9 +13,8 @@ from servetel_async.counting import count_range
 from servetel_async.errors import ConfigurationError
 from servetel_async.inquiry import Inquiry, check_alone
 from servetel_async.page_source import PageRequest
-from servetel_async.profiles import choose_base_url, read_missing
+from servetel_async.profiles import DEFAULT_ZONE, choose_base_url, choose_zone, read_missing
 from servetel_async.protocol.account import check_name
-from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.path import PagePaths
 from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, build_query
 from servetel_async.protocol.records import CallPage, CallRecord
@@ -81,7 +80,8 @@ class ServetelClient:
         retry: how often and how patiently a request is tried again.
         timeouts: seconds for connecting, reading, a whole attempt, and waiting for a turn (a slot and the rate).
         page_size: calls per page that are asked for; the server may give fewer.
-        zone: the account's wall clock. India has one, without daylight saving.
+        zone: the account's wall clock: ``IST``, a ``datetime.timezone`` or a ``zoneinfo.ZoneInfo``. Without it:
+            ``SERVETEL_ZONE``, the profile, ``IST``. For Acefone UK there is no default.
         array_style: how several agents are encoded: ``"brackets"``, ``"indexed"``, ``"repeat"`` or ``"comma"``.
         max_range: the longest range of one request, from an hour to 31 days. By default it is learnt from the server.
         session: an ``aiohttp.ClientSession`` of yours; it is used and never closed.
@@ -107,7 +107,7 @@ class ServetelClient:
         retry: Retry = Retry(),  # noqa: B008 - frozen
         timeouts: Timeouts = Timeouts(),  # noqa: B008 - frozen
         page_size: int = 100,
-        zone: tzinfo = IST,
+        zone: tzinfo = DEFAULT_ZONE,
         array_style: ArrayStyle = "brackets",
         max_range: timedelta | None = None,
         session: aiohttp.ClientSession | None = None,
@@ -120,10 +120,8 @@ class ServetelClient:
         check_whole("page_size", page_size)
         if array_style not in ARRAY_STYLES:
             raise ConfigurationError("there is no such array_style", fix=f"use one of {', '.join(ARRAY_STYLES)}")
-        name_zone(zone)
         check_kind("retry", retry, Retry)
         check_kind("timeouts", timeouts, Timeouts)
-        self.zone = zone
         self.max_concurrency = max_concurrency
         self.page_size = page_size
         self.retry = retry
@@ -136,9 +134,11 @@ class ServetelClient:
         self.flights = SingleFlight(self._tasks.start, lambda: self.closed)
         sources = read_missing(login=token is None and email is None, address=base_url is None and brand is None)
         name = check_name(sources.account if account is None else account)
+        address = choose_base_url(base_url, brand, sources)
+        self.zone = choose_zone(zone, address, sources)
         tokens = choose_tokens(token, email, password, sources, self._post, self._tasks.start)
         self._transport = Transport(
-            choose_base_url(base_url, brand, sources),
+            address,
             tokens,
             slots=max_concurrency,
             rate=choose_rate(rate),
@@ -150,7 +150,7 @@ class ServetelClient:
             tasks=self._tasks,
         )
         self.pace = self._transport.pace
-        self._pages = ClientPages(self._transport, PagePaths(zone, array_style))
+        self._pages = ClientPages(self._transport, PagePaths(self.zone, array_style))
         self._identity = Identity(self._transport, self.flights, name)
 
     # What it is for
@@ -172,7 +172,8 @@ class ServetelClient:
 
         Args:
             from_date: first moment: an aware ``datetime``, a ``date``, or the account's own wall clock as text.
-            to_date: last moment, inclusive; a day without a time means its last second.
+            to_date: last moment, inclusive; a day without a time means its last second. In the hour of autumn that
+                comes twice, all calls come that may lie in the range, because no record says which time it means.
             query: a ``CallQuery`` in place of, or refined by, dates and filters.
             page_size: calls per page; the client's unless given.
             max_records: stop after as many.
@@ -212,7 +213,7 @@ class ServetelClient:
     ) -> int:
         """Count the calls of a range, without reading them: one request for each 31 days, two more if a count is round.
 
-        Equal calls in flight share their requests.
+        Equal calls in flight share their requests. In an hour that comes twice it counts what ``calls`` gives.
 
         Raises:
             CountDriftError: if a count is round, so it may be capped, and the range cannot be made narrower to check.

@@ -26,7 +26,8 @@ async def count_range(inquiry: Inquiry, page_size: int) -> int:
         PagingError: the server ignores page numbers, so there is no end to find.
         RequestRejectedError: the server refuses the query, and not because the range is too long.
     """
-    return await _count_all(inquiry, inquiry.query.window(inquiry.source.zone), page_size)
+    windows = inquiry.query.windows(inquiry.source.zone)
+    return sum([await _count_all(inquiry, window, page_size) for window in windows])
 
 
 async def _count_all(inquiry: Inquiry, whole: Window, page_size: int) -> int:

@@ -11,23 +11,30 @@ import stat
 import sys
 import tomllib
 from dataclasses import dataclass, replace
+from datetime import timedelta, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from servetel_async.errors import ConfigurationError
+from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.tokens import Secret, SecretBytes, hide, kind_of
+from servetel_async.protocol.zone_names import read_zone
 from servetel_async.settings import Brand, check_base_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import tzinfo
 
 #: Bytes of a token, a password or a file of profiles; a real one is far smaller.
 LARGEST_FILE = 64 * 1024
 #: Keys of a profile.
-KEYS = ("account", "base_url", "brand", "email", "password", "password_file", "token", "token_file")
-_VARIABLES = ("TOKEN", "TOKEN_FILE", "BASE_URL", "PROFILE", "CONFIG")
+KEYS = ("account", "base_url", "brand", "email", "password", "password_file", "token", "token_file", "zone")
+_VARIABLES = ("TOKEN", "TOKEN_FILE", "BASE_URL", "ZONE", "PROFILE", "CONFIG")
 #: Keys of which each profile with an ``account`` has one.
 _CREDENTIALS = ("token", "token_file", "email")
+#: The zone of a client that is given none: India's, unless a variable, the profile or the brand decides otherwise.
+#: It is another object than ``IST``, so that a given ``IST`` is obeyed.
+DEFAULT_ZONE = timezone(timedelta(hours=5, minutes=30), "IST")
 #: Profiles that an error names at most.
 _NAMED = 10
 
@@ -79,6 +86,7 @@ class Sources:
         base_url: where the API is; never together with a brand.
         brand: the brand's name.
         account: what the account of this token or login is called.
+        zone: the name of the account's zone.
     """
 
     token: str | SecretFile | None = None
@@ -87,6 +95,7 @@ class Sources:
     base_url: str | None = None
     brand: str | None = None
     account: str | None = None
+    zone: str | None = None
 
 
 def account_of_environment(environment: Mapping[str, str] | None = None) -> str | None:
@@ -96,7 +105,7 @@ def account_of_environment(environment: Mapping[str, str] | None = None) -> str 
 
 
 def read_sources(environment: Mapping[str, str] | None = None, *, profile: str | None = None) -> Sources:
-    """Read ``SERVETEL_TOKEN``, ``SERVETEL_TOKEN_FILE``, ``SERVETEL_BASE_URL``, then the profile ``SERVETEL_PROFILE``.
+    """Read ``SERVETEL_TOKEN``, ``..._TOKEN_FILE``, ``..._BASE_URL``, ``..._ZONE``, then the profile ``..._PROFILE``.
 
     A profile that is given by its name was chosen for this run, so its settings come before those of the environment.
     A profile names its own account, with its key ``account`` or with its own name, except ``default``. It does not name
@@ -107,6 +116,7 @@ def read_sources(environment: Mapping[str, str] | None = None, *, profile: str |
         [profiles.default]
         brand = "smartflo"             # or base_url = "https://..."
         token_file = "~/.config/servetel/token"
+        zone = "Asia/Kolkata"          # or "+05:30"; an account in India needs none
 
     Files of tokens and passwords are not read here.
 
@@ -130,13 +140,16 @@ def read_sources(environment: Mapping[str, str] | None = None, *, profile: str |
         chosen.get("base_url"),
         chosen.get("brand"),
         chosen.get("account") or _own_name(told["PROFILE"] if profile is None else profile),
+        chosen.get("zone"),
     )
-    other = Sources(told["TOKEN"] or _file(told["TOKEN_FILE"]), base_url=told["BASE_URL"], account=account)
+    token = told["TOKEN"] or _file(told["TOKEN_FILE"])
+    other = Sources(token, base_url=told["BASE_URL"], account=account, zone=told["ZONE"])
     first, second = (other, own) if profile is None else (own, other)
     who = first if _has_login(first) else second
     where = first if first.base_url is not None or first.brand is not None else second
     called = (first.account or second.account) if who is own and _has_login(own) else account
-    return replace(who, base_url=where.base_url, brand=where.brand, account=called)
+    zone = first.zone or second.zone
+    return replace(who, base_url=where.base_url, brand=where.brand, account=called, zone=zone)
 
 
 def _own_name(profile: str | None) -> str | None:
@@ -336,3 +349,33 @@ def choose_base_url(base_url: str | None, brand: Brand | str | None, sources: So
     if base_url is not None:
         return check_base_url(base_url)
     return (Brand.SERVETEL if brand is None else Brand.named(brand)).base_url
+
+
+def choose_zone(zone: tzinfo, base_url: str, sources: Sources) -> tzinfo:
+    """Choose the account's zone: the argument, then ``SERVETEL_ZONE``, then the profile, then the brand's.
+
+    An address of no brand is taken for one in India.
+
+    Args:
+        zone: ``DEFAULT_ZONE`` if none was given.
+        base_url: where the API is.
+        sources: the settings that were read.
+
+    Raises:
+        ConfigurationError: if the zone has no name or is unknown, or if the brand needs one and none is given.
+    """
+    if zone is not DEFAULT_ZONE:
+        name_zone(zone)
+        return zone
+    name = sources.zone or os.environ.get("SERVETEL_ZONE")  # sources are not read if token and address are given
+    if name:
+        return read_zone(name)
+    brand = Brand.at(base_url)
+    default = IST if brand is None else brand.zone
+    if default is None:
+        raise ConfigurationError(
+            "the account's zone is not given",
+            why="Acefone UK is not in India, and in a wrong zone a pull misses the newest hours",
+            fix="give zone=ZoneInfo(\"Europe/London\"), or set SERVETEL_ZONE or 'zone' in the profile",
+        )
+    return default

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from servetel_async.errors import RequestRejectedError
 from servetel_async.protocol.range_limit import shorter_range
+from servetel_async.protocol.wall_range import latest_wall
 from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class RangeLimit:
 
     def _closed(self, start: datetime) -> Window:
         """Close an open end at the present moment, because a server that allows only short ranges needs both ends."""
-        now = datetime.now(UTC).astimezone(self._memory.zone).replace(tzinfo=None, microsecond=0)
+        now = latest_wall(datetime.now(UTC), self._memory.zone)
         return Window(start, max(start, now))
 
 

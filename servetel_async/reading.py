@@ -85,7 +85,7 @@ class Reading:
         self._ordered = ordered
         self._stats = stats
         self._page_size = page_size
-        self._windows = list(query.window(source.zone).split())
+        self._windows = [piece for window in query.windows(source.zone) for piece in window.split()]
         self._limit = RangeLimit(source)
         self._anchor = None if start is None else self._read_start(start)
         self._second = Second() if self._anchor is None else self._anchor.second

@@ -6,15 +6,17 @@ import enum
 import ipaddress
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import timedelta, tzinfo
+from urllib.parse import urlsplit
 
 from servetel_async.errors import ConfigurationError
+from servetel_async.protocol.clock import IST
 from servetel_async.protocol.tokens import hide, kind_of
 from servetel_async.protocol.windows import LONGEST, SHORTEST
 
 
 class Brand(enum.Enum):
-    """The brands of the one backend, by base URL. The zone of Acefone UK is not known: give ``zone=``."""
+    """The brands of the one backend, by base URL."""
 
     SERVETEL = "https://api.servetel.in"
     SMARTFLO = "https://api-smartflo.tatateleservices.com"
@@ -23,8 +25,19 @@ class Brand(enum.Enum):
 
     @property
     def base_url(self) -> str:
-        """Where this brand's API stands."""
+        """Where this brand's API is."""
         return self.value
+
+    @property
+    def zone(self) -> tzinfo | None:
+        """The wall clock of its accounts: India's. None for Acefone UK, whose clock is not documented."""
+        return None if self is Brand.ACEFONE_UK else IST
+
+    @classmethod
+    def at(cls, base_url: str) -> Brand | None:
+        """Find the brand whose API is at an address; None for an address of no brand."""
+        host = (urlsplit(base_url).hostname or "").rstrip(".")
+        return next((brand for brand in cls if urlsplit(brand.base_url).hostname == host), None)
 
     @classmethod
     def named(cls, name: Brand | str) -> Brand:

@@ -23,12 +23,12 @@ from servetel_async.bulk.ledger import FORMAT, Reading, Unreadable, digest_of, u
 from servetel_async.bulk.line import Line
 from servetel_async.bulk.plan import width_for, windows_of
 from servetel_async.bulk.printed import Printed
-from servetel_async.bulk.pull_range import PullRange, clock_matters, local_clock, range_at
+from servetel_async.bulk.pull_range import PullRange, account_clock, clock_matters, range_at
 from servetel_async.bulk.progress import PullProgress
 from servetel_async.bulk.receipt import describe, plural
 from servetel_async.bulk.start import count_before, find_start
 from servetel_async.bulk.tally import Tally
-from servetel_async.protocol.clock import DAY, shift, stamp
+from servetel_async.protocol.clock import DAY, on_wall, shift, stamp
 from servetel_async.protocol.account import Account  # noqa: TC001 - msgspec reads it
 from servetel_async.protocol.mask import mask_line
 from servetel_async.protocol.reply import MOST_STRANGE
@@ -155,7 +155,7 @@ class Job:
             asked_now = asked
         newest, page = await self.fetcher.first_look(asked_now, self.extra)
         clock = await self._clock(asked, page.date, here)
-        found = range_at(asked, clock, self._settings.settle)
+        found = range_at(asked, clock, self._zone, self._settings.settle)
         if asked.start is None:
             window = await find_start(self.fetcher, asked_now, page, found.window.last, self.extra)
             return found._replace(window=window)
@@ -173,16 +173,16 @@ class Job:
         page = await self.fetcher.sure_page(Window(shift(here, -timedelta(hours=1)), here), 1, self.extra)
         asked = Window(shift(here, -timedelta(hours=1)), None)
         clock = await self._clock(asked, page.date, here)
-        return range_at(Window(clock, None), clock, self._settings.settle)
+        return range_at(Window(None, None), clock, self._zone, self._settings.settle)
 
     async def _clock(self, asked: Window, date: str | None, here: datetime) -> datetime:
         """The server's clock. One reply with a wrong clock decides nothing: the middle one of three counts."""
-        clocks = [local_clock(date, self._zone)]
-        if clock_matters(asked, clocks[0], here):
+        clocks = [account_clock(date, self._zone)]
+        if clock_matters(asked, on_wall(clocks[0].astimezone(self._zone)), here):
             hour = Window(shift(here, -timedelta(hours=1)), here)
             for _ in range(2):
                 page = await self.fetcher.sure_page(hour, 1, self.extra, size=1)
-                clocks.append(local_clock(page.date, self._zone))
+                clocks.append(account_clock(page.date, self._zone))
         return sorted(clocks)[len(clocks) // 2]
 
     def header(self, claim: Claim, account: Account, found: PullRange) -> Header:
@@ -212,7 +212,10 @@ class Job:
             await self._reconcile(whole, read_again=False)
             return
         await self.reread([reading.window for reading in self.in_order() if reading.flaws])
-        left = unread(whole, self.entries.values(), frame.range.clock)
+        now, left_out = frame.range.window.end, self._query.left_out(self._zone)
+        assert now is not None  # noqa: S101 - for the type checker: it is closed
+        parts = whole.without(left_out)
+        left = [window for part in parts for window in unread(part, self.entries.values(), now)]
         await self._read_all(left)
         await self._reconcile(whole)
 
@@ -425,7 +428,7 @@ def _outside(span: Span, rows: list[Row]) -> int:
 
 def _here(zone: tzinfo) -> datetime:
     """This computer's clock, on the account's wall clock."""
-    return datetime.now(UTC).astimezone(zone).replace(tzinfo=None, microsecond=0)
+    return on_wall(datetime.now(UTC).astimezone(zone).replace(microsecond=0))
 
 
 def _now() -> str:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from servetel_async.bulk.ledger import OPEN_END
 from servetel_async.errors import ConfigurationError
-from servetel_async.protocol.clock import shift, stamp
+from servetel_async.protocol.clock import EARLIEST, stamp
+from servetel_async.protocol.wall_range import latest_wall, past_wall
 from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ class PullRange(NamedTuple):
     """What a run reads.
 
     Attributes:
-        window: both ends closed; it ends at the server's clock at the latest.
+        window: both ends closed; it ends at the latest second that the wall clock has shown.
         asked_last: the last second that was asked for; ``OPEN_END`` without one.
-        clock: the server's clock.
+        clock: up to where no second comes again. It differs from the end of an open range only in an hour of autumn
+            that comes twice.
         final_until: calls that started later may still arrive; they are pulled, and their windows are not final.
     """
 
@@ -35,35 +37,51 @@ class PullRange(NamedTuple):
 
     @property
     def is_over(self) -> bool:
-        """Whether all of the range that was asked for lies in the past."""
-        return self.asked_last <= stamp(self.clock)
+        """Whether all of the range that was asked for was read, and lies in the past."""
+        return self.asked_last <= min(stamp(self.clock), self.window.last)
 
 
-def range_at(asked: Window, clock: datetime, settle: float) -> PullRange:
+def range_at(asked: Window, clock: datetime, zone: tzinfo, settle: float) -> PullRange:
     """Close a range at the server's clock.
 
     Args:
         asked: without a start it begins where it ends, until the oldest call is known.
-        clock: the server's clock, on the account's wall clock.
+        clock: the server's clock, aware.
+        zone: the account's wall clock.
         settle: seconds; a call is listed when it is over, and some come hours late.
 
     Raises:
         ConfigurationError: if all of it lies in the future.
     """
-    if asked.start is not None and asked.start > clock:
+    now = latest_wall(clock, zone)
+    if asked.start is not None and asked.start > now:
         raise ConfigurationError(
             "the range has not begun yet",
-            why=f"it begins at {asked.first}, and the server's clock says {stamp(clock)}",
+            why=f"it begins at {asked.first}, and the server's clock says {stamp(now)}",
             fix="name a range that has begun; if the clock is wrong, check zone=",
         )
-    end = clock if asked.end is None else min(asked.end, clock)
+    end = now if asked.end is None else min(asked.end, now)
     start = end if asked.start is None else asked.start
     asked_last = OPEN_END if asked.end is None else asked.last
-    return PullRange(Window(start, end), asked_last, clock, shift(clock, -timedelta(seconds=settle)))
+    return PullRange(Window(start, end), asked_last, past_wall(clock, zone), _final_until(clock, zone, settle))
+
+
+def _final_until(clock: datetime, zone: tzinfo, settle: float) -> datetime:
+    """Go back from the server's clock: on a wall clock that was changed meanwhile an hour is not always an hour."""
+    try:
+        return past_wall(clock - timedelta(seconds=settle), zone)
+    except OverflowError:
+        return EARLIEST
 
 
 def clock_matters(asked: Window, clock: datetime, here: datetime) -> bool:
-    """Whether a wrong clock of the server would change what is read: it differs, and the range reaches up to it."""
+    """Whether a wrong clock of the server would change what is read: it differs, and the range reaches up to it.
+
+    Args:
+        asked: the range.
+        clock: the server's clock, on the account's wall clock.
+        here: this computer's, on the same.
+    """
     if abs(clock - here) <= STRANGE:
         return False
     return asked.end is None or asked.end > min(clock, here)
@@ -78,10 +96,9 @@ def server_clock(date: str | None) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def local_clock(date: str | None, zone: tzinfo) -> datetime:
-    """Convert the server's ``Date`` to the account's wall clock. If it cannot be, use this computer's clock."""
+def account_clock(date: str | None, zone: tzinfo) -> datetime:
+    """Read the server's ``Date`` as a moment in UTC. If the zone's calendar does not hold it, use this computer's."""
     try:
-        local = server_clock(date).astimezone(zone)
+        return server_clock(date).astimezone(zone).astimezone(UTC)
     except OverflowError:
-        local = datetime.now(zone)
-    return local.replace(tzinfo=None, microsecond=0)
+        return datetime.now(UTC)

@@ -105,7 +105,9 @@ async def sync(
         claim = claim_of(query, client.zone, account.label, shape=[settings.mask_name], range_name="sync")
         await writer.run(sink.resume, claim)
         found = await job.look_at_now()
-        plan = due(shelf.readings(account.label, claim.scope), found.clock, lookback)
+        now = found.window.end
+        assert now is not None  # noqa: S101 - for the type checker: it is closed
+        plan = due(shelf.readings(account.label, claim.scope), now, lookback)
         found = found._replace(window=plan.window, asked_last=OPEN_END)
         read, unchanged = await _compare(job, plan)
         header = job.header(claim, account, found)

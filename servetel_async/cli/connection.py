@@ -16,7 +16,7 @@ from servetel_async.protocol.tokens import hide
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from datetime import timedelta
+    from datetime import timedelta, tzinfo
 
     from servetel_async.client import ServetelClient
     from servetel_async.profiles import Sources
@@ -58,6 +58,11 @@ _FLAGS = (
     click.option("--base-url", metavar="URL", help="Where the API is; by default SERVETEL_BASE_URL or the profile."),
     click.option("--brand", type=click.Choice(_BRANDS, case_sensitive=False), help="Or the brand."),
     click.option(
+        "--zone",
+        metavar="ZONE",
+        help="The account's wall clock, such as Europe/London or +05:30; else SERVETEL_ZONE, the profile, or India's.",
+    ),
+    click.option(
         "--token-file", metavar="FILE", help="A file that only you may read; else SERVETEL_TOKEN or the profile."
     ),
     click.option("--email", metavar="ADDRESS", help="Log in instead of using a token; with --password-file."),
@@ -85,6 +90,7 @@ class Connection:
     max_range: timedelta | None = None
     base_url: str | None = None
     brand: str | None = None
+    zone: str | None = None
     token_file: str | None = None
     email: str | None = None
     password_file: str | None = None
@@ -133,6 +139,18 @@ class Connection:
 
         return choose_base_url(self.base_url, None if self.brand is None else self.brand.replace("-", "_"), sources)
 
+    def given_zone(self, sources: Sources) -> tzinfo:
+        """Read the zone of the flag, the environment or the profile; ``DEFAULT_ZONE`` if none of them names one.
+
+        Raises:
+            ConfigurationError: if there is no such zone.
+        """
+        from servetel_async.profiles import DEFAULT_ZONE
+        from servetel_async.protocol.zone_names import read_zone
+
+        name = sources.zone if self.zone is None else self.zone
+        return DEFAULT_ZONE if name is None else read_zone(name)
+
     def client(self, on_event: Callable[[Event], object] | None = None) -> ServetelClient:
         """Make the client.
 
@@ -157,6 +175,7 @@ class Connection:
             rate=self.rate or None,
             timeouts=timeouts,
             page_size=self.page_size,
+            zone=self.given_zone(sources),
             max_range=self.max_range,
             on_event=on_event,
             account=sources.account if self.account is None else self.account,

@@ -56,7 +56,7 @@ def demo(calls: int, db: Path) -> None:
 
 
 async def _pull(dataset: Dataset, db: Path) -> PullReceipt:
-    from servetel_async import CallQuery, ServetelClient
+    from servetel_async import IST, CallQuery, ServetelClient
     from servetel_async.cli.connection import Connection
     from servetel_async.cli.watch import Watch
     from servetel_async.emulator import Emulator
@@ -64,7 +64,7 @@ async def _pull(dataset: Dataset, db: Path) -> PullReceipt:
     watch = Watch(Connection(rate=0))
     async with Emulator(dataset) as api:
         say(f"Pulling them from {api.base_url} into {db.name} ...")
-        client = ServetelClient(api.token, base_url=api.base_url, rate=None, on_event=watch.note)
+        client = ServetelClient(api.token, base_url=api.base_url, rate=None, zone=IST, on_event=watch.note)
         async with client, watch.shown():
             return await client.pull(db, query=CallQuery.month(MONTH), on_progress=watch.show)
 

@@ -77,7 +77,8 @@ def _show_installation() -> None:
 
 
 def _show_settings(connection: Connection) -> None:
-    from servetel_async.profiles import SecretFile
+    from servetel_async.profiles import SecretFile, choose_zone
+    from servetel_async.protocol.clock import name_zone
     from servetel_async.protocol.tokens import expires_at, normalise_token
 
     sources = connection.sources()
@@ -89,7 +90,10 @@ def _show_settings(connection: Connection) -> None:
         token = sources.token.read() if isinstance(sources.token, SecretFile) else sources.token
         _row("token", f"from {_token_source(connection, sources)}")
         _row("ends", _when(expires_at(normalise_token(token))))
-    _row("address", f"{connection.address(sources)} from {_address_source(connection, sources)}")
+    address = connection.address(sources)
+    _row("address", f"{address} from {_address_source(connection, sources)}")
+    zone = choose_zone(connection.given_zone(sources), address, sources)
+    _row("zone", f"{name_zone(zone) or 'IST'} from {_zone_source(connection, sources)}")
 
 
 def _token_source(connection: Connection, sources: Sources) -> str:
@@ -112,6 +116,14 @@ def _address_source(connection: Connection, sources: Sources) -> str:
     if sources.base_url is None:
         return "nobody: it is the default"
     return "SERVETEL_BASE_URL" if sources.base_url == os.environ.get("SERVETEL_BASE_URL") else "the profile"
+
+
+def _zone_source(connection: Connection, sources: Sources) -> str:
+    if connection.zone is not None:
+        return "--zone"
+    if os.environ.get("SERVETEL_ZONE"):
+        return "SERVETEL_ZONE"
+    return "the default" if sources.zone is None else "the profile"
 
 
 def _when(end: float | None) -> str:
@@ -148,7 +160,7 @@ def _whose(account: Account) -> str:
 
 
 def _clock(fetched: Fetched[PageBody]) -> str:
-    from servetel_async.bulk.plan import server_clock
+    from servetel_async.bulk.pull_range import server_clock
 
     if fetched.value.date is None:
         return "the server does not tell its own"

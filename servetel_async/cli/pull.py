@@ -114,8 +114,8 @@ def pull(**options: Any) -> int:
     job = Job(orders.dest, events, watch)
     try:
         orders.check()
-        asked = take_range(options, filters)
         client = connection.client(watch.note)
+        asked = take_range(options, filters, client.zone)
         if orders.dry_run:
             return _estimate(client, orders, asked, connection, events)
         return _pull(client, orders, asked, job, watch, events)

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
@@ -14,6 +14,7 @@ from servetel_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import tzinfo
 
     from servetel_async.protocol.query import CallQuery
 
@@ -54,9 +55,7 @@ def range_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _checked(query: CallQuery, begin: str, end: str) -> CallQuery:
     """Refuse a year in which no account has calls: such a typing error would cost a request for each month."""
-    from servetel_async import IST
-
-    window = query.window(IST)
+    window = query.window()  # a year is the same in each zone
     for flag, moment in ((begin, window.start), (end, window.end)):
         if moment is not None and not FIRST_YEAR <= moment.year <= LAST_YEAR:
             raise ConfigurationError(
@@ -67,13 +66,13 @@ def _checked(query: CallQuery, begin: str, end: str) -> CallQuery:
     return query
 
 
-def take_range(options: dict[str, Any], filters: dict[str, Any]) -> Range:
-    """Take the range out of a command's options, and make the query.
+def take_range(options: dict[str, Any], filters: dict[str, Any], zone: tzinfo) -> Range:
+    """Take the range out of a command's options, and make the query. Days are those of the account's zone.
 
     Raises:
         ConfigurationError: none or several, or a value that cannot be one.
     """
-    from servetel_async import IST, CallQuery
+    from servetel_async import CallQuery
 
     names = ("month", "from_date", "to_date", "yesterday", "last")
     month, begin, end, yesterday, last = (options.pop(name) for name in names)
@@ -87,10 +86,10 @@ def take_range(options: dict[str, Any], filters: dict[str, Any]) -> Range:
     if month:
         return Range(_checked(CallQuery.month(month, **filters), "--month", "--month"), None)
     if yesterday:
-        return Range(CallQuery.day((datetime.now(IST) - timedelta(days=1)).date(), **filters), None)
+        return Range(CallQuery.day(datetime.now(zone).date() - timedelta(days=1), **filters), None)
     if last is not None:
         hours = int(last.total_seconds()) // 3600
-        return Range(CallQuery(from_date=datetime.now(IST) - last, **filters), f"last {hours}h")
+        return Range(CallQuery(from_date=datetime.now(UTC) - last, **filters), f"last {hours}h")
     if not begin:
         raise ConfigurationError(
             "--to-date needs --from-date",
@@ -98,4 +97,4 @@ def take_range(options: dict[str, Any], filters: dict[str, Any]) -> Range:
             fix="say from when on: --from-date 2024-05-01",
         )
     query = _checked(CallQuery(from_date=begin, to_date=end, **filters), "--from-date", "--to-date")
-    return Range(query, None if end else f"from {query.window(IST).first}")
+    return Range(query, None if end else f"from {query.window(zone).first}")

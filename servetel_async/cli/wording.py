@@ -10,8 +10,9 @@ import re
 #: Arguments that have another name here, or none. Each stands like this in the library.
 PHRASES = {
     "check zone= and array_style=; a proxy that drops query parameters would show the same": (
-        "look for a proxy that drops query parameters; for an account whose clock is not IST use the Python client"
+        "check --zone; a proxy that drops query parameters would show the same"
     ),
+    'give zone=ZoneInfo("Europe/London")': "give --zone Europe/London",
     "max_range=timedelta(days=7)": "--max-range 7d",
     "rate=RateLimit(per_second=1)": "--rate 1",
     "RateLimit(per_second=)": "--rate",

@@ -28,6 +28,16 @@ Moment = datetime | date | str
 def wall_clock(moment: Moment, zone: tzinfo, *, name: str, end: bool = False) -> datetime:
     """Turn what a caller may give into the account's wall clock: a naive ``datetime`` of whole seconds.
 
+    See ``account_time`` for the arguments and the errors.
+    """
+    return on_wall(account_time(moment, zone, name=name, end=end))
+
+
+def account_time(moment: Moment, zone: tzinfo, *, name: str, end: bool = False) -> datetime:
+    """Turn what a caller may give into the account's time, in whole seconds.
+
+    A moment becomes a ``datetime`` in ``zone``. A day or a text is on the wall clock already: it becomes a naive one.
+
     Args:
         moment: an aware ``datetime``, a ``date``, or ``"YYYY-MM-DD[ HH:MM:SS]"`` already on the account's wall clock.
         zone: the account's zone.
@@ -70,12 +80,17 @@ class _NaiveError(Exception):
 
 
 def _local(moment: datetime, zone: tzinfo) -> datetime:
-    """Convert a ``datetime``, also one of another library (``pandas.Timestamp``), to a plain ``datetime``."""
+    """Convert a ``datetime``, also one of another library (``pandas.Timestamp``), to a plain one in the zone."""
     offset = moment.utcoffset()
     if offset is None:
         raise _NaiveError
     fields = (moment.year, moment.month, moment.day, moment.hour, moment.minute, moment.second)
-    return datetime(*fields, tzinfo=timezone(offset)).astimezone(zone).replace(tzinfo=None)
+    return datetime(*fields, tzinfo=timezone(offset)).astimezone(zone)
+
+
+def on_wall(time: datetime) -> datetime:
+    """What the wall clock shows at a time."""
+    return time.replace(tzinfo=None, fold=0)
 
 
 def _edge_of(day: date, *, end: bool) -> datetime:
@@ -93,7 +108,7 @@ def shift(moment: datetime, by: timedelta) -> datetime:
 def _parse(text: str, *, name: str, end: bool) -> datetime:
     try:
         if _DAY.fullmatch(text):
-            return wall_clock(date.fromisoformat(text), IST, name=name, end=end)
+            return _edge_of(date.fromisoformat(text), end=end)
         if _STAMP.fullmatch(text):
             return datetime.strptime(text, WALL_FORMAT)  # noqa: DTZ007 - the wall clock has no zone by definition
     except ValueError:

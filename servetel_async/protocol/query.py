@@ -18,7 +18,8 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Any, Literal, Self, TypedDict, cast
 
 from servetel_async.errors import ConfigurationError
-from servetel_async.protocol.clock import IST, Moment, stamp, wall_clock
+from servetel_async.protocol.clock import IST, Moment, account_time, stamp, wall_clock
+from servetel_async.protocol.wall_range import wall_windows
 from servetel_async.protocol.windows import Window
 
 ArrayStyle = Literal["brackets", "indexed", "repeat", "comma"]
@@ -95,6 +96,10 @@ class CallQuery:
             for name, moment in (("from_date", self.from_date), ("to_date", self.to_date)):
                 if moment is not None:
                     wall_clock(moment, IST, name=name)
+        for name in ("from_date", "to_date"):
+            moment = getattr(self, name)
+            if isinstance(moment, datetime) and moment.fold:  # times of one zone are equal if they differ only by it
+                put(self, name, account_time(moment, UTC, name=name))
 
     @classmethod
     def month(cls, month: str, **filters: Any) -> Self:
@@ -125,8 +130,10 @@ class CallQuery:
         end = now if now is not None else datetime.now(UTC)
         start = None
         with contextlib.suppress(Exception):  # ``now`` may be of any class
-            earlier = end - timedelta(days=days, hours=hours)
-            start = earlier if earlier < end else None
+            # In UTC: in a zone whose clock changes, ``-`` would move the wall clock, and not the moment.
+            moment = end if end.utcoffset() is None else end.astimezone(UTC)
+            earlier = moment - timedelta(days=days, hours=hours)
+            start = earlier if earlier < moment else None
         if start is None:
             raise ConfigurationError(
                 "last() needs a length of time above 0 that ends within the calendar",
@@ -139,21 +146,30 @@ class CallQuery:
         _known(changes)
         return dataclasses.replace(self, **changes)
 
-    def window(self, zone: tzinfo = IST) -> Window:
-        """Give the asked range on the account's wall clock.
+    def windows(self, zone: tzinfo = IST) -> tuple[Window, ...]:
+        """Give the asked range on the account's wall clock, newest first: nearly always a single window.
+
+        If the range lies in the doubled hour of autumn, there may be two, with seconds between them that certainly lie
+        outside. ``protocol/wall_range.py`` has the rules.
 
         Raises:
             ConfigurationError: ``from_date`` lies after ``to_date``.
         """
-        start = None if self.from_date is None else wall_clock(self.from_date, zone, name="from_date")
-        end = None if self.to_date is None else wall_clock(self.to_date, zone, name="to_date", end=True)
-        if start is not None and end is not None and start > end:
-            raise ConfigurationError(
-                f"from_date ({stamp(start)}) lies after to_date ({stamp(end)})",
-                why="such a range holds no call, and the API answers it with an empty list",
-                fix="swap the two",
-            )
-        return Window(start, end)
+        return wall_windows(self.from_date, self.to_date, zone)
+
+    def window(self, zone: tzinfo = IST) -> Window:
+        """Give the window from the first to the last second of ``windows()``.
+
+        Raises:
+            ConfigurationError: ``from_date`` lies after ``to_date``.
+        """
+        windows = self.windows(zone)
+        return Window(windows[-1].start, windows[0].end)
+
+    def left_out(self, zone: tzinfo = IST) -> list[Window]:
+        """Give the seconds of ``window()`` that are in none of ``windows()``: nearly always none."""
+        windows = self.windows(zone)
+        return Window(windows[-1].start, windows[0].end).without(list(windows)) if len(windows) > 1 else []
 
     def params(
         self, zone: tzinfo = IST, *, array_style: ArrayStyle = "brackets", window: Window | None = None
@@ -179,8 +195,10 @@ class CallQuery:
         return pairs
 
     def fingerprint(self, zone: tzinfo = IST) -> str:
-        """Twelve hex digits that tell queries apart and give no number away."""
-        text = "\0".join(f"{name}={value}" for name, value in self.params(zone))
+        """Twelve hex digits that distinguish queries and show no number."""
+        parts = [f"{name}={value}" for name, value in self.params(zone)]
+        parts += [f"without {window}" for window in self.left_out(zone)]
+        text = "\0".join(parts)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def __repr__(self) -> str:

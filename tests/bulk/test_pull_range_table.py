@@ -1,17 +1,23 @@
 """The range of a run, by the server's clock; as a table."""
 
+# ruff: noqa: DTZ001 - the wall clock of an account has no zone by definition
+
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from servetel_async import IST, ConfigurationError
 from servetel_async.bulk.ledger import OPEN_END
-from servetel_async.bulk.pull_range import clock_matters, local_clock, range_at, server_clock
+from servetel_async.bulk.pull_range import account_clock, clock_matters, range_at, server_clock
+from servetel_async.protocol.clock import stamp
 from servetel_async.protocol.windows import Window
 
-CLOCK = datetime(2024, 5, 10, 12, 0)
+CLOCK = datetime(2024, 5, 10, 6, 30, tzinfo=UTC)
+NOW = datetime(2024, 5, 10, 12, 0)
+LONDON = ZoneInfo("Europe/London")
 DATE = "Mon, 06 May 2024 06:30:15 GMT"
 
 
@@ -34,9 +40,9 @@ def window(first, last):
 )
 def test_a_range_ends_at_the_servers_clock(asked, first, last, is_over):
     """What lies in the future was not read, and nothing is said of it."""
-    found = range_at(window(*asked), CLOCK, 7200)
+    found = range_at(window(*asked), CLOCK, IST, 7200)
     assert (found.window.first, found.window.last, found.is_over) == (first, last, is_over)
-    assert found.final_until == CLOCK - timedelta(hours=2)
+    assert (found.clock, found.final_until) == (NOW, NOW - timedelta(hours=2))
     assert found.asked_last == (OPEN_END if asked[1] is None else window(*asked).last)
 
 
@@ -44,7 +50,7 @@ def test_a_range_ends_at_the_servers_clock(asked, first, last, is_over):
 def test_a_range_that_has_not_begun_is_refused(last):
     """An empty list would look like a day without calls."""
     with pytest.raises(ConfigurationError, match="has not begun") as caught:
-        range_at(window("2024-05-10 12:00:01", last), CLOCK, 0)
+        range_at(window("2024-05-10 12:00:01", last), CLOCK, IST, 0)
     assert "2024-05-10 12:00:00" in caught.value.why
 
 
@@ -61,7 +67,7 @@ def test_a_range_that_has_not_begun_is_refused(last):
 )
 def test_a_strange_clock_is_asked_for_again_where_it_decides_something(asked, here, matters):
     """It differs by more than an hour from this computer's, and the range reaches up to one of the two."""
-    assert clock_matters(window(*asked), CLOCK, datetime.fromisoformat(here)) is matters
+    assert clock_matters(window(*asked), NOW, datetime.fromisoformat(here)) is matters
 
 
 @pytest.mark.parametrize(
@@ -82,7 +88,22 @@ def test_without_a_readable_date_it_is_this_computers_clock(date):
     assert before <= server_clock(date) <= datetime.now(UTC)
 
 
-def test_the_clock_is_the_accounts():
-    """Its wall clock, without a zone; the calendar's end is not believed."""
-    assert local_clock(DATE, IST) == datetime(2024, 5, 6, 12, 0, 15)
-    assert local_clock("Fri, 31 Dec 9999 23:59:59 GMT", IST).year < 9999
+@pytest.mark.parametrize("sent", ["Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 06 May 2024 10:00:00 +99999999999999999999"])
+def test_a_clock_beyond_the_calendar_is_not_believed(sent):
+    """This computer's clock takes its place."""
+    assert abs(account_clock(sent, IST) - datetime.now(UTC)) < timedelta(minutes=5)
+
+
+@pytest.mark.parametrize(
+    ("clock", "last", "past", "final"),
+    [
+        ("2024-10-27 00:10", "2024-10-27 01:10:00", "2024-10-27 00:59:59", "2024-10-27 00:10:00"),
+        ("2024-10-27 01:10", "2024-10-27 01:59:59", "2024-10-27 01:10:00", "2024-10-27 00:59:59"),
+        ("2024-10-27 02:10", "2024-10-27 02:10:00", "2024-10-27 02:10:00", "2024-10-27 01:10:00"),
+        ("2024-03-31 01:10", "2024-03-31 02:10:00", "2024-03-31 02:10:00", "2024-03-31 00:10:00"),
+    ],
+)
+def test_an_hour_that_comes_twice(clock, last, past, final):
+    """What is read reaches to its end, what is known only to where no second comes again; 60 minutes are 60 minutes."""
+    found = range_at(Window(None, None), datetime.fromisoformat(clock).replace(tzinfo=UTC), LONDON, 3600)
+    assert (found.window.last, stamp(found.clock), stamp(found.final_until)) == (last, past, final)
