@@ -79,7 +79,7 @@ class CheckReport:
             f"{window.first} to {window.last}: {window.counted_now or 0:,} now, {window.counted_then or 0:,} then"
             for window in self.changed
         ]
-        lines += _some(counts, "windows whose counts differ")
+        lines += _some(counts, "windows that differ")
         lines += _some([f"{each.what}: {each.how}" for each in self.differences], "that are not as they were written")
         lines += [f"not looked at: {each}" for each in self.not_looked_at]
         lines.append(self._verdict())

@@ -212,10 +212,8 @@ class Job:
             await self._reconcile(whole, read_again=False)
             return
         await self.reread([reading.window for reading in self.in_order() if reading.flaws])
-        now, left_out = frame.range.window.end, self._query.left_out(self._zone)
-        assert now is not None  # noqa: S101 - for the type checker: it is closed
-        parts = whole.without(left_out)
-        left = [window for part in parts for window in unread(part, self.entries.values(), now)]
+        parts = whole.without(self._query.left_out(self._zone))
+        left = [window for part in parts for window in unread(part, self.entries.values(), frame.range.clock)]
         await self._read_all(left)
         await self._reconcile(whole)
 

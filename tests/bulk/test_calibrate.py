@@ -326,7 +326,8 @@ async def test_an_empty_account(query, tmp_path):
     before = sum(asked.first == "" for asked in api.asked)
     # An open range is asked for, then what lies before it, and that again when all is read.
     assert before == (3 if QUERIES[query].from_date is None else 0)
-    assert len(api.asked) - min(before, 2) <= 10
+    # This server's clock differs from ours by years, so an open end costs two requests more.
+    assert len(api.asked) - min(before, 2) <= (12 if QUERIES[query].to_date is None else 10)
 
 
 @servers

@@ -78,10 +78,11 @@ async def test_a_resumed_pull_learns_it_in_its_line(says, tmp_path):
     def dies(asked):
         return Answer(status=401) if asked.first < "2024-06-12" else HONEST
 
-    async with serving(allows(7, says, also=dies), max_concurrency=1) as (_, client):
+    async with serving(allows(7, says, also=dies), max_concurrency=1) as (server, client):
         with pytest.raises(Exception, match="token"):
             await pull(client, target, TWO_MONTHS)
-    async with serving(habit) as (server, client):
+        server.habit = habit
+        server.asked.clear()
         seen = []
         receipt = await pull(client, target, TWO_MONTHS, on_progress=seen.append)
         assert 1 <= refused(server.asked, habit) <= 8
@@ -168,11 +169,11 @@ async def test_sync_counts_again_in_allowed_ranges(says, tmp_path):
 async def test_check_counts_again_in_allowed_ranges(tmp_path):
     """A receipt of long windows is checked on a server that has become strict."""
     target = tmp_path / "a.ndjson"
-    async with serving(lambda _: HONEST) as (_, client):
+    async with serving(lambda _: HONEST) as (server, client):
         await client.pull(target, query=TWO_MONTHS)
-    async with serving(allows(7)) as (_, client):
+        server.habit = allows(7)
         assert (await check(client, target, TWO_MONTHS)).agrees
-    async with serving(allows(7), CALLS[1:]) as (_, client):
+        server.calls = CALLS[1:]
         report = await check(client, target, TWO_MONTHS)
         assert [(window.counted_then, window.counted_now) for window in report.changed] == [(60, 59)]
 

@@ -121,7 +121,7 @@ async def test_6_and_no_output_where_strict(inside, emulate, dataset, tmp_path):
     ended = await inside("pull", "a.ndjson", *MONTH, "--strict", api=api)
     assert ended.code == 6
     assert ended.lines[-4] == "Error: the output would not be complete"
-    assert " calls are kept; go on with: servetel pull a.ndjson" in ended.lines[-1]
+    assert " calls are kept; resume with: servetel pull a.ndjson" in ended.lines[-1]
     assert not (tmp_path / "a.ndjson").exists()
 
 

@@ -120,7 +120,7 @@ async def test_check_agrees(inside, emulate, dataset, name):
     await inside("pull", name, *MONTH, api=api)
     ended = await inside("check", name, *QUICK, api=api)
     assert ended.code == 0, ended.err
-    assert ended.out.startswith(b"250 calls now, 250 when it was pulled")
+    assert b"\n250 calls now, 250 when it was pulled" in ended.out
 
 
 @pytest.mark.parametrize("name", ["may.ndjson", "may.db"])
@@ -142,7 +142,7 @@ async def test_check_finds_a_changed_file(inside, emulate, dataset, tmp_path):
         file.write(b"{}\n")
     ended = await inside("check", "may.ndjson", *QUICK, api=api)
     assert ended.code == 6
-    assert b"the file is not the one" in ended.out
+    assert b"may.ndjson: it is not the file that the receipt describes" in ended.out
 
 
 async def test_check_wants_the_same_filters(inside, emulate, dataset):
