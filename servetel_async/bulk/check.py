@@ -77,8 +77,8 @@ async def check(client: ServetelClient, destination: Destination, query: CallQue
             raise _no_receipt(sink)
         account = resolve(shelf.accounts, await client.identify())
         found = _claims_of(shelf, differences, account, scope)
-        if not found.claimed and len(found.not_looked_at) == 0:
-            raise _no_receipt(sink)
+        if not found.claimed:
+            raise _other_pulls(sink, shelf, account)
     else:
         receipt = await asyncio.to_thread(_receipt, sink)
         _check_receipt(receipt, await client.identify(), scope, sink)
@@ -97,7 +97,7 @@ def _look_at_rows(sink: Sink) -> tuple[Shelf, list[Difference]]:
     finally:
         sink.abandon()
     differences: list[Difference] = []
-    for fact in shelf.facts:
+    for fact in shelf.compared():
         now = content.get(fact.stored.reading)
         rows = 0 if now is None else now.rows
         what = f"{fact.reading.first} to {fact.reading.last}"
@@ -197,6 +197,22 @@ def _receipt(sink: Sink) -> PullReceipt:
             why="another version of this program wrote it",
             fix="pull again",
         ) from None
+
+
+def _other_pulls(sink: Sink, shelf: Shelf, account: Account) -> ConfigurationError:
+    """There are calls in a database, and none that this account and these filters read."""
+    if account not in shelf.accounts:
+        labels = ", ".join(each.label for each in shelf.accounts)
+        return ConfigurationError(
+            f"{sink.name} holds no calls of the account {account.label}",
+            why=f"there are calls of: {labels}",
+            fix="use the token or profile of one of them",
+        )
+    return ConfigurationError(
+        f"{sink.name} holds only pulls with other filters",
+        why=f"the last of them was: {shelf.last_query()}",
+        fix="give the same filters again; their values are not kept",
+    )
 
 
 def _no_receipt(sink: Sink) -> ConfigurationError:

@@ -159,7 +159,7 @@ def current(readings: Sequence[Reading]) -> list[Reading]:
     for reading in reversed(readings):
         if reading.window.without(taken) == [reading.window]:
             kept.append(reading)
-        taken = _joined([*taken, reading.window])
+        taken = joined([*taken, reading.window])
     return sorted(kept, key=lambda reading: reading.last, reverse=True)
 
 
@@ -186,7 +186,7 @@ def due(readings: Sequence[Reading], now: datetime, lookback: timedelta) -> Due:
         if seen is None:
             continue
         own = seen.without(taken)
-        taken = _joined([*taken, seen])
+        taken = joined([*taken, seen])
         state = _state(reading, lookback)
         inside = [] if state == "final" else [part for piece in own for part in _inside(piece, territory)]
         if inside and state == "recent" and own == [reading.window]:
@@ -197,7 +197,7 @@ def due(readings: Sequence[Reading], now: datetime, lookback: timedelta) -> Due:
     looked_at = [*read, *(reading.window for reading in recount)]
     first = min((window.first for window in looked_at), default=stamp(now))
     recount.sort(key=lambda reading: reading.last, reverse=True)
-    return Due(Window.of(first, stamp(now)), _joined(read), recount)
+    return Due(Window.of(first, stamp(now)), joined(read), recount)
 
 
 def _state(reading: Reading, lookback: timedelta) -> str:
@@ -219,7 +219,7 @@ def _territory(readings: Sequence[Reading], now: datetime, lookback: timedelta) 
             last = min(reading.asked_last, stamp(now))
             if reading.asked_first <= last:
                 ranges.append(Window.of(reading.asked_first, last))
-    return _joined(ranges)
+    return joined(ranges)
 
 
 def _inside(window: Window, territory: Sequence[Window]) -> list[Window]:
@@ -228,7 +228,7 @@ def _inside(window: Window, territory: Sequence[Window]) -> list[Window]:
     return window.without(outside)
 
 
-def _joined(windows: Iterable[Window]) -> list[Window]:
+def joined(windows: Iterable[Window]) -> list[Window]:
     """Join windows that overlap or touch; newest first."""
     joined: list[Window] = []
     for window in sorted(windows, key=lambda window: window.last, reverse=True):

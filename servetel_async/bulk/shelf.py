@@ -5,10 +5,15 @@ A file has no ledger but its journal, so its shelf is empty.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from servetel_async.bulk.ledger import read_fact
+import msgspec
+
+from servetel_async.bulk.ledger import joined, read_fact
+from servetel_async.bulk.receipt import PullReceipt
 from servetel_async.errors import ResumeMismatchError
+from servetel_async.protocol.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
     from servetel_async.bulk.job import Job
@@ -37,6 +42,7 @@ class Shelf:
     def __init__(self, sink: Sink) -> None:
         self.facts: list[Kept] = []
         self.overwritten = 0
+        self._query = ""
         self._sink = sink
         self._database = cast("Database", sink) if hasattr(sink, "ledger") else None
         self._rows: dict[int, int] = {}  # of each reading, before this run
@@ -48,7 +54,15 @@ class Shelf:
             OutputError: if the database cannot be read.
         """
         self.facts = self._read()
+        self._query = self._last_query()
         self._rows = {fact.stored.reading: fact.stored.seal.rows for fact in self.facts}
+
+    def _last_query(self) -> str:
+        texts = [] if self._database is None else self._database.receipts()
+        for text in texts[:1]:
+            with suppress(*UNDECODABLE):
+                return msgspec.json.decode(text, type=PullReceipt).query
+        return "not finished"
 
     def _read(self) -> list[Kept]:
         if self._database is None:
@@ -63,6 +77,24 @@ class Shelf:
             OutputError: if the database cannot be read.
         """
         return {} if self._database is None else self._database.content()
+
+    def compared(self) -> list[Kept]:
+        """The facts whose rows should be as they were written: not those of which later readings cover every second.
+
+        Rows that such a reading has left are calls that the account has deleted since.
+        """
+        kept: list[Kept] = []
+        taken: dict[tuple[str, str], list[Window]] = {}
+        for fact in reversed(self.facts):
+            key = fact.stored.account, fact.reading.scope
+            if fact.reading.window.without(taken.get(key, [])):
+                kept.append(fact)
+            taken[key] = joined([*taken.get(key, []), fact.reading.window])
+        return kept[::-1]
+
+    def last_query(self) -> str:
+        """Which calls the last run read, for people."""
+        return self._query
 
     @property
     def accounts(self) -> list[Account]:

@@ -239,8 +239,7 @@ class EmbeddedDatabase:
                 self._create()
             self._fresh = False
             self._run("BEGIN")
-            for statement in ledger.FORGET:
-                self._run(statement, (claim.account, claim.pull))
+            self._run(ledger.FORGET, (claim.account, claim.pull))
             ((reading,),) = self._run(ledger.NEXT)
             self._run(ledger.BEGIN, (claim.account, claim.pull, claim.scope, header.decode(), reading - 1))
             self._run("COMMIT")

@@ -39,10 +39,8 @@ NEXT = (
 )
 INTERRUPTED = f"SELECT account, pull, header, since FROM {PULLS} WHERE finished_at IS NULL"  # noqa: S608
 FACTS = f"SELECT fact FROM {LEDGER} WHERE account = ? AND pull = ? AND reading > ? ORDER BY reading"  # noqa: S608
-FORGET = (
-    f"DELETE FROM {PULLS} WHERE account = ? AND pull = ?",  # noqa: S608
-    f"DELETE FROM {LEDGER} WHERE account = ? AND pull = ? AND rows = 0",  # noqa: S608 - others describe rows
-)
+#: The facts stay: they say what was read, also where there was no call.
+FORGET = f"DELETE FROM {PULLS} WHERE account = ? AND pull = ?"  # noqa: S608
 BEGIN = f"INSERT INTO {PULLS} (account, pull, scope, header, since) VALUES (?, ?, ?, ?, ?)"  # noqa: S608
 SEAL = f"SELECT rows, digest FROM {LEDGER} WHERE reading = ?"  # noqa: S608
 RESEAL = f"UPDATE {LEDGER} SET rows = ?, digest = ? WHERE reading = ?"  # noqa: S608

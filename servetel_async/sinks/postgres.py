@@ -176,8 +176,7 @@ class PostgresSink:
 
     async def _begin(self, claim: Claim, header: str) -> None:
         async with self._connection.transaction():
-            for statement in ledger.FORGET:
-                await self._ask(statement, claim.account, claim.pull)
+            await self._ask(ledger.FORGET, claim.account, claim.pull)
             ((reading,),) = await self._ask(ledger.NEXT)
             await self._ask(ledger.BEGIN, claim.account, claim.pull, claim.scope, header, reading - 1)
 

@@ -340,14 +340,14 @@ def test_a_window_that_only_overlaps_stays(pull, seen):
     assert seen()[0] == {1: EMPTY, 2: EMPTY}
 
 
-def test_begin_keeps_the_facts_of_rows(pull, opened):
-    """A pull begins anew: its facts about rows stay, those of empty windows go; other pulls keep theirs."""
+def test_begin_keeps_all_facts(pull, opened):
+    """A pull begins anew: what it read before stays known, also where there was no call."""
     pull((span(1), [call(1)]), (span(2), []))
     pull((span(3), []), claim=Claim("another", "scope", "one"))
     pull((span(4), []), claim=OTHER)
     sink = opened()
     sink.begin(b"{}")
-    assert [each.reading for each in sink.ledger()] == [1, 3, 4]
+    assert [each.reading for each in sink.ledger()] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("keep", [False, True])
