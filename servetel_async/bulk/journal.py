@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import tzinfo
 
+    from servetel_async.protocol.mask import Mask
     from servetel_async.protocol.query import CallQuery
     from servetel_async.sinks.sink import Saved
 
@@ -121,10 +122,10 @@ def claim_of(query: CallQuery, zone: tzinfo, *, shape: Sequence[str], range_name
 
 
 def claim_of_pull(
-    query: CallQuery, zone: tzinfo, *, columns: Sequence[str] | None, mask: bool, range_name: str | None
+    query: CallQuery, zone: tzinfo, *, columns: Sequence[str] | None, mask: Mask | None, range_name: str | None
 ) -> Claim:
     """Name a pull by what decides its output."""
-    return claim_of(query, zone, shape=[*(columns or ()), "masked" if mask else ""], range_name=range_name)
+    return claim_of(query, zone, shape=[*(columns or ()), "" if mask is None else mask.name], range_name=range_name)
 
 
 def scope_of(query: CallQuery, zone: tzinfo) -> str:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from servetel_async.bulk.receipt import PullReceipt
+    from servetel_async.protocol.mask import Mask
     from servetel_async.protocol.query import CallQuery
     from servetel_async.sinks.sink import Claim, Database, Sink
 
@@ -32,7 +33,7 @@ class Kept(NamedTuple):
     receipt: PullReceipt | None = None
 
 
-def claim_of_pull(query: CallQuery, columns: Sequence[str] | None, name: str | None, *, mask: bool) -> Claim:
+def claim_of_pull(query: CallQuery, columns: Sequence[str] | None, name: str | None, *, mask: Mask | None) -> Claim:
     """Name a pull as ``bulk.pull`` does."""
     from servetel_async.bulk import journal
     from servetel_async.protocol.clock import IST
