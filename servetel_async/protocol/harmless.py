@@ -21,6 +21,8 @@ _AMOUNT_DIGITS = 9
 #: Decimal places of a charge, and digits before them.
 _PLACES = 4
 _LONGEST_LABEL = 80
+#: Digits of an id that is made of digits and separators, as a number may be: fewer than a phone number has.
+_SHORT_ID = 6
 
 
 def _fullmatch(pattern: str) -> Callable[[str], re.Match[str] | None]:
@@ -33,7 +35,7 @@ _TIME = r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,3})?)?(?:Z|[+-]\d\d:?\d\
 _moment = _fullmatch(rf"{_DATE}(?:[ T]{_TIME})?|{_TIME}")
 _epoch = _fullmatch(r"(?:1[4-9]|2[0-4])\d{8}(?:\.\d{1,6})?")
 _amount = _fullmatch(rf"-?(?:\d{{1,{_AMOUNT_DIGITS}}}(?:\.0+)?|\d{{1,{_PLACES}}}\.\d{{1,{_PLACES}}})|N\.?/?A\.?")
-_words = _fullmatch(rf"(?!(?:[^0-9]*[0-9]){{{FEW_DIGITS + 1}}})[A-Za-z0-9][A-Za-z0-9_.,-]{{0,79}}")
+_words = _fullmatch(rf"(?!(?:[^0-9]*[0-9]){{{FEW_DIGITS + 1}}})[A-Za-z0-9][A-Za-z0-9_,-]{{0,79}}")
 _menu = _fullmatch(r"[0-9*#A-D]{1,2}")
 _flag = _fullmatch(r"[01]|true|false|yes|no")
 _small_id = _fullmatch(r"[0-9]{1,6}")
@@ -48,8 +50,9 @@ _known_id = _fullmatch(rf"{_UNIQUE}|{_SWITCH}")
 _switch_id = _fullmatch(_SWITCH)
 _other_id = _fullmatch(r"(?=[^0-9]*[0-9])[A-Za-z0-9](?:[A-Za-z0-9._:|-]{0,62}[A-Za-z0-9])?")
 _not_digits = re.compile(r"[^0-9]+")
-#: With an Indian or British code or a 0 in front, or an Indian mobile number; or as long as an extension.
-_phone = _fullmatch(r"0{0,2}(?:91|44)0?\d{9,10}|0\d{9,10}|[6-9]\d{9}|\d{13,15}")
+_separated_digits = _fullmatch(r"[0-9]+(?:[._:|-]+[0-9]+)+")
+#: With an Indian or British code or a 0 in front, or an Indian mobile number; or longer than any without one.
+_phone = _fullmatch(r"0{0,2}(?:91|44)0?\d{9,10}|0\d{9,10}|[6-9]\d{9}|\d{13,}")
 #: What identifies a record: anything that a program would make, and no text of a person.
 is_key = _fullmatch(r"[!-*,-?A-~]{1,128}")
 
@@ -153,7 +156,12 @@ def is_id(value: Any) -> Any:
         value = str(value)
     if not isinstance(value, str):
         return False
-    return _known_id(value) or (_other_id(value) and not _phone(_not_digits.sub("", value)))
+    if _known_id(value):
+        return True
+    digits = _not_digits.sub("", value)
+    if _separated_digits(value) and len(digits) > _SHORT_ID:
+        return False
+    return _other_id(value) and not _phone(digits)
 
 
 def is_account(value: Any) -> Any:

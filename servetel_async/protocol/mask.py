@@ -1,6 +1,6 @@
 """Masks: a record whose numbers, names and addresses no longer say who it is about.
 
-Rule 1: a value passes only if its key is in ``RULES`` and the value has the shape that the key's rule asks for.
+Rule 1: a value passes only if its key is known and it has the shape that this key's values have (``mask_rules.py``).
 Rule 2: everything else is hidden, numbers too, at every level. Null, true, false and what is empty pass.
 Rule 3: the record keeps its key, ``id``; so masked calls can still be counted and distinguished.
 Rule 4: a mask never fails. Of a line that is no JSON object only the key is left.
@@ -14,64 +14,27 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import re
-import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+from typing import Any, cast
 
 import msgspec
 
 from servetel_async.errors import ConfigurationError, MalformedResponseError
-from servetel_async.protocol import harmless
-from servetel_async.protocol.harmless import FEW_DIGITS, is_key
+from servetel_async.protocol.harmless import is_key
+from servetel_async.protocol.mask_rules import RECORD, masked_fields
 from servetel_async.protocol.rescue import rescue
 from servetel_async.protocol.tokens import SecretBytes, hide, kind_of
 from servetel_async.protocol.undecodable import UNDECODABLE
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-HIDDEN = "***"
 #: Bytes of a key for pseudonyms, at least: with a shorter one the numbers behind the tokens could be found by trial.
 SHORTEST_KEY = 16
-_KEPT_DIGITS = 3
-#: Digits of an extension or a service number; more may be a phone number.
-_SHORT_NUMBER = 5
-#: Numbers are equal if these last digits are: ``+91 98765 43210``, ``09876543210`` and ``9876543210``.
-_COMPARED_DIGITS = 10
-_LONGEST_NUMBER = 40
-_LONGEST_KEY = 100
+#: Digits of an id that is a whole number.
+_LONGEST_ID = 100
 
-_number = re.compile(r"(Extension-|\()?(\+?[0-9][0-9 ().\u00a0-]{4,}[0-9])").fullmatch
-_short_number = re.compile(rf"\+?[0-9*#]{{1,{_SHORT_NUMBER}}}").fullmatch
-_masked_number = re.compile(r"(?:Extension-|\()?\*+[0-9]{3}").fullmatch
-_token = re.compile(r"p_[a-z2-7]{12}").fullmatch
-_url = re.compile(r"(https?)://(?:[^/?#@]*@)?([A-Za-z0-9.-]+)(?::[0-9]*)?(?:[/?#].*)?", re.DOTALL).fullmatch
-_not_digits = re.compile(r"[^0-9]+")
-_NO_NUMBER = frozenset({"anonymous", "private", "restricted", "unknown", "unavailable", "withheld", "n.a.", "na"})
-_BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
-#: Ten bits as two characters: a fourth of the time that ``base64`` takes.
-_PAIRS = [first + second for first in _BASE32 for second in _BASE32]
-
+_RULES = {name: kind.apply for name, kind in RECORD.items()}
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
-
-Rule: TypeAlias = "Callable[[Mask, Any], Any]"
-
-
-class Kind(NamedTuple):
-    """What a mask does to the values of some keys.
-
-    Attributes:
-        what: such a value, for people.
-        shown: what is left of it.
-        apply: gives what is left.
-    """
-
-    what: str
-    shown: str
-    apply: Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,21 +88,11 @@ class Mask:
         record = _read(line)
         if record is None:
             return _encode({"id": self._id(line)})
-        masked = self.fields(record, _RECORD)
+        masked = masked_fields(self.key, record, _RULES)
         found = record.get("id")
         if not (isinstance(found, str) and is_key(found)) and not _is_whole_key(found):
             masked["id"] = self._id(line)
         return _encode(masked)
-
-    def fields(self, values: Mapping[str, Any], rules: Mapping[str, Rule]) -> dict[str, Any]:
-        masked: dict[str, Any] = {}
-        for name, value in values.items():
-            rule = rules.get(name)
-            if rule is not None:
-                masked[name] = rule(self, value)
-            else:
-                masked[_masked_key(name)] = _hide(self, value)
-        return masked
 
     def _id(self, line: bytes) -> str:
         """Give the key that a record without a usable ``id`` has in any destination. It must differ between calls."""
@@ -174,216 +127,25 @@ def _secret_key(key: Any) -> SecretBytes:
 
 
 def _is_whole_key(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**_LONGEST_KEY
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**_LONGEST_ID
 
 
 def _read(line: bytes) -> dict[str, Any] | None:
-    """Read an object; numbers that msgspec refuses (too large, too long) become texts."""
+    """Read an object. Where a number has more digits than Python keeps of it, each number is read as a text."""
+    found: Any = None
     try:
         found = _decode(line)
     except (*UNDECODABLE, RecursionError):
-        try:
-            found = json.loads(
-                line.decode("utf-8", "replace"), strict=False, parse_int=str, parse_float=str, parse_constant=str
-            )
-        except (ValueError, RecursionError):
-            return None
+        exact = False
+    else:
+        exact = not isinstance(found, dict) or not _has_decimal_id(cast("dict[str, Any]", found))
+    if not exact:
+        with suppress(ValueError, RecursionError):
+            text = line.decode("utf-8", "replace")
+            found = json.loads(text, strict=False, parse_int=str, parse_float=str, parse_constant=str)
     return cast("dict[str, Any]", found) if isinstance(found, dict) else None
 
 
-def _masked_key(name: str) -> str:
-    """Hide an unknown key that holds a number or an address."""
-    if len(name) > _LONGEST_KEY or "@" in name or not name.isprintable():
-        return HIDDEN
-    return name if sum(map(str.isnumeric, name)) <= FEW_DIGITS else HIDDEN
-
-
-# The rules
-
-
-def _token_of(key: bytes, kind: str, text: str) -> str:
-    """Give the token of a text: 60 bits of its HMAC in base32. Equal texts of two kinds have two tokens."""
-    digest = hmac.digest(key, f"{kind}\0{text}".encode("utf-8", "surrogatepass"), "sha256")
-    bits = int.from_bytes(digest[:8])
-    pairs = [_PAIRS[bits >> shift & 1023] for shift in (54, 44, 34, 24, 14, 4)]
-    return f"p_{''.join(pairs)}"
-
-
-def _hide(_mask: Mask, value: Any) -> Any:
-    """Hide a value, and leave visible that there is one."""
-    if value is None or isinstance(value, bool) or (not value and isinstance(value, str | list | dict)):
-        return value
-    return HIDDEN
-
-
-def _hide_personal(mask: Mask, value: Any) -> Any:
-    return HIDDEN if isinstance(value, bool) else _hide(mask, value)
-
-
-def _shaped(what: str, shape: harmless.Shape) -> Kind:
-    def apply(mask: Mask, value: Any) -> Any:
-        return value if shape(value) else _hide(mask, value)
-
-    return Kind(what, "as it was", apply)
-
-
-def _mask_number(mask: Mask, value: Any) -> Any:
-    if isinstance(value, str):
-        return _mask_number_text(mask, value)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return _hide(mask, value)
-    if abs(value) >= 10**_LONGEST_NUMBER:
-        return HIDDEN
-    if isinstance(value, float) and not value.is_integer():
-        return value if len(repr(abs(value))) <= _SHORT_NUMBER else HIDDEN
-    written = f"{value:.0f}"
-    digits = written.lstrip("-")
-    if len(digits) <= _SHORT_NUMBER:
-        return value
-    return _token_of(mask.key, "number", digits[-_COMPARED_DIGITS:]) if mask.key is not None else _starred(written)
-
-
-def _mask_number_text(mask: Mask, value: str) -> str:
-    text = value if value.isascii() else _with_ascii_digits(value[: _LONGEST_NUMBER + 1])
-    if len(text) > _LONGEST_NUMBER:
-        return HIDDEN
-    found = _number(text)
-    if found is not None and mask.key is None:
-        return f"{found[1] or ''}{_starred(found[2])}"
-    if not text or _short_number(text) or _masked_number(text) or text.casefold() in _NO_NUMBER:
-        return text
-    if mask.key is None:
-        return HIDDEN
-    digits = _not_digits.sub("", text)
-    if found is not None or (len(digits) > _SHORT_NUMBER and not any(map(str.isalpha, text)) and "@" not in text):
-        return _token_of(mask.key, "number", digits[-_COMPARED_DIGITS:])
-    return text if _token(text) else HIDDEN
-
-
-def _with_ascii_digits(text: str) -> str:
-    return "".join(str(unicodedata.decimal(each)) if each.isdecimal() else each for each in text)
-
-
-def _starred(number: str) -> str:
-    return "*" * (len(number) - _KEPT_DIGITS) + number[-_KEPT_DIGITS:]
-
-
-def _mask_name(mask: Mask, value: Any) -> Any:
-    if mask.key is None or not isinstance(value, str) or value in ("", HIDDEN) or _token(value):
-        return value if isinstance(value, str) and mask.key is not None else _hide(mask, value)
-    return _token_of(mask.key, "name", " ".join(unicodedata.normalize("NFKC", value).casefold().split()))
-
-
-def _mask_reference(mask: Mask, value: Any) -> Any:
-    if mask.key is None or isinstance(value, bool) or not isinstance(value, str | int):
-        return _hide(mask, value)
-    if value in ("", HIDDEN) or (isinstance(value, str) and _token(value)):
-        return value
-    if isinstance(value, int) and abs(value) >= 10**_LONGEST_KEY:
-        return HIDDEN
-    return _token_of(mask.key, "reference", str(value).rpartition("|")[2].strip())
-
-
-def _mask_recording(mask: Mask, value: Any) -> Any:
-    found = _url(value) if isinstance(value, str) else None
-    if found is None or sum(map(str.isdigit, found[2])) > FEW_DIGITS:
-        return _hide(mask, value)
-    return f"{found[1]}://{found[2]}/{HIDDEN}".lower()
-
-
-def _nested(what: str, rules: Mapping[str, Kind], scalar: Rule = _hide) -> Kind:
-    """Rules for an object, for a list of objects, and for a list that PHP wrote as an object."""
-    applied = {name: kind.apply for name, kind in rules.items()}
-
-    def one(mask: Mask, value: Any) -> Any:
-        return mask.fields(cast("Any", value), applied) if isinstance(value, dict) else scalar(mask, value)
-
-    def apply(mask: Mask, value: Any) -> Any:
-        if isinstance(value, list):
-            return [one(mask, each) for each in cast("list[Any]", value)]
-        if isinstance(value, dict):
-            items = cast("dict[str, Any]", value)
-            if all(key.isascii() and key.isdigit() and len(key) <= FEW_DIGITS for key in items):
-                return {key: one(mask, each) for key, each in items.items()}
-        return one(mask, value)
-
-    return Kind(what, "each of its values by its own key", apply)
-
-
-_MOMENT = _shaped("a date, a time, or both", harmless.is_moment)
-_EPOCH = _shaped("seconds since 1970, from 2014 to 2049", harmless.is_epoch)
-_AMOUNT = _shaped("a number of at most nine digits, or `N.A.`", harmless.is_amount)
-_WORD = _shaped("a word without blanks and with at most four digits, or some with commas", harmless.is_word)
-_SENTENCE = _shaped("a sentence that the library knows word for word", harmless.is_sentence)
-_CAUSE = _shaped("such a word, or such a sentence", harmless.is_cause)
-_LABEL = _shaped("a text of at most 80 characters with at most four digits and no `@`", harmless.is_label)
-_MENU = _shaped("at most two keys of a telephone", harmless.is_menu_choice)
-_STEP_VALUE = _shaped("at most two keys of a telephone, or a call's id", harmless.is_step_value)
-_FLAG = _shaped("true or false, 0 or 1", harmless.is_flag)
-_SMALL_ID = _shaped("a number of at most six digits", harmless.is_small_id)
-_ID = _shaped("an id that is no phone number", harmless.is_id)
-_ACCOUNT = _shaped("an id that is no phone number, or a label", harmless.is_account)
-_KEY = Kind("the record's key", "as it was", lambda _mask, value: value)
-_NUMBER = Kind("a phone number", f"stars and its last {_KEPT_DIGITS} digits, or its token", _mask_number)
-_NAME = Kind("a name", f"`{HIDDEN}`, or its token", _mask_name)
-_REFERENCE = Kind("an id of a person or of a part of the account", f"`{HIDDEN}`, or its token", _mask_reference)
-_RECORDING = Kind("a link", f"its host: `https://recordings.example.com/{HIDDEN}`", _mask_recording)
-_PERSONAL = Kind("anything", f"`{HIDDEN}`", _hide_personal)
-
-STEP: dict[str, Kind] = {
-    **dict.fromkeys(("type", "subtype", "dialst", "status"), _WORD),
-    **dict.fromkeys(("time", "anstime"), _EPOCH),
-    "readableTime": _MOMENT,
-    "value": _STEP_VALUE,
-    "dtmf": _MENU,
-    **dict.fromkeys(("id", "s_id"), _REFERENCE),
-    "name": _NAME,
-    **dict.fromkeys(("num", "number", "extension"), _NUMBER),
-    "email": _PERSONAL,
-}
-AGENT: dict[str, Kind] = {
-    "id": _REFERENCE,
-    **dict.fromkeys(("name", "agent_name"), _NAME),
-    **dict.fromkeys(("num", "number", "extension", "agent_number"), _NUMBER),
-}
-CIRCLE: dict[str, Kind] = {"operator": _LABEL, "circle": _LABEL}
-HANGUP: dict[str, Kind] = {"code": _WORD}
-RECORD: dict[str, Kind] = {
-    "id": _KEY,
-    **dict.fromkeys(("call_id", "uuid"), _ID),
-    **dict.fromkeys(("date", "time", "end_stamp"), _MOMENT),
-    **dict.fromkeys(("call_duration", "answered_seconds", "minutes_consumed", "charges", "agent_ring_time"), _AMOUNT),
-    **dict.fromkeys(("direction", "status", "service", "call_hint"), _WORD),
-    **dict.fromkeys(("reason", "hangup_cause"), _CAUSE),
-    **dict.fromkeys(("description", "detailed_description"), _SENTENCE),
-    **dict.fromkeys(("support_api_call", "is_incoming_from_broadcast", "voicemail_recording", "is_whatsapp"), _FLAG),
-    "dtmf_input": _MENU,
-    "broadcast_id": _SMALL_ID,
-    "department_name": _LABEL,
-    **dict.fromkeys(("accountid", "account_id"), _ACCOUNT),
-    "circle": _nested("an object", CIRCLE),
-    "call_flow": _nested("a list of steps", STEP),
-    **dict.fromkeys(("missed_agents", "transfer_missed_agent"), _nested("a list of agents", AGENT, _mask_number)),
-    "agent_hangup_data": _nested("a code, or an object", HANGUP, _WORD.apply),
-    **dict.fromkeys(
-        (
-            *("client_number", "did_number", "caller_id_num", "agent_number", "agent_number_with_prefix"),
-            *("caller_id", "caller_id_number", "call_to_number", "customer_number", "answered_agent_number"),
-        ),
-        _NUMBER,
-    ),
-    **dict.fromkeys(
-        ("agent_name", "client_name", "caller_name", "customer_name", "contact_name", "answered_agent_name", "sname"),
-        _NAME,
-    ),
-    **dict.fromkeys(("blocked_number_id", "lead_id", "sid"), _REFERENCE),
-    "recording_url": _RECORDING,
-    **dict.fromkeys(
-        (
-            *("notes", "contact_details", "dialer_call_details", "custom_status", "lead_data"),
-            *("sip_agent_ids", "aws_call_recording_identifier"),
-        ),
-        _PERSONAL,
-    ),
-}
-_RECORD = {name: kind.apply for name, kind in RECORD.items()}
+def _has_decimal_id(record: dict[str, Any]) -> bool:
+    """Whether an id came as a number with a point: ``1714657799.11930963`` loses digits as a float."""
+    return isinstance(record.get("call_id"), float) or isinstance(record.get("id"), float)
