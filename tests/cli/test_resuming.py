@@ -246,7 +246,7 @@ async def test_a_signal_at_the_last_moment(emulate, dataset, tmp_path, monkeypat
     query = CallQuery.month("2024-05")
     watch = Watch(Connection())
     job = Job(name, None, watch)
-    job.claim = claim_of_pull(query, None, None, mask=False)
+    job.claim = claim_of_pull(query, None, None, mask=None)
     async with ServetelClient(api.token, base_url=api.base_url, rate=None) as client:
         await client.pull(name, query=query)
     code = await asyncio.to_thread(job.stopped, exits.Stopped(signal.SIGINT))
@@ -264,7 +264,7 @@ async def test_an_older_receipt_is_not_this_runs(emulate, dataset, tmp_path, mon
         await client.pull("may.db", query=query)
     watch = Watch(Connection())
     job = Job("may.db", None, watch)
-    job.claim = claim_of_pull(query, None, None, mask=False)
+    job.claim = claim_of_pull(query, None, None, mask=None)
     job.begun = datetime.now(UTC) + timedelta(days=1)
     assert await asyncio.to_thread(job.stopped, exits.Stopped(signal.SIGTERM)) == 143
     assert "nothing is kept yet" in capsys.readouterr().err
