@@ -48,11 +48,13 @@ class Kind(NamedTuple):
     Attributes:
         what: the values that are meant, for people.
         left: what is left of such a value, for people; anything else is hidden.
+        why: the reason, for people.
         apply: gives what is left of any value.
     """
 
     what: str
     left: str
+    why: str
     apply: Rule
 
 
@@ -94,11 +96,11 @@ def _hide_personal(key: Key, value: Any) -> Any:
     return HIDDEN if isinstance(value, bool) else _hide(key, value)
 
 
-def _shaped(what: str, shape: harmless.Shape) -> Kind:
+def _shaped(what: str, why: str, shape: harmless.Shape) -> Kind:
     def apply(key: Key, value: Any) -> Any:
         return value if shape(value) else _hide(key, value)
 
-    return Kind(what, "it passes", apply)
+    return Kind(what, "passes", why, apply)
 
 
 def _mask_number(key: Key, value: Any) -> Any:
@@ -165,7 +167,7 @@ def _mask_recording(key: Key, value: Any) -> Any:
     return f"{found[1]}://{found[2]}/{HIDDEN}".lower()
 
 
-def _nested(what: str, rules: Mapping[str, Kind], scalar: Rule = _hide) -> Kind:
+def _nested(what: str, why: str, rules: Mapping[str, Kind], scalar: Rule = _hide) -> Kind:
     """Rules for an object, for a list of objects, and for a list that PHP wrote as an object."""
     applied = {name: kind.apply for name, kind in rules.items()}
 
@@ -181,28 +183,42 @@ def _nested(what: str, rules: Mapping[str, Kind], scalar: Rule = _hide) -> Kind:
                 return {name: one(key, each) for name, each in items.items()}
         return one(key, value)
 
-    return Kind(what, "each of its values by its own key", apply)
+    return Kind(what, "each value by its own key", why, apply)
 
 
-_MOMENT = _shaped("a date, a time, or both", harmless.is_moment)
-_EPOCH = _shaped("seconds since 1970, from 2014 to 2049", harmless.is_epoch)
-_AMOUNT = _shaped("a number of at most nine digits, or `N.A.`", harmless.is_amount)
-_WORD = _shaped("a word without blanks and with at most four digits, or some with commas", harmless.is_word)
-_SENTENCE = _shaped("a sentence that the library knows word for word", harmless.is_sentence)
-_CAUSE = _shaped("such a word, or such a sentence", harmless.is_cause)
-_LABEL = _shaped("a text of at most 80 characters with at most four digits and no `@`", harmless.is_label)
-_MENU = _shaped("at most two keys of a telephone", harmless.is_menu_choice)
-_STEP_VALUE = _shaped("at most two keys of a telephone, or a call's id", harmless.is_step_value)
-_FLAG = _shaped("true or false, 0 or 1", harmless.is_flag)
-_SMALL_ID = _shaped("a number of at most six digits", harmless.is_small_id)
-_ID = _shaped("an id that is no phone number", harmless.is_id)
-_ACCOUNT = _shaped("an id that is no phone number, or a label", harmless.is_account)
-_KEY = Kind("the record's key", "it passes", lambda _key, value: value)
-_NUMBER = Kind("a phone number", f"stars and its last {_KEPT_DIGITS} digits, or its token", _mask_number)
-_NAME = Kind("a name", f"`{HIDDEN}`, or its token", _mask_name)
-_REFERENCE = Kind("an id of a person or of a part of the account", f"`{HIDDEN}`, or its token", _mask_reference)
-_RECORDING = Kind("a link", f"its host: `https://recordings.example.com/{HIDDEN}`", _mask_recording)
-_PERSONAL = Kind("anything", f"`{HIDDEN}`", _hide_personal)
+_MOMENT = _shaped("a date, a time, or both", "says when, not who", harmless.is_moment)
+_EPOCH = _shaped("seconds since 1970, from 2014 to 2049", "says when, not who", harmless.is_epoch)
+_AMOUNT = _shaped(
+    "a number of at most 9 digits, or of 4 digits and 4 decimal places; `N.A.`", "to be added up", harmless.is_amount
+)
+_WORD = _shaped("words without blanks, with at most 4 digits in all", "a word of the API", harmless.is_word)
+_SENTENCE = _shaped("a known sentence", "others may hold a name or a number", harmless.is_sentence)
+_CAUSE = _shaped(
+    "words without blanks, with at most 4 digits in all; a known sentence", "a word of the API", harmless.is_cause
+)
+_LABEL = _shaped(
+    "a text of at most 80 characters, with at most 4 digits and without `@`", "names no person", harmless.is_label
+)
+_MENU = _shaped("at most 2 keys of a telephone", "more may be a PIN", harmless.is_menu_choice)
+_STEP_VALUE = _shaped(
+    "at most 2 keys of a telephone, or the call's id", "more may be a PIN or a number", harmless.is_step_value
+)
+_FLAG = _shaped("0 or 1", "says nothing about a person", harmless.is_flag)
+_SMALL_ID = _shaped("a number of at most 6 digits", "a campaign is no person", harmless.is_small_id)
+_ID = _shaped("an id that is no phone number", "other systems know the call by it", harmless.is_id)
+_ACCOUNT = _shaped(
+    "an id that is no phone number, or a text as for a department", "the account is yours", harmless.is_account
+)
+_KEY = Kind("an id", "passes", "destinations know the call by it", lambda _key, value: value)
+_NUMBER = Kind(
+    "a phone number", f"stars and the last {_KEPT_DIGITS} digits; or a token", "people know it by them", _mask_number
+)
+_NAME = Kind("a name", f"`{HIDDEN}`, or a token", "may name a person", _mask_name)
+_REFERENCE = Kind("an id", f"`{HIDDEN}`, or a token", "may lead to a person, or be a number", _mask_reference)
+_RECORDING = Kind(
+    "a link", f"`https://recordings.example.com/{HIDDEN}`", "with the rest of it anyone can listen", _mask_recording
+)
+_PERSONAL = Kind("anything", f"`{HIDDEN}`", "free text, or leads to a person", _hide_personal)
 
 STEP: dict[str, Kind] = {
     **dict.fromkeys(("type", "subtype", "dialst", "status"), _WORD),
@@ -235,10 +251,12 @@ RECORD: dict[str, Kind] = {
     "broadcast_id": _SMALL_ID,
     "department_name": _LABEL,
     **dict.fromkeys(("accountid", "account_id"), _ACCOUNT),
-    "circle": _nested("an object", CIRCLE),
-    "call_flow": _nested("a list of steps", STEP),
-    **dict.fromkeys(("missed_agents", "transfer_missed_agent"), _nested("a list of agents", AGENT, _mask_number)),
-    "agent_hangup_data": _nested("a code, or an object", HANGUP, _WORD.apply),
+    "circle": _nested("an object", "see below", CIRCLE),
+    "call_flow": _nested("a list of steps", "see below", STEP),
+    **dict.fromkeys(
+        ("missed_agents", "transfer_missed_agent"), _nested("a list of agents", "see below", AGENT, _mask_number)
+    ),
+    "agent_hangup_data": _nested("a code, or an object", "see below", HANGUP, _WORD.apply),
     **dict.fromkeys(
         (
             *("client_number", "did_number", "caller_id_num", "agent_number", "agent_number_with_prefix"),
