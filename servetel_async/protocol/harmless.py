@@ -21,8 +21,8 @@ _AMOUNT_DIGITS = 9
 #: Decimal places of a charge, and digits before them.
 _PLACES = 4
 _LONGEST_LABEL = 80
-#: Digits of an id that is made of digits and separators, as a number may be: fewer than a phone number has.
-_SHORT_ID = 6
+#: Digits of an id that has letters or separators between them, as a number may have: fewer than a phone number.
+_ID_DIGITS = 7
 
 
 def _fullmatch(pattern: str) -> Callable[[str], re.Match[str] | None]:
@@ -50,7 +50,6 @@ _known_id = _fullmatch(rf"{_UNIQUE}|{_SWITCH}")
 _switch_id = _fullmatch(_SWITCH)
 _other_id = _fullmatch(r"(?=[^0-9]*[0-9])[A-Za-z0-9](?:[A-Za-z0-9._:|-]{0,62}[A-Za-z0-9])?")
 _not_digits = re.compile(r"[^0-9]+")
-_separated_digits = _fullmatch(r"[0-9]+(?:[._:|-]+[0-9]+)+")
 #: With an Indian or British code or a 0 in front, or an Indian mobile number; or longer than any without one.
 _phone = _fullmatch(r"0{0,2}(?:91|44)0?\d{9,10}|0\d{9,10}|[6-9]\d{9}|\d{13,}")
 #: What identifies a record: anything that a program would make, and no text of a person.
@@ -158,10 +157,10 @@ def is_id(value: Any) -> Any:
         return False
     if _known_id(value):
         return True
-    digits = _not_digits.sub("", value)
-    if _separated_digits(value) and len(digits) > _SHORT_ID:
+    if not _other_id(value):
         return False
-    return _other_id(value) and not _phone(digits)
+    digits = _not_digits.sub("", value)
+    return len(digits) <= _ID_DIGITS or (digits == value and not _phone(digits))
 
 
 def is_account(value: Any) -> Any:
