@@ -1,5 +1,7 @@
 """Masking, for any record: what comes out is a record, holds no number and no name, and is masked already."""
 
+# ruff: noqa: RUF001 - digits and letters of other scripts
+
 from __future__ import annotations
 
 import json

@@ -1,5 +1,7 @@
 """Pseudonyms: the same number or name has the same token, and nothing else of it is left."""
 
+# ruff: noqa: RUF001 - digits and letters of other scripts
+
 from __future__ import annotations
 
 import copy
@@ -158,8 +160,10 @@ def test_repeat_callers_survive():
 
 @pytest.mark.parametrize(
     ("key", "what"),
-    [("", "too short"), ("fifteen letters", "too short"), (b"", "too short"), (b"x" * 15, "too short")]
-    + [("ü" * 7, "too short"), ("\ud800" * 16, "not a text"), (7, "of type int"), (["x" * 16], "of type list")],
+    [
+        *(("", "too short"), ("fifteen letters", "too short"), (b"", "too short"), (b"x" * 15, "too short")),
+        *(("ü" * 7, "too short"), ("\ud800" * 16, "not a text"), (7, "of type int"), (["x" * 16], "of type list")),
+    ],
     ids=repr,
 )
 def test_a_key_that_is_none(key, what):
