@@ -87,9 +87,13 @@ def _token_of(key: bytes, kind: str, text: str) -> str:
 
 def _hide(_key: Key, value: Any) -> Any:
     """Hide a value, and leave visible that there is one."""
-    if value is None or isinstance(value, bool) or (not value and isinstance(value, str | list | dict)):
+    if value is None or isinstance(value, bool) or value in ("", [], {}):
         return value
     return HIDDEN
+
+
+def _pass(_key: Key, value: Any) -> Any:
+    return value
 
 
 def _hide_personal(key: Key, value: Any) -> Any:
@@ -209,7 +213,7 @@ _ID = _shaped("an id that is no phone number", "other systems know the call by i
 _ACCOUNT = _shaped(
     "an id that is no phone number, or a text as for a department", "the account is yours", harmless.is_account
 )
-_KEY = Kind("an id", "passes", "destinations know the call by it", lambda _key, value: value)
+_KEY = Kind("an id", "passes", "destinations know the call by it", _pass)
 _NUMBER = Kind(
     "a phone number", f"stars and the last {_KEPT_DIGITS} digits; or a token", "people know it by them", _mask_number
 )
