@@ -132,20 +132,20 @@ def _is_whole_key(value: Any) -> bool:
 
 def _read(line: bytes) -> dict[str, Any] | None:
     """Read an object. Where a number has more digits than Python keeps of it, each number is read as a text."""
-    found: Any = None
     try:
         found = _decode(line)
     except (*UNDECODABLE, RecursionError):
-        exact = False
-    else:
-        exact = not isinstance(found, dict) or not _has_decimal_id(cast("dict[str, Any]", found))
-    if not exact:
-        with suppress(ValueError, RecursionError):
-            text = line.decode("utf-8", "replace")
-            found = json.loads(text, strict=False, parse_int=str, parse_float=str, parse_constant=str)
-    return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+        return _read_as_texts(line)
+    if not isinstance(found, dict):
+        return None
+    record = cast("dict[str, Any]", found)
+    # As a float 1714657799.11930963 would lose digits.
+    return _read_as_texts(line) if isinstance(record.get("call_id"), float) else record
 
 
-def _has_decimal_id(record: dict[str, Any]) -> bool:
-    """Whether an id came as a number with a point: ``1714657799.11930963`` loses digits as a float."""
-    return isinstance(record.get("call_id"), float) or isinstance(record.get("id"), float)
+def _read_as_texts(line: bytes) -> dict[str, Any] | None:
+    with suppress(ValueError, RecursionError):
+        text = line.decode("utf-8", "replace")
+        found = json.loads(text, strict=False, parse_int=str, parse_float=str, parse_constant=str)
+        return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+    return None

@@ -483,6 +483,7 @@ def test_an_id_with_a_point_keeps_its_digits():
     assert found == b'{"id":"1714657799.11930963","call_id":"1714657799.11930963","charges":"0.5"}'
     (record,) = records_of([found])
     assert (record.id, record.call_id, record.charges) == ("1714657799.11930963", "1714657799.11930963", 0.5)
+    assert mask_line(b'{"id":1714657799.11930963,"charges":0.5}') == b'{"id":"1714657799.11930963","charges":0.5}'
 
 
 def test_the_last_of_two_equal_keys_counts():
