@@ -296,6 +296,7 @@ class ServetelClient:
         fast: bool = False,
         columns: Sequence[str] | None = None,
         mask: bool = False,
+        pseudonyms: str | bytes | None = None,
         **filters: Unpack[Filters],
     ) -> PullReceipt:
         """Pull every call of a range into a file or a database, and prove it. After an interruption, call it again.
@@ -312,16 +313,19 @@ class ServetelClient:
             strict: raise where the receipt would not be complete; then the output is not made.
             fast: fewer requests: the seconds that page edges cut are not read again as long as the counts agree.
             columns: of a CSV or Parquet file; all of them unless given.
-            mask: hide numbers and names before anything is written.
+            mask: write only what is known to say nothing about a person; hide numbers, names and all else.
+            pseudonyms: a secret key of at least 16 bytes; masks, and gives equal numbers and names equal tokens.
 
         Raises:
-            ConfigurationError: the query or the destination's kind, before anything is sent.
+            ConfigurationError: the query, the destination's kind or the key, before anything is sent.
             OutputError: the destination exists, is locked or cannot be written.
             ResumeMismatchError: it holds the state of another pull.
             ServetelError: see ``errors``; what was read is kept for the same call to go on from.
         """
-        from servetel_async.bulk.pull import pull  # noqa: PLC0415 - whoever only streams needs no sinks
+        from servetel_async.bulk.pull import pull  # noqa: PLC0415 - a program that only streams needs no sinks
+        from servetel_async.protocol.mask import Mask  # noqa: PLC0415
 
+        pseudonyms = hide(pseudonyms)
         dest, asked = hide(dest), build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
         return await pull(
             self,
@@ -333,7 +337,7 @@ class ServetelClient:
             strict=strict,
             fast=fast,
             columns=columns,
-            mask=mask,
+            mask=Mask.chosen(mask, pseudonyms),
         )
 
     async def identify(self) -> Account:

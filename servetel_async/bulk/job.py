@@ -28,9 +28,8 @@ from servetel_async.bulk.progress import PullProgress
 from servetel_async.bulk.receipt import describe, plural
 from servetel_async.bulk.start import count_before, find_start
 from servetel_async.bulk.tally import Tally
-from servetel_async.protocol.clock import DAY, on_wall, shift, stamp
 from servetel_async.protocol.account import Account  # noqa: TC001 - msgspec reads it
-from servetel_async.protocol.mask import mask_line
+from servetel_async.protocol.clock import DAY, on_wall, shift, stamp
 from servetel_async.protocol.reply import MOST_STRANGE
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.sink import Batch, Span
@@ -46,6 +45,7 @@ if TYPE_CHECKING:
     from servetel_async.bulk.writer import Writer
     from servetel_async.errors import ServetelError
     from servetel_async.page_source import PageSource
+    from servetel_async.protocol.mask import Mask
     from servetel_async.protocol.query import CallQuery
     from servetel_async.protocol.rows import Row
     from servetel_async.sinks.sink import Claim, Sink
@@ -63,7 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         page_size, concurrency: of the client.
         fast: see ``Certifier``.
-        mask: hide numbers and names before anything is written.
+        mask: applied to each record before anything is written; None for none.
         settle: seconds after which nothing is expected to arrive late any more.
         patience: seconds without any good reply after which the pull gives up.
     """
@@ -71,14 +71,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     page_size: int
     concurrency: int
     fast: bool = False
-    mask: bool = False
+    mask: Mask | None = None
     settle: float = 7200.0
     patience: float = 1800.0
 
     @property
     def mask_name(self) -> str:
         """How the ledger calls the mask; empty without one."""
-        return "masked" if self.mask else ""
+        return "" if self.mask is None else self.mask.name
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
@@ -294,8 +294,8 @@ class Job:
         if self._printed is not None:
             sound = self._printed.add(span, sound)
         lines = [row.line for row in sound]
-        if self._settings.mask:
-            lines = [mask_line(line) for line in lines]
+        if self._settings.mask is not None:
+            lines = list(map(self._settings.mask.line, lines))
         fact = self._fact(span, found, tally, digest_of(lines))
         self._sink.commit(Batch(lines, self._zone), span, msgspec.json.encode(fact))
         return fact
@@ -365,7 +365,7 @@ class Job:
 
     def _raw(self, row: Row) -> str:
         """A record that cannot be read cannot be masked field by field either: so it is named, as a huge one is."""
-        if self._settings.mask or len(row.line) > MOST_STRANGE:
+        if self._settings.mask is not None or len(row.line) > MOST_STRANGE:
             return f"{len(row.line)} bytes, sha256 {hashlib.sha256(row.line).hexdigest()}"
         return row.line.decode("utf-8", "replace")
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from servetel_async.bulk.receipt import PullReceipt
     from servetel_async.bulk.run import OnReceipt
     from servetel_async.client import ServetelClient
+    from servetel_async.protocol.mask import Mask
     from servetel_async.protocol.query import CallQuery
     from servetel_async.sinks.destination import Destination
 
@@ -44,7 +45,7 @@ async def pull(
     strict: bool = False,
     fast: bool = False,
     columns: Sequence[str] | None = None,
-    mask: bool = False,
+    mask: Mask | None = None,
     settle: float = 7200.0,
     patience: float = 1800.0,
     range_name: str | None = None,
@@ -64,7 +65,7 @@ async def pull(
         strict: raise where the receipt would not be complete; then no output is made.
         fast: do not read the seconds again that page edges cut, as long as the counts agree.
         columns: of a CSV or Parquet file.
-        mask: hide numbers and names before anything is written.
+        mask: applied to each record before anything is written; None for none.
         settle: seconds; calls younger than that may still arrive, so they are pulled and not called final.
         patience: seconds without any good reply after which it gives up.
         range_name: how the caller names a range whose dates differ each time. A resumed pull then reads from where the

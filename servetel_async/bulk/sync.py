@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from servetel_async.bulk.receipt import PullReceipt
     from servetel_async.bulk.run import OnReceipt
     from servetel_async.client import ServetelClient
+    from servetel_async.protocol.mask import Mask
     from servetel_async.protocol.query import CallQuery
     from servetel_async.protocol.windows import Window
     from servetel_async.sinks.destination import Destination
@@ -49,7 +50,7 @@ async def sync(
     lookback: timedelta = timedelta(days=7),
     on_progress: OnProgress | None = None,
     fast: bool = False,
-    mask: bool = False,
+    mask: Mask | None = None,
     settle: float = 7200.0,
     patience: float = 1800.0,
     on_receipt: OnReceipt | None = None,

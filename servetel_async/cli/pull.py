@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +16,7 @@ from servetel_async.cli.durations import Duration
 from servetel_async.cli.estimates import Estimate
 from servetel_async.cli.events import Events
 from servetel_async.cli.filters import filter_flags, take_filters
+from servetel_async.cli.masking import choose_mask, mask_flags
 from servetel_async.cli.ranges import Range, range_flags, take_range
 from servetel_async.cli.terminal import put
 from servetel_async.errors import ConfigurationError
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from servetel_async.cli.job import Job
     from servetel_async.cli.watch import Watch
     from servetel_async.client import ServetelClient
+    from servetel_async.protocol.mask import Mask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,7 @@ class _Orders:
     dest: str
     columns: str | None
     mask: bool
+    pseudonyms: str | None
     fast: bool
     settle: timedelta
     patience: timedelta
@@ -51,8 +55,14 @@ class _Orders:
         """The columns; None for all of them."""
         return None if self.columns is None else [name.strip() for name in self.columns.split(",")]
 
+    @cached_property
+    def chosen_mask(self) -> Mask | None:
+        """The mask; None for none."""
+        return choose_mask(self.mask, self.pseudonyms)
+
     def check(self) -> None:
-        """Refuse what contradicts itself."""
+        """Refuse what contradicts itself, and a mask that cannot be made."""
+        _ = self.chosen_mask
         if self.as_json and self.dest == "-":
             raise ConfigurationError(
                 "--json and - both want standard output",
@@ -72,7 +82,7 @@ class _Orders:
 @range_flags
 @filter_flags
 @click.option("--columns", metavar="A,B,...", help="Columns of a CSV or Parquet file, for example id,date,time.")
-@click.option("--mask", is_flag=True, help="Hide numbers and names before anything is written.")
+@mask_flags
 @click.option("--fast", is_flag=True, help="Fewer requests: do not read seconds again that the end of a page cuts.")
 @click.option(
     "--settle", default="2h", show_default=True, type=Duration(zero=True), help="Younger calls may still arrive."
@@ -151,7 +161,7 @@ async def _work(client: ServetelClient, orders: _Orders, asked: Range, watch: Wa
             strict=orders.strict,
             fast=orders.fast,
             columns=orders.chosen,
-            mask=orders.mask,
+            mask=orders.chosen_mask,
             settle=orders.settle.total_seconds(),
             patience=orders.patience.total_seconds(),
             range_name=asked.name,

@@ -17,6 +17,7 @@ from servetel_async.cli.connection import Connection, connection_flags
 from servetel_async.cli.durations import Duration, rough
 from servetel_async.cli.events import Events
 from servetel_async.cli.filters import filter_flags, take_filters
+from servetel_async.cli.masking import choose_mask, mask_flags
 from servetel_async.cli.terminal import say
 from servetel_async.errors import OutputLockedError
 
@@ -41,7 +42,7 @@ _PASSING = (exits.INCOMPLETE, exits.TEMPORARY, exits.DISAGREES)
 @click.option("--every", metavar="15m", type=Duration(), help="Do it again and again, until a signal.")
 @filter_flags
 @click.option("--fast", is_flag=True, help="Fewer requests: do not read seconds again that the end of a page cuts.")
-@click.option("--mask", is_flag=True, help="Hide numbers and names; the same as when the calls were pulled.")
+@mask_flags
 @click.option(
     "--settle", default="2h", show_default=True, type=Duration(zero=True), help="Younger calls may still arrive."
 )
@@ -95,7 +96,7 @@ def _run(client: ServetelClient, query: CallQuery, options: dict[str, Any], job:
                 on_progress=watch.show,
                 fast=options["fast"],
                 settle=options["settle"].total_seconds(),
-                mask=options["mask"],
+                mask=choose_mask(options["mask"], options["pseudonyms"]),
                 patience=options["patience"].total_seconds(),
                 on_receipt=watch.take,
             )

@@ -1,105 +1,151 @@
-"""Masking: a record whose numbers, names and addresses no longer tell who it is about.
+"""Masks: a record whose numbers, names and addresses no longer say who it is about.
 
-Calls can still be counted, and told apart by ``id``; the last three digits of a number stay, so that people who know it
-can recognise it. Keys, ids and moments are left as they are.
+Rule 1: a value passes only if its key is known and it has the shape that this key's values have (``mask_rules.py``).
+Rule 2: everything else is hidden, numbers too, at every level. Null, true, false and what is empty pass.
+Rule 3: the record keeps its key, ``id``; so masked calls can still be counted and distinguished.
+Rule 4: a mask never fails. Of a line that is no JSON object only the key is left.
+
+Under a key that holds a phone number the last three digits stay, so that people who know it can recognise it. With
+pseudonyms a number, a name or a reference becomes a token instead, the same one wherever it is met.
 """
 
 from __future__ import annotations
 
-import re
+import hashlib
+import hmac
+import json
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any, cast
-from urllib.parse import urlsplit
 
 import msgspec
 
-_NUMBER = re.compile(r"\+?[0-9][0-9 ().\u00a0-]{4,}[0-9]")
-_MAIL = re.compile(r"(?<!\S)\S*@\S+")  # from the beginning of a word only: else a long one is read again at each letter
-#: Keys whose texts are ids, moments or words of the API, although some look like numbers.
-_PLAIN = frozenset(
-    {
-        "id",
-        "call_id",
-        "uuid",
-        "date",
-        "time",
-        "end_stamp",
-        "anstime",
-        "readableTime",
-        "direction",
-        "status",
-        "service",
-        "reason",
-        "hangup_cause",
-        "call_hint",
-        "type",
-        "dialst",
-        "value",
-        "s_id",
-        "broadcast_id",
-        "blocked_number_id",
-        "lead_id",
-        "accountid",
-        "account_id",
-        "department_name",
-        "operator",
-        "circle",
-        "aws_call_recording_identifier",
-        "charges",
-        "minutes_consumed",
-        "call_duration",
-        "answered_seconds",
-        "agent_ring_time",
-        "subtype",
-    }
-)
-#: Keys below which everything is personal.
-_PERSONAL = frozenset({"notes", "contact_details", "dialer_call_details", "custom_status", "lead_data"})
-_KEPT_DIGITS = 3
-#: Levels of nesting that a call has at most; whatever lies deeper is hidden as a whole.
-_DEEPEST = 50
+from servetel_async.errors import ConfigurationError, MalformedResponseError
+from servetel_async.protocol.harmless import is_key
+from servetel_async.protocol.mask_rules import RECORD, masked_fields
+from servetel_async.protocol.rescue import rescue
+from servetel_async.protocol.tokens import SecretBytes, hide, kind_of
+from servetel_async.protocol.undecodable import UNDECODABLE
+
+#: Bytes of a key for pseudonyms, at least: with a shorter one the numbers behind the tokens could be found by trial.
+SHORTEST_KEY = 16
+#: Digits of an id that is a whole number.
+_LONGEST_ID = 100
+
+_RULES = {name: kind.apply for name, kind in RECORD.items()}
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 
 
-def mask_line(line: bytes) -> bytes:
-    """Mask one record: JSON in, JSON out, the same keys in the same order."""
-    return msgspec.json.encode(_mask(msgspec.json.decode(line), "", 0))
+@dataclass(frozen=True, slots=True)
+class Mask:
+    """How a pull hides persons: all of it, or with pseudonyms.
+
+    Attributes:
+        name: ``masked``, or ``pseudonyms:`` and eight hex digits that distinguish keys; for receipts and ledgers.
+        key: of the tokens; None for a mask that hides. It does not print.
+    """
+
+    name: str
+    key: SecretBytes | None = field(default=None, repr=False)
+
+    @classmethod
+    def hidden(cls) -> Mask:
+        """Make a mask that hides."""
+        return cls("masked")
+
+    @classmethod
+    def keyed(cls, key: str | bytes) -> Mask:
+        """Make a mask that gives equal numbers and equal names equal tokens.
+
+        Args:
+            key: a random text or bytes, at least 16 bytes; the same key gives the same tokens.
+
+        Raises:
+            ConfigurationError: if the key is of another type, too short, or not a text in UTF-8.
+        """
+        key = hide(key)
+        secret = _secret_key(key)
+        return cls(f"pseudonyms:{hmac.digest(secret, b'fingerprint', 'sha256')[:4].hex()}", secret)
+
+    @classmethod
+    def chosen(cls, mask: bool, pseudonyms: str | bytes | None) -> Mask | None:
+        """Make the mask that two arguments ask for: pseudonyms are a mask too; None for no mask.
+
+        Raises:
+            ConfigurationError: see ``keyed``.
+        """
+        if pseudonyms is not None:
+            return cls.keyed(pseudonyms)
+        return cls.hidden() if mask else None
+
+    def __reduce__(self) -> Any:
+        """A key must not travel inside a task queue's payload."""
+        raise TypeError("a mask cannot be pickled: it may hold a key")
+
+    def line(self, line: bytes) -> bytes:
+        """Mask one record: JSON in, JSON out, in UTF-8 on one line, the same keys in the same order. Never fails."""
+        record = _read(line)
+        if record is None:
+            return _encode({"id": self._id(line)})
+        masked = masked_fields(self.key, record, _RULES)
+        found = record.get("id")
+        if not (isinstance(found, str) and is_key(found)) and not _is_whole_key(found):
+            masked["id"] = self._id(line)
+        return _encode(masked)
+
+    def _id(self, line: bytes) -> str:
+        """Give the key that a record without a usable ``id`` has in any destination. It must differ between calls."""
+        try:
+            key = rescue(line).id
+        except MalformedResponseError:
+            return f"sha256-{hashlib.sha256(line).hexdigest()[:24]}"
+        if is_key(key):
+            return key
+        text = key.encode("utf-8", "surrogatepass")
+        digest = hashlib.sha256(text) if self.key is None else hmac.new(self.key, text, "sha256")
+        return f"sha256-{digest.hexdigest()[:24]}"
 
 
-def _mask(value: Any, key: str, depth: int) -> Any:
-    if depth > _DEEPEST:
-        return _hidden(value)
-    if isinstance(value, dict):
-        pairs = cast("dict[str, Any]", value).items()
-        return {
-            _key(name): _hidden(item) if name in _PERSONAL else _mask(item, name, depth + 1) for name, item in pairs
-        }
-    if isinstance(value, list):
-        return [_mask(item, key, depth + 1) for item in cast("list[Any]", value)]
-    return value if key in _PLAIN else _masked(value, key)
+def _secret_key(key: Any) -> SecretBytes:
+    if not isinstance(key, str | bytes):
+        raise ConfigurationError(
+            f"the key for pseudonyms is of type {kind_of(key)}", fix="give it as a text or as bytes"
+        )
+    secret = None
+    with suppress(UnicodeEncodeError):
+        secret = SecretBytes(key if isinstance(key, bytes) else key.encode())
+    if secret is None:
+        raise ConfigurationError("the key for pseudonyms is not a text in UTF-8", fix="give it as bytes")
+    if len(secret) < SHORTEST_KEY:
+        raise ConfigurationError(
+            "the key for pseudonyms is too short",
+            why=f"with fewer than {SHORTEST_KEY} bytes the numbers could be found by trying keys",
+            fix="make a random one, for example with: openssl rand -hex 32",
+        )
+    return secret
 
 
-def _masked(value: Any, key: str) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool) and len(str(abs(value))) > _KEPT_DIGITS + 2:
-        return _digits(str(value))
-    if isinstance(value, float) and abs(value) >= 10 ** (_KEPT_DIGITS + 2):
-        return _digits(f"{value:.0f}")
-    if not isinstance(value, str) or not value:
-        return value
-    if key == "recording_url":
-        parts = urlsplit(value)
-        return f"{parts.scheme}://{parts.hostname}/***" if parts.hostname else "***"
-    if "name" in key:
-        return "***"
-    return _MAIL.sub("***", _NUMBER.sub(lambda match: _digits(match[0]), value))
+def _is_whole_key(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 10**_LONGEST_ID
 
 
-def _key(name: str) -> str:
-    return _NUMBER.sub(lambda match: _digits(match[0]), name)
+def _read(line: bytes) -> dict[str, Any] | None:
+    """Read an object. Where a number has more digits than Python keeps of it, each number is read as a text."""
+    try:
+        found = _decode(line)
+    except (*UNDECODABLE, RecursionError):
+        return _read_as_texts(line)
+    if not isinstance(found, dict):
+        return None
+    record = cast("dict[str, Any]", found)
+    # As a float 1714657799.11930963 would lose digits.
+    return _read_as_texts(line) if isinstance(record.get("call_id"), float) else record
 
 
-def _digits(text: str) -> str:
-    return "*" * (len(text) - _KEPT_DIGITS) + text[-_KEPT_DIGITS:]
-
-
-def _hidden(value: Any) -> Any:
-    """Hide whatever is written there, and leave that something is."""
-    return value if value in (None, "", [], {}) else "***"
+def _read_as_texts(line: bytes) -> dict[str, Any] | None:
+    with suppress(ValueError, RecursionError):
+        text = line.decode("utf-8", "replace")
+        found = json.loads(text, strict=False, parse_int=str, parse_float=str, parse_constant=str)
+        return cast("dict[str, Any]", found) if isinstance(found, dict) else None
+    return None

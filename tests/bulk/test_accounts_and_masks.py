@@ -12,6 +12,7 @@ from servetel_async import AuthenticationError, CallQuery, ResumeMismatchError
 from servetel_async.bulk.check import check
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.sync import sync
+from servetel_async.protocol.mask import Mask
 from tests.bulk.living_server import LivingServer, every
 
 NOW = "2024-05-10 12:00:00"
@@ -19,6 +20,7 @@ DAYS = CallQuery(from_date="2024-05-05", to_date="2024-05-07")
 NINE_DAYS = CallQuery(from_date="2024-05-01", to_date="2024-05-09")
 CALLS = [*every(60, "2024-05-01", NOW)]
 ALL = CallQuery()
+MASKS = {True: Mask.hidden(), False: None}
 
 
 def rows(path):
@@ -116,19 +118,19 @@ async def test_masked_and_plain_calls_are_not_mixed(tmp_path, first):
     """Neither a pull nor a sync writes plain rows over masked ones, nor the other way round."""
     target = tmp_path / "a.db"
     async with LivingServer(CALLS, NOW) as server, server.client() as client:
-        await pull(client, target, DAYS, mask=first)
+        await pull(client, target, DAYS, mask=MASKS[first])
         before = rows(target)
-        for run in (pull(client, target, DAYS, mask=not first), sync(client, target, ALL, mask=not first)):
+        for run in (pull(client, target, DAYS, mask=MASKS[not first]), sync(client, target, ALL, mask=MASKS[not first])):
             with pytest.raises(ResumeMismatchError, match="in plain text"):
                 await run
         assert rows(target) == before
-        assert (await sync(client, target, ALL, mask=first)).mask == ("masked" if first else "")
+        assert (await sync(client, target, ALL, mask=MASKS[first])).mask == ("masked" if first else "")
 
 
 async def test_a_receipt_says_whose_and_how(tmp_path):
     """Label, mask, and enough to recognise the account."""
     async with LivingServer(CALLS, NOW) as server, server.client(account="delhi") as client:
-        receipt, address = await pull(client, tmp_path / "a.ndjson", DAYS, mask=True), server.base_url
+        receipt, address = await pull(client, tmp_path / "a.ndjson", DAYS, mask=MASKS[True]), server.base_url
     saved = json.loads((tmp_path / "a.ndjson.receipt.json").read_text())
     assert (saved["account"], saved["mask"]) == ("delhi", "masked") == (receipt.account, receipt.mask)
     assert saved["identity"][0] == address

@@ -120,7 +120,7 @@ async def test_what_was_read_with_other_filters_is_named(server, tmp_path):
     """Its rows are compared; its counts need the filters."""
     target = place(tmp_path, "a.db")
     async with server.client() as client:
-        await pull(client, target, DAYS, mask=False)
+        await pull(client, target, DAYS)
         await pull(client, target, CallQuery(from_date="2024-05-05", to_date="2024-05-07", direction="inbound"))
         report = await check(client, target)
     assert report.agrees

@@ -11,6 +11,7 @@ from servetel_async import CallQuery, OutputError, ServetelClient
 from servetel_async.bulk.journal import Entry, Unreadable
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.quarantine import save_quarantine
+from servetel_async.protocol.mask import Mask
 from servetel_async.sinks.destination import sink_for
 from tests.bulk.small_server import Answer, SmallServer
 
@@ -86,7 +87,7 @@ async def test_a_record_that_cannot_be_masked_is_only_named(tmp_path):
         SmallServer([], lambda asked: Answer(body=body) if asked.page == 1 else Answer()) as server,
         ServetelClient("token-123456", base_url=server.base_url, rate=None, page_size=5) as client,
     ):
-        await pull(client, tmp_path / "a.ndjson", DAY, mask=True)
+        await pull(client, tmp_path / "a.ndjson", DAY, mask=Mask.hidden())
     (kept,) = [json.loads(line) for line in (tmp_path / "a.ndjson.quarantine.ndjson").read_bytes().splitlines()]
     assert kept["raw"].startswith("28 bytes, sha256 ")
 

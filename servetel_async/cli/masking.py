@@ -1,0 +1,66 @@
+"""What of the calls is hidden: the flags of a command that writes calls."""
+
+# ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from servetel_async.errors import ConfigurationError
+from servetel_async.protocol.tokens import hide
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from servetel_async.protocol.mask import Mask
+
+#: The variable that holds the key where ``--pseudonyms`` names no file.
+KEY_VARIABLE = "SERVETEL_PSEUDONYMS_KEY"
+
+_FLAGS = (
+    click.option("--mask", is_flag=True, help="Hide all but what is known to say nothing about a person."),
+    click.option(
+        "--pseudonyms",
+        is_flag=False,
+        flag_value="",
+        metavar="[FILE]",
+        help=f"Mask, with the same token for the same number or name. FILE holds the key; else {KEY_VARIABLE}.",
+    ),
+)
+
+
+def mask_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the flags."""
+    for flag in reversed(_FLAGS):
+        command = flag(command)
+    return command
+
+
+def choose_mask(mask: bool, pseudonyms: str | None) -> Mask | None:
+    """Make the mask that the flags ask for; None for no mask.
+
+    Args:
+        mask: ``--mask``.
+        pseudonyms: the file of ``--pseudonyms``; empty for the environment's key, None without the flag.
+
+    Raises:
+        ConfigurationError: if there is no key, it is too short, or its file may be read by others.
+    """
+    from servetel_async.profiles import SecretFile
+    from servetel_async.protocol.mask import Mask
+
+    if pseudonyms is None:
+        return Mask.chosen(mask, None)
+    if pseudonyms:
+        return Mask.keyed(SecretFile(pseudonyms, "the file with the key for pseudonyms").read())
+    key = hide(os.environ.get(KEY_VARIABLE))
+    if not key:
+        raise ConfigurationError(
+            "--pseudonyms needs a key",
+            why=f"it names no file, and {KEY_VARIABLE} is not set",
+            fix="write a random key into a file that only you may read (openssl rand -hex 32), and name the file",
+        )
+    return Mask.keyed(key)
