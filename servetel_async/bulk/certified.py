@@ -42,6 +42,9 @@ class Certified:
         flaws: the parts that were not.
         wrong: the count did not change during the reading, and differs from the calls that were read.
         moved: the count changed during the reading.
+        conventions: what was believed of the server's dates while it was read (``Conventions.text``); empty if that was
+            unknown, or changed meanwhile. A window that was read under other conventions than the final ones must be
+            read again.
     """
 
     calls: list[Row]
@@ -51,6 +54,7 @@ class Certified:
     flaws: list[Flaw] = field(default_factory=list[Flaw])
     wrong: bool = False
     moved: bool = False
+    conventions: str = ""
 
 
 def merged(parts: list[Certified]) -> Certified:

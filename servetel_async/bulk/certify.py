@@ -165,7 +165,7 @@ class Certifier:
         """Add whatever comes of a window that cannot be proved."""
         if flawed.flaws[0].lost:
             return flawed
-        evidence, is_walked = Evidence(window), False
+        evidence, is_walked = Evidence(window, self._fetcher.source.zone), False
         with suppress(PageLostError, PagingError):
             while not is_walked:
                 with suppress(PageTooSlowError):  # repeat it with smaller pages
@@ -194,7 +194,7 @@ class Certifier:
             self.walks, self._most_rows, page = False, inf, None
         if page is None:
             page = await fetcher.page(window, 1, tally, size=asked)
-        evidence = Evidence(window)
+        evidence = Evidence(window, source.zone)
         rows = await fetcher.rows(page)
         evidence.add(1, rows, page.count)
         total = await self._total(window, tally, page, len(rows), asked)
@@ -301,7 +301,7 @@ class Certifier:
     async def _walk(self, window: Window, tally: Tally, asked: int) -> Certified:
         evidence = Evidence(window)
         for _ in range(PASSES):
-            evidence = Evidence(window)
+            evidence = Evidence(window, self._fetcher.source.zone)
             if not await walk(self._fetcher, window, tally, evidence, asked, until_total=True):
                 return _flawed(window, evidence, None, _TOO_FAST)
             flaws: list[Flaw] = []

@@ -57,6 +57,8 @@ class Conclusion:
             return f"{_named(flawed)} could not be proved; the first of it, {first.first} to {first.last}: {first.why}"
         if self._job.moved:
             return f"{_named(self._job.moved)} did not stop changing while it was read"
+        if not self._job.confirmed:
+            return "how the API reads dates could not be established, so calls at the edges of windows may be missing"
         if self._job.before_start:
             return f"the API counts {self._job.before_start:,} calls before the oldest one that it gave"
         if self._sink.keyed_by_id and _sum(entries, "reused_ids"):

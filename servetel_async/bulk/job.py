@@ -78,6 +78,7 @@ class Job:
         entries: windows that are committed, by their span.
         before_start: calls that the API counts before the oldest one that it gave.
         moved: windows that were still changing after the last audit.
+        confirmed: whether what was believed of the server's dates held to the end.
     """
 
     def __init__(  # noqa: PLR0917 - what a pull is made of
@@ -99,6 +100,7 @@ class Job:
         self.entries: dict[Span, Entry] = {}
         self.before_start = 0
         self.moved: list[Entry] = []
+        self.confirmed = True
         self.extra = Tally()  # of requests that belong to no window
         self.begun = time.monotonic()
         self._query = query
@@ -167,6 +169,7 @@ class Job:
         assert until is not None  # noqa: S101 - for the type checker: it was made of a stamp
         self._tops = [window for part in left for window in windows_of(part, until, self.fetcher.source.longest_range)]
         await self._line.run(self._tops)
+        self.confirmed = await self._line.confirm(self.extra)
         await self._audit(whole)
 
     async def sync(self, header: Header, known: list[Entry]) -> None:
@@ -184,6 +187,7 @@ class Job:
         left = Window.of(header.first, header.last).without([Window.of(*span) for span in self.entries])
         self._tops = [day for part in left for day in part.days()]  # so that the next run finds the same windows
         await self._line.run(self._tops)
+        self.confirmed = await self._line.confirm(self.extra)
 
     async def reread(self, windows: list[Window]) -> None:
         """Read these windows again, each as a whole."""
@@ -313,9 +317,9 @@ def _was_walked(entry: Entry) -> bool:
 
 def _outside(span: Span, rows: list[Row]) -> int:
     """Count the rows whose start does not lie in it; they are sorted by it, so it shows at both ends."""
-    if not rows or (rows[0].start <= span.last and span.first <= rows[-1].start):
+    if not rows or (rows[0].moment <= span.last and span.first <= rows[-1].moment):
         return 0
-    return sum(not span.first <= row.start <= span.last for row in rows)
+    return sum(not span.first <= row.moment <= span.last for row in rows)
 
 
 def _now() -> str:

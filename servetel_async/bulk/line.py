@@ -7,6 +7,7 @@ always holds the newest part of the range without a gap, and what a kill can cos
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -18,7 +19,8 @@ from servetel_async.bulk.tally import Tally
 from servetel_async.errors import RequestRejectedError
 from servetel_async.protocol.capping import may_be_capped
 from servetel_async.protocol.clock import DAY
-from servetel_async.protocol.evidence import check_inside
+from servetel_async.protocol.conventions import Bounds, Conventions
+from servetel_async.protocol.evidence import MisfiledError, check_inside, out_of_window
 from servetel_async.ranges import RangeLimit
 from servetel_async.transport.tasks import end, error_of
 
@@ -29,10 +31,15 @@ if TYPE_CHECKING:
     from servetel_async.bulk.certify import Certifier
     from servetel_async.bulk.fetcher import Fetcher
     from servetel_async.protocol.decoding import PageBody
+    from servetel_async.protocol.rows import Row
     from servetel_async.protocol.windows import Window
 
     Commit = Callable[["Window", "Certified", "Tally"], Awaitable[None]]
 
+#: Readings of a window in which a call came whose filing moment lies outside of it.
+READINGS = 3
+#: Rounds of looking at the conventions again and reading again what was read under others.
+ROUNDS = 3
 #: Calls that are let go in one turn of the loop once they are committed: to free ten thousand takes ten milliseconds.
 CALLS_IN_A_TURN = 1_000
 
@@ -77,6 +84,8 @@ class Line:
         self._width = width
         self._places: list[Place] = []
         self._parts: dict[Window, list[Window]] = {}  # the parts of windows that were too long
+        self._read_under: dict[Window, str] = {}  # the conventions under which each window was read
+        self._known_under: Bounds | None = None  # the bounds that ``known`` was asked with
         self._limit = RangeLimit(fetcher.source)
 
     def counted(self, window: Window) -> int | None:
@@ -103,6 +112,7 @@ class Line:
             ServetelError: what ends a pull. What was done before it is committed.
         """
         self._places = [Place(window, whole) for window in windows]
+        self._known_under = self._bounds
         try:
             while self._places:
                 self._start()
@@ -115,6 +125,23 @@ class Line:
             for task in tasks:
                 if not task.cancelled():
                     task.exception()  # looked at, so that nothing is logged: one error is the story
+
+    async def confirm(self, tally: Tally) -> bool:
+        """Look again at how the server reads dates, and read again what was read under other conventions.
+
+        Returns:
+            Whether all windows were read under conventions that hold.
+
+        Raises:
+            ServetelError: if a page cannot be fetched.
+        """
+        for _ in range(ROUNDS):
+            holds = await self._calibration.confirm(tally)
+            stale = [window for window, text in self._read_under.items() if text != self._calibration.text]
+            if holds and not stale:
+                return True
+            await self.run(stale, whole=True)
+        return False
 
     def _start(self) -> None:
         """Start what there is room for, from the head on; pieces of a window that was cut may wait before others."""
@@ -132,6 +159,7 @@ class Line:
             result = head.task.result()
             assert isinstance(result, Certified)  # noqa: S101 - for the type checker: cuts were replaced
             await self._commit(head.window, result, head.tally)
+            self._read_under[head.window] = result.conventions
             del self._places[0]
             while result.calls:
                 del result.calls[-CALLS_IN_A_TURN:]
@@ -155,7 +183,28 @@ class Line:
         self._places = line
 
     async def _read(self, place: Place) -> Certified | list[Window]:
-        """Read a window, or say into which ones it is to be cut."""
+        """Read a window, or say into which ones it is to be cut.
+
+        Raises:
+            OutOfWindowError: if calls keep coming that do not belong to it.
+        """
+        row: Row | None = None
+        for _ in range(READINGS):
+            before = self._calibration.text
+            try:
+                result = await self._read_as_believed(place)
+            except MisfiledError as misfiled:
+                row = misfiled.row
+                await self._calibration.doubt([self._calibration.known(row)], place.tally)
+                continue
+            if isinstance(result, Certified):
+                await self._calibration.note(result.calls, place.tally)
+                result.conventions = self._calibration.text if self._calibration.text == before else ""
+            return result
+        assert row is not None  # noqa: S101 - for the type checker: it was read at least once
+        raise out_of_window(place.window, row.start)
+
+    async def _read_as_believed(self, place: Place) -> Certified | list[Window]:
         longest = self._fetcher.source.longest_range
         if place.window.length > longest and not place.whole:
             place.too_long = True
@@ -176,7 +225,7 @@ class Line:
             days = -(-window.seconds // int(DAY / timedelta(seconds=1)))
             if days > 1 and not place.whole:
                 return window.cut(days)
-            if self._fetcher.source.bounds is None:
+            if not self._calibration.is_sure:
                 await self._look(window, tally)  # only for the bounds: it is walked in any case
         else:
             first = await self._look(window, tally)
@@ -194,23 +243,31 @@ class Line:
             self._certifier.limit(tally, first.count)
         return await self._certifier.read(window, tally, first, leaves=place.whole)
 
+    @property
+    def _bounds(self) -> Bounds:
+        """The bounds that this server is asked with now."""
+        return (self._fetcher.source.conventions or Conventions()).bounds
+
     async def _look(self, window: Window, tally: Tally) -> PageBody | None:
         """Fetch the first page, asked for as this server counts bounds; None where it does not come."""
-        page = self.known.pop(window, None)
+        page, under = self.known.pop(window, None), self._known_under
         while True:
-            known = self._fetcher.source.bounds is not None
             try:
-                page = page if page is not None else await self._fetcher.page(window, 1, tally)
+                if page is None:
+                    under = self._bounds
+                    page = await self._fetcher.page(window, 1, tally)
             except PageTooSlowError:
                 continue
             except PageLostError:
                 return None
-            if not known:
+            if not self._calibration.is_sure:
                 rows = await self._fetcher.rows(page)
-                check_inside(window, rows)
-                if await self._calibration.check_bounds(window, rows, tally):
-                    page = None
-                    continue
+                with suppress(MisfiledError):
+                    check_inside(window, rows, self._fetcher.source.zone)
+                await self._calibration.check(window, rows, tally)
+            if under != self._bounds:
+                page = None
+                continue
             self.counts[window] = page.count
             self._limit.came()
             return page

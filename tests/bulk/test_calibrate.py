@@ -13,7 +13,7 @@ from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.tally import Tally
-from servetel_async.page_source import Bounds
+from servetel_async.protocol.conventions import Bounds, Conventions
 from servetel_async.protocol.rows import Row
 from servetel_async.protocol.windows import Window
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at, inclusive
