@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 from servetel_async.bulk.certified import Certified, Flaw, merged
 from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
+from servetel_async.bulk.lying_counts import find_lie
 from servetel_async.bulk.walk import walk
 from servetel_async.errors import PagingError
 from servetel_async.protocol.capping import may_be_capped
@@ -96,7 +97,13 @@ class Certifier:
         return (tally is not None and tally.is_spent()) or 0 < most < self._fetcher.total.rows
 
     async def read(
-        self, window: Window, tally: Tally, first: PageBody | None = None, *, leaves: bool = False
+        self,
+        window: Window,
+        tally: Tally,
+        first: PageBody | None = None,
+        *,
+        leaves: bool = False,
+        above: int | None = None,
     ) -> Certified:
         """Read a closed window, whole or in parts.
 
@@ -105,6 +112,7 @@ class Certifier:
             tally: takes its cost.
             first: its first page, where somebody has it already.
             leaves: believe only what one reply holds whole.
+            above: what the window counts from which this one was cut.
 
         Raises:
             ServetelError: what ends a pull.
@@ -127,6 +135,8 @@ class Certifier:
             first = None
             if not flawed.flaws:
                 return flawed
+            if _is_doubtful(flawed, above) and (lie := await find_lie(self._fetcher, window, flawed.counted or 0, tally)):
+                return await self.walk_uncounted(window, tally, lie)
             self.limit(tally, len(flawed.calls) if flawed.counted is None else flawed.counted)
             if flawed.flaws[0].why == _ROUND:
                 break
@@ -161,6 +171,14 @@ class Certifier:
     def _restless(self) -> bool:
         return self._moves >= MOVES and self._moves * REQUESTS_PER_MOVE > self._fetcher.total.requests
 
+    async def walk_uncounted(self, window: Window, tally: Tally, why: str) -> Certified:
+        """Walk a window whose count says nothing: all of it that comes is there, and it is reported as not proved.
+
+        Raises:
+            ServetelError: what ends a pull.
+        """
+        return await self._salvage(window, tally, _flawed(window, Evidence(window), None, why))
+
     async def _salvage(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
         """Add whatever comes of a window that cannot be proved."""
         if flawed.flaws[0].lost:
@@ -178,8 +196,9 @@ class Certifier:
     async def _read_parts(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
         leaf = max(1, int(FILL * self._fetcher.page_size))
         pieces = max(2, -(-(flawed.counted or 0) // leaf))
-        parts = await run_together([self.read(piece, tally, leaves=True) for piece in window.cut(pieces)])
-        return merged(parts)
+        counted = flawed.counted
+        parts = [self.read(piece, tally, leaves=True, above=counted) for piece in window.cut(pieces)]
+        return merged(await run_together(parts))
 
     async def _read_once(  # noqa: PLR0911 - one return for each way a window can turn out
         self, window: Window, tally: Tally, page: PageBody | None, *, leaves: bool
@@ -347,6 +366,12 @@ def _judged(window: Window, evidence: Evidence, kind: str) -> Certified:
         found.kinds.clear()
         found.flaws.append(Flaw(window.first, window.last, why))
     return found
+
+
+def _is_doubtful(flawed: Certified, above: int | None) -> bool:
+    """Whether a window counts far more than came, or as much as the window from which it was cut."""
+    counted = flawed.counted or 0
+    return counted > 2 * len(flawed.calls) and (flawed.wrong or (above is not None and counted >= above))
 
 
 def _flawed(window: Window, evidence: Evidence, counted: int | None, why: str) -> Certified:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from servetel_async.bulk.certified import Certified
 from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
+from servetel_async.bulk.lying_counts import find_lie
 from servetel_async.bulk.plan import pieces_for
 from servetel_async.bulk.tally import Tally
 from servetel_async.errors import RequestRejectedError
@@ -53,6 +54,7 @@ class Place:
     cut: bool = False  # a piece of another window, whose count is that of all its pieces
     capped: bool = False  # its count may be a limit, less than the sum of its pieces
     too_long: bool = False  # longer than this server allows: it is cut before it is counted
+    lie: str = ""  # why its count says nothing: it is walked
     tally: Tally = field(default_factory=Tally)
     task: asyncio.Task[Certified | list[Window]] | None = None
 
@@ -85,6 +87,7 @@ class Line:
         self._places: list[Place] = []
         self._parts: dict[Window, list[Window]] = {}  # the parts of windows that were too long
         self._read_under: dict[Window, str] = {}  # the conventions under which each window was read
+        self._uncounted: set[Window] = set()  # their counts lie: to read them again proves no more
         self._known_under: Bounds | None = None  # the bounds that ``known`` was asked with
         self._limit = RangeLimit(fetcher.source)
 
@@ -111,6 +114,9 @@ class Line:
         Raises:
             ServetelError: what ends a pull. What was done before it is committed.
         """
+        await self._run([window for window in windows if window not in self._uncounted], whole=whole)
+
+    async def _run(self, windows: Iterable[Window], *, whole: bool) -> None:
         self._places = [Place(window, whole) for window in windows]
         self._known_under = self._bounds
         try:
@@ -140,7 +146,7 @@ class Line:
             stale = [window for window, text in self._read_under.items() if text != self._calibration.text]
             if holds and not stale:
                 return True
-            await self.run(stale, whole=True)
+            await self._run(stale, whole=True)
         return False
 
     def _start(self) -> None:
@@ -160,6 +166,8 @@ class Line:
             assert isinstance(result, Certified)  # noqa: S101 - for the type checker: cuts were replaced
             await self._commit(head.window, result, head.tally)
             self._read_under[head.window] = result.conventions
+            if result.counted is None and self._fetcher.source.count_is_total:
+                self._uncounted.add(head.window)
             del self._places[0]
             while result.calls:
                 del result.calls[-CALLS_IN_A_TURN:]
@@ -175,7 +183,8 @@ class Line:
             done = place.task is not None and place.task.done() and error_of(place.task) is None
             result = place.task.result() if done and place.task is not None else None
             if isinstance(result, list):
-                line += [Place(window, cut=not (place.capped or place.too_long)) for window in result]
+                is_cut = not (place.capped or place.too_long)
+                line += [Place(window, cut=is_cut, lie=place.lie) for window in result]
                 if place.too_long:
                     self._parts[place.window] = result
             else:
@@ -221,8 +230,10 @@ class Line:
     async def _read_allowed(self, place: Place) -> Certified | list[Window]:
         window, tally = place.window, place.tally
         first: PageBody | None = None
+        days = -(-window.seconds // int(DAY / timedelta(seconds=1)))
+        if place.lie:
+            return await self._certifier.walk_uncounted(window, tally, place.lie)
         if self._certifier.walks:
-            days = -(-window.seconds // int(DAY / timedelta(seconds=1)))
             if days > 1 and not place.whole:
                 return window.cut(days)
             if not self._calibration.is_sure:
@@ -237,6 +248,9 @@ class Line:
             if counted is not None and (counted > rows or may_be_capped(counted)):
                 pieces = pieces_for(window, counted, rows or asked)
                 if pieces > 1:
+                    place.lie = await find_lie(self._fetcher, window, counted, tally) or ""
+                    if place.lie:
+                        return window.cut(days)
                     place.capped = may_be_capped(counted)
                     return window.cut(pieces)
         if first is not None and first.count is not None and self._fetcher.source.count_is_total:

@@ -19,8 +19,8 @@ from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.line import Line
 from servetel_async.bulk.plan import MOST_PAGES
 from servetel_async.bulk.tally import Tally
-from servetel_async.page_source import Bounds
 from servetel_async.protocol.clock import SECOND
+from servetel_async.protocol.conventions import Bounds, Conventions
 from servetel_async.protocol.windows import Window
 from tests.bulk import fake_clock
 from tests.bulk.short_ranges import allows, refusal, refused
@@ -65,9 +65,11 @@ async def lining(habit=None, *, calls=CALLS, width=3, bounds=Bounds(), page_size
         ServetelClient("token-123456", base_url=server.base_url, rate=None, retry=QUICK) as client,
     ):
         client.count_is_total = not walks
-        client.bounds = bounds
+        client.conventions = None if bounds is None else Conventions("start", bounds)
         fetcher = Fetcher(client, CallQuery(), page_size=page_size, concurrency=4, patience=1800)
-        yield Run(server, fetcher, width, walks)
+        run = Run(server, fetcher, width, walks)
+        run.line._calibration.is_sure = bounds is not None
+        yield run
         assert not client._tasks
         assert fetcher._concurrency._taken == 0
         await asyncio.sleep(0)
@@ -246,7 +248,7 @@ async def test_the_first_records_calibrate():
     """Bounds are looked at with the first page that has any."""
     async with lining(bounds=None) as run:
         await run.line.run(WINDOWS[:2])
-        assert run.fetcher.source.bounds == Bounds()
+        assert run.fetcher.source.conventions == Conventions()
         assert run.calls == CALLS[:8]
 
 
