@@ -233,7 +233,7 @@ class Calibration:
             return False
         asked = guess.bounds.widen(Window.of(second, second))
         rows = await self._look(asked, call, tally)
-        return any((row.id, row.start) == (call.id, call.start) for row in rows)
+        return any(self.known(row) == call for row in rows)
 
     async def _look(self, asked: Window, wanted: KnownCall | None, tally: Tally) -> list[Row]:
         """Give the calls of a range, up to the one that is wanted.
@@ -256,7 +256,7 @@ class Calibration:
         for number in range(1, _PAGES + 1):
             rows, is_last = await self._consistent(asked, number, size, len(found), tally)
             found += rows
-            if is_last or (wanted is not None and any(row.id == wanted.id for row in rows)):
+            if is_last or any(self.known(row) == wanted for row in rows):
                 break
             if wanted is None and rows:
                 break

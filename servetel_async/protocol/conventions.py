@@ -71,16 +71,8 @@ class Conventions(NamedTuple):
 
 
 class KnownCall(NamedTuple):
-    """A call that was seen, and the moments under which a server may have filed it.
+    """The readable moments of a call that was seen. A call is recognised by them: not each has an ``id``."""
 
-    Attributes:
-        id: its key.
-        start: as sent.
-        moments: its readable moments.
-    """
-
-    id: str
-    start: str
     moments: dict[FiledBy, str]
 
     @property
@@ -112,7 +104,7 @@ def inserted_at(key: str, zone: tzinfo) -> str:
 def known_call(key: str, start: str, end: str, zone: tzinfo) -> KnownCall:
     """Collect the moments of a call."""
     named: dict[FiledBy, str] = {"start": start, "end": end, "insertion": inserted_at(key, zone)}
-    return KnownCall(key, start, {name: text for name, text in named.items() if is_wall_stamp(text)})
+    return KnownCall({name: text for name, text in named.items() if is_wall_stamp(text)})
 
 
 def lies_inside(window: Window, key: str, start: str, end: str, zone: tzinfo) -> bool:
