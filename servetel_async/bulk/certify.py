@@ -135,8 +135,10 @@ class Certifier:
             first = None
             if not flawed.flaws:
                 return flawed
-            if _is_doubtful(flawed, above) and (lie := await find_lie(self._fetcher, window, flawed.counted or 0, tally)):
-                return await self.walk_uncounted(window, tally, lie)
+            if _is_doubtful(flawed, above) and not self._restless():
+                lie = await find_lie(self._fetcher, window, flawed.counted or 0, tally)
+                if lie is not None:
+                    return await self.walk_uncounted(window, tally, lie)
             self.limit(tally, len(flawed.calls) if flawed.counted is None else flawed.counted)
             if flawed.flaws[0].why == _ROUND:
                 break

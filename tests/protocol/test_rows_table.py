@@ -44,9 +44,9 @@ def nested(depth, key=b"notes"):
 
 
 def test_a_sound_record_is_its_own_bytes():
-    """Not a byte is changed, and its key and its start are read."""
+    """Not a byte is changed, and its key, its start and its end are read."""
     line = json.dumps(SAMPLE).encode()
-    assert one(line) == Row(line, SAMPLE["id"], f"{SAMPLE['date']} {SAMPLE['time']}")
+    assert one(line) == Row(line, SAMPLE["id"], f"{SAMPLE['date']} {SAMPLE['time']}", end=SAMPLE["end_stamp"])
 
 
 def test_a_month_with_every_quirk_is_lossless():
