@@ -24,7 +24,7 @@ from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from servetel_async.bulk.fetcher import Fetcher
     from servetel_async.bulk.tally import Tally
@@ -83,6 +83,7 @@ class Calibration:
         async with self._looking:
             if not self.is_sure:
                 calls = self._best_of(rows) if rows else await self._calls_at_edges(window, tally)
+                self._known.extend(calls[:1])
                 await self._establish(calls, tally)
 
     async def ensure(self, window: Window, tally: Tally) -> None:
@@ -163,7 +164,7 @@ class Calibration:
             return []
         rows: list[Row] = []
         for second in dict.fromkeys((window.last, window.first)):
-            rows += await self._look(_WIDEST.widen(Window.of(second, second)), None, tally)
+            rows += await self._look(_WIDEST.widen(Window.of(second, second)), lambda _: True, tally)
         return self._best_of(rows)
 
     async def _establish(self, calls: Sequence[KnownCall], tally: Tally, *, is_hint: bool = True) -> None:
@@ -178,7 +179,7 @@ class Calibration:
 
     async def _agreed(self, calls: Sequence[KnownCall], tally: Tally) -> Conventions | None:
         """Look until two looks agree; None if the calls do not come."""
-        left, seen = list(calls), Counter[Conventions]()
+        left, seen, missed = list(calls), Counter[Conventions](), Counter[str]()
         latest: Conventions | None = None
         for _ in range(_MOST_LOOKS):
             if not left:
@@ -186,6 +187,9 @@ class Calibration:
             call = left.pop(0)
             found = await self._look_up(call, latest, tally)
             if found is None:
+                missed[call.text] += 1
+                if missed[call.text] < LOOKS:
+                    left.append(call)
                 continue
             left.append(call)
             latest = found
@@ -232,35 +236,32 @@ class Calibration:
         if second is None:
             return False
         asked = guess.bounds.widen(Window.of(second, second))
-        rows = await self._look(asked, call, tally)
-        return any(self.known(row) == call for row in rows)
+        return await self._look(asked, lambda row: self.known(row).shows(guess.filed_by, second, asked, call), tally) != []
 
-    async def _look(self, asked: Window, wanted: KnownCall | None, tally: Tally) -> list[Row]:
-        """Give the calls of a range, up to the one that is wanted.
+    async def _look(self, asked: Window, is_wanted: Callable[[Row], bool], tally: Tally) -> list[Row]:
+        """Give the first calls of a range that are wanted.
 
         Raises:
             ServetelError: if a page cannot be fetched.
         """
         while True:
             try:
-                return await self._look_once(asked, wanted, tally)
+                return await self._look_once(asked, is_wanted, tally)
             except PageTooSlowError:  # repeat it with smaller pages
                 continue
             except PageLostError as lost:
                 error = lost.error
             raise error
 
-    async def _look_once(self, asked: Window, wanted: KnownCall | None, tally: Tally) -> list[Row]:
-        found: list[Row] = []
-        size = self._fetcher.page_size
+    async def _look_once(self, asked: Window, is_wanted: Callable[[Row], bool], tally: Tally) -> list[Row]:
+        seen, size = 0, self._fetcher.page_size
         for number in range(1, _PAGES + 1):
-            rows, is_last = await self._consistent(asked, number, size, len(found), tally)
-            found += rows
-            if is_last or any(self.known(row) == wanted for row in rows):
-                break
-            if wanted is None and rows:
-                break
-        return found
+            rows, is_last = await self._consistent(asked, number, size, seen, tally)
+            seen += len(rows)
+            found = list(filter(is_wanted, rows))
+            if found or is_last:
+                return found
+        return []
 
     async def _consistent(
         self, asked: Window, number: int, size: int, before: int, tally: Tally

@@ -199,7 +199,6 @@ class Line:
         """
         row: Row | None = None
         for _ in range(READINGS):
-            before = self._calibration.text
             try:
                 result = await self._read_as_believed(place)
             except MisfiledError as misfiled:
@@ -208,7 +207,6 @@ class Line:
                 continue
             if isinstance(result, Certified):
                 await self._calibration.note(result.calls, place.tally)
-                result.conventions = self._calibration.text if self._calibration.text == before else ""
             return result
         assert row is not None  # noqa: S101 - for the type checker: it was read at least once
         raise out_of_window(place.window, row.start)
@@ -232,7 +230,7 @@ class Line:
         first: PageBody | None = None
         days = -(-window.seconds // int(DAY / timedelta(seconds=1)))
         if place.lie:
-            return await self._certifier.walk_uncounted(window, tally, place.lie)
+            return await self._certify(self._certifier.walk_uncounted(window, tally, place.lie))
         if self._certifier.walks:
             if days > 1 and not place.whole:
                 return window.cut(days)
@@ -255,7 +253,14 @@ class Line:
                     return window.cut(pieces)
         if first is not None and first.count is not None and self._fetcher.source.count_is_total:
             self._certifier.limit(tally, first.count)
-        return await self._certifier.read(window, tally, first, leaves=place.whole)
+        return await self._certify(self._certifier.read(window, tally, first, leaves=place.whole))
+
+    async def _certify(self, reading: Awaitable[Certified]) -> Certified:
+        """Read a window, and note the conventions that were believed from its first page to its last."""
+        before = self._calibration.text
+        found = await reading
+        found.conventions = before if self._calibration.text == before else ""
+        return found
 
     @property
     def _bounds(self) -> Bounds:

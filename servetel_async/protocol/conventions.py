@@ -76,6 +76,23 @@ class KnownCall(NamedTuple):
     moments: dict[FiledBy, str]
 
     @property
+    def text(self) -> str:
+        """Its moments as one text, in the order of their names."""
+        return " ".join(self.moments[name] for name in sorted(self.moments))
+
+    def shows(self, filed_by: FiledBy, second: str, asked: Window, wanted: KnownCall) -> bool:
+        """Whether it shows, as the call that is wanted would, that a range holds the calls of a second.
+
+        Args:
+            filed_by: the moment that the server compares with the range, as a guess.
+            second: which one.
+            asked: the range. No other moment of this call may lie in it.
+            wanted: the call whose moment that second is.
+        """
+        inside = [name for name, text in self.moments.items() if asked.first <= text <= asked.last]
+        return self == wanted or (self.moments.get(filed_by) == second and inside == [filed_by])
+
+    @property
     def tells(self) -> bool:
         """Whether it can show under which of its moments a server files it."""
         return 1 < len(self.moments) == len(set(self.moments.values()))
