@@ -22,6 +22,7 @@ from servetel_async.bulk.fetcher import LOOKS, PageLostError, PageTooSlowError
 from servetel_async.protocol.conventions import Bounds, Conventions, KnownCall, known_call, lies_inside
 from servetel_async.protocol.rows import rows_of
 from servetel_async.protocol.windows import Window
+from servetel_async.ranges import RangeWalk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -87,7 +88,7 @@ class Calibration:
                 await self._establish(calls, tally)
 
     async def ensure(self, window: Window, tally: Tally) -> None:
-        """Find out before counts are compared: look at the first page of a range.
+        """Find out before counts are compared: look for calls in a range, newest first.
 
         Args:
             window: the range.
@@ -96,9 +97,10 @@ class Calibration:
         Raises:
             ServetelError: if a page cannot be fetched.
         """
-        if not self.is_sure:
-            part, page = await self._fetcher.first_look(window, tally)
-            await self.check(part, await self._fetcher.rows(page), tally)
+        fetcher = self._fetcher
+        walk = RangeWalk(fetcher.source, window, lambda part: fetcher.sure_page(part, 1, tally))
+        while not self.is_sure and (answer := await walk.next()) is not None:
+            await self.check(answer[0], await fetcher.rows(answer[1]), tally)
 
     async def note(self, rows: Sequence[Row], tally: Tally) -> None:
         """Remember the outermost calls of a window that was read, and look up one if it can show the moment.

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 from servetel_async.bulk.certified import Certified, Flaw, merged
 from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
 from servetel_async.bulk.lying_counts import find_lie
+from servetel_async.bulk.tally import Tally
 from servetel_async.bulk.walk import walk
 from servetel_async.errors import PagingError
 from servetel_async.protocol.capping import may_be_capped
@@ -36,7 +37,6 @@ from servetel_async.transport.tasks import run_together
 
 if TYPE_CHECKING:
     from servetel_async.bulk.fetcher import Fetcher
-    from servetel_async.bulk.tally import Tally
     from servetel_async.errors import ServetelError
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.rows import Row
@@ -50,6 +50,8 @@ PASSES = 3
 MOVES, REQUESTS_PER_MOVE = 2, 200
 #: Windows whose count stood still and was wrong, after which no more are cut: it is not one call that is missing.
 MOST_WRONG_COUNTS = 50
+#: As how many such windows one counts that has at least twice as many calls as came.
+FAR_OFF = 10
 _NO_LEAF = "one reply does not hold it whole"
 _OUT_OF_ORDER = "its pages are not in the order of time"
 _ROUND = "its count is a round number, so the API may not count further, and calls may be missing"
@@ -135,6 +137,8 @@ class Certifier:
             first = None
             if not flawed.flaws:
                 return flawed
+            if flawed.wrong and self._is_wrong_everywhere:
+                break
             if _is_doubtful(flawed, above) and not self._restless():
                 lie = await find_lie(self._fetcher, window, flawed.counted or 0, tally)
                 if lie is not None:
@@ -156,13 +160,17 @@ class Certifier:
 
     async def _cut(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
         """Read its parts, where that can prove more."""
-        self._wrong_counts += flawed.wrong
+        self._wrong_counts += flawed.wrong * (FAR_OFF if _is_far_off(flawed) else 1)
         is_spent = self.is_spent(tally) and not flawed.flaws[0].lost
         if is_spent:
             flawed.flaws = [Flaw(window.first, window.last, _TOO_FAST)]
-        if is_spent or window.seconds == 1 or (flawed.wrong and self._wrong_counts > MOST_WRONG_COUNTS):
+        if is_spent or window.seconds == 1 or (flawed.wrong and self._is_wrong_everywhere):
             return await self._salvage(window, tally, flawed)
         return await self._read_parts(window, tally, flawed)
+
+    @property
+    def _is_wrong_everywhere(self) -> bool:
+        return self._wrong_counts > MOST_WRONG_COUNTS
 
     def limit(self, tally: Tally, counted: int) -> None:
         """Say what a window may cost, once, by what it counts or gives at first."""
@@ -179,7 +187,10 @@ class Certifier:
         Raises:
             ServetelError: what ends a pull.
         """
-        return await self._salvage(window, tally, _flawed(window, Evidence(window), None, why))
+        walked = Tally()  # what was spent on counts must not end the walk early
+        found = await self._salvage(window, walked, _flawed(window, Evidence(window), None, why))
+        tally.add(walked)
+        return found
 
     async def _salvage(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
         """Add whatever comes of a window that cannot be proved."""
@@ -284,18 +295,19 @@ class Certifier:
     async def _read_pages(  # noqa: PLR0917 - as above
         self, window: Window, tally: Tally, evidence: Evidence, total: int, size: int, asked: int
     ) -> Certified:
-        last = -(-total // size)
+        last, short = -(-total // size), set[int]()
 
         async def read_page(number: int) -> None:
             expected = size if number < last else total - (last - 1) * size
-            for _ in range(PAGE_READINGS):
+            for _ in range(1 if short else PAGE_READINGS):  # one page that stays short is enough to prove nothing
                 if len(evidence.counts) > 1:
                     return  # it has moved, or one count was wrong: the rest would prove nothing
                 page = await self._fetcher.page(window, number, tally, size=asked)
                 rows = await self._fetcher.rows(page)
                 evidence.add(number, rows, page.count)
                 if len(rows) == expected or page.count != total:
-                    break
+                    return
+            short.add(number)
 
         await run_together([read_page(number) for number in range(2, last) if not evidence.has(number)])
         if not evidence.has(last):
@@ -370,10 +382,15 @@ def _judged(window: Window, evidence: Evidence, kind: str) -> Certified:
     return found
 
 
+def _is_far_off(flawed: Certified) -> bool:
+    """Whether a window counts at least twice as many calls as came."""
+    return (flawed.counted or 0) >= 2 * max(1, len(flawed.calls))
+
+
 def _is_doubtful(flawed: Certified, above: int | None) -> bool:
     """Whether a window counts far more than came, or as much as the window from which it was cut."""
-    counted = flawed.counted or 0
-    return counted > 2 * len(flawed.calls) and (flawed.wrong or (above is not None and counted >= above))
+    counts_as_much = above is not None and (flawed.counted or 0) >= above
+    return _is_far_off(flawed) and (flawed.wrong or flawed.moved or counts_as_much)
 
 
 def _flawed(window: Window, evidence: Evidence, counted: int | None, why: str) -> Certified:

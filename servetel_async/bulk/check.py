@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
+from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.journal import scope_of
 from servetel_async.bulk.receipt import PullReceipt, plural
@@ -115,6 +116,9 @@ async def check(client: ServetelClient, destination: Destination, query: CallQue
         patience=client.retry.longest_wait,
     )
     tally = Tally()
+    if receipt.windows:  # count with the bounds that this server needs
+        whole = Window.of(receipt.windows[-1].first, receipt.windows[0].last)
+        await Calibration(fetcher).ensure(whole, tally)
     counts = await run_together(
         [fetcher.count(Window.of(window.first, window.last), tally) for window in receipt.windows]
     )

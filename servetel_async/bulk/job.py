@@ -78,6 +78,7 @@ class Job:
         entries: windows that are committed, by their span.
         before_start: calls that the API counts before the oldest one that it gave.
         moved: windows that were still changing after the last audit.
+        calibration: finds out how the server reads dates.
         confirmed: whether what was believed of the server's dates held to the end.
     """
 
@@ -111,9 +112,9 @@ class Job:
         self._listener = told
         self._final_until = ""
         self._certifier = Certifier(self.fetcher, fast=settings.fast)
-        self._calibration = Calibration(self.fetcher)
+        self.calibration = Calibration(self.fetcher)
         width = width_for(settings.page_size, settings.concurrency)
-        self._line = Line(self.fetcher, self._certifier, self._calibration, self._commit, width)
+        self._line = Line(self.fetcher, self._certifier, self.calibration, self._commit, width)
         self._committed = 0
         self._resumed = self._told = 0
         self._before = Tally()

@@ -143,5 +143,8 @@ def _newest(entries: list[Entry], first: str, until: str) -> list[Entry]:
 async def _unchanged(job: Job, entries: list[Entry]) -> list[Entry]:
     """Those whose count is still what was read. One that reaches beyond the range is looked at as a whole."""
     sound = [entry for entry in entries if not entry.flaws and entry.counted is not None]
+    if sound:  # count with the bounds that this server needs
+        whole = Window.of(min(entry.first for entry in sound), max(entry.last for entry in sound))
+        await job.calibration.ensure(whole, job.extra)
     counts = await run_together([job.fetcher.count(Window.of(entry.first, entry.last), job.extra) for entry in sound])
     return [entry for entry, count in zip(sound, counts, strict=True) if entry.counted == count]

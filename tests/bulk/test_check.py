@@ -8,7 +8,7 @@ from servetel_async import CallQuery, ConfigurationError
 from servetel_async.bulk.check import check
 from servetel_async.bulk.doctor import probe
 from servetel_async.emulator import Dataset
-from servetel_async.page_source import Bounds
+from servetel_async.protocol.conventions import Bounds
 
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.db", "a.csv.gz"])
