@@ -1,7 +1,7 @@
 """Finds out how a server reads dates: the moment under which it files a call, and the bounds that it leaves out.
 
-1. A call that is known to exist is looked up by the seconds of its moments, each alone. If it comes, the server files it
-   under that moment. Where it comes only for a wider range, the server leaves out a bound.
+1. A call that is known to exist is looked up by each of its moments, second by second. If it comes, the server files it
+   under that moment. If it comes only for a wider range, the server leaves out a bound.
 2. Only a page that agrees with its request is evidence: the number is that of the request, each call of it has a moment
    in the range that was asked for, and it has as many calls as it counts. Another page is asked for again.
 3. A conclusion needs two looks that agree, at two calls where there are two.
@@ -150,7 +150,7 @@ class Calibration:
         return known_call(row.id, row.start, row.end, self._fetcher.source.zone)
 
     def _best_of(self, rows: Iterable[Row]) -> list[KnownCall]:
-        """Choose calls to look up: of different seconds, the oldest first, and those that show the moment before others."""
+        """Choose calls to look up: of different seconds, those that show the moment first, then older ones."""
         found: dict[str, KnownCall] = {}
         for row in reversed(list(rows)):
             if row.start in found or (len(found) >= _CALLS and all(call.tells for call in found.values())):
@@ -238,7 +238,9 @@ class Calibration:
         if second is None:
             return False
         asked = guess.bounds.widen(Window.of(second, second))
-        return await self._look(asked, lambda row: self.known(row).shows(guess.filed_by, second, asked, call), tally) != []
+        return (
+            await self._look(asked, lambda row: self.known(row).shows(guess.filed_by, second, asked, call), tally) != []
+        )
 
     async def _look(self, asked: Window, is_wanted: Callable[[Row], bool], tally: Tally) -> list[Row]:
         """Give the first calls of a range that are wanted.
@@ -268,7 +270,7 @@ class Calibration:
     async def _consistent(
         self, asked: Window, number: int, size: int, before: int, tally: Tally
     ) -> tuple[list[Row], bool]:
-        """Fetch a page that agrees with its request; tell whether it is the last. Without one, give none of its calls."""
+        """Fetch a page that agrees with its request; tell whether it is the last. Without one, give no calls."""
         for _ in range(_REQUESTS):
             page = await self._fetcher.careful_page(asked, number, tally, size=size, exact=True)
             rows = rows_of(page)

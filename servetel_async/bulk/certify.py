@@ -24,7 +24,7 @@ from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
 
-from servetel_async.bulk.certified import Certified, Flaw, merged
+from servetel_async.bulk.certified import Certified, Flaw, merged, united
 from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
 from servetel_async.bulk.lying_counts import find_lie
 from servetel_async.bulk.tally import Tally
@@ -122,8 +122,7 @@ class Certifier:
         seen: dict[Key, Row] = {}
         flawed: Certified | None = None
         counted: int | None = None
-        readings = READINGS if window.seconds > 1 else READINGS_OF_LEAF
-        reading = 0
+        readings, reading = self._readings(window, None), 0
         while flawed is None or (reading < readings and not self.is_spent(tally)):
             try:
                 flawed = await self._read_once(window, tally, first, leaves=leaves or self._restless())
@@ -137,19 +136,14 @@ class Certifier:
             first = None
             if not flawed.flaws:
                 return flawed
-            if flawed.wrong and self._is_wrong_everywhere:
-                break
-            if _is_doubtful(flawed, above) and not self._restless():
-                lie = await find_lie(self._fetcher, window, flawed.counted or 0, tally)
-                if lie is not None:
-                    return await self.walk_uncounted(window, tally, lie)
             self.limit(tally, len(flawed.calls) if flawed.counted is None else flawed.counted)
-            if flawed.flaws[0].why == _ROUND:
+            if (lie := await self._find_lie(window, tally, flawed, above)) is not None:
+                return await self.walk_uncounted(window, tally, lie)
+            if self._is_hopeless(flawed):
                 break
+            readings = max(readings, self._readings(window, flawed.counted))
             if window.seconds == 1 and flawed.counted is not None:
-                if flawed.counted > self._fetcher.page_size:
-                    readings = READINGS_OF_SECOND
-                if (whole := _united(seen, flawed, counted)) is not None:
+                if (whole := united(seen, flawed, counted)) is not None:
                     return whole
                 counted = flawed.counted
             self._moves += flawed.moved
@@ -160,13 +154,28 @@ class Certifier:
 
     async def _cut(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
         """Read its parts, where that can prove more."""
-        self._wrong_counts += flawed.wrong * (FAR_OFF if _is_far_off(flawed) else 1)
+        self._wrong_counts += flawed.wrong * (FAR_OFF if flawed.is_far_off else 1)
         is_spent = self.is_spent(tally) and not flawed.flaws[0].lost
         if is_spent:
             flawed.flaws = [Flaw(window.first, window.last, _TOO_FAST)]
         if is_spent or window.seconds == 1 or (flawed.wrong and self._is_wrong_everywhere):
             return await self._salvage(window, tally, flawed)
         return await self._read_parts(window, tally, flawed)
+
+    def _readings(self, window: Window, counted: int | None) -> int:
+        if window.seconds > 1:
+            return READINGS
+        return READINGS_OF_SECOND if (counted or 0) > self._fetcher.page_size else READINGS_OF_LEAF
+
+    async def _find_lie(self, window: Window, tally: Tally, flawed: Certified, above: int | None) -> str | None:
+        """Say why its count cannot be true, if there is reason to ask."""
+        if not flawed.is_doubtful(above) or self._restless() or self._is_hopeless(flawed):
+            return None
+        return await find_lie(self._fetcher, window, flawed.counted or 0, tally)
+
+    def _is_hopeless(self, flawed: Certified) -> bool:
+        """Whether another reading of the same window would prove no more."""
+        return flawed.flaws[0].why == _ROUND or (self._is_wrong_everywhere and flawed.wrong and flawed.is_far_off)
 
     @property
     def _is_wrong_everywhere(self) -> bool:
@@ -349,19 +358,6 @@ class Certifier:
         return _flawed(window, evidence, None, why)
 
 
-def _united(seen: dict[Key, Row], reading: Certified, before: int | None) -> Certified | None:
-    """Add a reading of a second to what was seen of it; gives the union once it is what the server counts."""
-    counted = reading.counted or 0
-    if counted != before:  # calls came or went: what was seen before them proves nothing now
-        seen.clear()
-    seen.update(((row.id, row.start), row) for row in reading.calls)
-    if len(seen) == counted:
-        return Certified(ordered(seen.values()), counted, reading.duplicates, Counter(repeated=1))
-    if len(seen) > counted:  # one of them has left since
-        seen.clear()
-    return None
-
-
 async def _judge(window: Window, evidence: Evidence, kind: str) -> Certified:
     """Put a window in order and see what it proves; a large one in a thread, for sorting cannot be done by pieces."""
     if len(evidence) < LARGE:
@@ -380,17 +376,6 @@ def _judged(window: Window, evidence: Evidence, kind: str) -> Certified:
         found.kinds.clear()
         found.flaws.append(Flaw(window.first, window.last, why))
     return found
-
-
-def _is_far_off(flawed: Certified) -> bool:
-    """Whether a window counts at least twice as many calls as came."""
-    return (flawed.counted or 0) >= 2 * max(1, len(flawed.calls))
-
-
-def _is_doubtful(flawed: Certified, above: int | None) -> bool:
-    """Whether a window counts far more than came, or as much as the window from which it was cut."""
-    counts_as_much = above is not None and (flawed.counted or 0) >= above
-    return _is_far_off(flawed) and (flawed.wrong or flawed.moved or counts_as_much)
 
 
 def _flawed(window: Window, evidence: Evidence, counted: int | None, why: str) -> Certified:

@@ -48,7 +48,7 @@ class Conclusion:
         error.fix = "do the same again: what was read is kept, and only what is missing is asked for"
         return error
 
-    def _find_flaw(self) -> str | None:
+    def _find_flaw(self) -> str | None:  # noqa: PLR0911 - one return for each reason
         entries = self._entries
         flawed = [entry for entry in entries if entry.flaws]
         quarantined = _sum(entries, "quarantined")

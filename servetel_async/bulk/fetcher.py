@@ -24,7 +24,6 @@ from servetel_async.bulk.outage import Outage
 from servetel_async.bulk.tally import Tally
 from servetel_async.counted_range import check_still_counts, says_nothing
 from servetel_async.errors import (
-    BodyTooLargeError,
     MalformedResponseError,
     PagingError,
     RateLimitError,
@@ -34,11 +33,10 @@ from servetel_async.errors import (
 )
 from servetel_async.page_source import PageRequest
 from servetel_async.protocol.capping import crosses_limit
-from servetel_async.protocol.clock import is_wall_stamp
-from servetel_async.protocol.conventions import Bounds, Conventions
+from servetel_async.protocol.conventions import Conventions, sides_beyond
 from servetel_async.protocol.pages import EMPTY_RETRIES
 from servetel_async.protocol.rows import rows_of
-from servetel_async.protocol.verdict import is_slow
+from servetel_async.protocol.verdict import is_slow, is_too_large
 from servetel_async.protocol.windows import Window
 from servetel_async.ranges import RangeWalk
 from servetel_async.transport.admission import Flow
@@ -62,7 +60,7 @@ SMALLEST_PAGE = 10
 LOOKS = 2
 #: Records that are looked at in one turn of the loop: less than a millisecond.
 ROWS_IN_A_TURN = 100
-_OK, _TOO_LARGE = 200, 413
+_OK = 200
 _LONG_AGO = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock, as the windows are
 
 
@@ -171,7 +169,7 @@ class Fetcher:
                 page = await self._try(*where, exact=exact)
             except ServetelError as error:
                 passes = error.retryable or isinstance(error, MalformedResponseError | PagingError)
-                if not (passes or _too_large(error) or (_refuses(error) and not refused)):
+                if not (passes or is_too_large(error) or (_refuses(error) and not refused)):
                     if isinstance(error, RequestRejectedError) and crosses_limit(number, asked):
                         raise PageLostError(
                             error
@@ -296,13 +294,13 @@ class Fetcher:
             raise self._explained(error)
         # Before the first good reply the client itself has retried it. Without patience it is not tried again.
         is_sure = max(slow, self._slow_rounds) >= SLOW or not self._has_succeeded or self._outage.waits_too_long
-        if _may_be_smaller(error, asked) and (_too_large(error) or (slow and is_sure)):
+        if _may_be_smaller(error, asked) and (is_too_large(error) or (slow and is_sure)):
             self._bad_size = min(self._bad_size, asked)
             self._slow_rounds, self._slow_at = 0, self._now()
             if asked <= self.page_size:
                 self.page_size = max(SMALLEST_PAGE, asked // 2)
             raise PageTooSlowError
-        if _too_large(error) or not self._has_succeeded:
+        if is_too_large(error) or not self._has_succeeded:
             raise self._explained(error)
         if self._outage.is_open():
             return  # its turn will make it wait
@@ -327,7 +325,9 @@ class Fetcher:
             conventions = self.source.conventions or Conventions()
             asked = conventions.bounds.widen(window)
             page = await self._send(asked, number, size, tally)
-            sides = [] if asked == window else await self._too_wide(window, asked, page)
+            if asked == window:
+                return page
+            sides = sides_beyond(window, asked, [row.moment for row in await self.rows(page)])
             if not sides:
                 return page
             disproved.update(sides)
@@ -372,17 +372,6 @@ class Fetcher:
             self.on_page()
         return fetched.value
 
-    async def _too_wide(self, window: Window, asked: Window, page: PageBody) -> list[str]:
-        """Give the sides on which a call came of a second that this server seemed to leave out.
-
-        If a call lies even further out, the page proves nothing.
-        """
-        moments = [row.moment for row in await self.rows(page) if is_wall_stamp(row.moment)]
-        if not all(asked.first <= moment <= asked.last for moment in moments):
-            return []
-        early, late = min(moments, default="~") < window.first, max(moments, default="") > window.last
-        return [side for side, is_out in zip(Bounds._fields, (early, late), strict=True) if is_out]
-
     def _count(self, tally: Tally, *, pages: int = 0, requests: int = 0, received: int = 0, rows: int = 0) -> None:
         cost = Tally(pages, requests, max(0, requests - 1), received, rows)
         tally.add(cost)
@@ -393,14 +382,9 @@ class Fetcher:
         return asyncio.get_running_loop().time()
 
 
-def _too_large(error: ServetelError) -> bool:
-    """Whether a smaller page may be given where this one was not."""
-    return isinstance(error, BodyTooLargeError) or error.status == _TOO_LARGE
-
-
 def _may_be_smaller(error: ServetelError, size: int) -> bool:
     """Whether to ask for a smaller page before this counts as a failure of the server."""
-    return size > SMALLEST_PAGE and (is_slow(error) or _too_large(error))
+    return size > SMALLEST_PAGE and (is_slow(error) or is_too_large(error))
 
 
 def _refuses(error: ServetelError) -> bool:

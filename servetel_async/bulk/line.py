@@ -228,12 +228,11 @@ class Line:
     async def _read_allowed(self, place: Place) -> Certified | list[Window]:
         window, tally = place.window, place.tally
         first: PageBody | None = None
-        days = -(-window.seconds // int(DAY / timedelta(seconds=1)))
         if place.lie:
             return await self._certify(self._certifier.walk_uncounted(window, tally, place.lie))
         if self._certifier.walks:
-            if days > 1 and not place.whole:
-                return window.cut(days)
+            if _days(window) > 1 and not place.whole:
+                return window.cut(_days(window))
             if not self._calibration.is_sure:
                 await self._look(window, tally)  # only for the bounds: it is walked in any case
         else:
@@ -244,16 +243,21 @@ class Line:
             if not place.cut and counted is not None and (counted > rows or self._fetcher.source.count_is_total):
                 self._certifier.expect(max(counted, rows))
             if counted is not None and (counted > rows or may_be_capped(counted)):
-                pieces = pieces_for(window, counted, rows or asked)
-                if pieces > 1:
-                    place.lie = await find_lie(self._fetcher, window, counted, tally) or ""
-                    if place.lie:
-                        return window.cut(days)
-                    place.capped = may_be_capped(counted)
+                pieces = await self._pieces(place, counted, rows or asked)
+                if pieces:
                     return window.cut(pieces)
         if first is not None and first.count is not None and self._fetcher.source.count_is_total:
             self._certifier.limit(tally, first.count)
         return await self._certify(self._certifier.read(window, tally, first, leaves=place.whole))
+
+    async def _pieces(self, place: Place, counted: int, size: int) -> int:
+        """Into how many pieces to cut a window by its count, or into days if its count lies; 0 to read it as it is."""
+        pieces = pieces_for(place.window, counted, size)
+        if pieces <= 1:
+            return 0
+        place.lie = await find_lie(self._fetcher, place.window, counted, place.tally) or ""
+        place.capped = may_be_capped(counted)
+        return _days(place.window) if place.lie else pieces
 
     async def _certify(self, reading: Awaitable[Certified]) -> Certified:
         """Read a window, and note the conventions that were believed from its first page to its last."""
@@ -290,3 +294,8 @@ class Line:
             self.counts[window] = page.count
             self._limit.came()
             return page
+
+
+def _days(window: Window) -> int:
+    """Into how many pieces of a day at most to cut a window that is walked."""
+    return -(-window.seconds // int(DAY / timedelta(seconds=1)))

@@ -1,8 +1,8 @@
 """Counts that do not follow the dates: the same for each range, or those of the whole history.
 
-A window is cut by what it counts. If its parts count as much as it does, that has no end. So before a cut two halves are
-counted. If together they count far more than the whole, the last page that one of them counts must hold calls. If that
-page is empty twice, the count lies: the window is walked page by page, and reported as not proved.
+A window is cut by what it counts. If its parts count as much as it does, that has no end. So two halves are counted
+before a cut. If together they count far more than the whole, the last page that one of them counts must hold calls.
+If that page is empty twice, the count lies: the window is walked page by page, and reported as not proved.
 
 A server that never counts beyond a limit counts more in the halves too, but the page at its limit holds calls.
 """

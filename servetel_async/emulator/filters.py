@@ -48,7 +48,8 @@ class BadParameterError(ValueError):
 class Filter:
     """What one query asks for; hashable, so that pages of the same query share one search.
 
-    `since` and `until` are instants in seconds, inclusive, and bound the moment under which a call is filed. What is empty is not asked for.
+    `since` and `until` are instants in seconds, inclusive, and bound the moment under which a call is filed.
+    What is empty is not asked for.
     An agent's calls are those that the agent answered or dialled; a missed call has none.
     """
 

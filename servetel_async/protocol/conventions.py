@@ -15,6 +15,7 @@ from servetel_async.protocol.clock import SECOND, from_epoch, is_wall_stamp, shi
 from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from datetime import tzinfo
 
 FiledBy: TypeAlias = Literal["start", "end", "insertion"]
@@ -122,6 +123,25 @@ def known_call(key: str, start: str, end: str, zone: tzinfo) -> KnownCall:
     """Collect the moments of a call."""
     named: dict[FiledBy, str] = {"start": start, "end": end, "insertion": inserted_at(key, zone)}
     return KnownCall({name: text for name, text in named.items() if is_wall_stamp(text)})
+
+
+def sides_beyond(window: Window, asked: Window, moments: Iterable[str]) -> list[str]:
+    """Give the sides on which calls came of a second that a server seemed to leave out.
+
+    Args:
+        window: the seconds that were wanted.
+        asked: the same, and a second more where a bound seemed to be left out. If a call lies even further out, the
+            page proves nothing.
+        moments: of the calls that came.
+
+    Returns:
+        Names of fields of ``Bounds``.
+    """
+    known = [moment for moment in moments if is_wall_stamp(moment)]
+    if not all(asked.first <= moment <= asked.last for moment in known):
+        return []
+    beyond = (min(known, default="~") < window.first, max(known, default="") > window.last)
+    return [side for side, is_beyond in zip(Bounds._fields, beyond, strict=True) if is_beyond]
 
 
 def lies_inside(window: Window, key: str, start: str, end: str, zone: tzinfo) -> bool:

@@ -1,6 +1,6 @@
 """Rows: records as the server's own bytes, and the little that has to be read of each to account for it.
 
-A pull writes what the server sent. So it reads of each record only what proves the pull complete: its id and its moments.
+A pull writes what the server sent. So it reads of each record only what proves the pull complete: its id and moments.
 It decodes the rest where a destination wants it typed.
 """
 

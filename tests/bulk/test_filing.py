@@ -67,7 +67,9 @@ async def test_a_pull_brings_what_the_server_files(filed_by, bounds, order, week
 @filings
 async def test_ties_and_drift(filed_by, weeks, connect, tmp_path):
     """Calls of one second change places, and late calls arrive while it is read: what was there all the time is there."""
-    api, client = await connect(weeks, page_size=20, filed_by=filed_by, shuffle_ties=True, late_every=13, insert_every=7)
+    api, client = await connect(
+        weeks, page_size=20, filed_by=filed_by, shuffle_ties=True, late_every=13, insert_every=7
+    )
     crowd(api)
     before = truth(api, Bounds())
     receipt = await client.pull(tmp_path / "a.ndjson", query=WEEK)
@@ -80,7 +82,7 @@ async def test_ties_and_drift(filed_by, weeks, connect, tmp_path):
 @filings
 async def test_an_open_range(filed_by, weeks, connect, tmp_path):
     """The oldest call is found, whatever it is filed under."""
-    api, client = await connect(weeks, filed_by=filed_by)
+    _, client = await connect(weeks, filed_by=filed_by)
     receipt = await client.pull(tmp_path / "a.ndjson", query=CallQuery())
     assert sorted(ids(tmp_path / "a.ndjson")) == sorted(weeks.ids)
     assert receipt.complete, receipt.certified

@@ -43,7 +43,10 @@ def written(path):
 @pytest.mark.parametrize("fast", [False, True])
 async def test_a_pull_ends_soon_with_every_call_and_is_not_complete(kind, fast, tmp_path):
     """A few hundred requests for 310 calls, whatever is counted; the receipt names what could not be proved."""
-    async with SmallServer(CALLS, KINDS[kind], date="Tue, 11 Jun 2024 12:00:00 GMT") as server, client_of(server) as client:
+    async with (
+        SmallServer(CALLS, KINDS[kind], date="Tue, 11 Jun 2024 12:00:00 GMT") as server,
+        client_of(server) as client,
+    ):
         receipt = await client.pull(tmp_path / "may.ndjson", query=MONTH, fast=fast)
     assert written(tmp_path / "may.ndjson") == sorted(key for start, key in CALLS if start >= "2024-05")
     assert not receipt.complete
