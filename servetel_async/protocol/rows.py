@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from servetel_async.errors import MalformedResponseError
-from servetel_async.protocol.clock import IST, name_zone
+from servetel_async.protocol.clock import IST, is_wall_stamp, name_zone
 from servetel_async.protocol.conventions import inserted_at
 from servetel_async.protocol.record_reader import RecordReader
 from servetel_async.protocol.records import CallRecord, Id  # noqa: TC001 - msgspec reads the annotations
@@ -114,7 +114,8 @@ def _sound(line: bytes, key: _Key) -> Row:
 
 
 def _filed(row: Row, filed_by: FiledBy, zone: tzinfo) -> Row:
-    return msgspec.structs.replace(row, filed_at=row.end if filed_by == "end" else inserted_at(row.id, zone))
+    moment = row.end if filed_by == "end" else inserted_at(row.id, zone)
+    return msgspec.structs.replace(row, filed_at=moment if is_wall_stamp(moment) else "")
 
 
 def _keys_of(lines: list[bytes]) -> list[_Key] | None:

@@ -267,6 +267,65 @@ async def test_what_was_learnt_wrongly_is_put_right(server, learnt, concurrency,
         assert (receipt.records, receipt.complete, client.conventions.bounds) == (114, True, SERVERS[server][1])
 
 
+@pytest.mark.parametrize("side", ["early", "late"])
+async def test_one_page_disproves_no_bound(side, tmp_path):
+    """A page that brings a call of the second beside its window may lie: a bound that is left out stays so."""
+    made = calls_at(*[f"2024-05-06 12:00:{second:02}" for second in range(10)])
+    neighbour = "2024-05-06 12:00:02" if side == "early" else "2024-05-06 12:00:06"
+    lied = []
+
+    def habit(asked):
+        if asked.window == ("2024-05-06 12:00:02", "2024-05-06 12:00:06") and not lied:
+            lied.append(asked)
+            return Answer(rows=[call for call in made if call[0] == neighbour], count=1)
+        return HONEST
+
+    async with serving("both are exclusive", made, habit) as (_, client):
+        client.conventions = Conventions("start", Bounds(1, 1))
+        query = CallQuery(from_date="2024-05-06 12:00:03", to_date="2024-05-06 12:00:05")
+        receipt = await pull(client, tmp_path / "a.ndjson", query)
+        assert (receipt.records, receipt.complete, len(lied)) == (3, True, 1)
+        assert client.conventions == Conventions("start", Bounds(1, 1))
+
+
+@pytest.mark.parametrize("lie", ["another page", "another range", "fewer than counted"])
+async def test_a_page_that_does_not_agree_with_its_request_is_no_evidence(lie):
+    """It is asked for again. Only its lie says that both bounds are counted in."""
+    made = calls_at(NOON, "2024-05-04 12:00:00")
+    lies = {
+        "another page": Answer(rows=[made[0]], count=1, page=2),
+        "another range": Answer(rows=made, count=2),
+        "fewer than counted": Answer(rows=[], count=1),
+    }
+    async with serving("to is exclusive", made, lambda asked: lies[lie] if asked.nth == 1 else HONEST) as (api, client):
+        looking = calibration(client)
+        looking._fetcher._has_succeeded = True  # else an error of the first reply is final
+        await looking.check(WHOLE, rows(NOON), Tally())
+        assert client.conventions == Conventions("start", Bounds(0, 1))
+        assert api.windows[NOON, NOON] >= 3
+
+
+async def test_a_page_that_always_lies_is_left():
+    """A few requests, and nothing is believed."""
+    habit = lambda asked: Answer(rows=[], count=1)  # noqa: E731 - as the others
+    async with serving("inclusive", calls_at(NOON), habit) as (api, client):
+        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        assert client.conventions is None
+        assert len(api.asked) < 40
+
+
+async def test_looks_that_do_not_agree_lead_to_another_look():
+    """The first call that comes may be a lie that looks sound; the conclusion is what two looks say."""
+    made = calls_at(NOON, "2024-05-06 13:00:00")
+
+    def habit(asked):
+        return Answer(rows=[made[1]], count=1) if asked.nth == 1 else HONEST
+
+    async with serving("to is exclusive", made, habit) as (_, client):
+        await calibration(client).check(WHOLE, rows("2024-05-06 13:00:00", NOON), Tally())
+        assert client.conventions == Conventions("start", Bounds(0, 1))
+
+
 async def test_calls_from_anywhere_put_nothing_right(tmp_path):
     """A server that ignores the dates may send a call of that second too: it says nothing of its bounds."""
     made = calls_at("2024-05-06 12:00:00", "2024-05-06 11:59:59", "2024-05-04 12:00:00")
