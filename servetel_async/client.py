@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from servetel_async.bulk.progress import PullProgress
     from servetel_async.bulk.receipt import PullReceipt
     from servetel_async.counted_range import CountedRange
-    from servetel_async.page_source import Bounds
     from servetel_async.protocol.account import Account
     from servetel_async.protocol.clock import Moment
+    from servetel_async.protocol.conventions import Conventions
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import Filters
     from servetel_async.protocol.reply import Reply
@@ -127,7 +127,7 @@ class ServetelClient:
         self.retry = retry
         self.count_is_total = False
         self.page_cap: int | None = None
-        self.bounds: Bounds | None = None
+        self.conventions: Conventions | None = None
         self.longest_range = choose_range(max_range)
         self.counted_range: CountedRange | None = None
         self._tasks = OwnedTasks()

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
-from servetel_async.protocol.clock import SECOND, shift
-from servetel_async.protocol.windows import Window
-
 if TYPE_CHECKING:
     import asyncio
     from datetime import timedelta, tzinfo
 
     from servetel_async.counted_range import CountedRange
     from servetel_async.protocol.account import Account
+    from servetel_async.protocol.conventions import Conventions
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
+    from servetel_async.protocol.windows import Window
     from servetel_async.settings import Retry
     from servetel_async.transport.admission import Flow
     from servetel_async.transport.call import Fetched
@@ -52,29 +51,14 @@ class PageRequest(NamedTuple):
     flow: Flow | None = None
 
 
-class Bounds(NamedTuple):
-    """Seconds by which the dates must be widened for the server to count them in; both 0 where it does so itself."""
-
-    start: int = 0
-    end: int = 0
-
-    def widen(self, window: Window) -> Window:
-        """The window to ask for so that the server counts both of its bounds in."""
-        if self == Bounds():
-            return window
-        return Window(
-            None if window.start is None else shift(window.start, -self.start * SECOND),
-            None if window.end is None else shift(window.end, self.end * SECOND),
-        )
-
-
 class PageSource(Protocol):
     """What is needed of the client, and what it remembers of its server.
 
     Attributes:
         count_is_total: its ``count`` is known to be the total.
         page_cap: the largest page it gives, where it gave less than was asked for.
-        bounds: how it reads the dates; None as long as nobody has looked.
+        conventions: how it reads the dates; None while that is unknown. A pull verifies what is set here before it
+            believes it, so a ledger's text may be put here.
         longest_range: the longest range it takes, as far as is known.
         counted_range: a range in which it counted calls; None until there was one.
         flights: calls under way that equal calls may share.
@@ -83,7 +67,7 @@ class PageSource(Protocol):
 
     count_is_total: bool
     page_cap: int | None
-    bounds: Bounds | None
+    conventions: Conventions | None
     longest_range: timedelta
     counted_range: CountedRange | None
     flights: SingleFlight

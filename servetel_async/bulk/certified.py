@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servetel_async.protocol.evidence import ordered
+from servetel_async.protocol.evidence import Key, ordered
 
 if TYPE_CHECKING:
     from servetel_async.protocol.rows import Row
@@ -42,6 +42,9 @@ class Certified:
         flaws: the parts that were not.
         wrong: the count did not change during the reading, and differs from the calls that were read.
         moved: the count changed during the reading.
+        conventions: what was believed of the server's dates while it was read (``Conventions.text``); empty if that was
+            unknown, or changed meanwhile. A window that was read under other conventions than the final ones must be
+            read again.
     """
 
     calls: list[Row]
@@ -51,6 +54,17 @@ class Certified:
     flaws: list[Flaw] = field(default_factory=list[Flaw])
     wrong: bool = False
     moved: bool = False
+    conventions: str = ""
+
+    @property
+    def is_far_off(self) -> bool:
+        """Whether the server counts at least twice as many calls as came."""
+        return (self.counted or 0) >= 2 * max(1, len(self.calls))
+
+    def is_doubtful(self, above: int | None) -> bool:
+        """Whether it counts far more than came, or as much as the window from which it was cut (``above``)."""
+        counts_as_much = above is not None and (self.counted or 0) >= above
+        return self.is_far_off and (self.wrong or self.moved or counts_as_much)
 
 
 def merged(parts: list[Certified]) -> Certified:
@@ -64,3 +78,16 @@ def merged(parts: list[Certified]) -> Certified:
         whole.kinds += part.kinds
         whole.flaws += part.flaws
     return whole
+
+
+def united(seen: dict[Key, Row], reading: Certified, before: int | None) -> Certified | None:
+    """Add a reading of a second to what was seen of it; gives the union once it is what the server counts."""
+    counted = reading.counted or 0
+    if counted != before:  # calls came or went: what was seen before them proves nothing now
+        seen.clear()
+    seen.update(((row.id, row.start), row) for row in reading.calls)
+    if len(seen) == counted:
+        return Certified(ordered(seen.values()), counted, reading.duplicates, Counter(repeated=1))
+    if len(seen) > counted:  # one of them has left since
+        seen.clear()
+    return None

@@ -24,8 +24,10 @@ from contextlib import suppress
 from math import inf
 from typing import TYPE_CHECKING
 
-from servetel_async.bulk.certified import Certified, Flaw, merged
+from servetel_async.bulk.certified import Certified, Flaw, merged, united
 from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
+from servetel_async.bulk.lying_counts import find_lie
+from servetel_async.bulk.tally import Tally
 from servetel_async.bulk.walk import walk
 from servetel_async.errors import PagingError
 from servetel_async.protocol.capping import may_be_capped
@@ -35,7 +37,6 @@ from servetel_async.transport.tasks import run_together
 
 if TYPE_CHECKING:
     from servetel_async.bulk.fetcher import Fetcher
-    from servetel_async.bulk.tally import Tally
     from servetel_async.errors import ServetelError
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.rows import Row
@@ -49,6 +50,8 @@ PASSES = 3
 MOVES, REQUESTS_PER_MOVE = 2, 200
 #: Windows whose count stood still and was wrong, after which no more are cut: it is not one call that is missing.
 MOST_WRONG_COUNTS = 50
+#: As how many such windows one counts that has at least twice as many calls as came.
+FAR_OFF = 10
 _NO_LEAF = "one reply does not hold it whole"
 _OUT_OF_ORDER = "its pages are not in the order of time"
 _ROUND = "its count is a round number, so the API may not count further, and calls may be missing"
@@ -96,7 +99,13 @@ class Certifier:
         return (tally is not None and tally.is_spent()) or 0 < most < self._fetcher.total.rows
 
     async def read(
-        self, window: Window, tally: Tally, first: PageBody | None = None, *, leaves: bool = False
+        self,
+        window: Window,
+        tally: Tally,
+        first: PageBody | None = None,
+        *,
+        leaves: bool = False,
+        above: int | None = None,
     ) -> Certified:
         """Read a closed window, whole or in parts.
 
@@ -105,6 +114,7 @@ class Certifier:
             tally: takes its cost.
             first: its first page, where somebody has it already.
             leaves: believe only what one reply holds whole.
+            above: what the window counts from which this one was cut.
 
         Raises:
             ServetelError: what ends a pull.
@@ -112,8 +122,7 @@ class Certifier:
         seen: dict[Key, Row] = {}
         flawed: Certified | None = None
         counted: int | None = None
-        readings = READINGS if window.seconds > 1 else READINGS_OF_LEAF
-        reading = 0
+        readings, reading = self._readings(window, None), 0
         while flawed is None or (reading < readings and not self.is_spent(tally)):
             try:
                 flawed = await self._read_once(window, tally, first, leaves=leaves or self._restless())
@@ -128,12 +137,13 @@ class Certifier:
             if not flawed.flaws:
                 return flawed
             self.limit(tally, len(flawed.calls) if flawed.counted is None else flawed.counted)
-            if flawed.flaws[0].why == _ROUND:
+            if (lie := await self._find_lie(window, tally, flawed, above)) is not None:
+                return await self.walk_uncounted(window, tally, lie)
+            if self._is_hopeless(flawed):
                 break
+            readings = max(readings, self._readings(window, flawed.counted))
             if window.seconds == 1 and flawed.counted is not None:
-                if flawed.counted > self._fetcher.page_size:
-                    readings = READINGS_OF_SECOND
-                if (whole := _united(seen, flawed, counted)) is not None:
+                if (whole := united(seen, flawed, counted)) is not None:
                     return whole
                 counted = flawed.counted
             self._moves += flawed.moved
@@ -144,13 +154,32 @@ class Certifier:
 
     async def _cut(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
         """Read its parts, where that can prove more."""
-        self._wrong_counts += flawed.wrong
+        self._wrong_counts += flawed.wrong * (FAR_OFF if flawed.is_far_off else 1)
         is_spent = self.is_spent(tally) and not flawed.flaws[0].lost
         if is_spent:
             flawed.flaws = [Flaw(window.first, window.last, _TOO_FAST)]
-        if is_spent or window.seconds == 1 or (flawed.wrong and self._wrong_counts > MOST_WRONG_COUNTS):
+        if is_spent or window.seconds == 1 or (flawed.wrong and self._is_wrong_everywhere):
             return await self._salvage(window, tally, flawed)
         return await self._read_parts(window, tally, flawed)
+
+    def _readings(self, window: Window, counted: int | None) -> int:
+        if window.seconds > 1:
+            return READINGS
+        return READINGS_OF_SECOND if (counted or 0) > self._fetcher.page_size else READINGS_OF_LEAF
+
+    async def _find_lie(self, window: Window, tally: Tally, flawed: Certified, above: int | None) -> str | None:
+        """Say why its count cannot be true, if there is reason to ask."""
+        if not flawed.is_doubtful(above) or self._restless() or self._is_hopeless(flawed):
+            return None
+        return await find_lie(self._fetcher, window, flawed.counted or 0, tally)
+
+    def _is_hopeless(self, flawed: Certified) -> bool:
+        """Whether another reading of the same window would prove no more."""
+        return flawed.flaws[0].why == _ROUND or (self._is_wrong_everywhere and flawed.wrong and flawed.is_far_off)
+
+    @property
+    def _is_wrong_everywhere(self) -> bool:
+        return self._wrong_counts > MOST_WRONG_COUNTS
 
     def limit(self, tally: Tally, counted: int) -> None:
         """Say what a window may cost, once, by what it counts or gives at first."""
@@ -161,11 +190,22 @@ class Certifier:
     def _restless(self) -> bool:
         return self._moves >= MOVES and self._moves * REQUESTS_PER_MOVE > self._fetcher.total.requests
 
+    async def walk_uncounted(self, window: Window, tally: Tally, why: str) -> Certified:
+        """Walk a window whose count says nothing: all of it that comes is there, and it is reported as not proved.
+
+        Raises:
+            ServetelError: what ends a pull.
+        """
+        walked = Tally()  # what was spent on counts must not end the walk early
+        found = await self._salvage(window, walked, _flawed(window, Evidence(window), None, why))
+        tally.add(walked)
+        return found
+
     async def _salvage(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
         """Add whatever comes of a window that cannot be proved."""
         if flawed.flaws[0].lost:
             return flawed
-        evidence, is_walked = Evidence(window), False
+        evidence, is_walked = Evidence(window, self._fetcher.source.zone), False
         with suppress(PageLostError, PagingError):
             while not is_walked:
                 with suppress(PageTooSlowError):  # repeat it with smaller pages
@@ -178,8 +218,9 @@ class Certifier:
     async def _read_parts(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
         leaf = max(1, int(FILL * self._fetcher.page_size))
         pieces = max(2, -(-(flawed.counted or 0) // leaf))
-        parts = await run_together([self.read(piece, tally, leaves=True) for piece in window.cut(pieces)])
-        return merged(parts)
+        counted = flawed.counted
+        parts = [self.read(piece, tally, leaves=True, above=counted) for piece in window.cut(pieces)]
+        return merged(await run_together(parts))
 
     async def _read_once(  # noqa: PLR0911 - one return for each way a window can turn out
         self, window: Window, tally: Tally, page: PageBody | None, *, leaves: bool
@@ -194,7 +235,7 @@ class Certifier:
             self.walks, self._most_rows, page = False, inf, None
         if page is None:
             page = await fetcher.page(window, 1, tally, size=asked)
-        evidence = Evidence(window)
+        evidence = Evidence(window, source.zone)
         rows = await fetcher.rows(page)
         evidence.add(1, rows, page.count)
         total = await self._total(window, tally, page, len(rows), asked)
@@ -263,18 +304,19 @@ class Certifier:
     async def _read_pages(  # noqa: PLR0917 - as above
         self, window: Window, tally: Tally, evidence: Evidence, total: int, size: int, asked: int
     ) -> Certified:
-        last = -(-total // size)
+        last, short = -(-total // size), set[int]()
 
         async def read_page(number: int) -> None:
             expected = size if number < last else total - (last - 1) * size
-            for _ in range(PAGE_READINGS):
+            for _ in range(1 if short else PAGE_READINGS):  # one page that stays short is enough to prove nothing
                 if len(evidence.counts) > 1:
                     return  # it has moved, or one count was wrong: the rest would prove nothing
                 page = await self._fetcher.page(window, number, tally, size=asked)
                 rows = await self._fetcher.rows(page)
                 evidence.add(number, rows, page.count)
                 if len(rows) == expected or page.count != total:
-                    break
+                    return
+            short.add(number)
 
         await run_together([read_page(number) for number in range(2, last) if not evidence.has(number)])
         if not evidence.has(last):
@@ -301,7 +343,7 @@ class Certifier:
     async def _walk(self, window: Window, tally: Tally, asked: int) -> Certified:
         evidence = Evidence(window)
         for _ in range(PASSES):
-            evidence = Evidence(window)
+            evidence = Evidence(window, self._fetcher.source.zone)
             if not await walk(self._fetcher, window, tally, evidence, asked, until_total=True):
                 return _flawed(window, evidence, None, _TOO_FAST)
             flaws: list[Flaw] = []
@@ -314,19 +356,6 @@ class Certifier:
                 return Certified(calls, None, evidence.duplicates, Counter(walked=1))
         why = "calls came twice or pages had holes, and the API sends no count to prove anything by"
         return _flawed(window, evidence, None, why)
-
-
-def _united(seen: dict[Key, Row], reading: Certified, before: int | None) -> Certified | None:
-    """Add a reading of a second to what was seen of it; gives the union once it is what the server counts."""
-    counted = reading.counted or 0
-    if counted != before:  # calls came or went: what was seen before them proves nothing now
-        seen.clear()
-    seen.update(((row.id, row.start), row) for row in reading.calls)
-    if len(seen) == counted:
-        return Certified(ordered(seen.values()), counted, reading.duplicates, Counter(repeated=1))
-    if len(seen) > counted:  # one of them has left since
-        seen.clear()
-    return None
 
 
 async def _judge(window: Window, evidence: Evidence, kind: str) -> Certified:

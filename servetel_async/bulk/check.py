@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.check_report import CheckReport, Difference, Recount
 from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.journal import scope_of
@@ -158,6 +159,9 @@ async def _recount(client: ServetelClient, asked: CallQuery, claimed: Sequence[_
         patience=client.retry.longest_wait,
     )
     tally = Tally()
+    if claimed:  # count with the conventions that this server has
+        whole = Window.of(min(each.first for each in claimed), max(each.last for each in claimed))
+        await Calibration(fetcher).ensure(whole, tally)
     counts = await run_together([fetcher.count(Window.of(each.first, each.last), tally) for each in claimed])
     return tuple(
         Recount(each.first, each.last, each.counted, count) for each, count in zip(claimed, counts, strict=True)

@@ -22,10 +22,16 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from servetel_async.client import ServetelClient
-    from servetel_async.page_source import Bounds
+    from servetel_async.protocol.conventions import Bounds, FiledBy
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.rows import Row
 
+_FILED_BY = {
+    "start": "the start of a call",
+    "end": "the end of a call (end_stamp)",
+    "insertion": "the insertion of its record (the time in its id)",
+    None: "not known: no such calls",
+}
 #: What is asked for to see what is given.
 ASKED = 1000
 _LOOKS = 3
@@ -41,6 +47,7 @@ class Probe:
         page_cap: the most that a page gave; None where it gave what was asked for, or there were no more.
         count_is_total: whether ``count`` counts the whole and not the page.
         bounds: seconds by which dates must be widened; both 0 where the server counts both bounds in.
+        filed_by: the moment of a call that the server compares with the dates; None if no call shows it.
         newest_first: whether a page is ordered by start.
         ties_stable: whether calls of one second came in the same order each time.
         calls: the server's count of all calls, or of the calls in the longest range it allows.
@@ -56,6 +63,7 @@ class Probe:
     ties_stable: bool | None
     calls: int | None
     longest_range: timedelta | None = None
+    filed_by: FiledBy | None = None
 
     def __str__(self) -> str:
         cap = (
@@ -85,6 +93,7 @@ class Probe:
                 f"page size   {cap}",
                 f"count       {total}{counted}",
                 f"dates       {bounds}",
+                f"filed by    {_FILED_BY[self.filed_by]}",
                 f"ranges      {ranges}",
                 f"newest up   {words[self.newest_first]}",
                 f"same order  {words[self.ties_stable]}",
@@ -109,14 +118,17 @@ async def probe(client: ServetelClient) -> Probe:
         client.count_is_total = True
     cap = len(rows) if first.count is not None and total and len(rows) < min(asked, first.count) else None
     client.page_cap = cap if cap is not None else client.page_cap
-    await Calibration(fetcher).check_bounds(everything, rows, tally)
+    calibration = Calibration(fetcher)
+    await calibration.check(everything, rows, tally)
+    conventions = client.conventions
     starts = [row.start for row in rows if row.start]
     return Probe(
         asked=asked,
         rows=len(rows),
         page_cap=cap,
         count_is_total=total if one.count is not None else False,
-        bounds=client.bounds,
+        bounds=None if conventions is None else conventions.bounds,
+        filed_by=conventions.filed_by if conventions is not None and calibration.tells_moment else None,
         newest_first=all(former >= latter for former, latter in pairwise(starts)) if len(starts) > 1 else None,
         ties_stable=await _ties_are_stable(fetcher, rows, tally),
         calls=one.count if total else None,

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from datetime import datetime
 from math import inf
 from typing import TYPE_CHECKING
@@ -23,7 +24,6 @@ from servetel_async.bulk.outage import Outage
 from servetel_async.bulk.tally import Tally
 from servetel_async.counted_range import check_still_counts, says_nothing
 from servetel_async.errors import (
-    BodyTooLargeError,
     MalformedResponseError,
     PagingError,
     RateLimitError,
@@ -31,12 +31,12 @@ from servetel_async.errors import (
     RequestTimeoutError,
     ServetelError,
 )
-from servetel_async.page_source import Bounds, PageRequest
+from servetel_async.page_source import PageRequest
 from servetel_async.protocol.capping import crosses_limit
-from servetel_async.protocol.clock import is_wall_stamp
+from servetel_async.protocol.conventions import Conventions, sides_beyond
 from servetel_async.protocol.pages import EMPTY_RETRIES
 from servetel_async.protocol.rows import rows_of
-from servetel_async.protocol.verdict import is_slow
+from servetel_async.protocol.verdict import is_slow, is_too_large
 from servetel_async.protocol.windows import Window
 from servetel_async.ranges import RangeWalk
 from servetel_async.transport.admission import Flow
@@ -56,9 +56,11 @@ TRIES = 8
 #: Slow replies in a row, of one page or of all pages, that halve the page size: one alone may be an accident.
 SLOW = 2
 SMALLEST_PAGE = 10
+#: Pages that must agree before they disprove a bound.
+LOOKS = 2
 #: Records that are looked at in one turn of the loop: less than a millisecond.
 ROWS_IN_A_TURN = 100
-_OK, _TOO_LARGE = 200, 413
+_OK = 200
 _LONG_AGO = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock, as the windows are
 
 
@@ -121,8 +123,17 @@ class Fetcher:
         """Seconds spent in backoffs and in the pauses of outages, of all requests together."""
         return self._backoffs + self._outage.waited
 
-    async def page(self, window: Window, number: int, tally: Tally, *, size: int | None = None) -> PageBody:
+    async def page(
+        self, window: Window, number: int, tally: Tally, *, size: int | None = None, exact: bool = False
+    ) -> PageBody:
         """Fetch one page. An empty one without a count is requested again, if this server is known to count.
+
+        Args:
+            window: which seconds; the server is asked for a wider range if it leaves out a bound.
+            number: of the page.
+            tally: takes the cost.
+            size: calls per page.
+            exact: ask for exactly this range.
 
         Raises:
             PageTooSlowError: pages of this size are too slow or too large; from now on they are smaller.
@@ -130,18 +141,20 @@ class Fetcher:
             MalformedResponseError: it is empty and has no count, and so is a range that holds calls.
             ServetelError: no page comes any more, or the failure is final.
         """
-        page = await self._fetch(window, number, tally, size)
+        page = await self._fetch(window, number, tally, size, exact=exact)
         for _ in range(EMPTY_RETRIES):
             if not (says_nothing(page) and self.source.count_is_total):
                 return page
-            page = await self._fetch(window, number, tally, size)
+            page = await self._fetch(window, number, tally, size, exact=exact)
         if says_nothing(page) and number == 1:
             if self._counted is not None:
                 check_still_counts(await self._fetch(self._counted, 1, tally, 1))
             page.count = 0  # requested often enough: this server leaves out a count of 0
         return page
 
-    async def _fetch(self, window: Window, number: int, tally: Tally, size: int | None) -> PageBody:
+    async def _fetch(
+        self, window: Window, number: int, tally: Tally, size: int | None, *, exact: bool = False
+    ) -> PageBody:
         """Fetch one page, and retry it when it fails."""
         asked = self.page_size if size is None else size
         failures = slow = 0
@@ -153,10 +166,10 @@ class Fetcher:
             looks = failures >= TRIES and self._outage.is_open()
             try:
                 where = (self._good, 1, tally, 1) if looks else (window, number, tally, asked)
-                page = await self._try(*where)
+                page = await self._try(*where, exact=exact)
             except ServetelError as error:
                 passes = error.retryable or isinstance(error, MalformedResponseError | PagingError)
-                if not (passes or _too_large(error) or (_refuses(error) and not refused)):
+                if not (passes or is_too_large(error) or (_refuses(error) and not refused)):
                     if isinstance(error, RequestRejectedError) and crosses_limit(number, asked):
                         raise PageLostError(
                             error
@@ -177,23 +190,26 @@ class Fetcher:
     async def rows(self, page: PageBody) -> list[Row]:
         """Give its records as rows; those of a large page in several turns, so that the loop is never held for long."""
         rows = len(page.rows())
+        filed_by, zone = (self.source.conventions or Conventions()).filed_by, self.source.zone
         if rows <= ROWS_IN_A_TURN:
-            return rows_of(page)
+            return rows_of(page, filed_by=filed_by, zone=zone)
         found: list[Row] = []
         for first in range(0, rows, ROWS_IN_A_TURN):
             await self._turns.take()
-            found += rows_of(page, first, first + ROWS_IN_A_TURN)
+            found += rows_of(page, first, first + ROWS_IN_A_TURN, filed_by=filed_by, zone=zone)
         return found
 
-    async def careful_page(self, window: Window, number: int, tally: Tally, *, size: int | None = None) -> PageBody:
+    async def careful_page(
+        self, window: Window, number: int, tally: Tally, *, size: int | None = None, exact: bool = False
+    ) -> PageBody:
         """Fetch a single page. One empty reply without a count is never accepted, whatever the server.
 
         Raises:
             PageTooSlowError, PageLostError, ServetelError: see ``page``.
         """
-        page = await self.page(window, number, tally, size=size)
+        page = await self.page(window, number, tally, size=size, exact=exact)
         if says_nothing(page) and not self.source.count_is_total:
-            page = await self.page(window, number, tally, size=size)
+            page = await self.page(window, number, tally, size=size, exact=exact)
         return page
 
     async def sure_page(self, window: Window, number: int, tally: Tally, *, size: int | None = None) -> PageBody:
@@ -235,12 +251,12 @@ class Fetcher:
             total += answer[1].count
         return total
 
-    async def _try(self, window: Window, number: int, tally: Tally, size: int) -> PageBody:
+    async def _try(self, window: Window, number: int, tally: Tally, size: int, *, exact: bool) -> PageBody:
         """Send once, when it is its turn, and learn from how it went."""
         async with self._concurrency.slot(-_last_second(window)), self._outage.turn():
             sent_at = self._now()
             try:
-                page = await self._send(window, number, size, tally)
+                page = await (self._send if exact else self._send_widened)(window, number, size, tally)
             except ServetelError as error:
                 if isinstance(error, RateLimitError | RequestTimeoutError) or is_slow(error):
                     self._concurrency.shrink(sent_at, self._now())
@@ -278,13 +294,13 @@ class Fetcher:
             raise self._explained(error)
         # Before the first good reply the client itself has retried it. Without patience it is not tried again.
         is_sure = max(slow, self._slow_rounds) >= SLOW or not self._has_succeeded or self._outage.waits_too_long
-        if _may_be_smaller(error, asked) and (_too_large(error) or (slow and is_sure)):
+        if _may_be_smaller(error, asked) and (is_too_large(error) or (slow and is_sure)):
             self._bad_size = min(self._bad_size, asked)
             self._slow_rounds, self._slow_at = 0, self._now()
             if asked <= self.page_size:
                 self.page_size = max(SMALLEST_PAGE, asked // 2)
             raise PageTooSlowError
-        if _too_large(error) or not self._has_succeeded:
+        if is_too_large(error) or not self._has_succeeded:
             raise self._explained(error)
         if self._outage.is_open():
             return  # its turn will make it wait
@@ -302,13 +318,30 @@ class Fetcher:
             error.fix = "try again later, or raise Timeouts(read=, total=)"
         return error
 
+    async def _send_widened(self, window: Window, number: int, size: int, tally: Tally) -> PageBody:
+        """Ask for a range as this server counts bounds. Two pages that disprove a bound put it right."""
+        disproved: Counter[str] = Counter()
+        while True:
+            conventions = self.source.conventions or Conventions()
+            asked = conventions.bounds.widen(window)
+            page = await self._send(asked, number, size, tally)
+            if asked == window:
+                return page
+            sides = sides_beyond(window, asked, [row.moment for row in await self.rows(page)])
+            if not sides:
+                return page
+            disproved.update(sides)
+            sure = [side for side in sides if disproved[side] >= LOOKS]
+            if sure and self.source.conventions == conventions:
+                bounds = conventions.bounds._replace(**dict.fromkeys(sure, 0))
+                self.source.conventions = conventions._replace(bounds=bounds)
+
     async def _send(self, window: Window, number: int, size: int, tally: Tally) -> PageBody:
         attempts = 1 if self._has_succeeded else None
         slow_attempts = SLOW if size > SMALLEST_PAGE else None
-        asked = window if self.source.bounds is None else self.source.bounds.widen(window)
         task = self.source.start_page(
             PageRequest(
-                *(self._query, asked, number, size, None),
+                *(self._query, window, number, size, None),
                 patient=True,
                 attempts=attempts,
                 slow_attempts=slow_attempts,
@@ -331,8 +364,6 @@ class Fetcher:
                 why="the server ignores the page number",
                 page=number,
             )
-        if asked != window and await self._is_too_wide(window, asked, fetched.value):
-            return await self._send(window, number, size, tally)
         rows, count = fetched.value.open()[2], fetched.value.count
         if count is not None and count > rows:
             self.source.count_is_total = True  # for it cannot be the count of the page
@@ -340,19 +371,6 @@ class Fetcher:
         if self.on_page is not None:
             self.on_page()
         return fetched.value
-
-    async def _is_too_wide(self, window: Window, asked: Window, page: PageBody) -> bool:
-        """Whether a call came of a second that was asked for only because this server seemed to leave its bounds out.
-
-        Then it does not, and is not asked for it again. Where calls lie even further out, the page proves nothing.
-        """
-        starts = [row.start for row in await self.rows(page) if is_wall_stamp(row.start)]
-        early, late = any(start < window.first for start in starts), any(start > window.last for start in starts)
-        if not (early or late) or not all(asked.first <= start <= asked.last for start in starts):
-            return False
-        learnt = self.source.bounds or Bounds()
-        self.source.bounds = Bounds(0 if early else learnt.start, 0 if late else learnt.end)
-        return True
 
     def _count(self, tally: Tally, *, pages: int = 0, requests: int = 0, received: int = 0, rows: int = 0) -> None:
         cost = Tally(pages, requests, max(0, requests - 1), received, rows)
@@ -364,14 +382,9 @@ class Fetcher:
         return asyncio.get_running_loop().time()
 
 
-def _too_large(error: ServetelError) -> bool:
-    """Whether a smaller page may be given where this one was not."""
-    return isinstance(error, BodyTooLargeError) or error.status == _TOO_LARGE
-
-
 def _may_be_smaller(error: ServetelError, size: int) -> bool:
     """Whether to ask for a smaller page before this counts as a failure of the server."""
-    return size > SMALLEST_PAGE and (is_slow(error) or _too_large(error))
+    return size > SMALLEST_PAGE and (is_slow(error) or is_too_large(error))
 
 
 def _refuses(error: ServetelError) -> bool:

@@ -99,6 +99,8 @@ class Job:
         before_start: calls that the API counts before the oldest one that it gave.
         moved: windows that were still changing after the last reconciliation.
         written: windows that this run has read and committed.
+        calibration: finds out how the server reads dates.
+        confirmed: whether what was believed of the server's dates held to the end.
     """
 
     def __init__(  # noqa: PLR0917 - what a run is made of
@@ -121,6 +123,7 @@ class Job:
         self.before_start = 0
         self.moved: list[Reading] = []
         self.written: set[Span] = set()
+        self.confirmed = True
         self.extra = Tally()  # of requests that belong to no window
         self.begun = time.monotonic()
         self._query = query
@@ -132,9 +135,9 @@ class Job:
         self.frame: Frame  # known once the account and the server's clock are
         self._printed = None if sink.resumable else Printed()
         self._certifier = Certifier(self.fetcher, fast=settings.fast)
-        self._calibration = Calibration(self.fetcher)
+        self.calibration = Calibration(self.fetcher)
         width = width_for(settings.page_size, settings.concurrency)
-        self._line = Line(self.fetcher, self._certifier, self._calibration, self._commit, width)
+        self._line = Line(self.fetcher, self._certifier, self.calibration, self._commit, width)
         self._committed = 0
         self._resumed = self._told = 0
         self._before = Tally()
@@ -215,6 +218,7 @@ class Job:
         parts = whole.without(self._query.left_out(self._zone))
         left = [window for part in parts for window in unread(part, self.entries.values(), frame.range.clock)]
         await self._read_all(left)
+        await self._confirm_conventions(whole)
         await self._reconcile(whole)
 
     def keep(self, kept: list[Reading]) -> None:
@@ -248,6 +252,17 @@ class Job:
             self.entries[span] = fact
         self._tops = [day for part in read for day in part.days()]  # so that the next run finds the same windows
         await self._line.run(self._tops)
+        self.confirmed = await self._line.confirm(self.extra)
+
+    async def _confirm_conventions(self, whole: Window) -> None:
+        """See that what is believed of the server's dates still holds; read again what was read under other beliefs."""
+        source = self.fetcher.source
+        if self._resumed and source.conventions is None:
+            await self.calibration.ensure(whole, self.extra)
+        self.confirmed = await self._line.confirm(self.extra)
+        believed = "" if source.conventions is None else source.conventions.text
+        other = [each.window for each in self.in_order() if believed and each.conventions not in ("", believed)]
+        await self.reread(other)
 
     async def reread(self, windows: list[Window]) -> None:
         """Read these windows again, each as a whole."""
@@ -326,6 +341,7 @@ class Job:
             kinds=dict(found.kinds),
             flaws=flaws,
             quarantined=unreadable,
+            conventions=found.conventions,
             pages=tally.pages,
             requests=tally.requests,
             retries=tally.retries,
@@ -419,9 +435,9 @@ def _was_walked(reading: Reading) -> bool:
 
 def _outside(span: Span, rows: list[Row]) -> int:
     """Count the rows whose start does not lie in it; they are sorted by it, so it shows at both ends."""
-    if not rows or (rows[0].start <= span.last and span.first <= rows[-1].start):
+    if not rows or (rows[0].moment <= span.last and span.first <= rows[-1].moment):
         return 0
-    return sum(not span.first <= row.start <= span.last for row in rows)
+    return sum(not span.first <= row.moment <= span.last for row in rows)
 
 
 def _here(zone: tzinfo) -> datetime:

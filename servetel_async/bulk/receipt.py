@@ -81,8 +81,8 @@ class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
         finished_at: UTC, ISO 8601.
         version: of this package.
         complete: whether the output holds every call that the API counted from ``from_date`` to ``to_date``.
-        reason: the verdict for programs: ``complete``, ``lost``, ``unproved``, ``moved``, ``before_start``,
-            ``reused_ids`` or ``quarantined``.
+        reason: the verdict for programs: ``complete``, ``lost``, ``unproved``, ``moved``, ``conventions``,
+            ``before_start``, ``reused_ids`` or ``quarantined``.
         certified: how completeness is known, or why not.
     """
 

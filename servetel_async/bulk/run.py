@@ -64,6 +64,7 @@ async def conclude(
             before_start=job.before_start,
             overwritten=overwritten,
             keyed_by_id=sink.keyed_by_id,
+            confirmed=job.confirmed,
             is_closed=sink.done,
         )
     )

@@ -128,6 +128,8 @@ async def sync(
 async def _compare(job: Job, plan: Due) -> tuple[list[Window], list[Reading]]:
     """Count again what is to be counted; returns what is to be read, newest first, and the readings that agree."""
     windows = [reading.window for reading in plan.recount]
+    if windows:  # count with the conventions that this server has
+        await job.calibration.ensure(Window.of(windows[-1].first, windows[0].last), job.extra)
     counts = await run_together([job.fetcher.count(window, job.extra) for window in windows])
     pairs = list(zip(plan.recount, counts, strict=True))
     changed = [reading.window for reading, count in pairs if reading.counted != count]

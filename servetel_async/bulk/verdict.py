@@ -24,6 +24,7 @@ class Evidence(NamedTuple):
         before_start: calls that the API counts before the oldest one that it gave.
         overwritten: calls of these readings whose row another window of the run has taken, because of an equal id.
         keyed_by_id: the destination keeps one call per id.
+        confirmed: what was believed of the server's dates held to the end.
         is_closed: the destination bears its name already, so nothing can be read into it any more.
     """
 
@@ -32,6 +33,7 @@ class Evidence(NamedTuple):
     before_start: int = 0
     overwritten: int = 0
     keyed_by_id: bool = False
+    confirmed: bool = True
     is_closed: bool = False
 
 
@@ -39,8 +41,8 @@ class Verdict(NamedTuple):
     """What the evidence proves.
 
     Attributes:
-        reason: for programs: ``complete``, ``lost``, ``unproved``, ``moved``, ``before_start``, ``reused_ids`` or
-            ``quarantined``.
+        reason: for programs: ``complete``, ``lost``, ``unproved``, ``moved``, ``conventions``, ``before_start``,
+            ``reused_ids`` or ``quarantined``.
         text: for people: the proof, or what is wrong.
     """
 
@@ -69,6 +71,9 @@ def judge(evidence: Evidence) -> Verdict:
         if evidence.is_closed:
             return Verdict("moved", f"{moved} changed after the output was written; pull it again")
         return Verdict("moved", f"{moved} did not stop changing while it was read")
+    if not evidence.confirmed:
+        text = "how the API reads dates could not be established, so calls at the edges of windows may be missing"
+        return Verdict("conventions", text)
     if evidence.before_start:
         text = f"the API counts {evidence.before_start:,} calls before the oldest one that it gave"
         return Verdict("before_start", text)

@@ -52,6 +52,8 @@ _KNOBS: tuple[tuple[str, Any, Any, str], ...] = (
     ("--delete-every", int, None, "A call disappears before every N-th page."),
     ("--shuffle-ties/--stable-ties", bool, False, "Whether calls of one second change places."),
     ("--bounds", click.Choice(["inclusive", "end_exclusive", "start_exclusive"]), "inclusive", "How dates are read."),
+    ("--filed-by", click.Choice(["start", "end", "insertion"]), "start", "Which moment of a call the dates mean."),
+    ("--order", click.Choice(["start", "end", "insertion"]), None, "What the list is sorted by; else as --filed-by."),
     ("--now", str, None, "What the Date header shows, as YYYY-MM-DD HH:MM:SS."),
 )
 

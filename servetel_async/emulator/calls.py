@@ -18,10 +18,13 @@ _FIRST_CALL: Final = 11_930_963
 class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A row of the table: the encoded record and the facts that the filters and the order need.
 
-    `start` is an instant in seconds, `serial` orders calls of the same second, `duration` is in seconds.
+    `start`, `end` and `inserted` are instants in seconds: when the call began, when it ended, when its record appeared.
+    `serial` orders calls of the same second, `duration` is in seconds.
     """
 
     start: int
+    end: int
+    inserted: int
     serial: int
     id: str
     call_id: str
@@ -63,7 +66,8 @@ class CallGenerator:
         scenario = self._scenarios.write(call_id, rung)
         record = self._record(scenario, call_id, start, rung)
         # The record is written after the hang-up: its id is younger than the call.
-        record["id"] = f"{max(scenario.end + 3, inserted_at):08x}{self._machine}{serial & 0xFFFFFF:06x}"
+        inserted = max(scenario.end + 3, inserted_at)
+        record["id"] = f"{inserted:08x}{self._machine}{serial & 0xFFFFFF:06x}"
         # Filters go by a replaced value too, unless it is of a type that no honest record has.
         honest = record | {key: value for key, value in fields.items() if type(value) is type(record.get(key))}
         record |= fields
@@ -71,6 +75,8 @@ class CallGenerator:
             roughen(record, serial)
         return Call(
             start=start,
+            end=scenario.end,
+            inserted=inserted,
             serial=serial,
             id=str(record["id"]),
             call_id=honest["call_id"],

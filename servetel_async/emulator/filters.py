@@ -12,12 +12,14 @@ from typing import Final, Literal, Self, TypeAlias
 from servetel_async.emulator.calls import Call
 from servetel_async.emulator.clock import WallClock
 
-__all__ = ["BadParameterError", "Bounds", "Filter", "Pairs", "decimal"]
+__all__ = ["BadParameterError", "Bounds", "FiledBy", "Filter", "Pairs", "decimal"]
 
 #: Query parameters in the order they were sent, decoded.
 Pairs: TypeAlias = Iterable[tuple[str, str]]
 #: Which of the two dates belong to the range.
 Bounds: TypeAlias = Literal["inclusive", "end_exclusive", "start_exclusive"]
+#: Which moment of a call the dates are compared with.
+FiledBy: TypeAlias = Literal["start", "end", "insertion"]
 _Predicate: TypeAlias = Callable[[Call], bool]
 
 _DECIMAL: Final = re.compile(r"[0-9]{1,18}")
@@ -46,7 +48,8 @@ class BadParameterError(ValueError):
 class Filter:
     """What one query asks for; hashable, so that pages of the same query share one search.
 
-    `since` and `until` are instants in seconds, inclusive, and bound a call's start. What is empty is not asked for.
+    `since` and `until` are instants in seconds, inclusive, and bound the moment under which a call is filed.
+    What is empty is not asked for.
     An agent's calls are those that the agent answered or dialled; a missed call has none.
     """
 

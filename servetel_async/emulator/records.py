@@ -13,7 +13,7 @@ from servetel_async.emulator.clock import WallClock
 from servetel_async.emulator.faults import Fault
 from servetel_async.emulator.filters import BadParameterError, Bounds, Filter, Pairs, decimal
 from servetel_async.emulator.reply import Reply
-from servetel_async.emulator.table import Table, page_of
+from servetel_async.emulator.table import Table
 
 __all__ = ["CountMode", "LimitEcho", "PageRequest", "RecordsRoute", "SizeMode"]
 
@@ -107,11 +107,11 @@ class RecordsRoute:
         found = self._table.matching(request.wanted)
         if self._churn.before(self._served, found):
             found = self._table.matching(request.wanted)
-        rows = page_of(found, request.offset, request.limit, self._ties)
+        rows = self._table.page(found, request.offset, request.limit, self._ties)
         echoed = request.asked if self._echo_limit == "asked" else request.limit
         honest = page = _Page(request.number, echoed, len(found), rows)
         if fault is not None:
-            page = _distort(honest, fault, found, request)
+            page = self._distort(honest, fault, found, request)
         return Reply(200, self._encode(page)), page != honest
 
     def _encode(self, page: _Page) -> bytes:
@@ -125,33 +125,32 @@ class RecordsRoute:
             return opening + b',"results":null}'
         return b"".join((opening, b',"results":[', b",".join([call.body for call in rows]), b"]}"))
 
+    def _distort(self, page: _Page, fault: Fault, found: Sequence[Call], request: PageRequest) -> _Page:
+        """Return the page as the fault would have it; any other kind of fault leaves it as it is."""
+        number, count, rows = page.number, page.count, page.rows or ()
+        match fault.kind:
+            case "empty_page":
+                rows = ()
+            case "short_page":
+                rows = rows[: int(len(rows) * fault.fraction)]
+            case "wrong_page":
+                number = max(number + fault.shift, 1)
+                rows = self._table.page(found, (number - 1) * request.limit, request.limit)
+            case "repeat_page":
+                rows = self._table.page(found, 0, request.limit)
+            case "results_null":
+                return replace(page, rows=None)
+            case "wrong_count":
+                count = max(count + fault.shift, 0)
+            case _:
+                pass
+        return replace(page, number=number, count=count, rows=rows)
+
     def _check_range(self, wanted: Filter) -> None:
         if self._max_range_days is None or wanted.since is None or wanted.until is None:
             return
         if wanted.until - wanted.since > self._max_range_days * _DAY:
             raise BadParameterError("to_date", f"The range may not be longer than {self._max_range_days:g} days.")
-
-
-def _distort(page: _Page, fault: Fault, found: Sequence[Call], request: PageRequest) -> _Page:
-    """Return the page as the fault would have it; any other kind of fault leaves it as it is."""
-    number, count, rows = page.number, page.count, page.rows or ()
-    match fault.kind:
-        case "empty_page":
-            rows = ()
-        case "short_page":
-            rows = rows[: int(len(rows) * fault.fraction)]
-        case "wrong_page":
-            number = max(number + fault.shift, 1)
-            rows = page_of(found, (number - 1) * request.limit, request.limit)
-        case "repeat_page":
-            rows = page_of(found, 0, request.limit)
-        case "results_null":
-            return replace(page, rows=None)
-        case "wrong_count":
-            count = max(count + fault.shift, 0)
-        case _:
-            pass
-    return replace(page, number=number, count=count, rows=rows)
 
 
 def _positive(scalars: dict[str, str], name: str, default: int) -> int:

@@ -16,7 +16,7 @@ from servetel_async.emulator.churn import Churn
 from servetel_async.emulator.dataset import Dataset
 from servetel_async.emulator.delivery import NO_ANSWER, deliver
 from servetel_async.emulator.faults import PAGE_FAULTS, Fault, FaultPlan, too_many_requests
-from servetel_async.emulator.filters import Bounds, decimal
+from servetel_async.emulator.filters import Bounds, FiledBy, decimal
 from servetel_async.emulator.limiter import TokenBucket
 from servetel_async.emulator.records import CountMode, LimitEcho, PageRequest, RecordsRoute, SizeMode
 from servetel_async.emulator.reply import Reply
@@ -74,6 +74,9 @@ class Emulator:
         max_range_days: longest range that is not refused with 422; None refuses none.
         bounds: how `from_date` and `to_date` are read: `"inclusive"`, or one of them left out, `"end_exclusive"` or
             `"start_exclusive"`; `truth` reads them alike.
+        filed_by: the moment of a call that `from_date` and `to_date` are compared with: its `"start"`, its `"end"`, or
+            the `"insertion"` of its record. `truth` reads them alike.
+        order: the moment that the list is sorted by, newest first; by default that of `filed_by`.
         now: what the `Date` header of every answer shows, as `YYYY-MM-DD HH:MM:SS` on the account's wall clock, or a
             function that returns one; by default this computer's clock. Nothing else here goes by it.
         latency: seconds before each answer.
@@ -111,6 +114,8 @@ class Emulator:
         knows_call_id: bool = True,
         max_range_days: float | None = None,
         bounds: Bounds = "inclusive",
+        filed_by: FiledBy = "start",
+        order: FiledBy | None = None,
         now: str | Callable[[], str] | None = None,
         latency: float = 0.0,
         jitter: float = 0.0,
@@ -151,7 +156,7 @@ class Emulator:
             password=password,
             lock_seconds=login_lock,
         )
-        self._table = Table(dataset.calls)
+        self._table = Table(dataset.calls, filed_by=filed_by, order=order or filed_by)
         self._churn = Churn(
             self._table,
             dataset,

@@ -1,24 +1,38 @@
 """The live table of calls: sorted newest first, searched by filter, changed under the reader's feet."""
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import groupby
+from operator import attrgetter
 from random import Random
 from typing import Final
 
 from servetel_async.emulator.calls import Call
-from servetel_async.emulator.filters import Filter
+from servetel_async.emulator.filters import FiledBy, Filter
 
-__all__ = ["Table", "page_of"]
+__all__ = ["Table"]
 
+#: The field of a call that holds each moment.
+_FIELDS: Final[dict[FiledBy, str]] = {"start": "start", "end": "end", "insertion": "inserted"}
 _SEARCHES_KEPT: Final = 256
 
 
 class Table:
-    """One emulator's own calls, newest first, later serial first within a second."""
+    """One emulator's own calls, newest first, later serial first within a second.
 
-    def __init__(self, newest_first: Iterable[Call]) -> None:
+    Args:
+        newest_first: the calls, by their start.
+        filed_by: the moment that dates are compared with.
+        order: the moment that the list is sorted by.
+    """
+
+    def __init__(self, newest_first: Iterable[Call], *, filed_by: FiledBy = "start", order: FiledBy = "start") -> None:
         self._calls = list(newest_first)
+        self._filed_at: Callable[[Call], int] = attrgetter(_FIELDS[filed_by])
+        self._sorted_at: Callable[[Call], int] = attrgetter(_FIELDS[order])
+        self._is_sorted = filed_by == order
+        if order != "start":
+            self._calls.sort(key=self._order)
         #: Calls that were deleted, in that order.
         self.deleted: list[Call] = []
         self._searches: dict[Filter, Sequence[Call]] = {}
@@ -53,7 +67,7 @@ class Table:
         return found
 
     def insert(self, call: Call) -> None:
-        insort(self._calls, call, key=_order)
+        insort(self._calls, call, key=self._order)
         self._searches.clear()
 
     def delete(self, record_id: str) -> None:
@@ -70,33 +84,37 @@ class Table:
         raise KeyError(record_id)
 
     def _search(self, wanted: Filter) -> Sequence[Call]:
-        begin = 0 if wanted.until is None else bisect_left(self._calls, -wanted.until, key=_newness)
-        end = len(self) if wanted.since is None else bisect_right(self._calls, -wanted.since, key=_newness)
-        found = self._calls[begin:end]
+        found = self._between(wanted.since, wanted.until)
         for test in wanted.predicates():
             found = [call for call in found if test(call)]
         return found
 
+    def _between(self, since: int | None, until: int | None) -> list[Call]:
+        """The calls that are filed from one instant to another one, both of it."""
+        if not self._is_sorted:
+            filed = [(call, self._filed_at(call)) for call in self._calls]
+            return [call for call, at in filed if (since is None or at >= since) and (until is None or at <= until)]
+        begin = 0 if until is None else bisect_left(self._calls, -until, key=self._newness)
+        end = len(self) if since is None else bisect_right(self._calls, -since, key=self._newness)
+        return self._calls[begin:end]
 
-def page_of(found: Sequence[Call], offset: int, limit: int, ties: Random | None = None) -> Sequence[Call]:
-    """Cut a page out of a search; with `ties`, calls of the same second come in an order drawn anew."""
-    end = min(offset + limit, len(found))
-    if ties is None or offset >= end:
-        return found[offset:end]
-    # A tie that the page's edge cuts is shuffled whole, else a row could not cross the edge.
-    first = bisect_left(found, -found[offset].start, key=_newness)
-    last = bisect_right(found, -found[end - 1].start, key=_newness)
-    shuffled: list[Call] = []
-    for _, group in groupby(found[first:last], _newness):
-        tied = list(group)
-        ties.shuffle(tied)
-        shuffled += tied
-    return shuffled[offset - first : end - first]
+    def page(self, found: Sequence[Call], offset: int, limit: int, ties: Random | None = None) -> Sequence[Call]:
+        """Cut a page out of a search; with `ties`, calls of the same second come in an order drawn anew."""
+        end = min(offset + limit, len(found))
+        if ties is None or offset >= end:
+            return found[offset:end]
+        # A tie that the page's edge cuts is shuffled whole, else a row could not cross the edge.
+        first = bisect_left(found, self._newness(found[offset]), key=self._newness)
+        last = bisect_right(found, self._newness(found[end - 1]), key=self._newness)
+        shuffled: list[Call] = []
+        for _, group in groupby(found[first:last], self._newness):
+            tied = list(group)
+            ties.shuffle(tied)
+            shuffled += tied
+        return shuffled[offset - first : end - first]
 
+    def _newness(self, call: Call) -> int:
+        return -self._sorted_at(call)
 
-def _newness(call: Call) -> int:
-    return -call.start
-
-
-def _order(call: Call) -> tuple[int, int]:
-    return -call.start, -call.serial
+    def _order(self, call: Call) -> tuple[int, int]:
+        return -self._sorted_at(call), -call.serial

@@ -3,6 +3,8 @@
 A window of several pages is proved when the count before, the count after, the rows and the different calls are one
 number, and when every second that a page edge cuts was read again, on its own: calls of one second have no order that
 a server must keep, so an edge inside of it may give one of them twice and another never, even on a still list.
+
+A call's second is that of the moment under which the server files it (``conventions.py``).
 """
 
 from __future__ import annotations
@@ -11,10 +13,12 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from servetel_async.errors import OutOfWindowError
-from servetel_async.protocol.clock import is_wall_stamp
+from servetel_async.protocol.clock import IST, is_wall_stamp
+from servetel_async.protocol.conventions import lies_inside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from datetime import tzinfo
 
     from servetel_async.protocol.rows import Row
     from servetel_async.protocol.windows import Window
@@ -22,16 +26,35 @@ if TYPE_CHECKING:
 Key = tuple[str, str]
 
 
+class MisfiledError(Exception):
+    """A call came whose filing moment lies outside of the window, though another of its moments lies inside.
+
+    Perhaps the server files calls under another moment than was believed. Never leaves the pull.
+
+    Attributes:
+        row: the call.
+    """
+
+    def __init__(self, row: Row) -> None:
+        super().__init__()
+        self.row = row
+
+
 class Evidence:
     """What was read of one window.
+
+    Args:
+        window: which seconds.
+        zone: the account's wall clock.
 
     Attributes:
         counts: what the server counted, with each page.
     """
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Window, zone: tzinfo = IST) -> None:
         self.counts: set[int | None] = set()
         self._window = window
+        self._zone = zone
         self._pages: dict[int, list[Row]] = {}
         self._seconds: dict[str, list[Row]] = {}
 
@@ -39,9 +62,10 @@ class Evidence:
         """Take a page in; a page that was asked for again takes the place of its first answer.
 
         Raises:
-            OutOfWindowError: a call lies outside of the window.
+            OutOfWindowError: if all moments of a call lie outside of the window.
+            MisfiledError: if only its filing moment lies outside.
         """
-        check_inside(self._window, rows)
+        check_inside(self._window, rows, self._zone)
         self._pages[number] = rows
         self.counts.add(count)
 
@@ -61,7 +85,7 @@ class Evidence:
 
     def duplicates_left(self) -> bool:
         """Whether calls came twice outside of the seconds that were read on their own."""
-        keys = [(row.id, row.start) for rows in self._pages.values() for row in rows if row.start not in self._seconds]
+        keys = [(row.id, row.start) for rows in self._pages.values() for row in rows if row.moment not in self._seconds]
         return len(keys) > len(set(keys))
 
     def has_hole(self) -> bool:
@@ -71,14 +95,14 @@ class Evidence:
 
     def in_order(self) -> bool:
         """Whether the pages come newest first, so that an edge can only cut a second."""
-        starts = [row.start for _, rows in sorted(self._pages.items()) for row in rows if row.start]
-        return starts == sorted(starts, reverse=True)
+        moments = [row.moment for _, rows in sorted(self._pages.items()) for row in rows if row.moment]
+        return moments == sorted(moments, reverse=True)
 
     def cut_seconds(self) -> list[str]:
         """The seconds that an edge between two pages cuts."""
         pages = [rows for _, rows in sorted(self._pages.items()) if rows]
         edges = pairwise(pages)
-        return sorted({former[-1].start for former, latter in edges if former[-1].start == latter[0].start} - {""})
+        return sorted({former[-1].moment for former, latter in edges if former[-1].moment == latter[0].moment} - {""})
 
     def replace(self, second: str, rows: Iterable[Row]) -> None:
         """Put what was read of one second alone in the place of what the pages had of it."""
@@ -88,7 +112,7 @@ class Evidence:
         """Every call once, newest first, calls of one second by id: whoever reads it again gets the same order."""
         found: dict[Key, Row] = {}
         for _, rows in sorted(self._pages.items()):
-            found.update(((row.id, row.start), row) for row in rows if row.start not in self._seconds)
+            found.update(((row.id, row.start), row) for row in rows if row.moment not in self._seconds)
         for rows in self._seconds.values():
             found.update(((row.id, row.start), row) for row in rows)
         return ordered(found.values())
@@ -105,9 +129,9 @@ class Evidence:
 
 
 def ordered(rows: Iterable[Row]) -> list[Row]:
-    """Sort newest first, calls of one second by id; those without a start come last."""
+    """Sort newest first, calls of one second by id; those without a moment come last."""
     by_id = sorted(rows, key=_id)
-    by_id.sort(key=_start, reverse=True)
+    by_id.sort(key=_moment, reverse=True)
     return by_id
 
 
@@ -115,21 +139,33 @@ def _id(row: Row) -> str:
     return row.id
 
 
-def _start(row: Row) -> str:
-    return row.start
+def _moment(row: Row) -> str:
+    return row.moment
 
 
-def check_inside(window: Window, rows: Iterable[Row]) -> None:
-    """See that every call lies in the window; of one without a readable start nobody can tell.
+def check_inside(window: Window, rows: Iterable[Row], zone: tzinfo = IST) -> None:
+    """Check that every call lies in the window. A call without a readable moment passes.
 
     Raises:
-        OutOfWindowError: one does not.
+        OutOfWindowError: if all moments of a call lie outside.
+        MisfiledError: if only the moment under which the server is believed to file it lies outside.
     """
     first, last = window.first, window.last
+    misfiled: Row | None = None
     for row in rows:
-        if not first <= row.start <= last and is_wall_stamp(row.start):
-            raise OutOfWindowError(
-                f"a call that started {row.start} came for {window}",
-                why="the server ignored the dates, or this account's clock runs in another zone",
-                fix="check zone= and array_style=; a proxy that drops query parameters would show the same",
-            )
+        if first <= row.moment <= last or not is_wall_stamp(row.moment):
+            continue
+        if not lies_inside(window, row.id, row.start, row.end, zone):
+            raise out_of_window(window, row.start)
+        misfiled = misfiled or row
+    if misfiled is not None:
+        raise MisfiledError(misfiled)
+
+
+def out_of_window(window: Window, start: str) -> OutOfWindowError:
+    """Make the error for a call that does not belong to what was asked for."""
+    return OutOfWindowError(
+        f"a call that started {start} came for {window}",
+        why="the server ignored the dates, or this account's clock runs in another zone",
+        fix="check zone= and array_style=; a proxy that drops query parameters would show the same",
+    )

@@ -1,7 +1,7 @@
 """Rows: records as the server's own bytes, and the little that has to be read of each to account for it.
 
-A pull writes what the server sent. So it reads of each record only what proves the pull complete, its id and its start,
-and decodes the rest where a destination wants it typed.
+A pull writes what the server sent. So it reads of each record only what proves the pull complete: its id and moments.
+It decodes the rest where a destination wants it typed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from servetel_async.errors import MalformedResponseError
-from servetel_async.protocol.clock import IST, name_zone
+from servetel_async.protocol.clock import IST, is_wall_stamp, name_zone
+from servetel_async.protocol.conventions import inserted_at
 from servetel_async.protocol.record_reader import RecordReader
 from servetel_async.protocol.records import CallRecord, Id  # noqa: TC001 - msgspec reads the annotations
 from servetel_async.protocol.reply import MOST_STRANGE
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import tzinfo
 
+    from servetel_async.protocol.conventions import FiledBy
     from servetel_async.protocol.decoding import PageBody
 
 
@@ -40,13 +42,22 @@ class Row(msgspec.Struct, frozen=True, gc=False):  # ten thousands are held: the
         line: its bytes as sent, on one line, in strict UTF-8.
         id: its key.
         start: its date and time as sent, ``YYYY-MM-DD HH:MM:SS`` if they are what they should be; empty without them.
-        reason: why nobody can read it; None for a sound record.
+        reason: why it cannot be read; None for a sound record.
+        end: its ``end_stamp`` as sent; empty without one.
+        filed_at: the moment under which the server files it; empty if the record does not say it. None means its start.
     """
 
     line: bytes
     id: str
     start: str
     reason: str | None = None
+    end: str = ""
+    filed_at: str | None = None
+
+    @property
+    def moment(self) -> str:
+        """The moment that the server compares with the dates."""
+        return self.start if self.filed_at is None else self.filed_at
 
     def __repr__(self) -> str:
         """Show which, and not what: a traceback that keeps local variables is no place for calls."""
@@ -61,6 +72,7 @@ class _Key(msgspec.Struct, gc=False):
     id: Id
     date: str
     time: str
+    end_stamp: Any = None
 
 
 def _nested(times: int) -> Any:
@@ -75,19 +87,35 @@ _keys = msgspec.json.Decoder(_nested(MARGIN)).decode
 _FAILURES = (*UNDECODABLE, RecursionError)
 
 
-def rows_of(page: PageBody, first: int = 0, last: int | None = None) -> list[Row]:
-    """Give the page's records as rows, in the page's order. A record that nobody can read has a reason.
+def rows_of(
+    page: PageBody, first: int = 0, last: int | None = None, *, filed_by: FiledBy = "start", zone: tzinfo = IST
+) -> list[Row]:
+    """Give the page's records as rows, in the page's order. A record that cannot be read has a reason.
 
     Args:
         page: which one.
         first: index of the first record.
         last: index behind the last one; None to the end.
+        filed_by: the moment under which the server files calls.
+        zone: the account's wall clock.
     """
     lines = list(map(bytes, page.rows()[first:last]))
     keys = _keys_of(lines)
     if keys is None:
-        return [_row(line, index) for index, line in enumerate(lines, first)]
-    return [Row(line, key.id, f"{key.date} {key.time}") for line, key in zip(lines, keys, strict=True)]
+        rows = [_row(line, index) for index, line in enumerate(lines, first)]
+    else:
+        rows = [_sound(line, key) for line, key in zip(lines, keys, strict=True)]
+    return rows if filed_by == "start" else [_filed(row, filed_by, zone) for row in rows]
+
+
+def _sound(line: bytes, key: _Key) -> Row:
+    end = key.end_stamp
+    return Row(line, key.id, f"{key.date} {key.time}", None, end if type(end) is str else "")
+
+
+def _filed(row: Row, filed_by: FiledBy, zone: tzinfo) -> Row:
+    moment = row.end if filed_by == "end" else inserted_at(row.id, zone)
+    return msgspec.structs.replace(row, filed_at=moment if is_wall_stamp(moment) else "")
 
 
 def _keys_of(lines: list[bytes]) -> list[_Key] | None:
@@ -118,7 +146,7 @@ def _row(line: bytes, index: int) -> Row:
         key = _key(line)
     except _FAILURES:
         return _strange(line, index)
-    return Row(line, key.id, f"{key.date} {key.time}")
+    return _sound(line, key)
 
 
 def _one_line(line: bytes) -> bytes:
@@ -134,7 +162,8 @@ def _strange(line: bytes, index: int) -> Row:
         record = rescue(line, index)
     except MalformedResponseError as error:
         return Row(line, f"sha256-{hashlib.sha256(line).hexdigest()[:24]}", "", error.why)
-    return Row(line, record.id, f"{record.date} {record.time}" if record.date and record.time else "")
+    start = f"{record.date} {record.time}" if record.date and record.time else ""
+    return Row(line, record.id, start, None, record.end_stamp or "")
 
 
 def records_of(lines: Sequence[bytes], zone: tzinfo = IST) -> list[CallRecord]:

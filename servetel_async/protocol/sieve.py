@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from servetel_async.errors import OutOfWindowError
-from servetel_async.protocol.clock import is_wall_stamp
+from servetel_async.protocol.clock import IST, is_wall_stamp, zone_named
+from servetel_async.protocol.conventions import lies_inside
+from servetel_async.protocol.evidence import out_of_window
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -53,7 +54,7 @@ class Sieve:
         """Give the calls that were never let through, and how many were not yet met in this pass.
 
         Raises:
-            OutOfWindowError: a call lies outside of the window.
+            OutOfWindowError: if the start, the end and the insertion of a call all lie outside of the window.
         """
         dates = [record.date for record in records]
         starts = list(map(hash, zip(dates, [record.time for record in records], strict=True)))
@@ -106,8 +107,7 @@ class Sieve:
         if not is_wall_stamp(stamp):
             self.undated += 1
             return
-        raise OutOfWindowError(
-            f"a call that started {stamp} came for {self._window}",
-            why="the server ignored the dates, or this account's clock runs in another zone",
-            fix="check zone= and array_style=; a proxy that drops query parameters would show the same",
-        )
+        # The server may file calls by their end or by their insertion.
+        zone = zone_named(record.zone) or IST
+        if not lies_inside(self._window, record.id, stamp, record.end_stamp or "", zone):
+            raise out_of_window(self._window, stamp)

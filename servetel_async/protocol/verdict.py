@@ -53,6 +53,7 @@ TRANSIENT = frozenset({408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524})
 FINAL_SERVER = frozenset({501, 505, 511})
 #: A gateway waited too long for the server. A 502 is not in the list: often it means that there is no server.
 SLOW_STATUSES = frozenset({408, 504, 524})
+_TOO_LARGE = 413
 
 
 class Action(enum.Enum):
@@ -313,6 +314,11 @@ def is_slow(error: ServetelError | None) -> bool:
     if isinstance(error, RequestTimeoutError):
         return error.connected
     return isinstance(error, ServerError) and error.status in SLOW_STATUSES
+
+
+def is_too_large(error: ServetelError) -> bool:
+    """Whether a smaller page may be given where this one was not."""
+    return isinstance(error, BodyTooLargeError) or error.status == _TOO_LARGE
 
 
 def final_error(verdict: Verdict, stopped_by: StoppedBy) -> ServetelError:

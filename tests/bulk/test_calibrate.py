@@ -13,7 +13,7 @@ from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.tally import Tally
-from servetel_async.page_source import Bounds
+from servetel_async.protocol.conventions import Bounds, Conventions
 from servetel_async.protocol.rows import Row
 from servetel_async.protocol.windows import Window
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at, inclusive
@@ -62,11 +62,10 @@ def written(path):
 async def test_one_record_tells(server):
     """Looked up by its own second; the client remembers it, and what was asked before is asked again if it must be."""
     async with serving(server, calls_at(NOON)) as (api, client):
-        again = await calibration(client).check_bounds(WHOLE, rows(NOON), Tally())
-        assert client.bounds == SERVERS[server][1]
-        assert again is (client.bounds != Bounds())
-        narrower = [Bounds(0, 0), Bounds(0, 1), Bounds(1, 0), Bounds(1, 1)].index(client.bounds)
-        assert len(api.asked) == 1 + 2 * narrower
+        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        assert client.conventions == Conventions("start", SERVERS[server][1])
+        requests = {"inclusive": 2, "to is exclusive": 6, "from is exclusive": 7, "both are exclusive": 9}
+        assert len(api.asked) == requests[server]
 
 
 @servers
@@ -74,19 +73,21 @@ async def test_neighbours_do_not_mislead(server):
     """Calls one second before and after the one that is looked up are not taken for it."""
     calls = calls_at("2024-05-06 11:59:59", NOON, "2024-05-06 12:00:01")
     async with serving(server, calls) as (_, client):
-        await calibration(client).check_bounds(WHOLE, rows(NOON), Tally())
-        assert client.bounds == SERVERS[server][1]
+        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        assert client.conventions == Conventions("start", SERVERS[server][1])
 
 
 @servers
 async def test_it_is_looked_at_once(server):
-    """What is known is not asked again, also by another pull of the same client."""
+    """A pull looks once. Another pull of the same client takes what it found as a hint, and verifies it by one look."""
     async with serving(server, calls_at(NOON)) as (api, client):
-        await calibration(client).check_bounds(WHOLE, rows(NOON), Tally())
+        looking = calibration(client)
+        await looking.check(WHOLE, rows(NOON), Tally())
         api.asked.clear()
-        again = await calibration(client).check_bounds(WHOLE, rows(NOON), Tally())
-        assert again is (client.bounds != Bounds())
+        await looking.check(WHOLE, rows(NOON), Tally())
         assert api.asked == []
+        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        assert len(api.asked) == 1
 
 
 @pytest.mark.parametrize("lies", [1, 2, 3])
@@ -97,47 +98,47 @@ async def test_a_page_that_lies_excludes_no_bound(lies):
         client,
     ):
         lied = api.asked
-        assert await calibration(client).check_bounds(WHOLE, rows(NOON), Tally()) is False
-        assert client.bounds == Bounds()
+        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        assert client.conventions == Conventions()
 
 
 async def test_a_record_that_is_gone():
     """The next one is looked up; where none is there any more it stays unknown."""
     async with serving("to is exclusive", calls_at("2024-05-06 09:00:00")) as (_, client):
-        assert await calibration(client).check_bounds(WHOLE, rows("2024-05-06 13:00:00", NOON), Tally()) is False
-        assert client.bounds is None
-        assert await calibration(client).check_bounds(WHOLE, rows("2024-05-06 09:00:00", NOON), Tally()) is True
-        assert client.bounds == Bounds(0, 1)
+        await calibration(client).check(WHOLE, rows("2024-05-06 13:00:00", NOON), Tally())
+        assert client.conventions is None
+        await calibration(client).check(WHOLE, rows("2024-05-06 09:00:00", NOON), Tally())
+        assert client.conventions == Conventions("start", Bounds(0, 1))
 
 
 async def test_records_without_a_start_cannot_be_looked_up():
     """They are passed over; with none left nothing is asked."""
     async with serving("inclusive", calls_at(NOON)) as (api, client):
-        assert await calibration(client).check_bounds(WHOLE, rows("", "24:00", "2024-05-06 25:00:00"), Tally()) is False
-        assert (client.bounds, api.asked) == (None, [])
-        await calibration(client).check_bounds(WHOLE, rows(NOON, "", ""), Tally())
-        assert client.bounds == Bounds()
+        await calibration(client).check(WHOLE, rows("", "24:00", "2024-05-06 25:00:00"), Tally())
+        assert (client.conventions, api.asked) == (None, [])
+        await calibration(client).check(WHOLE, rows(NOON, "", ""), Tally())
+        assert client.conventions == Conventions()
 
 
 @servers
 async def test_an_empty_window_is_looked_at_from_outside(server):
     """An excluded bound may hide all there is: each edge second is asked for with a second more on both sides."""
     async with serving(server, calls_at(LAST)) as (_, client):
-        await calibration(client).check_bounds(WHOLE, [], Tally())
-        assert client.bounds == SERVERS[server][1]
+        await calibration(client).check(WHOLE, [], Tally())
+        assert client.conventions == Conventions("start", SERVERS[server][1])
 
 
 async def test_an_empty_window_with_nothing_around_it():
     """Two requests, and nothing is known yet."""
     async with serving("inclusive", calls_at(NOON)) as (api, client):
-        assert await calibration(client).check_bounds(WHOLE, [], Tally()) is False
-        assert (client.bounds, len(api.asked)) == (None, 2)
+        await calibration(client).check(WHOLE, [], Tally())
+        assert (client.conventions, len(api.asked)) == (None, 2)
 
 
 async def test_an_empty_window_of_one_second():
     """Both of its edges are one."""
     async with serving("inclusive", []) as (api, client):
-        assert await calibration(client).check_bounds(Window.of(NOON, NOON), [], Tally()) is False
+        await calibration(client).check(Window.of(NOON, NOON), [], Tally())
         assert len(api.asked) == 1
 
 
@@ -145,7 +146,7 @@ async def test_an_empty_window_of_one_second():
 async def test_an_open_window_has_no_edges(window):
     """Nothing is asked for."""
     async with serving("inclusive", []) as (api, client):
-        assert await calibration(client).check_bounds(window, [], Tally()) is False
+        await calibration(client).check(window, [], Tally())
         assert api.asked == []
 
 
@@ -153,16 +154,16 @@ async def test_a_crowded_neighbour_does_not_hide_it():
     """Pages are read on while they are full of calls of the second beside it."""
     made = calls_at(NOON, *["2024-05-06 12:00:01"] * 12)
     async with serving("from is exclusive", made) as (_, client):
-        await calibration(client).check_bounds(WHOLE, rows(NOON), Tally())
-        assert client.bounds == Bounds(1, 0)
+        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        assert client.conventions == Conventions("start", Bounds(1, 0))
 
 
 async def test_a_crowd_without_end_is_given_up():
     """A second beside it with more calls than anybody looks through is no proof."""
     made = calls_at(*["2024-05-06 12:00:01"] * 150)
     async with serving("from is exclusive", made) as (api, client):
-        assert await calibration(client).check_bounds(WHOLE, rows(NOON), Tally()) is False
-        assert client.bounds is None
+        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        assert client.conventions is None
         assert len(api.asked) < 100
 
 
@@ -170,9 +171,9 @@ async def test_several_windows_at_once_look_once():
     """The others wait for it, and read again only if they must."""
     async with serving("to is exclusive", calls_at(NOON)) as (api, client):
         looking = calibration(client)
-        results = await asyncio.gather(*(looking.check_bounds(WHOLE, rows(NOON), Tally()) for _ in range(4)))
-        assert results == [True] * 4
-        assert len(api.asked) == 3
+        await asyncio.gather(*(looking.check(WHOLE, rows(NOON), Tally()) for _ in range(4)))
+        assert client.conventions == Conventions("start", Bounds(0, 1))
+        assert len(api.asked) == 6
 
 
 async def test_a_failure_ends_the_look():
@@ -183,9 +184,9 @@ async def test_a_failure_ends_the_look():
     ):
         looking = calibration(client)
         with pytest.raises(ServerError):
-            await looking.check_bounds(WHOLE, rows(NOON), Tally())
-        await looking.check_bounds(WHOLE, rows(NOON), Tally())
-        assert client.bounds == Bounds()
+            await looking.check(WHOLE, rows(NOON), Tally())
+        await looking.check(WHOLE, rows(NOON), Tally())
+        assert client.conventions == Conventions()
 
 
 # Pulls
@@ -241,7 +242,7 @@ async def test_a_server_without_counts_is_looked_at_too(server, calls, tmp_path)
     async with serving(server, made, lambda _: Answer(no_count=True)) as (_, client):
         receipt = await pull(client, tmp_path / "a.ndjson", CallQuery(from_date="2024-01-05 12:00:00"))
         assert written(tmp_path / "a.ndjson") == sorted(made)
-        assert (receipt.complete, client.bounds) == (True, SERVERS[server][1])
+        assert (receipt.complete, client.conventions) == (True, Conventions("start", SERVERS[server][1]))
 
 
 WIDER = [
@@ -259,21 +260,80 @@ async def test_what_was_learnt_wrongly_is_put_right(server, learnt, concurrency,
     made = calls_at(*[f"2024-05-06 12:00:{second:02}" for second in range(40)] * 3)
     inside = [call for call in made if "2024-05-06 12:00:01" <= call[0] <= "2024-05-06 12:00:38"]
     async with serving(server, made) as (_, client):
-        client.bounds, client.max_concurrency = learnt, concurrency
+        client.conventions, client.max_concurrency = Conventions("start", learnt), concurrency
         query = CallQuery(from_date=inside[-1][0], to_date=inside[0][0])
         receipt = await pull(client, tmp_path / "a.ndjson", query)
         assert written(tmp_path / "a.ndjson") == sorted(inside)
-        assert (receipt.records, receipt.complete, client.bounds) == (114, True, SERVERS[server][1])
+        assert (receipt.records, receipt.complete, client.conventions.bounds) == (114, True, SERVERS[server][1])
+
+
+@pytest.mark.parametrize("side", ["early", "late"])
+async def test_one_page_disproves_no_bound(side, tmp_path):
+    """A page that brings a call of the second beside its window may lie: a bound that is left out stays so."""
+    made = calls_at(*[f"2024-05-06 12:00:{second:02}" for second in range(10)])
+    neighbour = "2024-05-06 12:00:02" if side == "early" else "2024-05-06 12:00:06"
+    lied = []
+
+    def habit(asked):
+        if asked.window == ("2024-05-06 12:00:02", "2024-05-06 12:00:06") and not lied:
+            lied.append(asked)
+            return Answer(rows=[call for call in made if call[0] == neighbour], count=1)
+        return HONEST
+
+    async with serving("both are exclusive", made, habit) as (_, client):
+        client.conventions = Conventions("start", Bounds(1, 1))
+        query = CallQuery(from_date="2024-05-06 12:00:03", to_date="2024-05-06 12:00:05")
+        receipt = await pull(client, tmp_path / "a.ndjson", query)
+        assert (receipt.records, receipt.complete, len(lied)) == (3, True, 1)
+        assert client.conventions == Conventions("start", Bounds(1, 1))
+
+
+@pytest.mark.parametrize("lie", ["another page", "another range", "fewer than counted"])
+async def test_a_page_that_does_not_agree_with_its_request_is_no_evidence(lie):
+    """It is asked for again. Only its lie says that both bounds are counted in."""
+    made = calls_at(NOON, "2024-05-04 12:00:00")
+    lies = {
+        "another page": Answer(rows=[made[0]], count=1, page=2),
+        "another range": Answer(rows=made, count=2),
+        "fewer than counted": Answer(rows=[], count=1),
+    }
+    async with serving("to is exclusive", made, lambda asked: lies[lie] if asked.nth == 1 else HONEST) as (api, client):
+        looking = calibration(client)
+        looking._fetcher._has_succeeded = True  # else an error of the first reply is final
+        await looking.check(WHOLE, rows(NOON), Tally())
+        assert client.conventions == Conventions("start", Bounds(0, 1))
+        assert api.windows[NOON, NOON] >= 3
+
+
+async def test_a_page_that_always_lies_is_left():
+    """A few requests, and nothing is believed."""
+    habit = lambda asked: Answer(rows=[], count=1)  # noqa: E731 - as the others
+    async with serving("inclusive", calls_at(NOON), habit) as (api, client):
+        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        assert client.conventions is None
+        assert len(api.asked) < 40
+
+
+async def test_looks_that_do_not_agree_lead_to_another_look():
+    """The first call that comes may be a lie that looks sound; the conclusion is what two looks say."""
+    made = calls_at(NOON, "2024-05-06 13:00:00")
+
+    def habit(asked):
+        return Answer(rows=[made[1]], count=1) if asked.nth == 1 else HONEST
+
+    async with serving("to is exclusive", made, habit) as (_, client):
+        await calibration(client).check(WHOLE, rows("2024-05-06 13:00:00", NOON), Tally())
+        assert client.conventions == Conventions("start", Bounds(0, 1))
 
 
 async def test_calls_from_anywhere_put_nothing_right(tmp_path):
     """A server that ignores the dates may send a call of that second too: it says nothing of its bounds."""
     made = calls_at("2024-05-06 12:00:00", "2024-05-06 11:59:59", "2024-05-04 12:00:00")
     async with serving("both are exclusive", made, lambda _: Answer(rows=made, count=3)) as (_, client):
-        client.bounds = Bounds(1, 1)
+        client.conventions = Conventions("start", Bounds(1, 1))
         with pytest.raises(OutOfWindowError):
             await pull(client, tmp_path / "a.ndjson", CallQuery(from_date=NOON, to_date=NOON))
-        assert client.bounds == Bounds(1, 1)
+        assert client.conventions == Conventions("start", Bounds(1, 1))
 
 
 @servers

@@ -8,7 +8,7 @@ from servetel_async import CallQuery, ConfigurationError
 from servetel_async.bulk.check import check
 from servetel_async.bulk.doctor import probe
 from servetel_async.emulator import Dataset
-from servetel_async.page_source import Bounds
+from servetel_async.protocol.conventions import Bounds
 
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.db", "a.csv.gz"])
@@ -21,6 +21,22 @@ async def test_what_has_not_changed_agrees(connect, dataset, query, tmp_path, na
     assert report.changed == ()
     assert report.differences == ()
     assert str(report).endswith("all of it agrees")
+
+
+@pytest.mark.parametrize("bounds", ["end_exclusive", "start_exclusive"])
+async def test_a_server_that_leaves_out_a_bound_agrees(connect, dataset, query, tmp_path, bounds):
+    """A new process finds out how it reads dates before it counts: calls in edge seconds are counted too."""
+    api, client = await connect(dataset, page_size=5, bounds=bounds)
+    for hour in range(24):
+        api.insert(f"2024-05-31 {hour:02}:59:59")
+    for second in ("00:00:00", "23:59:59"):
+        api.insert(f"2024-05-01 {second}")
+    await client.pull(tmp_path / "a.ndjson", query=query)
+    client.conventions = None
+    report = await check(client, tmp_path / "a.ndjson")
+    assert report.agrees, str(report)
+    late = api.insert_late("2024-05-31 23:59:59")
+    assert [each.last for each in (await check(client, tmp_path / "a.ndjson")).changed] == ["2024-05-31 23:59:59"], late
 
 
 async def test_windows_that_changed_are_named(connect, dataset, query, tmp_path):

@@ -25,7 +25,7 @@ from servetel_async import (
 )
 from servetel_async.bulk.fetcher import SMALLEST_PAGE, TRIES, Fetcher, PageLostError, PageTooSlowError
 from servetel_async.bulk.tally import Tally
-from servetel_async.page_source import Bounds
+from servetel_async.protocol.conventions import Bounds
 from servetel_async.protocol.windows import Window
 from servetel_async.settings import LARGEST_PAGE
 from tests.bulk.fetching import CALLS, DAY, SICK, fetching, first, on_clock

@@ -69,7 +69,7 @@ async def test_an_honest_round_count_is_certified(tmp_path):
     async with SmallServer(some(1_000, apart=2_000), date=DATE) as server, client_of(server, 100) as client:
         receipt = await client.pull(target, *MAY)
         assert (receipt.complete, receipt.records) == (True, 1_000)
-        assert len(server.asked) <= 16
+        assert len(server.asked) <= 18  # three of them look at how the server reads dates
 
 
 async def test_a_second_behind_a_limit_is_not_certified(tmp_path):

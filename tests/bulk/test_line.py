@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
+import json
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
@@ -19,8 +21,8 @@ from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.line import Line
 from servetel_async.bulk.plan import MOST_PAGES
 from servetel_async.bulk.tally import Tally
-from servetel_async.page_source import Bounds
 from servetel_async.protocol.clock import SECOND
+from servetel_async.protocol.conventions import Bounds, Conventions
 from servetel_async.protocol.windows import Window
 from tests.bulk import fake_clock
 from tests.bulk.short_ranges import allows, refusal, refused
@@ -65,9 +67,11 @@ async def lining(habit=None, *, calls=CALLS, width=3, bounds=Bounds(), page_size
         ServetelClient("token-123456", base_url=server.base_url, rate=None, retry=QUICK) as client,
     ):
         client.count_is_total = not walks
-        client.bounds = bounds
+        client.conventions = None if bounds is None else Conventions("start", bounds)
         fetcher = Fetcher(client, CallQuery(), page_size=page_size, concurrency=4, patience=1800)
-        yield Run(server, fetcher, width, walks)
+        run = Run(server, fetcher, width, walks)
+        run.line._calibration.is_sure = bounds is not None
+        yield run
         assert not client._tasks
         assert fetcher._concurrency._taken == 0
         await asyncio.sleep(0)
@@ -246,8 +250,56 @@ async def test_the_first_records_calibrate():
     """Bounds are looked at with the first page that has any."""
     async with lining(bounds=None) as run:
         await run.line.run(WINDOWS[:2])
-        assert run.fetcher.source.bounds == Bounds()
+        assert run.fetcher.source.conventions == Conventions()
         assert run.calls == CALLS[:8]
+
+
+async def test_a_call_that_is_filed_elsewhere_ends_it_if_it_keeps_coming():
+    """Only its end lies in the window, though calls are filed by their start: looked at again, and then it is an error."""
+    guest = json.dumps(
+        {
+            "count": 1,
+            "page": 1,
+            "results": [{"id": "a", "date": DAYS[8], "time": "23:50:00", "end_stamp": f"{DAYS[9]} 00:10:00"}],
+        }
+    ).encode()
+    async with lining(lambda asked: Answer(body=guest) if asked.last == WINDOWS[0].last else HONEST) as run:
+        with pytest.raises(OutOfWindowError, match=f"started {DAYS[8]} 23:50:00"):
+            await run.line.run(WINDOWS)
+        assert run.server.windows[WINDOWS[0].first, WINDOWS[0].last] == 3
+        assert run.committed == []
+
+
+async def test_what_was_read_under_other_conventions_is_read_again():
+    """Conventions that change in between: at the end each window was read under those that hold."""
+    async with lining(width=1) as run:
+
+        async def commit(window, found, tally):
+            if window == WINDOWS[4]:
+                run.fetcher.source.conventions = Conventions("start", Bounds(1, 0))
+            await Run.commit(run, window, found, tally)
+
+        run.line._commit = commit
+        await run.line.run(WINDOWS)
+        before = len(run.committed)
+        assert before == len(WINDOWS)
+        assert await run.line.confirm(Tally())
+        assert [window for window, _, _ in run.committed[before:]] == WINDOWS[:5]
+        assert {found.conventions for _, found, _ in run.committed[before:]} == {"start+1+0"}
+
+
+async def test_what_never_holds_is_not_confirmed():
+    """A server that changes its mind at each look is left after a few rounds."""
+    async with lining() as run:
+        await run.line.run(WINDOWS[:2])
+        texts = itertools.cycle([Bounds(0, 1), Bounds(1, 0)])
+
+        async def confirm(_tally):
+            run.fetcher.source.conventions = Conventions("start", next(texts))
+            return False
+
+        run.line._calibration.confirm = confirm
+        assert not await run.line.confirm(Tally())
 
 
 async def test_records_outside_of_the_window_end_it():

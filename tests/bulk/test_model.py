@@ -64,6 +64,8 @@ BROKEN = {
     "stall_body": Fault("stall_body", seconds=0.001),
     "slow": Fault("slow", seconds=0.002),
 }
+#: Pages of other calls than those that were asked for, which may say so or not.
+MISPLACED = ["wrong_page", "wrong_page", "previous_page", "repeat_page", "empty_page"]
 LYING = {
     "empty_page": Fault("empty_page"),
     "short_page": Fault("short_page"),
@@ -99,6 +101,12 @@ class World:
     age: int | None  # seconds from the last call to the server's clock; None for long ago
     ending: str
     again: bool  # pulled once more, after a call has left and another one has come
+    filed_by: str = "start"
+    order: str | None = None
+
+    def filed_at(self, call):
+        """The second under which the server files a call."""
+        return {"start": call.start, "end": call.end, "insertion": call.inserted}[self.filed_by]
 
     @property
     def honest(self) -> bool:
@@ -145,9 +153,19 @@ def worlds(draw):
     churn = {kind: draw(st.sampled_from(often.get(kind, [5, 7, 11, 23]))) for kind in kinds if draw(st.booleans())}
     lies = [name for name in LYING if not (churn and name in ("one_more", "one_less"))] if counted else []
     size = draw(st.one_of(st.integers(3, 6), st.integers(3, 50)))
+    many = st.lists(st.tuples(gaps, calls), max_size=draw(st.sampled_from([2, 12, 40])))
+    # A few calls at both edges and nothing between: windows at the edges that look empty.
+    edges = st.tuples(st.integers(1, 8), st.sampled_from([3_600, 86_400, 20 * 86_400]), st.integers(1, 3))
+    ends = edges.map(lambda drawn: [(0, drawn[0]), drawn[1:]])
+    php_quirks = draw(st.booleans())
+    # Where records are filed by their insertion, an id that is a number does not say it.
+    filings = ["start", "start", "end"] if php_quirks else ["start", "start", "end", "insertion"]
+    misplaced = [name for name in MISPLACED if name in broken or name in lies]
     return World(
-        bursts=draw(st.lists(st.tuples(gaps, calls), max_size=draw(st.sampled_from([2, 12, 40])))),
-        php_quirks=draw(st.booleans()),
+        bursts=draw(st.one_of(many, many, ends)),
+        php_quirks=php_quirks,
+        filed_by=draw(st.sampled_from(filings)),
+        order=draw(st.sampled_from([None, None, "start"])),
         page_size=size,
         limit_cap=draw(st.one_of(st.none(), st.none(), st.integers(2, size))),
         echo_limit=draw(st.sampled_from(["asked", "served"])),
@@ -155,7 +173,13 @@ def worlds(draw):
         shuffle_ties=draw(st.booleans()),
         churn=churn,
         bounds=draw(st.sampled_from(["inclusive", "inclusive", "end_exclusive", "start_exclusive"])),
-        faults=draw(st.one_of(st.just([]), st.lists(st.sampled_from([*broken, *lies]), max_size=6, unique=True))),
+        faults=draw(
+            st.one_of(
+                st.just([]),
+                st.lists(st.sampled_from([*broken, *lies]), max_size=6, unique=True),
+                st.lists(st.sampled_from(misplaced), min_size=1, max_size=2, unique=True),
+            )
+        ),
         probability=draw(st.sampled_from([0.02, 0.1, 0.25])),
         seed=draw(st.integers(0, 999)),
         concurrency=draw(st.integers(1, 8)),
@@ -186,6 +210,8 @@ def emulator_of(world):
         count_mode=world.count_mode,
         shuffle_ties=world.shuffle_ties,
         bounds=world.bounds,
+        filed_by=world.filed_by,
+        order=world.order,
         now=None if clock is None else CLOCK.stamp(clock),
         **world.churn,
     )
@@ -226,8 +252,8 @@ async def check(world, directory):
     api = emulator_of(world)
 
     def inside():
-        calls = api._table._calls
-        return {c.id: c for c in calls if (first is None or c.start >= first) and (last is None or c.start <= last)}
+        filed = [(call, world.filed_at(call)) for call in api._table._calls]
+        return {c.id: c for c, at in filed if (first is None or at >= first) and (last is None or at <= last)}
 
     target = directory / f"calls{world.ending}"
     async with (
@@ -257,21 +283,21 @@ async def check(world, directory):
     return ends
 
 
-def ids_of_file(receipt, target, ever):
+def ids_of_file(world, receipt, target, ever):
     """The ids, of lines that are what the server sent, in the order of time."""
     lines = target.read_bytes().splitlines()
     records = [json.loads(line) for line in lines]
     ids = [str(record["id"]) for record in records]
-    keys = [(f"{record['date']} {record['time']}", key) for record, key in zip(records, ids, strict=True)]
     assert [key for key, times in Counter(ids).items() if times > 1] == []
     assert set(ids) <= ever.keys()
     assert [line for line, key in zip(lines, ids, strict=True) if line != ever[key].body] == []
+    keys = [(world.filed_at(ever[key]), key) for key in ids]
     assert keys == sorted(sorted(keys, key=lambda key: key[1]), key=lambda key: key[0], reverse=True)
     assert receipt.records == len(lines)
     return set(ids)
 
 
-def ids_of_database(receipt, target, ever):
+def ids_of_database(_world, receipt, target, ever):
     """The ids, of calls that began when the server says; those that have left since stay."""
     with closing(sqlite3.connect(target)) as database:
         rows = database.execute("SELECT id, date || ' ' || time FROM call_records").fetchall()
@@ -281,7 +307,7 @@ def ids_of_database(receipt, target, ever):
 
 
 def judge(world, receipt, target, ever, stayed):
-    ids = (ids_of_file if target.suffix == ".ndjson" else ids_of_database)(receipt, target, ever)
+    ids = (ids_of_file if target.suffix == ".ndjson" else ids_of_database)(world, receipt, target, ever)
     assert receipt.records == sum(window.records for window in receipt.windows)
     edges = [(CLOCK.parse(window.first), CLOCK.parse(window.last)) for window in receipt.windows]
     assert (receipt.windows[0].last, receipt.windows[-1].first) == (receipt.to_date, receipt.from_date)
@@ -293,7 +319,7 @@ def judge(world, receipt, target, ever, stayed):
         assert flaws or "did not stop changing" in receipt.certified or "before the oldest" in receipt.certified, (
             receipt
         )
-    lost = [CLOCK.stamp(ever[key].start) for key in stayed - ids]
+    lost = [CLOCK.stamp(world.filed_at(ever[key])) for key in stayed - ids]
     lost = [second for second in lost if second <= receipt.to_date]  # an open range ends at the server's clock
     if world.swaps:
         leaves = [window for window in receipt.windows if not re.search("counted|re", window.proof)]

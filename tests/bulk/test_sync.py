@@ -47,6 +47,23 @@ async def test_the_look_back_is_in_and_nothing_older(connect, fortnight, tmp_pat
     assert ids(tmp_path / "a.db") == set(api.truth(from_date=midnight, to_date=wall()))
 
 
+@pytest.mark.parametrize("bounds", ["end_exclusive", "start_exclusive"])
+async def test_a_late_call_in_the_last_second_of_a_day_is_seen(connect, fortnight, tmp_path, bounds):
+    """Also by a new process, on a server that leaves out a bound; and what has not changed is not read again."""
+    api, client = await connect(fortnight, bounds=bounds)
+    for days in (1, 3, 5):
+        for second in ("00:00:00", "23:59:59"):
+            api.insert(f"{wall(days=days)[:10]} {second}")
+    await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
+    first = len(api.requests)
+    late = {api.insert_late(f"{wall(days=days)[:10]} {time}") for days, time in ((4, "00:00:00"), (5, "23:59:59"))}
+    client.conventions = None
+    receipt = await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
+    assert receipt.complete, receipt.certified
+    assert late <= ids(tmp_path / "a.db")
+    assert len(api.requests) - first < first
+
+
 async def test_what_came_late_is_in_after_the_next_run(connect, fortnight, tmp_path):
     """Days ago or just now: a late call is found by the count of its window, at a fraction of the requests."""
     api, client = await connect(fortnight)

@@ -75,6 +75,12 @@ def test_how_completeness_is_known(readings, proof):
         ),
         (
             [reading(1)],
+            {"confirmed": False},
+            "conventions",
+            "how the API reads dates could not be established, so calls at the edges of windows may be missing",
+        ),
+        (
+            [reading(1)],
             {"before_start": 1234},
             "before_start",
             "the API counts 1,234 calls before the oldest one that it gave",
@@ -111,11 +117,12 @@ def test_flaws(readings, more, reason, text):
     assert not judged(*readings, **more).is_complete
 
 
-@pytest.mark.parametrize("more", ["moved", "before_start", "reused_ids", "quarantined"])
+@pytest.mark.parametrize("more", ["moved", "conventions", "before_start", "reused_ids", "quarantined"])
 def test_the_gravest_flaw_decides(more):
     """What is missing comes before what is not proved, and that before what was kept apart."""
     order = {
         "moved": {"moved": [reading(3)]},
+        "conventions": {"confirmed": False},
         "before_start": {"before_start": 1},
         "reused_ids": {"overwritten": 1},
         "quarantined": {},

@@ -29,6 +29,37 @@ async def test_a_range_of_one_second_is_empty_where_a_bound_is_left_out(emulate,
     assert (page["count"], page["results"]) == (0, [])
 
 
+@pytest.mark.parametrize("filed_by", ["start", "end", "insertion"])
+async def test_calls_are_filed_under_one_of_their_moments(emulate, ask, filed_by):
+    """A range holds the calls whose moment lies in it, newest first by that moment; `truth` agrees."""
+    api = await emulate(Dataset.range("2024-05-06", "2024-05-06", calls=200), filed_by=filed_by)
+    first, last = "2024-05-06 11:00:00", "2024-05-06 12:00:00"
+    page = await ask.page(api, from_date=first, to_date=last, limit=200)
+    ids = [record["id"] for record in page["results"]]
+    assert 0 < len(ids) < 200
+    assert ids == api.truth(from_date=first, to_date=last)
+
+    def moment(record):
+        inserted = api.dataset.clock.stamp(int(record["id"][:8], 16))
+        return {"start": f"{record['date']} {record['time']}", "end": record["end_stamp"], "insertion": inserted}[filed_by]
+
+    moments = {record["id"]: moment(record) for record in api.dataset.records()}
+    assert {key for key, at in moments.items() if first <= at <= last} == set(ids)
+    assert [moments[key] for key in ids] == sorted((moments[key] for key in ids), reverse=True)
+
+
+async def test_the_order_may_be_another_one(emulate, ask):
+    """Filed by their end, and listed by their start; ties are told by the order too."""
+    api = await emulate(Dataset.range("2024-05-06", "2024-05-06", calls=200), filed_by="end", order="start")
+    first, last = "2024-05-06 11:00:00", "2024-05-06 12:00:00"
+    page = await ask.page(api, from_date=first, to_date=last, limit=200)
+    starts = [f"{record['date']} {record['time']}" for record in page["results"]]
+    ends = [record["end_stamp"] for record in page["results"]]
+    assert starts == sorted(starts, reverse=True)
+    assert all(first <= end <= last for end in ends)
+    assert ends != sorted(ends, reverse=True)
+
+
 async def date_of(ask, api, path="/v1/call/records"):
     url = f"{api.base_url}{path}"
     async with ask.session.get(url, headers={"Authorization": f"Bearer {api.token}"}) as reply:

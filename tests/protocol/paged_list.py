@@ -27,6 +27,8 @@ class Call(NamedTuple):
     id: str
     date: str = MAY
     time: str = "10:00:00"
+    end_stamp: str | None = None
+    zone: str | None = None
 
 
 class Page(NamedTuple):

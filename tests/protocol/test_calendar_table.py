@@ -8,8 +8,8 @@ import pytest
 
 from servetel_async import IST, CallQuery, ConfigurationError
 from servetel_async.bulk.pull_range import range_at
-from servetel_async.page_source import Bounds
 from servetel_async.protocol.clock import EARLIEST, LATEST, SECOND, shift, stamp, wall_clock
+from servetel_async.protocol.conventions import Bounds
 from servetel_async.protocol.windows import Window
 
 SECRET = "canary-of-a-zone"

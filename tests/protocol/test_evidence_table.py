@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servetel_async.errors import OutOfWindowError
-from servetel_async.protocol.evidence import Evidence, check_inside, ordered
+from servetel_async.protocol.evidence import Evidence, MisfiledError, check_inside, ordered
 from servetel_async.protocol.rows import Row
 from servetel_async.protocol.windows import Window
 from tests.protocol.three_parts import assert_says_what_and_what_to_do
@@ -213,6 +213,32 @@ def test_inside(start):
     """Both bounds are inside; of a stamp that is none nobody can tell."""
     check_inside(DAY, [row("a", start=start)])
     check_inside(Window(None, None), [row("a", start=start)])
+
+
+@pytest.mark.parametrize(("filed_at", "end"), [(None, "2024-05-06 00:00:30"), ("2024-05-07 00:00:01", "")])
+def test_misfiled(filed_at, end):
+    """Only the filing moment lies outside: perhaps the server files calls under another moment than was believed."""
+    start = "2024-05-05 23:59:59" if filed_at is None else "2024-05-06 12:00:00"
+    call = Row(b"{}", "a", start, end=end, filed_at=filed_at)
+    with pytest.raises(MisfiledError) as caught:
+        check_inside(DAY, [row("b"), call, row("c")])
+    assert caught.value.row is call
+    with pytest.raises(OutOfWindowError):  # which is worse, whatever the order
+        check_inside(DAY, [call, row("d", start="2019-01-01 00:00:00")])
+
+
+def test_all_goes_by_the_moment_under_which_calls_are_filed():
+    """Order, page edges, and what was read alone; a call without that moment comes last."""
+
+    def filed(key, second, at):
+        return Row(b"{}", key, f"2024-05-06 00:00:{second:02}", filed_at=f"2024-05-06 00:01:{at:02}" if at else "")
+
+    found = evidence([filed("a", 1, 9), filed("b", 5, 8)], [filed("c", 2, 8), filed("d", 9, 0)])
+    assert found.in_order()
+    assert found.cut_seconds() == ["2024-05-06 00:01:08"]
+    assert ids(found.calls()) == ["a", "b", "c", "d"]
+    found.replace("2024-05-06 00:01:08", [filed("e", 3, 8)])
+    assert ids(found.calls()) == ["a", "e", "d"]
 
 
 @pytest.mark.parametrize("start", ["2024-05-05 23:59:59", "2024-05-07 00:00:00", "2019-01-01 00:00:00"])

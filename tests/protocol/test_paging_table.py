@@ -654,6 +654,29 @@ def test_reused_ids_are_read_whole(length):
     assert read(PagedList(calls)) == calls
 
 
+INSERTED_INSIDE = f"{1715300000:08x}" + "0" * 16  # 2024-05-10 05:43:20 in India
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pytest.param(Call("a", "2024-05-09", "23:59:59", "2024-05-10 00:00:00"), id="its-end-lies-inside"),
+        pytest.param(Call(INSERTED_INSIDE, "2024-05-09", "23:59:59"), id="its-insertion-lies-inside"),
+        pytest.param(Call(INSERTED_INSIDE, "2024-05-12", "00:00:00", "2024-05-12 00:00:09"), id="only-its-insertion"),
+        pytest.param(Call("a", "2024-05-12", "00:00:00", "2024-05-11 23:59:59"), id="whatever-the-order-of-moments"),
+    ],
+)
+def test_a_call_that_a_server_may_file_here_passes(call):
+    """A server may file a call under its end or its insertion: it is outside only if all of them are."""
+    assert sieve_of().sift([call]) == ([call], 1)
+
+
+def test_the_insertion_is_compared_on_the_clock_of_the_record():
+    """The same id lies inside in India, and outside where it is the day before."""
+    with pytest.raises(OutOfWindowError):
+        sieve_of().sift([Call(INSERTED_INSIDE, "2024-05-09", "23:59:59", zone="UTC-10:00")])
+
+
 OUTSIDE = [
     pytest.param("2024-05-09", "23:59:59", id="row-101-second-before"),
     pytest.param("2024-05-12", "00:00:00", id="row-101-second-after"),

@@ -44,9 +44,31 @@ def nested(depth, key=b"notes"):
 
 
 def test_a_sound_record_is_its_own_bytes():
-    """Not a byte is changed, and its key and its start are read."""
+    """Not a byte is changed, and its key, its start and its end are read."""
     line = json.dumps(SAMPLE).encode()
-    assert one(line) == Row(line, SAMPLE["id"], f"{SAMPLE['date']} {SAMPLE['time']}")
+    assert one(line) == Row(line, SAMPLE["id"], f"{SAMPLE['date']} {SAMPLE['time']}", end=SAMPLE["end_stamp"])
+
+
+@pytest.mark.parametrize(
+    ("filed_by", "moment"),
+    [("start", "2024-05-06 09:00:00"), ("end", "2024-05-06 09:10:00"), ("insertion", "2024-05-06 12:00:00")],
+)
+def test_the_moment_under_which_a_server_files_a_call(filed_by, moment):
+    """Its start, its end, or the time in its id; the start stays known."""
+    key = f"{1714977000:08x}" + "0" * 16
+    line = b'{"id": "%s", "date": "2024-05-06", "time": "09:00:00", "end_stamp": "2024-05-06 09:10:00"}' % key.encode()
+    page = PageReader().read(Reply(200, b'{"count": 1, "results": [%s]}' % line), 0.0)
+    (row,) = rows_of(page, filed_by=filed_by)
+    assert (row.moment, row.start, row.id) == (moment, "2024-05-06 09:00:00", key)
+
+
+@pytest.mark.parametrize("end", [b"null", b"5", b'["x"]', b'""'])
+@pytest.mark.parametrize("filed_by", ["end", "insertion"])
+def test_a_record_that_does_not_say_its_moment(end, filed_by):
+    """No end, or an id that is a number: it has no moment, and is a sound record all the same."""
+    line = b'{"id": 7, "date": "2024-05-06", "time": "09:00:00", "end_stamp": %s}' % end
+    (row,) = rows_of(PageReader().read(Reply(200, b'{"count": 1, "results": [%s]}' % line), 0.0), filed_by=filed_by)
+    assert (row.moment, row.reason) == ("", None)
 
 
 def test_a_month_with_every_quirk_is_lossless():

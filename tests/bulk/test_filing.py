@@ -1,0 +1,283 @@
+"""Filing: a server may compare the dates with a call's start, its end, or the insertion of its record."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+
+import pytest
+
+from servetel_async import CallQuery, OutOfWindowError
+from servetel_async.bulk.calibrate import Calibration
+from servetel_async.bulk.doctor import probe
+from servetel_async.bulk.fetcher import Fetcher
+from servetel_async.bulk.tally import Tally
+from servetel_async.emulator import Dataset
+from servetel_async.protocol.conventions import Bounds, Conventions
+from servetel_async.protocol.windows import Window
+
+WEEK = CallQuery(from_date="2024-05-06", to_date="2024-05-12")
+ASKED = {"from_date": "2024-05-06 00:00:00", "to_date": "2024-05-12 23:59:59"}
+WHOLE = Window.of(ASKED["from_date"], ASKED["to_date"])
+NIGHT = "2024-05-06 00:00:00"
+filings = pytest.mark.parametrize("filed_by", ["start", "end", "insertion"])
+BOUNDS = {"inclusive": Bounds(0, 0), "end_exclusive": Bounds(0, 1), "start_exclusive": Bounds(1, 0)}
+
+
+@pytest.fixture(scope="module")
+def weeks() -> Dataset:
+    """More than the week: calls on both sides of its bounds, and many in one second."""
+    return Dataset.range("2024-05-04", "2024-05-14", calls=900)
+
+
+def crowd(api):
+    """Calls that begin, end or are inserted right at the bounds of the week."""
+    for second in range(40):
+        api.insert(f"2024-05-05 23:58:{second:02}")
+        api.insert(f"2024-05-12 23:58:{second:02}")
+    for _ in range(30):
+        api.insert("2024-05-08 12:00:00")
+
+
+def ids(path):
+    return [str(json.loads(line)["id"]) for line in path.read_bytes().splitlines()]
+
+
+def truth(api, bounds):
+    """What the server files in the week: it is asked with the bounds that it needs."""
+    asked = bounds.widen(WHOLE)
+    return api.truth(from_date=asked.first, to_date=asked.last)
+
+
+@filings
+@pytest.mark.parametrize("bounds", BOUNDS)
+@pytest.mark.parametrize("order", [None, "start"])
+async def test_a_pull_brings_what_the_server_files(filed_by, bounds, order, weeks, connect, tmp_path):
+    """Whatever the moment, the bounds and the order of the list: each call once that the server files in the range."""
+    api, client = await connect(weeks, page_size=20, filed_by=filed_by, bounds=bounds, order=order)
+    crowd(api)
+    receipt = await client.pull(tmp_path / "a.ndjson", query=WEEK)
+    found = ids(tmp_path / "a.ndjson")
+    assert sorted(found) == sorted(truth(api, BOUNDS[bounds]))
+    assert (receipt.complete, receipt.undated, receipt.counted) == (True, 0, len(found)), receipt.certified
+    assert client.conventions == Conventions(filed_by, BOUNDS[bounds])
+
+
+@filings
+async def test_ties_and_drift(filed_by, weeks, connect, tmp_path):
+    """Calls of one second change places, and late calls arrive while it is read: what was there all the time is there."""
+    api, client = await connect(
+        weeks, page_size=20, filed_by=filed_by, shuffle_ties=True, late_every=13, insert_every=7
+    )
+    crowd(api)
+    before = truth(api, Bounds())
+    receipt = await client.pull(tmp_path / "a.ndjson", query=WEEK)
+    found = ids(tmp_path / "a.ndjson")
+    assert set(before) <= set(found) <= set(truth(api, Bounds()))
+    assert max(Counter(found).values()) == 1
+    assert receipt.complete, receipt.certified
+
+
+@filings
+async def test_an_open_range(filed_by, weeks, connect, tmp_path):
+    """The oldest call is found, whatever it is filed under."""
+    _, client = await connect(weeks, filed_by=filed_by)
+    receipt = await client.pull(tmp_path / "a.ndjson", query=CallQuery())
+    assert sorted(ids(tmp_path / "a.ndjson")) == sorted(weeks.ids)
+    assert receipt.complete, receipt.certified
+
+
+@filings
+async def test_a_stream_takes_calls_from_over_the_edge(filed_by, weeks, connect):
+    """A call that began before the range ended in it: the server files it there, so it is no error."""
+    api, client = await connect(weeks, filed_by=filed_by)
+    crowd(api)
+    calls = await client.calls(query=WEEK).collect()
+    assert sorted(call.id for call in calls) == sorted(api.truth(ASKED))
+
+
+@filings
+async def test_the_probe_says_which(filed_by, weeks, connect):
+    """In a few requests."""
+    api, client = await connect(weeks, filed_by=filed_by)
+    found = await probe(client)
+    assert found.filed_by == filed_by
+    words = {"start": "the start of a call", "end": "the end of a call", "insertion": "the insertion of its record"}
+    assert f"filed by    {words[filed_by]}" in str(found)
+    assert len(api.requests) <= 14
+
+
+async def test_calls_that_do_not_tell(connect):
+    """Calls without an end, whose id says nothing, show the bounds and not the moment."""
+    api, client = await connect(Dataset.range(NIGHT, NIGHT, calls=0))
+    for number in range(3):
+        api.insert(f"2024-05-06 12:00:0{number}", end_stamp=None, id=f"call-{number}")
+    found = await probe(client)
+    assert (found.filed_by, found.bounds) == (None, Bounds())
+    assert "filed by    not known" in str(found)
+
+
+@pytest.mark.parametrize("filed_by", ["start", "end"])
+async def test_a_moment_that_is_learnt_late(filed_by, connect, tmp_path):
+    """The first calls do not tell. The first that does is looked up, and what was read as if by start is read again."""
+    api, client = await connect(Dataset.range(NIGHT, NIGHT, calls=0), page_size=10, filed_by=filed_by)
+    silent = [api.insert(f"2024-05-12 20:00:{second:02}", end_stamp=None, id=f"call-{second}") for second in range(59)]
+    telling = [api.insert(f"2024-05-{day:02} 23:59:50") for day in range(5, 12)]
+    receipt = await client.pull(tmp_path / "a.ndjson", query=WEEK)
+    filed = api.truth(ASKED)
+    assert set(filed) <= {*silent, *telling}
+    assert sorted(ids(tmp_path / "a.ndjson")) == sorted(filed)
+    assert receipt.complete, receipt.certified
+    assert client.conventions == Conventions(filed_by)
+
+
+@filings
+async def test_a_server_that_ignores_the_dates_is_still_an_error(filed_by, weeks, connect, tmp_path):
+    """All moments of its calls lie outside of the range."""
+    api, client = await connect(weeks, filed_by=filed_by)
+    calls = list(api._table._calls)
+    api._table.matching = lambda _wanted: calls
+    with pytest.raises(OutOfWindowError):
+        await client.pull(tmp_path / "a.ndjson", query=WEEK)
+    with pytest.raises(OutOfWindowError):
+        await client.calls(query=WEEK).collect()
+
+
+# What a ledger remembers, and what counts need
+
+
+def made(client):
+    fetcher = Fetcher(client, CallQuery(), page_size=20, concurrency=2, patience=1)
+    return fetcher, Calibration(fetcher)
+
+
+@filings
+@pytest.mark.parametrize("bounds", BOUNDS)
+async def test_what_was_remembered_is_verified_by_one_look(filed_by, bounds, weeks, connect):
+    """A text of a ledger is a hint: the first page of the range, and one call."""
+    api, client = await connect(weeks, filed_by=filed_by, bounds=bounds)
+    remembered = Conventions(filed_by, BOUNDS[bounds])
+    client.conventions = Conventions.of(remembered.text)
+    _, calibration = made(client)
+    await calibration.ensure(WHOLE, Tally())
+    assert (calibration.is_sure, calibration.text, len(api.requests)) == (True, remembered.text, 2)
+    await calibration.ensure(WHOLE, Tally())
+    assert len(api.requests) == 2
+
+
+@filings
+async def test_what_was_remembered_wrongly_is_found_out_anew(filed_by, weeks, connect):
+    """The look does not bring the call."""
+    _, client = await connect(weeks, filed_by=filed_by, bounds="end_exclusive")
+    client.conventions = Conventions("start", Bounds(0, 0))
+    _, calibration = made(client)
+    await calibration.ensure(WHOLE, Tally())
+    assert client.conventions == Conventions(filed_by, Bounds(0, 1))
+
+
+@filings
+@pytest.mark.parametrize("bounds", BOUNDS)
+async def test_a_new_process_counts_what_was_pulled(filed_by, bounds, weeks, connect, tmp_path):
+    """It finds out what bounds the server needs before it counts."""
+    api, client = await connect(weeks, filed_by=filed_by, bounds=bounds)
+    crowd(api)
+    receipt = await client.pull(tmp_path / "a.ndjson", query=WEEK)
+    client.conventions = None
+    fetcher, calibration = made(client)
+    await calibration.ensure(WHOLE, Tally())
+    counts = [await fetcher.count(Window.of(each.first, each.last), Tally()) for each in receipt.windows]
+    assert counts == [each.counted for each in receipt.windows]
+
+
+# The last look
+
+
+@filings
+async def test_what_holds_is_confirmed_by_one_look(filed_by, weeks, connect):
+    """A call that was read is looked up."""
+    api, client = await connect(weeks, filed_by=filed_by)
+    fetcher, calibration = made(client)
+    await calibration.check(WHOLE, rows := await fetcher.rows(await fetcher.page(WHOLE, 1, Tally())), Tally())
+    await calibration.note(rows, Tally())
+    before = len(api.requests)
+    assert await calibration.confirm(Tally())
+    assert len(api.requests) - before == 1
+
+
+async def test_without_calls_there_is_nothing_to_confirm(connect):
+    """An empty range is read under no conventions at all."""
+    api, client = await connect(Dataset.range(NIGHT, NIGHT, calls=0))
+    _, calibration = made(client)
+    assert await calibration.confirm(Tally())
+    assert (client.conventions, api.requests) == (None, [])
+
+
+async def test_a_belief_that_does_not_hold_is_put_right(weeks, connect):
+    """The call does not come as believed: it is found out anew, and the caller reads again what was read before."""
+    _, client = await connect(weeks, filed_by="end", bounds="start_exclusive")
+    fetcher, calibration = made(client)
+    await calibration.check(WHOLE, rows := await fetcher.rows(await fetcher.page(WHOLE, 1, Tally())), Tally())
+    await calibration.note(rows, Tally())
+    client.conventions = Conventions("start", Bounds(0, 0))
+    assert not await calibration.confirm(Tally())
+    assert client.conventions == Conventions("end", Bounds(1, 0))
+    assert await calibration.confirm(Tally())
+
+
+async def test_calls_that_are_gone_neither_confirm_nor_refute(weeks, connect):
+    """They were deleted since; a belief stays, and without one nothing is confirmed."""
+    api, client = await connect(weeks)
+    fetcher, calibration = made(client)
+    await calibration.check(WHOLE, rows := await fetcher.rows(await fetcher.page(WHOLE, 1, Tally())), Tally())
+    await calibration.note(rows, Tally())
+    for row in rows:
+        api.delete(row.id)
+    assert await calibration.confirm(Tally())
+    client.conventions = None
+    assert not await calibration.confirm(Tally())
+
+
+async def test_a_pull_that_could_not_establish_how_dates_are_read_is_not_complete(weeks, connect, tmp_path):
+    """Every range of a few seconds is empty on this server: what lies at the edges of windows is unknown."""
+    api, client = await connect(weeks)
+    search = api._table.matching
+
+    def matching(wanted):
+        is_short = wanted.since is not None and wanted.until is not None and wanted.until - wanted.since < 5
+        return () if is_short else search(wanted)
+
+    api._table.matching = matching
+    receipt = await client.pull(tmp_path / "a.ndjson", query=WEEK, fast=True)
+    assert not receipt.complete
+    assert "how the API reads dates could not be established" in receipt.certified
+
+
+async def test_a_call_whose_moments_are_neighbours(connect, tmp_path):
+    """A call that lasts a second is looked up by its exact seconds only: a wider range would hold both of its moments."""
+    api, client = await connect(Dataset.range(NIGHT, NIGHT, calls=0), filed_by="end")
+    for number in range(4):
+        api.insert(f"2024-05-07 12:00:0{number}", id=f"call-{number}")
+    api._table._calls[:] = sorted(map(shortened, api._table._calls), key=api._table._order)
+    receipt = await client.pull(tmp_path / "a.ndjson", query=CallQuery(from_date="2024-05-07 12:00:02"))
+    assert sorted(ids(tmp_path / "a.ndjson")) == ["call-1", "call-2", "call-3"]
+    assert receipt.complete, receipt.certified
+    assert client.conventions == Conventions("end")
+
+
+def shortened(call):
+    """The same call, which lasts one second."""
+    record = json.loads(call.body)
+    end = f"{record['date']} {record['time'][:-1]}{int(record['time'][-1]) + 1}"
+    fields = {name: getattr(call, name) for name in call.__struct_fields__}
+    return type(call)(**fields | {"end": call.start + 1, "body": json.dumps(record | {"end_stamp": end}).encode()})
+
+
+async def test_several_that_doubt_wait_for_each_other(weeks, connect):
+    """One look at a time: the second finds what the first has found."""
+    _, client = await connect(weeks, filed_by="end")
+    fetcher, calibration = made(client)
+    rows = await fetcher.rows(await fetcher.page(WHOLE, 1, Tally()))
+    calls = [calibration.known(row) for row in rows[:2]]
+    await asyncio.gather(*(calibration.doubt(calls, Tally()) for _ in range(2)))
+    assert client.conventions == Conventions("end")
