@@ -8,7 +8,7 @@ from servetel_async.bulk.tally import Tally
 from servetel_async.protocol.windows import Window
 from tests.bulk import fake_clock
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
-from tests.bulk.test_certify import NINE, at, reading, spread
+from tests.bulk.test_certify import NINE, at, reading, scripted, spread
 
 
 def test_a_lost_second_stays_lost_when_the_budget_is_spent():
@@ -93,3 +93,48 @@ async def test_a_walk_that_never_ends_does_not_end_the_pull():
         found = await case.read(NINE)
         assert len(found.calls) == 12
         assert found.flaws == [Flaw(NINE.first, NINE.last, "the API counts 13 and gave 12 different calls")]
+
+
+async def test_a_second_of_one_page_is_read_three_times():
+    """Two readings lost a call: the third one proves the second."""
+    async with reading([], scripted((3, "ab"), (3, "ab"), (3, "abc"))) as case:
+        found = await case.read(NINE)
+        assert [row.id for row in found.calls] == list("abc")
+        assert (found.flaws, dict(found.kinds)) == ([], {"leaf": 1})
+
+
+async def test_a_walk_that_met_a_call_twice_is_walked_again():
+    """No page is short, but one call came in the place of another one: the next pass has all of them."""
+    doubled = []
+
+    def habit(asked):
+        if asked.page == 3 and not doubled:
+            doubled.append(asked)
+            return Answer(no_count=True, rows=[asked.found[0], *asked.rows[1:]])
+        return Answer(no_count=True)
+
+    async with reading(spread(23), habit, total=False) as case:
+        found = await case.read()
+        case.assert_whole(found)
+        assert dict(found.kinds) == {"walked": 1}
+
+
+async def test_what_was_walked_is_not_held_against_what_is_counted():
+    """A server sends no total at first, and then it does: what was read before does not use up the budget."""
+    first, second, third = (
+        Window.of(f"2024-05-06 {hour:02}:00:00", f"2024-05-06 {hour:02}:59:59") for hour in (9, 10, 11)
+    )
+    calls = at(*(f"09:{second // 60:02}:{second % 60:02}" for second in range(1_601)))
+    calls += [(start, f"later-{start}") for start, _ in at(*(f"1{minute % 2}:{minute}:00" for minute in range(10, 40)))]
+    calls.sort(key=lambda call: call[0], reverse=True)
+
+    def habit(asked):
+        if asked.last == first.last:
+            return Answer(no_count=True)
+        return Answer(count=16) if asked.window == (third.first, third.last) and asked.page == 2 else HONEST
+
+    async with reading(calls, habit, total=False) as case:
+        for window in (first, second):
+            case.assert_whole(await case.certifier.read(window, Tally()), window)
+        case.certifier.expect(15)
+        case.assert_whole(await case.certifier.read(third, Tally()), third)

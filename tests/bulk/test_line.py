@@ -124,13 +124,15 @@ async def test_a_late_head_holds_the_others_back():
     gate = asyncio.Event()
 
     def habit(asked):
-        return Answer(after=0.05) if asked.last == WINDOWS[0].last else HONEST
+        return Answer(until=gate) if asked.last == WINDOWS[0].last else HONEST
 
     async with lining(habit, width=3) as run:
         task = asyncio.create_task(run.line.run(WINDOWS))
-        while len(run.server.asked) < 3:
+        for _ in range(5_000):
+            if run.line.read_ahead == 8:  # two windows of four calls
+                break
             await asyncio.sleep(0.001)
-        assert run.committed == []
+        assert (run.line.read_ahead, len(run.server.asked), run.committed) == (8, 3, [])
         gate.set()
         await task
         assert run.windows == WINDOWS

@@ -51,3 +51,22 @@ async def test_names_are_durable_before_the_first_window(build, months, name, en
     for ending in endings:
         assert f"{name}{ending}>" in text, "it was never open"
     assert hanging(log, destination.parent, [f"{name}{ending}" for ending in endings]) == []
+
+
+@pytest.mark.parametrize("name", ["calls.ndjson", "calls.csv", "calls.ndjson.gz", "calls.parquet", "days"])
+async def test_the_bytes_of_every_file_are_synced(build, months, week, name):
+    """Whatever is written is synced after its last byte: the output, its receipt, and what a resume needs."""
+    (laboratory,) = await build(week if name == "days" else months, name, count=1)
+    await laboratory.learn()
+    destination = laboratory.place()
+    ended = await laboratory.traced(destination)
+    assert ended.code == 0, ended
+    unsynced: dict[str, bool] = {}
+    for line in laboratory.log(destination).read_text("utf-8", "replace").splitlines():
+        if (match := _written(line)) is not None:
+            unsynced[match[1]] = True
+        elif (match := _synced(line)) is not None:
+            unsynced[match[1]] = False
+    ours = {path: left for path, left in unsynced.items() if path.startswith(str(destination.parent))}
+    assert len(ours) >= 4
+    assert [path for path, left in ours.items() if left] == []
