@@ -62,11 +62,16 @@ async def test_the_bytes_of_every_file_are_synced(build, months, week, name):
     ended = await laboratory.traced(destination)
     assert ended.code == 0, ended
     unsynced: dict[str, bool] = {}
+    named: set[str] = set()
     for line in laboratory.log(destination).read_text("utf-8", "replace").splitlines():
-        if (match := _written(line)) is not None:
+        if (match := _created(line)) is not None:
+            named.add((match[1] or match[2]).rpartition("/")[0])
+        elif (match := _written(line)) is not None:
             unsynced[match[1]] = True
         elif (match := _synced(line)) is not None:
             unsynced[match[1]] = False
+            named.discard(match[1])
     ours = {path: left for path, left in unsynced.items() if path.startswith(str(destination.parent))}
     assert len(ours) >= 4
     assert [path for path, left in ours.items() if left] == []
+    assert named == set(), "directories that got a name, and were not synced since"
