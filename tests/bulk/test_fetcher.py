@@ -698,3 +698,11 @@ def test_after_an_outage_fewer_requests_go_at_once():
 
     server = None
     on_clock(main)
+
+
+async def test_records_of_another_year_say_nothing_of_the_bounds():
+    """A page that ignores the range is not taken for one whose range was a second too wide."""
+    async with fetching(lambda _: Answer(rows=[("2019-01-01 00:00:00", "old")], count=1)) as (server, fetcher):
+        fetcher.source.bounds = Bounds(1, 1)
+        page = await fetcher.page(DAY, 1, Tally())
+        assert (len(page.rows()), len(server.asked), fetcher.source.bounds) == (1, 1, Bounds(1, 1))
