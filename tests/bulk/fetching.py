@@ -9,6 +9,7 @@ from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.tally import Tally
 from servetel_async.protocol.windows import Window
 from tests.bulk import fake_clock
+from tests.bulk.slots import assert_free
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
 
 DAY = Window.of("2024-05-06 00:00:00", "2024-05-06 23:59:59")
@@ -35,8 +36,7 @@ async def fetching(habit=None, *, page_size=20, concurrency=4, patience=1800.0, 
             server.asked.clear()
         server.habit = habit or server.habit
         yield server, fetcher
-        assert fetcher._concurrency._taken == 0
-        assert fetcher._concurrency._waiting == []
+        assert_free(fetcher._concurrency)
         assert not client._tasks
 
 

@@ -518,20 +518,26 @@ async def test_a_walk_with_a_hole_is_walked_again():
         assert found.kinds == {"walked": 1}
 
 
-async def test_a_walk_that_never_agrees_is_said():
-    """Holes in every pass: what was found is there, and the window is named."""
-    calls = spread(23)
+def third_page_is_short(asked):
+    return Answer(no_count=True, rows=asked.rows[:2] if asked.page == 3 else None)
 
-    def habit(asked):
-        return Answer(no_count=True, rows=asked.rows[:2] if asked.page == 3 else None)
 
-    async with reading(calls, habit, total=False) as case:
-        found = await case.read(Window.of(calls[0][0], calls[0][0]))
-        assert found.flaws == []
+async def test_a_walk_that_never_agrees_is_cut():
+    """The third page has a hole in every pass: the window is cut until no part has a third page."""
+    async with reading(spread(23), third_page_is_short, total=False) as case:
         found = await case.read()
-        case.server.calls = calls
-        lost = set(calls) - {(row.start, row.id) for row in found.calls}
-        assert found.flaws or not lost
+        case.assert_whole(found)
+        assert set(found.kinds) == {"walked"}
+        assert found.kinds["walked"] > 1
+
+
+async def test_a_second_whose_walk_never_agrees_is_reported():
+    """A second cannot be cut: the calls that came are kept, and the second is named."""
+    async with reading(at(*["09:00:00"] * 23), third_page_is_short, total=False) as case:
+        found = await case.read(NINE)
+        assert len(found.calls) == 20
+        assert [(flaw.first, flaw.last, flaw.lost) for flaw in found.flaws] == [(NINE.first, NINE.last, False)]
+        assert "pages had holes" in found.flaws[0].why
 
 
 async def test_the_same_page_for_ever_ends_a_walk():

@@ -677,3 +677,32 @@ async def test_a_page_refused_for_its_depth_is_lost_and_not_the_end():
             await fetcher.page(DAY, 51, Tally())
         with pytest.raises(RequestRejectedError):
             await fetcher.page(DAY, 49, Tally())
+
+
+def test_after_an_outage_fewer_requests_go_at_once():
+    """A server that has just come back is asked by fewer requests at once than it answered before."""
+    in_flight = []
+
+    def habit(asked):
+        if asked.nth <= 40:
+            return SICK
+        in_flight.append(server.in_flight)
+        return Answer(after=1)
+
+    async def main():
+        nonlocal server
+        async with fetching(habit, concurrency=8) as (server, fetcher):
+            pages = [fetcher.page(DAY, number % 3 + 1, Tally()) for number in range(24)]
+            assert [len(page.rows()) for page in await asyncio.gather(*pages)] == [20] * 24
+            assert max(in_flight[8:16]) <= 6  # the first eight waited for the end of the outage
+
+    server = None
+    on_clock(main)
+
+
+async def test_records_of_another_year_say_nothing_of_the_bounds():
+    """A page that ignores the range is not taken for one whose range was a second too wide."""
+    async with fetching(lambda _: Answer(rows=[("2019-01-01 00:00:00", "old")], count=1)) as (server, fetcher):
+        fetcher.source.bounds = Bounds(1, 1)
+        page = await fetcher.page(DAY, 1, Tally())
+        assert (len(page.rows()), len(server.asked), fetcher.source.bounds) == (1, 1, Bounds(1, 1))

@@ -26,6 +26,7 @@ from servetel_async.protocol.conventions import Bounds, Conventions
 from servetel_async.protocol.windows import Window
 from tests.bulk import fake_clock
 from tests.bulk.short_ranges import allows, refusal, refused
+from tests.bulk.slots import assert_free
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
 
 DAYS = [f"2024-05-{day:02}" for day in range(1, 11)]
@@ -42,12 +43,15 @@ class Run:
         self.fetcher = fetcher
         self.committed = []
         self.given = []
+        self.full_after = None
         self.certifier = Certifier(fetcher, fast=False)
         self.certifier.walks = walks
         self.line = Line(fetcher, self.certifier, Calibration(fetcher), self.commit, width)
 
     async def commit(self, window, found, tally):
         await asyncio.sleep(0)
+        if len(self.committed) == self.full_after:
+            raise OSError("full")
         self.given.append(found)
         self.committed.append((window, replace(found, calls=list(found.calls)), tally))
 
@@ -73,7 +77,7 @@ async def lining(habit=None, *, calls=CALLS, width=3, bounds=Bounds(), page_size
         run.line._calibration.is_sure = bounds is not None
         yield run
         assert not client._tasks
-        assert fetcher._concurrency._taken == 0
+        assert_free(fetcher._concurrency)
         await asyncio.sleep(0)
         assert len([task for task in asyncio.all_tasks() if "Line" in repr(task.get_coro())]) == 0
 
@@ -124,13 +128,15 @@ async def test_a_late_head_holds_the_others_back():
     gate = asyncio.Event()
 
     def habit(asked):
-        return Answer(after=0.05) if asked.last == WINDOWS[0].last else HONEST
+        return Answer(until=gate) if asked.last == WINDOWS[0].last else HONEST
 
     async with lining(habit, width=3) as run:
         task = asyncio.create_task(run.line.run(WINDOWS))
-        while len(run.server.asked) < 3:
+        for _ in range(5_000):
+            if run.line.read_ahead == 8:  # two windows of four calls
+                break
             await asyncio.sleep(0.001)
-        assert run.committed == []
+        assert (run.line.read_ahead, len(run.server.asked), run.committed) == (8, 3, [])
         gate.set()
         await task
         assert run.windows == WINDOWS
@@ -311,32 +317,32 @@ async def test_records_outside_of_the_window_end_it():
 
 
 def test_an_error_keeps_what_was_committed():
-    """What stands before it in the line is committed, what stands behind it is ended; one error is raised."""
+    """What was read before it is committed, what is still being read is ended; one error is raised."""
 
     async def main():
         def habit(asked):
+            if asked.last == WINDOWS[2].last:
+                return Answer(after=3600)
             return Answer(status=400) if asked.last == WINDOWS[4].last else HONEST
 
         async with lining(habit, width=3) as run:
-            with pytest.raises(Exception, match="refuses"):
+            begun = asyncio.get_running_loop().time()
+            with pytest.raises(RequestRejectedError, match="refuses"):
                 await run.line.run(WINDOWS)
-            assert run.windows == WINDOWS[: len(run.windows)]
-            assert len(run.windows) <= 4
+            assert (run.windows, run.calls) == (WINDOWS[:2], CALLS[:8])
+            assert asyncio.get_running_loop().time() - begun < 3600
 
     fake_clock.run(main())
 
 
 async def test_an_error_of_commit_ends_it():
-    """A full disk is not read on for."""
+    """Nothing more is read for a disk that is full; what was committed before it was, stays."""
     async with lining(width=2) as run:
-
-        async def fail(*_):
-            raise OSError("full")
-
-        run.line._commit = fail
+        run.full_after = 1
         with pytest.raises(OSError, match="full"):
             await run.line.run(WINDOWS)
-        assert len(run.server.asked) <= 4
+        assert (run.windows, run.calls) == (WINDOWS[:1], CALLS[:4])
+        assert 2 <= len(run.server.asked) <= 4
 
 
 def test_a_lost_first_page_is_read_in_parts():
@@ -387,18 +393,28 @@ async def test_a_cancelled_line_leaves_nothing(times, asked):
 
 
 async def test_a_cancel_scope_around_a_line():
-    """The cancellation of anyio leaves nothing."""
-    async with lining(lambda asked: Answer(after=3600) if asked.nth > 3 else HONEST, width=3) as run:
-        with anyio.CancelScope() as scope:
-            asyncio.get_running_loop().call_later(0.05, scope.cancel)
+    """The cancellation of anyio, while the sixth window is read, leaves nothing but what was committed before."""
+    scope = anyio.CancelScope()
+
+    def habit(asked):
+        if asked.nth < 6:
+            return HONEST
+        scope.cancel()
+        return Answer(after=3600)
+
+    async with lining(habit, width=3) as run:
+        with scope:
             await run.line.run(WINDOWS)
         assert scope.cancelled_caught
+        assert 3 <= len(run.windows) <= 5
         assert run.windows == WINDOWS[: len(run.windows)]
+        assert run.calls == CALLS[: 4 * len(run.windows)]
 
 
 async def test_cancelled_at_any_step():
     """Wherever the cancellation strikes, nothing is left and what is committed has no gap."""
-    for steps in range(0, 60, 3):
+    committed = set()
+    for steps in range(0, 120, 5):
         async with lining(width=3) as run:
             task = asyncio.create_task(run.line.run(WINDOWS))
             for _ in range(steps):
@@ -406,6 +422,9 @@ async def test_cancelled_at_any_step():
             task.cancel()
             await asyncio.wait([task])
             assert run.windows == WINDOWS[: len(run.windows)]
+            assert run.calls == CALLS[: 4 * len(run.windows)]
+            committed.add(len(run.windows))
+    assert committed > {0}, "no run came as far as a commit"
 
 
 def test_the_other_errors_log_nothing():

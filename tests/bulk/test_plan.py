@@ -16,6 +16,7 @@ from servetel_async.bulk.plan import (
     MOST_PAGES,
     PAGES,
     pieces_for,
+    width_for,
     windows_of,
 )
 from servetel_async.protocol.clock import SECOND
@@ -103,3 +104,9 @@ def test_pieces_are_never_too_large(count, size):
     assert pieces >= 1
     most = max(2 * size, 2 * min(PAGES * size, MOST_CALLS))
     assert count / pieces <= most
+
+
+@pytest.mark.parametrize(("size", "width"), [(10, 12), (100, 12), (250, 6), (500, 3), (5_000, 3)])
+def test_windows_that_are_read_at_once_fit_in_memory(size, width):
+    """With large pages fewer windows are read at the same time: together they hold 30,000 calls at most."""
+    assert width_for(size, 16) == width

@@ -60,9 +60,18 @@ def test_nothing_to_keep(tmp_path, entries):
     assert names(tmp_path) == []
 
 
-def test_standard_output_has_no_place_beside_it():
-    """The receipt still counts them."""
-    save_quarantine(sink_for("-"), [entry(Unreadable("why", "7"))])
+async def test_standard_output_has_no_place_beside_it(tmp_path, monkeypatch, capfd):
+    """No file is made, and the receipt still counts them."""
+    monkeypatch.chdir(tmp_path)
+    body = json.dumps({"count": 2, "page": 1, "results": [{"foreign": 1}, [7]]}).encode()
+    async with (
+        SmallServer([], lambda asked: Answer(body=body) if asked.page == 1 else Answer()) as server,
+        ServetelClient("token-123456", base_url=server.base_url, rate=None, page_size=5) as client,
+    ):
+        receipt = await pull(client, "-", DAY)
+    assert (receipt.records, receipt.quarantined, receipt.complete) == (0, 2, False)
+    assert capfd.readouterr().out == ""
+    assert names(tmp_path) == []
 
 
 def test_an_older_one_is_replaced(tmp_path):

@@ -248,3 +248,28 @@ def test_a_reason_that_is_not_known_is_left_out(capsys):
     """An error without a reason is told in two lines."""
     assert report_error(ConfigurationError("that is not a day", fix="write it as YYYY-MM")) == 2
     assert capsys.readouterr().err == "Error: that is not a day\n  Fix: write it as YYYY-MM\n"
+
+
+PERSONAL = ("--callerid", "--destination", "--did-number", "--call-id", "--agents", "--email")
+
+
+@pytest.mark.parametrize("flag", PERSONAL)
+@pytest.mark.parametrize("spelling", ["{} {}", "{}={}"])
+def test_a_personal_value_is_not_in_the_command_to_run_again(flag, spelling):
+    """Numbers, ids and addresses become an ellipsis, however the flag is spelled; the flag itself stays."""
+    command = again(["pull", "a.db", *spelling.format(flag, "+919812345678").split(" "), "--fast"])
+    assert "98123" not in command
+    assert command == f"servetel pull a.db {spelling.format(flag, '...')} --fast"
+
+
+def test_the_text_of_a_foreign_error_is_not_shown(capsys):
+    """It may hold a number: its kind and its place are shown, its words are not."""
+    number = f"+91{9_812_345_678}"  # a traceback shows this very line
+    try:
+        raise KeyError(number)
+    except KeyError as error:
+        assert report_error(error) == 1
+    said = capsys.readouterr().err
+    assert "KeyError" in said
+    assert Path(__file__).name in said
+    assert "9812345678" not in said

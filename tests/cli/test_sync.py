@@ -50,7 +50,9 @@ async def test_filters_and_events(inside, emulate, recent, tmp_path):
     assert (ended.code, ended.err) == (0, b"")
     last = json.loads(ended.out.splitlines()[-1])
     assert (last["event"], last["complete"], last["query"]) == ("receipt", True, "direction=inbound")
-    assert rows(tmp_path / "a.db") <= set(api.truth(direction="inbound"))
+    wanted = api.truth(direction="inbound", from_date=last["from_date"], to_date=last["to_date"])
+    assert wanted
+    assert rows(tmp_path / "a.db") == set(wanted)
 
 
 async def said(running, text):

@@ -36,6 +36,22 @@ async def test_a_killed_pull_is_gone_on_from(build, months, week, name):
     check(killed >= 0.8 * len(moments), f"only {killed} of {len(moments)} were killed")
 
 
+@pytest.mark.parametrize("name", ["calls.ndjson", "calls.csv"])
+async def test_a_kill_before_any_removal_leaves_nothing_behind(build, months, name):
+    """The journal goes last: it knows of the other files, so the next run removes what the killed one left."""
+    laboratories = await build(months, name)
+    moments = [moment for moment in await Laboratory.prepare(laboratories) if moment.call.startswith("unlink")]
+
+    async def kill(laboratory: Laboratory, moment: strace.Moment) -> bool:
+        destination = laboratory.place()
+        laboratory.asked()
+        check((await laboratory.traced(destination, f"{moment.call}:signal=SIGKILL:when={moment.number}")).killed, "")
+        await laboratory.resume(destination, laboratory.asked())
+        return True
+
+    assert await each(moments, laboratories, kill) == len(moments) >= 8
+
+
 @pytest.mark.parametrize("name", chosen(TWICE, "calls.ndjson"))
 async def test_a_run_that_goes_on_may_be_killed_too(build, months, name):
     """A second kill, before any call of the run that goes on from the first, costs nothing more."""

@@ -15,7 +15,7 @@ import pytest
 
 from servetel_async.emulator import Emulator
 from tests.crash import strace
-from tests.crash.laboratory import PAGE_SIZE, ROOT, SLOTS, beside, chosen, content
+from tests.crash.laboratory import PAGE_SIZE, PATIENCE, ROOT, SLOTS, beside, chosen, content
 from tests.torture.report import TORTURE
 
 if TYPE_CHECKING:
@@ -115,8 +115,10 @@ async def test_a_signal_keeps_what_is_committed(api, months, destination, number
         moment = chance.randrange(1, usual)
         api.requests.clear()
         process = await start(api, destination, arguments(months, destination))
-        while len(api.requests) < moment:
-            await asyncio.sleep(0.002)
+        async with asyncio.timeout(PATIENCE):
+            while len(api.requests) < moment:
+                assert process.returncode is None, "it has ended before"
+                await asyncio.sleep(0.002)
         process.send_signal(number)
         stopped = await ended(process, AT_ONCE)
         if stopped.code == 0 and len(api.requests) == usual:  # it had asked for everything, and came to its end first

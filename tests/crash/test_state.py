@@ -11,7 +11,7 @@ import pytest
 
 from servetel_async import AuthenticationError, OutputError, ResumeMismatchError, Retry, ServetelClient
 from servetel_async.emulator import Emulator, Fault
-from tests.crash.laboratory import PAGE_SIZE, SLOTS, beside, chosen
+from tests.crash.laboratory import PAGE_SIZE, PATIENCE, SLOTS, beside, chosen
 from tests.torture.report import TORTURE
 
 FILES = ("calls.ndjson", "calls.csv", "calls.parquet")
@@ -141,8 +141,10 @@ async def test_one_destination_has_one_writer(build, months, name):
     destination = first.place()
     process = await first.begin(destination)
     running = asyncio.create_task(first.go())
-    while not first.api.fired["stall"]:
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(PATIENCE):
+        while not first.api.fired["stall"]:
+            assert not running.done(), running
+            await asyncio.sleep(0.01)
     refused = await second.pull(destination)
     assert refused.said["error"] == "OutputLockedError"
     assert all(refused.said[part] for part in ("what", "why", "fix"))

@@ -58,7 +58,7 @@ def test_a_damaged_file_is_found_out(tmp_path, packing):
     """Both formats carry a checksum of what they hold."""
     data = bytearray(pack(tmp_path / "a", packing, os.urandom(5000)))
     data[2500] ^= 1
-    with pytest.raises(Exception, match=r"."):
+    with pytest.raises(Exception, match=r"CRC check failed|checksum"):
         unpack(packing, bytes(data))
 
 

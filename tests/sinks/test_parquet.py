@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import os
+import pathlib
 import stat
 import sys
 from datetime import UTC, datetime, timedelta, timezone
@@ -294,14 +295,23 @@ def test_everything_is_private(realistic, tmp_path, kind):
     assert modes == ({(False, 0o600)} if kind is ParquetEncoder else {(False, 0o600), (True, 0o700)})
 
 
+def open_files(directory):
+    """Give the files below it that this process has open."""
+    links = [os.path.realpath(link) for link in pathlib.Path("/proc/self/fd").iterdir()]
+    return [link for link in links if link.startswith(f"{directory.resolve()}/")]
+
+
+@pytest.mark.skipif(not pathlib.Path("/proc/self/fd").exists(), reason="needs /proc")
 @pytest.mark.parametrize("kind", [ParquetEncoder, DaysEncoder])
 def test_abandoning_closes_everything(realistic, tmp_path, kind):
-    """At any moment, and as often as one likes."""
+    """At any moment, and as often as one likes; no file stays open."""
     encoder = kind(check_columns(None))
     encoder.abandon()
     encoder.open(tmp_path / "a")
     encoder.write(realistic)
+    assert open_files(tmp_path)
     encoder.abandon()
+    assert open_files(tmp_path) == []
     encoder.abandon()
 
 

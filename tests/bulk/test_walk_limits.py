@@ -1,0 +1,38 @@
+"""What a walk may cost: twice what reading a window may, for it is the last that can be done for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from servetel_async.bulk.tally import Tally
+from servetel_async.bulk.walk import STALE_PAGES, walk
+from servetel_async.protocol.evidence import Evidence
+from tests.bulk.small_server import HONEST, Answer
+from tests.bulk.test_certify import HOUR, reading, spread
+
+
+@pytest.mark.parametrize(("limit", "ended"), [(2, False), (3, True)])
+async def test_a_walk_may_cost_twice_what_a_window_may(limit, ended):
+    """Five pages hold all calls, and the walk still asks for the empty one behind them if it may cost so much."""
+    async with reading(spread(23), lambda _: Answer(no_count=True), total=False) as case:
+        evidence = Evidence(HOUR)
+        assert await walk(case.fetcher, HOUR, Tally(limit=limit), evidence, 5) is ended
+        assert len(evidence.calls()) == 23
+
+
+async def test_a_walk_of_a_list_that_grows_in_front_goes_on():
+    """Each page brings the calls of the page before, and the count says why: the walk ends when the list rests."""
+    calls = spread(23)
+    before = set(calls)
+
+    def habit(asked):
+        if asked.nth <= STALE_PAGES + 10:
+            late = [("2024-05-06 09:59:59", f"late-{asked.nth:03}-{number}") for number in range(5)]
+            case.server.calls[:0] = late
+            asked.found[:0] = late
+        return HONEST
+
+    async with reading(calls, habit) as case:
+        evidence = Evidence(HOUR)
+        assert await walk(case.fetcher, HOUR, Tally(), evidence, 5)
+        assert before <= {(row.start, row.id) for row in evidence.calls()}

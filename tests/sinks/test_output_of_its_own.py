@@ -1,0 +1,50 @@
+"""An output is made of what this program wrote, and of nothing else: foreign files, and parts that grew."""
+
+from __future__ import annotations
+
+import pytest
+
+from servetel_async import OutputError
+from servetel_async.sinks.part import FileSink
+from tests.sinks.test_part import CLAIM, KINDS, begun, days, end, entry, windows  # noqa: F401 - two fixtures
+from tests.sinks.life import finished, open_for
+
+
+@KINDS
+def test_a_foreign_file_is_not_taken_for_the_output(begun, tmp_path, make):  # noqa: F811
+    """The journal says that the output was about to get its name, and another file has it: it is refused, and kept."""
+    sink = begun(make(tmp_path / "a"), 3)
+    place = tmp_path / "a"
+    place.mkdir() if make is days else place.write_text("mine")
+    with pytest.raises(OutputError, match="exists"):
+        finished(sink)
+    sink.abandon()
+    again = make(place)
+    with pytest.raises(OutputError, match="exists"):
+        open_for(again, CLAIM)
+    again.abandon()
+    if make is days:
+        assert list(place.iterdir()) == []
+        place.rmdir()
+    else:
+        assert place.read_text() == "mine"
+        place.unlink()
+    last = make(place)
+    assert open_for(last, CLAIM).entries == [entry(3)]
+    end(last)
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_part_that_grew_is_refused(begun, tmp_path, resumed):  # noqa: F811
+    """Bytes that another program appends to the part never come under the name of the output."""
+    sink = begun(FileSink(tmp_path / "a"), 3)
+    if resumed:
+        sink.abandon()
+        sink = FileSink(tmp_path / "a")
+        open_for(sink, CLAIM)
+    with (tmp_path / "a.part").open("ab") as part:
+        part.write(b"x")
+    with pytest.raises(OutputError, match="not as this program left it"):
+        finished(sink)
+    sink.abandon()
+    assert not (tmp_path / "a").exists()
