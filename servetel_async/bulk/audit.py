@@ -14,41 +14,41 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from servetel_async.bulk.fetcher import Fetcher
-    from servetel_async.bulk.journal import Entry
+    from servetel_async.bulk.ledger import Reading
     from servetel_async.bulk.tally import Tally
 
 
-async def find_changed(fetcher: Fetcher, entries: Sequence[Entry], tally: Tally) -> list[Entry]:
+async def find_changed(fetcher: Fetcher, readings: Sequence[Reading], tally: Tally) -> list[Reading]:
     """Give the windows whose count is no longer what was read.
 
     Args:
         fetcher: where counts come from.
-        entries: windows without a gap between them, newest first.
+        readings: windows without a gap between them, newest first.
         tally: takes the cost.
     """
-    parts = await run_together([_differing(fetcher, month, tally) for month in _months(entries)])
-    return [entry for part in parts for entry in part]
+    parts = await run_together([_differing(fetcher, month, tally) for month in _months(readings)])
+    return [reading for part in parts for reading in part]
 
 
-async def _differing(fetcher: Fetcher, entries: Sequence[Entry], tally: Tally) -> list[Entry]:
-    window = Window.of(entries[-1].first, entries[0].last)
+async def _differing(fetcher: Fetcher, readings: Sequence[Reading], tally: Tally) -> list[Reading]:
+    window = Window.of(readings[-1].first, readings[0].last)
     count = await fetcher.count(window, tally)
-    if count == sum(entry.counted or 0 for entry in entries):
+    if count == sum(reading.counted or 0 for reading in readings):
         return []
-    if len(entries) == 1:
-        return list(entries)
-    middle = len(entries) // 2
-    halves = (entries[:middle], entries[middle:])
+    if len(readings) == 1:
+        return list(readings)
+    middle = len(readings) // 2
+    halves = (readings[:middle], readings[middle:])
     parts = await run_together([_differing(fetcher, half, tally) for half in halves])
-    return [entry for part in parts for entry in part]
+    return [reading for part in parts for reading in part]
 
 
-def _months(entries: Sequence[Entry]) -> list[list[Entry]]:
+def _months(readings: Sequence[Reading]) -> list[list[Reading]]:
     """Windows in groups of 31 days at most."""
-    groups: list[list[Entry]] = []
-    for entry in entries:
-        if groups and Window.of(entry.first, groups[-1][0].last).seconds <= LONGEST.total_seconds():
-            groups[-1].append(entry)
+    groups: list[list[Reading]] = []
+    for reading in readings:
+        if groups and Window.of(reading.first, groups[-1][0].last).seconds <= LONGEST.total_seconds():
+            groups[-1].append(reading)
         else:
-            groups.append([entry])
+            groups.append([reading])
     return groups

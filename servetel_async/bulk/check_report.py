@@ -1,7 +1,7 @@
 """Check: does a destination still hold what its ledger says, and does the API still count the same?
 
 1. What is there: the bytes of a file, each file of a directory, the rows of each reading of a database.
-2. What the API counts now: each window that no later reading has replaced, where this account and these filters read it.
+2. What the API counts now: each window that no later reading has replaced, for this account and these filters.
 3. The report says what was looked at and what was not. What was not looked at is never called right.
 """
 

@@ -6,7 +6,6 @@ first run only in what is left to read.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -18,19 +17,19 @@ from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.certified import Flaw
 from servetel_async.bulk.certify import Certifier
 from servetel_async.bulk.fetcher import Fetcher
+from servetel_async.bulk.frame import Frame, now_in_utc
 from servetel_async.bulk.journal import Header
-from servetel_async.bulk.ledger import FORMAT, Reading, Unreadable, digest_of, unread
+from servetel_async.bulk.ledger import FORMAT, Reading, digest_of, unread
 from servetel_async.bulk.line import Line
 from servetel_async.bulk.plan import width_for, windows_of
 from servetel_async.bulk.printed import Printed
-from servetel_async.bulk.pull_range import PullRange, account_clock, clock_matters, range_at
 from servetel_async.bulk.progress import PullProgress
+from servetel_async.bulk.pull_range import PullRange, account_clock, clock_matters, range_at
 from servetel_async.bulk.receipt import describe, plural
 from servetel_async.bulk.start import count_before, find_start
 from servetel_async.bulk.tally import Tally
 from servetel_async.protocol.account import Account  # noqa: TC001 - msgspec reads it
 from servetel_async.protocol.clock import DAY, on_wall, shift, stamp
-from servetel_async.protocol.reply import MOST_STRANGE
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.sink import Batch, Span
 from servetel_async.transport.callbacks import callback_failed
@@ -47,7 +46,6 @@ if TYPE_CHECKING:
     from servetel_async.page_source import PageSource
     from servetel_async.protocol.mask import Mask
     from servetel_async.protocol.query import CallQuery
-    from servetel_async.protocol.rows import Row
     from servetel_async.sinks.sink import Claim, Sink
     from servetel_async.transport.callbacks import Listener
 
@@ -79,16 +77,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     def mask_name(self) -> str:
         """How the ledger calls the mask; empty without one."""
         return "" if self.mask is None else self.mask.name
-
-
-class Frame(msgspec.Struct, frozen=True, kw_only=True):
-    """What all readings of one run have in common; see ``Reading``."""
-
-    account: Account
-    scope: str
-    mask: str
-    range: PullRange
-    asked_first: str
 
 
 class Job:
@@ -196,7 +184,7 @@ class Job:
             account=account,
             what=f"{describe(self._query)}, {self._query.window(self._zone)}",
             first=found.window.first,
-            began_at=_now(),
+            began_at=now_in_utc(),
             version=__version__,
         )
 
@@ -246,7 +234,7 @@ class Job:
         """
         self.frame = frame
         for reading in unchanged:
-            fact = self._confirmed(reading)
+            fact = self.frame.confirmed(reading)
             span = Span(reading.first, reading.last)
             await self._writer.run(self._sink.commit, Batch([], self._zone), span, msgspec.json.encode(fact))
             self.entries[span] = fact
@@ -311,56 +299,11 @@ class Job:
         lines = [row.line for row in sound]
         if self._settings.mask is not None:
             lines = list(map(self._settings.mask.line, lines))
-        fact = self._fact(span, found, tally, digest_of(lines))
+        if self._printed is not None and (gone := self._printed.gone(span, found.calls)):
+            found.flaws.append(Flaw(span.first, span.last, f"{plural(gone, 'printed call')} left the list since"))
+        fact = self.frame.fact(span, found, tally, digest_of(lines))
         self._sink.commit(Batch(lines, self._zone), span, msgspec.json.encode(fact))
         return fact
-
-    def _fact(self, span: Span, found: Certified, tally: Tally, digest: str) -> Reading:
-        frame = self.frame
-        sound = [row for row in found.calls if row.reason is None]
-        unreadable = tuple(Unreadable(row.reason, self._raw(row)) for row in found.calls if row.reason is not None)
-        flaws = tuple(found.flaws)
-        if self._printed is not None and (gone := self._printed.gone(span, sound)):
-            flaws = (*flaws, Flaw(span.first, span.last, f"{plural(gone, 'printed call')} left the list since"))
-        return Reading(
-            format=FORMAT,
-            account=frame.account,
-            scope=frame.scope,
-            mask=frame.mask,
-            asked_first=frame.asked_first,
-            asked_last=frame.range.asked_last,
-            first=span.first,
-            last=span.last,
-            clock=stamp(frame.range.clock),
-            counted=found.counted,
-            records=len(sound),
-            digest=digest,
-            duplicates=found.duplicates,
-            reused_ids=len(sound) - len({row.id for row in sound}),
-            undated=_outside(span, sound),
-            kinds=dict(found.kinds),
-            flaws=flaws,
-            quarantined=unreadable,
-            conventions=found.conventions,
-            pages=tally.pages,
-            requests=tally.requests,
-            retries=tally.retries,
-            received=tally.received,
-            at=_now(),
-            version=__version__,
-        )
-
-    def _confirmed(self, reading: Reading) -> Reading:
-        """The fact that a reading was counted again now, with the same result."""
-        frame = self.frame
-        return msgspec.structs.replace(
-            reading,
-            asked_first=frame.asked_first,
-            asked_last=frame.range.asked_last,
-            clock=stamp(frame.range.clock),
-            at=_now(),
-            version=__version__,
-        )
 
     @property
     def counted_before(self) -> int | None:
@@ -378,12 +321,6 @@ class Job:
         cost.add(self._before)
         cost.add(self.fetcher.total)
         return cost
-
-    def _raw(self, row: Row) -> str:
-        """A record that cannot be read cannot be masked field by field either: so it is named, as a huge one is."""
-        if self._settings.mask is not None or len(row.line) > MOST_STRANGE:
-            return f"{len(row.line)} bytes, sha256 {hashlib.sha256(row.line).hexdigest()}"
-        return row.line.decode("utf-8", "replace")
 
     @property
     def is_spent(self) -> bool:
@@ -433,17 +370,6 @@ def _was_walked(reading: Reading) -> bool:
     return reading.counted is None and not reading.lost
 
 
-def _outside(span: Span, rows: list[Row]) -> int:
-    """Count the rows whose start does not lie in it; they are sorted by it, so it shows at both ends."""
-    if not rows or (rows[0].moment <= span.last and span.first <= rows[-1].moment):
-        return 0
-    return sum(not span.first <= row.moment <= span.last for row in rows)
-
-
 def _here(zone: tzinfo) -> datetime:
     """This computer's clock, on the account's wall clock."""
     return on_wall(datetime.now(UTC).astimezone(zone).replace(microsecond=0))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -6,7 +6,6 @@ never over 31 days at once, nor over what the server allows. Nothing here sends 
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from servetel_async.protocol.capping import may_be_capped
@@ -14,7 +13,7 @@ from servetel_async.protocol.clock import SECOND
 from servetel_async.protocol.windows import LONGEST, Window
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
 #: Pages of a window: as it should be, and from where on it is cut.
 PAGES, MOST_PAGES = 20, 40

@@ -30,8 +30,9 @@ class Printed:
 
     def gone(self, span: Span, calls: Iterable[Row]) -> int:
         """Count the calls of a window that were printed and are not among these."""
-        return len(set(self._calls.get(span, ())) - set(map(_hash, calls)))
+        sound = (call for call in calls if call.reason is None)
+        return len(set(self._calls.get(span, ())) - set(map(_hash, sound)))
 
 
 def _hash(call: Row) -> int:
-    return hash((call.id, call.start))
+    return hash((call.id, call.moment))

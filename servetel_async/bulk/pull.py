@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servetel_async.bulk.job import Frame, Job, Settings
+from servetel_async.bulk.frame import Frame
+from servetel_async.bulk.job import Job, Settings
 from servetel_async.bulk.journal import account_of, claim_of, read_saved
 from servetel_async.bulk.run import conclude, writing
 from servetel_async.bulk.shelf import Shelf
@@ -121,7 +122,9 @@ async def pull(
         )
         await job.read(frame)
         await shelf.settle(job, claim, writer)
-        return await conclude(job, sink, writer, query, strict=strict, overwritten=shelf.overwritten, on_receipt=on_receipt)
+        return await conclude(
+            job, sink, writer, query, strict=strict, overwritten=shelf.overwritten, on_receipt=on_receipt
+        )
 
 
 def _resumed(found: PullRange, header: Header, kept: Sequence[Reading], *, is_done: bool) -> PullRange:

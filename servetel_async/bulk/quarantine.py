@@ -12,20 +12,20 @@ from servetel_async.sinks.files import reason_of, save_private
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from servetel_async.bulk.journal import Entry
+    from servetel_async.bulk.ledger import Reading
     from servetel_async.sinks.sink import Sink
 
 
-def save_quarantine(sink: Sink, entries: Sequence[Entry]) -> None:
+def save_quarantine(sink: Sink, readings: Sequence[Reading]) -> None:
     """Write ``DEST.quarantine.ndjson``, where there is anything to write and a place beside the output.
 
     Raises:
         OutputError: it cannot be written; the output itself is whole.
     """
     lines = [
-        msgspec.json.encode({"reason": each.reason, "first": entry.first, "last": entry.last, "raw": each.raw})
-        for entry in entries
-        for each in entry.quarantined
+        msgspec.json.encode({"reason": each.reason, "first": reading.first, "last": reading.last, "raw": each.raw})
+        for reading in readings
+        for each in reading.quarantined
     ]
     if not lines or sink.place is None:
         return

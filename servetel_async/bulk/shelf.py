@@ -103,9 +103,7 @@ class Shelf:
 
     def readings(self, account: str, scope: str) -> list[Reading]:
         """The readings of one account and query, oldest first."""
-        return [
-            fact.reading for fact in self.facts if fact.stored.account == account and fact.reading.scope == scope
-        ]
+        return [fact.reading for fact in self.facts if fact.stored.account == account and fact.reading.scope == scope]
 
     def check_mask(self, account: str, mask: str) -> None:
         """See that calls are written under the mask that this account's calls have there.
@@ -138,7 +136,9 @@ class Shelf:
     def _short(self, job: Job, claim: Claim) -> list[Window]:
         """Windows of this run whose rows became fewer than what was written; notes by how many."""
         latest = {
-            fact.stored.span: fact for fact in self._read() if fact.stored.account == claim.account and fact.stored.pull == claim.pull
+            fact.stored.span: fact
+            for fact in self._read()
+            if fact.stored.account == claim.account and fact.stored.pull == claim.pull
         }
         found: list[Window] = []
         self.overwritten = 0

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
-from servetel_async.bulk.job import Frame, Job, Settings
+from servetel_async.bulk.frame import Frame
+from servetel_async.bulk.job import Job, Settings
 from servetel_async.bulk.journal import claim_of
 from servetel_async.bulk.ledger import OPEN_END, due
 from servetel_async.bulk.run import conclude, writing
@@ -25,6 +26,7 @@ from servetel_async.bulk.shelf import Shelf
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.account import resolve
 from servetel_async.protocol.tokens import hide
+from servetel_async.protocol.windows import Window
 from servetel_async.sinks.destination import sink_for
 from servetel_async.transport.callbacks import Listener
 from servetel_async.transport.tasks import run_together
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from servetel_async.client import ServetelClient
     from servetel_async.protocol.mask import Mask
     from servetel_async.protocol.query import CallQuery
-    from servetel_async.protocol.windows import Window
     from servetel_async.sinks.destination import Destination
     from servetel_async.sinks.sink import Database
 
@@ -122,7 +123,9 @@ async def sync(
         )
         await job.sync(frame, read, unchanged)
         await shelf.settle(job, claim, writer)
-        return await conclude(job, sink, writer, query, strict=False, overwritten=shelf.overwritten, on_receipt=on_receipt)
+        return await conclude(
+            job, sink, writer, query, strict=False, overwritten=shelf.overwritten, on_receipt=on_receipt
+        )
 
 
 async def _compare(job: Job, plan: Due) -> tuple[list[Window], list[Reading]]:

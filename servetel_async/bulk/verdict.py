@@ -55,7 +55,7 @@ class Verdict(NamedTuple):
         return self.reason == "complete"
 
 
-def judge(evidence: Evidence) -> Verdict:
+def judge(evidence: Evidence) -> Verdict:  # noqa: PLR0911 - a table
     """Judge a run. The gravest flaw decides."""
     readings = evidence.readings
     lost = [reading for reading in readings if reading.lost]

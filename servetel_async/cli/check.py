@@ -14,7 +14,7 @@ from servetel_async.cli.filters import filter_flags, take_filters
 from servetel_async.cli.terminal import put
 
 if TYPE_CHECKING:
-    from servetel_async.bulk.check import CheckReport
+    from servetel_async.bulk.check_report import CheckReport
     from servetel_async.cli.watch import Watch
     from servetel_async.client import ServetelClient
     from servetel_async.protocol.query import CallQuery

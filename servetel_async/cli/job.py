@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from servetel_async.cli import exits
 from servetel_async.cli.terminal import say
-from servetel_async.errors import OutputLockedError
 
 if TYPE_CHECKING:
     from servetel_async.bulk.receipt import PullReceipt

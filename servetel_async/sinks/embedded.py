@@ -269,7 +269,7 @@ class EmbeddedDatabase:
         return replaced
 
     def finish(self, receipt_of: Callable[[Output], bytes]) -> None:
-        """Bring all of it into the one file, make it durable, give it its name, and keep its receipt in and beside it."""
+        """Bring all of it into the one file, make it durable, name it, and keep its receipt in it and beside it."""
         self._is_new = False
         try:
             self._disconnect()

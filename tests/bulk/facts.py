@@ -12,7 +12,8 @@ def reading(first, last, clock="2024-06-20 12:00:00", *, until=None, **changes):
     """A reading of three calls.
 
     Args:
-        first, last: stamps of its window.
+        first: stamp of its first second.
+        last: stamp of its last second.
         clock: the server's, when it was read.
         until: the end of the range that was asked for, the window's unless given.
         changes: other fields.

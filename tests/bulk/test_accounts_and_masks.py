@@ -120,7 +120,10 @@ async def test_masked_and_plain_calls_are_not_mixed(tmp_path, first):
     async with LivingServer(CALLS, NOW) as server, server.client() as client:
         await pull(client, target, DAYS, mask=MASKS[first])
         before = rows(target)
-        for run in (pull(client, target, DAYS, mask=MASKS[not first]), sync(client, target, ALL, mask=MASKS[not first])):
+        for run in (
+            pull(client, target, DAYS, mask=MASKS[not first]),
+            sync(client, target, ALL, mask=MASKS[not first]),
+        ):
             with pytest.raises(ResumeMismatchError, match="in plain text"):
                 await run
         assert rows(target) == before

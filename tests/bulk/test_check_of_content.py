@@ -53,7 +53,7 @@ def tamper(target, how):
         return
     path = Path(target)
     if path.is_dir():
-        path = sorted(each for each in path.rglob("*.parquet"))[0]
+        path = min(path.rglob("*.parquet"))
     if how == "gone":
         path.unlink()
     else:

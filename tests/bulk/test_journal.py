@@ -157,7 +157,9 @@ def test_an_interrupted_pull_is_its_accounts():
 
 def test_the_pull_of_another_account_is_not_resumed():
     """Its calls would be mixed with those of this one."""
-    with pytest.raises(ResumeMismatchError, match="may.ndjson holds an interrupted pull of another account") as caught:
+    with pytest.raises(
+        ResumeMismatchError, match=r"may\.ndjson holds an interrupted pull of another account"
+    ) as caught:
         account_of(header(), ACCOUNT._replace(fingerprint="ba9876543210"), "may.ndjson")
     assert "0123456789ab" in caught.value.why
     assert "--no-resume" in caught.value.fix

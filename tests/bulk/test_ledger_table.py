@@ -225,7 +225,12 @@ def test_of_two_readings_of_one_second_the_later_counts():
 def test_a_fact_is_read_as_it_was_written():
     """Account, proof, flaws and records that cannot be read, too."""
     fact = reading(
-        "01", "02", "20", flaws=(Flaw("a", "b", "why", lost=True),), quarantined=(Unreadable("no", "raw"),), kinds={"leaf": 2}
+        "01",
+        "02",
+        "20",
+        flaws=(Flaw("a", "b", "why", lost=True),),
+        quarantined=(Unreadable("no", "raw"),),
+        kinds={"leaf": 2},
     )
     assert read_fact(msgspec.json.encode(fact)) == fact
     assert fact.lost

@@ -11,7 +11,6 @@ from servetel_async import CallQuery, PullReceipt
 from servetel_async.bulk.receipt import WindowReceipt, describe, duration
 from tests.bulk.facts import ACCOUNT
 
-
 MAY = "2024-05-01 00:00:00 to 2024-05-31 23:59:59"
 
 

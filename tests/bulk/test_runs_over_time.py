@@ -41,7 +41,10 @@ def target(request, tmp_path):
 
 async def test_a_range_that_is_not_over_is_complete_up_to_the_clock(target):
     """Nothing is said of what comes after it, by the receipt or its text."""
-    async with LivingServer([*every(10, "2024-05-10", "2024-05-10 23:59:00")], NOON) as server, server.client() as client:
+    async with (
+        LivingServer([*every(10, "2024-05-10", "2024-05-10 23:59:00")], NOON) as server,
+        server.client() as client,
+    ):
         receipt = await pull(client, target, DAY)
         assert (receipt.to_date, receipt.asked_to, receipt.complete) == (NOON, "2024-05-10 23:59:59", True)
         assert f"complete up to {NOON}: " in str(receipt)
@@ -168,7 +171,9 @@ async def test_a_resumed_pull_may_cost_what_all_of_it_may_cost(target):
         probe = await pull(client, target.with_name("probe.ndjson"), MAY)
         with pytest.raises(_StopError):
             await pull(client, target, MAY, on_progress=stop_at(len(probe.windows) - 1))
-        server.calls += [(f"2024-05-{16 + each // 12:02} {2 * (each % 12):02}:00:33", f"late-{each}") for each in range(140)]
+        server.calls += [
+            (f"2024-05-{16 + each // 12:02} {2 * (each % 12):02}:00:33", f"late-{each}") for each in range(140)
+        ]
         receipt = await pull(client, target, MAY)
         assert (receipt.complete, receipt.records) == (True, len(server.calls))
 
@@ -179,7 +184,9 @@ async def test_the_verdict_outlives_a_receipt_that_could_not_be_saved(tmp_path):
     calls = [*every(30, "2024-05-01", "2024-05-31 23:30:00")]
     async with LivingServer(calls, "2024-06-10") as server, server.client() as client:
         with pytest.raises(OutputError, match="written, but its receipt cannot be saved"):
-            await pull(client, target, MAY, on_progress=lambda _: (tmp_path / "a.ndjson.receipt.json").mkdir(exist_ok=True))
+            await pull(
+                client, target, MAY, on_progress=lambda _: (tmp_path / "a.ndjson.receipt.json").mkdir(exist_ok=True)
+            )
         (tmp_path / "a.ndjson.receipt.json").rmdir()
         server.calls.append(("2024-05-13 00:00:01", "late"))
         before = target.read_bytes()

@@ -17,7 +17,7 @@ from servetel_async.sinks.csv import CsvEncoder
 from servetel_async.sinks.files import digest_of, put_in_place, remove
 from servetel_async.sinks.lock import OutputLock
 from servetel_async.sinks.ndjson import StdoutSink
-from servetel_async.sinks.sink import Batch, Claim
+from servetel_async.sinks.sink import Batch
 
 LIMITED = """
 import os, resource, sys

@@ -14,8 +14,8 @@ from servetel_async import OutputError
 from servetel_async.sinks.columns import COLUMNS
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.sink import Claim, Seal, Span
-from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 from tests.sinks.life import finished, open_for
+from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 
 CLAIM = Claim("pull", "scope", "one")
 OTHER = Claim("pull", "scope", "two")

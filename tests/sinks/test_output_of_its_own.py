@@ -6,8 +6,8 @@ import pytest
 
 from servetel_async import OutputError
 from servetel_async.sinks.part import FileSink
-from tests.sinks.test_part import CLAIM, KINDS, begun, days, end, entry, windows  # noqa: F401 - two fixtures
 from tests.sinks.life import finished, open_for
+from tests.sinks.test_part import CLAIM, KINDS, begun, days, end, entry, windows  # noqa: F401 - two fixtures
 
 
 @KINDS

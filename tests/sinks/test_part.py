@@ -10,14 +10,14 @@ import stat
 
 import pytest
 
-from servetel_async import OutputError, OutputLockedError, ServetelError
+from servetel_async import OutputError, OutputLockedError
 from servetel_async.sinks.columns import check_columns
 from servetel_async.sinks.csv import CsvEncoder
+from servetel_async.sinks.files import digest_of
 from servetel_async.sinks.ndjson import LinesEncoder
 from servetel_async.sinks.parquet import DaysEncoder
 from servetel_async.sinks.part import FileSink
 from servetel_async.sinks.sink import Claim, Span
-from servetel_async.sinks.files import digest_of
 from tests.sinks.life import finished, named_without_receipt, open_for
 
 CLAIM = Claim("pull", "scope", "account")

@@ -15,8 +15,8 @@ from servetel_async.sinks import libraries
 from servetel_async.sinks.columns import COLUMNS
 from servetel_async.sinks.postgres import PostgresSink
 from servetel_async.sinks.sink import Claim, Span
-from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 from tests.sinks.life import finished, open_for
+from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 
 asyncpg = pytest.importorskip("asyncpg")
 

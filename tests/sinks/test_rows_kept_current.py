@@ -12,8 +12,8 @@ import pytest
 from servetel_async.protocol.records import CallRecord
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.sink import Claim, Span
-from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 from tests.sinks.life import finished, open_for
+from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 
 FIELDS = [name for name in CallRecord.__struct_fields__ if name not in ("id", "extra", "zone")]
 COLUMNS = ["id", *FIELDS, "started_at", "ended_at", "extra"]
