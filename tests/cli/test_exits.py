@@ -22,6 +22,7 @@ from servetel_async import (
     OutOfWindowError,
     OutputError,
     OutputLockedError,
+    OutputUnavailableError,
     OverloadedError,
     PermissionDeniedError,
     RateLimitError,
@@ -41,7 +42,8 @@ from tests.cli.conftest import MONTH, struck
         (WrongAddressError, 2),
         (BodyTooLargeError, 2),
         (OutputError, 2),
-        (OutputLockedError, 2),
+        (OutputLockedError, 5),
+        (OutputUnavailableError, 5),
         (ResumeMismatchError, 2),
         (AuthenticationError, 4),
         (PermissionDeniedError, 4),
@@ -173,13 +175,13 @@ async def test_a_killed_pull_is_in_nobodys_way(launch, servetel, emulate, datase
 
 
 async def test_two_commands_on_one_output(launch, servetel, emulate, dataset, tmp_path):
-    """The second one ends at once with 2; killing the first frees the output."""
+    """The second one ends at once with 5, so that a loop tries again; killing the first frees the output."""
     api = await emulate(dataset, faults=[Fault("stall", page=3, seconds=60, times=1)])
     first = await launch("pull", "may.ndjson", *MONTH, api=api)
     await struck(api, "stall")
     assert (tmp_path / "may.ndjson.part").exists()
     second = await servetel("pull", "may.ndjson", *MONTH, api=api)
-    assert second.code == 2
+    assert second.code == 5
     assert "another run is writing" in three_lines(second)[0]
     first.signal(signal.SIGKILL)
     await first.end()

@@ -104,7 +104,7 @@ def begun(sinks, batch_of):
 def end():
     def run(sink):
         sink.finish()
-        sink.save_receipt(b"{}")
+        sink.save_receipt(b'{"destination":"a"}')
         sink.abandon()
 
     return run
@@ -220,7 +220,7 @@ def test_every_file_is_private_at_every_moment(begun, sinks, batch_of, target, e
                 lambda sink=sink: sink.begin(b"{}"),
                 lambda sink=sink: sink.commit(batch_of(b'{"id":"1"}'), span(1), entry(1)),
                 sink.finish,
-                lambda sink=sink: sink.save_receipt(b"{}"),
+                lambda sink=sink: sink.save_receipt(b'{"destination":"a"}'),
                 sink.abandon,
             ):
                 step()
@@ -344,7 +344,7 @@ def test_a_receipt_that_cannot_be_saved(begun, sinks, target):
     sink.finish()
     target.with_name(f"{target.name}.receipt.json").mkdir()
     with pytest.raises(OutputError, match="need not be pulled again"):
-        sink.save_receipt(b"{}")
+        sink.save_receipt(b'{"destination":"a"}')
     sink.abandon()
     assert rows(target, "SELECT id FROM call_records") == [("3",)]
 

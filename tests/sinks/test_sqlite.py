@@ -42,7 +42,7 @@ def names(directory):
 
 def end(sink):
     sink.finish()
-    sink.save_receipt(b'{"receipt":1}')
+    sink.save_receipt(b'{"destination":"a"}')
     sink.abandon()
     return sink
 
@@ -86,7 +86,7 @@ def test_a_pull_from_beginning_to_end(begun, tmp_path):
     sink = end(begun(Sink(tmp_path / NAME), 3, 2, 1))
     assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}
     assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("1",), ("2",), ("3",)]
-    assert (tmp_path / f"{NAME}.receipt.json").read_bytes() == b'{"receipt":1}'
+    assert (tmp_path / f"{NAME}.receipt.json").read_bytes() == b'{"destination":"a"}'
     assert sink.sha256 is None
 
 
@@ -278,7 +278,7 @@ def test_windows_and_receipt_for_sync(begun, tmp_path):
     sink = Sink(tmp_path / NAME)
     sink.open(CLAIM)
     assert sink.windows("scope") == [entry(1), entry(3)]
-    assert sink.load_receipt() == b'{"receipt":1}'
+    assert sink.load_receipt() == b'{"destination":"a"}'
     sink.abandon()
 
 
