@@ -20,7 +20,6 @@ from servetel_async.protocol.undecodable import UNDECODABLE
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.files import digest_of
-from servetel_async.sinks.sink import Claim
 from servetel_async.transport.tasks import run_together
 
 if TYPE_CHECKING:
@@ -135,9 +134,8 @@ def _receipt(sink: Sink) -> PullReceipt:
             text = None
     elif hasattr(sink, "load_receipt"):
         database = cast("Database", sink)
-        database.open(Claim("", ""))
         try:
-            text = database.load_receipt()
+            text = database.load_receipt() if database.look() else None
         finally:
             database.abandon()
     if text is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from servetel_async.errors import OutputError, OutputLockedError, ResumeMismatchError
 from servetel_async.sinks.columns import COLUMNS, flat_records, pieces_of
 from servetel_async.sinks.files import (
-    check_place,
+    check_places,
     create_private,
     name_of,
     open_private,
@@ -25,6 +25,8 @@ from servetel_async.sinks.files import (
     save_private,
 )
 from servetel_async.sinks.lock import OutputLock
+from servetel_async.sinks.ownership import refuse_foreign_part
+from servetel_async.sinks.places import refuse_mount_point
 from servetel_async.sinks.sink import Saved
 
 if TYPE_CHECKING:
@@ -38,6 +40,8 @@ TABLE, PULLS, WINDOWS = "call_records", "servetel_pulls", "servetel_windows"
 INDEXED = ("started_at", "client_number", "agent_number", "did_number")
 _PULLS = "pull TEXT PRIMARY KEY, scope TEXT, header TEXT, finished_at TEXT, receipt TEXT"
 _WINDOWS = "pull TEXT, scope TEXT, first TEXT, last TEXT, seq BIGINT, entry TEXT, PRIMARY KEY (pull, first, last)"
+#: A database, or its log, that names none of the journal's tables is not ours.
+_TABLES_OF_OURS = (PULLS.encode(), WINDOWS.encode())
 JOURNAL = (f"CREATE TABLE IF NOT EXISTS {PULLS} ({_PULLS})", f"CREATE TABLE IF NOT EXISTS {WINDOWS} ({_WINDOWS})")
 
 
@@ -67,6 +71,7 @@ class EmbeddedDatabase:
         self._claim: Claim | None = None
         self._in_place = False
         self._is_new = False
+        self._reading = False
         self._seq = 0
 
     # What the kinds of databases give
@@ -96,6 +101,22 @@ class EmbeddedDatabase:
         """Name and type of each column that there should be."""
         raise NotImplementedError
 
+    def _is_view(self) -> bool:
+        """Whether a view has the table's name."""
+        raise NotImplementedError
+
+    def _is_blank(self, path: Path) -> bool:
+        """Whether a file beside a database of ours, or in its place, holds nothing to lose."""
+        raise NotImplementedError
+
+    def _connect_to_read(self, path: Path) -> None:
+        """Open a database that is there without changing or creating anything."""
+        raise NotImplementedError
+
+    def _has_journal(self) -> bool:
+        """Whether the tables of the journal are there."""
+        raise NotImplementedError
+
     def _declarations(self) -> list[str]:
         return [column.declaration for column in COLUMNS]
 
@@ -122,7 +143,7 @@ class EmbeddedDatabase:
             with self._telling():
                 self._check_kind()
                 self._lock.acquire()
-                check_place(self._receipt)
+                check_places(self._target)
                 return self._open(claim, fresh=fresh)
         except BaseException:
             self.abandon()
@@ -133,8 +154,10 @@ class EmbeddedDatabase:
             raise OutputError(f"{self.name} is a symbolic link", fix="give the path of the database itself")
         if self._target.exists() and not self._target.is_file():
             raise OutputError(f"{self.name} is no file", fix="give the name of a database file")
+        refuse_mount_point(self._target, self.name)
 
     def _open(self, claim: Claim, *, fresh: bool) -> Saved | None:
+        refuse_foreign_part(self._part, self.beside, _TABLES_OF_OURS, self._is_blank)
         self._settle_names()
         self._in_place = self._target.exists()
         if self._in_place:
@@ -194,6 +217,12 @@ class EmbeddedDatabase:
 
     def _is_ours(self) -> bool:
         """Whether the table is there already; raises where it is somebody else's."""
+        if self._is_view():
+            raise OutputError(
+                f"{self.name} holds a view {TABLE}",
+                why="calls can only be written to a table",
+                fix="rename the view, or give another destination",
+            )
         columns = self._columns()
         if columns and columns != self._wanted():
             raise OutputError(
@@ -312,6 +341,16 @@ class EmbeddedDatabase:
         self._lock.release()
 
     # For sync and check
+
+    def look(self) -> bool:
+        """Open the database for reading only; see ``Database.look``."""
+        self._reading = True
+        with self._telling():
+            self._check_kind()
+            if not self._target.exists():
+                return False
+            self._connect_to_read(self._target)
+            return self._has_journal()
 
     def windows(self, scope: str) -> list[bytes]:
         """Give the entries of all windows that were committed for that scope, by any pull."""

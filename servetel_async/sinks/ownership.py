@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from servetel_async.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
 MARKER = "_made_by_servetel_async"
@@ -35,6 +35,8 @@ _BEGINNINGS = {
 _HEXADECIMAL = b"0123456789abcdef"
 #: Enough to see how a file begins.
 _START = 64
+#: No text that is looked for is longer.
+_LONGEST = 64
 #: What is read at a time.
 _PIECE = 1 << 20
 
@@ -59,9 +61,7 @@ def owns_directory(path: Path) -> bool:
     if not is_directory(path):
         return False
     held = list(_files(path))
-    return all(ours for _, ours in held) and (
-        not any(path.iterdir()) or os.path.lexists(path / MARKER)
-    )
+    return all(ours for _, ours in held) and (not any(path.iterdir()) or os.path.lexists(path / MARKER))
 
 
 def remove_directory(path: Path) -> None:
@@ -129,8 +129,8 @@ def is_empty_file(path: Path) -> bool:
     return is_file(path) and path.lstat().st_size == 0
 
 
-def holds(path: Path, text: bytes) -> bool:
-    """Tell whether a regular file holds this text anywhere.
+def holds(path: Path, *texts: bytes) -> bool:
+    """Tell whether a regular file holds one of these texts anywhere.
 
     Raises:
         OSError: if it cannot be read.
@@ -140,10 +140,34 @@ def holds(path: Path, text: bytes) -> bool:
     kept = b""
     with path.open("rb") as file:
         while piece := file.read(_PIECE):
-            if text in kept + piece:
+            if any(text in kept + piece for text in texts):
                 return True
-            kept = piece[-len(text) :]
+            kept = piece[-_LONGEST:]
     return False
+
+
+def refuse_foreign_part(
+    part: Path, endings: Iterable[str], ours: Iterable[bytes], is_blank: Callable[[Path], bool]
+) -> None:
+    """Refuse a database under the name of a part, or a file beside it, that is not ours.
+
+    Args:
+        part: where an interrupted pull left its database, if there was one.
+        endings: of what the database library keeps beside it, and of the directory in which it was made.
+        ours: texts; one of them is in the database or in its log if it is ours.
+        is_blank: whether a file holds nothing to lose.
+
+    Raises:
+        OutputError: if it is not ours.
+        OSError: if it cannot be read.
+    """
+    names = (part, *(part.with_name(f"{part.name}{ending}") for ending in endings))
+    there = [path for path in names if os.path.lexists(path)]
+    named = any(holds(path, *ours) for path in there)
+    for path in there:
+        is_known_file = is_file(path) and (named or is_empty_file(path) or is_blank(path))
+        if not is_known_file and (path == part or not owns_directory(path)):
+            raise foreign(os.fsencode(path.name).decode("utf-8", "backslashreplace"))
 
 
 def foreign(name: str) -> OutputError:

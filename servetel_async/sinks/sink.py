@@ -99,6 +99,7 @@ class Sink(Protocol):
         Raises:
             OutputError: it exists, is something else, or cannot be written.
             OutputLockedError: another run is writing it.
+            OutputUnavailableError: if its server is not reachable or busy.
             ResumeMismatchError: what was left cannot be read; nothing was changed.
         """
         ...
@@ -145,6 +146,21 @@ class Database(Sink, Protocol):
 
     def begin(self, header: bytes, *, keep: bool = False) -> None:
         """Begin a pull as ``Sink.begin`` does; with ``keep`` only its journal is begun anew, and every call stays."""
+        ...
+
+    def look(self) -> bool:
+        """Open it for reading only, in place of ``open``: nothing is created, changed or locked.
+
+        ``windows``, ``load_receipt`` and ``abandon`` work afterwards.
+
+        Returns:
+            Whether a journal of ours is there; if not, there is nothing to read.
+
+        Raises:
+            OutputError: if it is something else, or cannot be read.
+            OutputLockedError: if another program keeps readers out.
+            OutputUnavailableError: if its server is not reachable or busy.
+        """
         ...
 
     def windows(self, scope: str) -> list[bytes]:

@@ -66,7 +66,7 @@ def test_standard_output_has_no_place_beside_it():
 
 def test_an_older_one_is_replaced(tmp_path):
     """It belongs to the pull that wrote it."""
-    (tmp_path / "a.ndjson.quarantine.ndjson").write_text("old")
+    (tmp_path / "a.ndjson.quarantine.ndjson").write_text('{"reason":"old"}')
     save_quarantine(sink_for(tmp_path / "a.ndjson"), [entry(Unreadable("why", "7"))])
     assert "old" not in (tmp_path / "a.ndjson.quarantine.ndjson").read_text()
 

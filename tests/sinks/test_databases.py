@@ -258,7 +258,7 @@ def test_a_damaged_part_is_refused_and_left_as_it_is(begun, sinks, target, damag
         part.write_bytes(b"\0" * 4096 + data[4096:])
     else:
         part.unlink()
-        rows(part, "CREATE TABLE call_records (id INTEGER)")
+        rows(part, "CREATE TABLE call_records (id INTEGER, servetel_pulls TEXT)")
     before = contents(target.parent)
     sink = sinks(target)
     with pytest.raises(ResumeMismatchError, match="cannot be gone on from"):
@@ -269,7 +269,8 @@ def test_a_damaged_part_is_refused_and_left_as_it_is(begun, sinks, target, damag
 def test_fresh_drops_a_damaged_part(begun, sinks, target, batch_of, end):
     """And its log."""
     begun(target, 3).abandon()
-    target.with_name(f"{target.name}.part").write_bytes(b"junk" * 3000)
+    part = target.with_name(f"{target.name}.part")
+    part.write_bytes(b"junk" + part.read_bytes()[4:])
     sink = sinks(target)
     assert sink.open(CLAIM, fresh=True) is None
     sink.begin(b"{}")
@@ -415,13 +416,15 @@ def test_letting_go_of_a_database_in_place(begun, sinks, target, end):
     assert rows(target, "SELECT id FROM call_records") == [("9",)]
 
 
-def test_a_receipt_that_is_a_link_is_replaced(begun, target, end, tmp_path):
-    """What it leads to is not written."""
+def test_a_receipt_that_is_a_link_is_refused(sinks, target, tmp_path):
+    """Before the first request: the link and what it leads to stay as they are."""
     (tmp_path / "elsewhere").write_text("mine")
-    target.with_name(f"{target.name}.receipt.json").symlink_to(tmp_path / "elsewhere")
-    end(begun(target, 3))
+    link = target.with_name(f"{target.name}.receipt.json")
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="not made by this program"):
+        sinks(target).open(CLAIM)
     assert (tmp_path / "elsewhere").read_text() == "mine"
-    assert target.with_name(f"{target.name}.receipt.json").read_bytes() == b"{}"
+    assert link.readlink() == tmp_path / "elsewhere"
 
 
 def test_what_a_journal_cannot_say_is_an_output_error(begun, sinks, target, end):

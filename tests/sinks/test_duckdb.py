@@ -19,6 +19,7 @@ from servetel_async import ConfigurationError, OutputError, OutputLockedError, R
 from servetel_async.sinks import libraries
 from servetel_async.sinks.columns import COLUMNS
 from servetel_async.sinks.duckdb import DuckdbSink
+from servetel_async.sinks.ownership import make_directory
 from servetel_async.sinks.sink import Claim, Span
 
 duckdb = pytest.importorskip("duckdb")
@@ -195,8 +196,10 @@ def test_begin_in_place_keeps_the_calls(begun, save, tmp_path):
 
 
 def test_fresh_looks_at_nothing(begun, tmp_path):
-    """Even a part that is no database goes."""
-    (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
+    """Even a part of ours that is damaged goes."""
+    begun(Sink(tmp_path / NAME), 1).abandon()
+    part = tmp_path / f"{NAME}.part"
+    part.write_bytes(b"junk" + part.read_bytes()[4:])
     sink = Sink(tmp_path / NAME)
     assert sink.open(CLAIM, fresh=True) is None
     sink.begin(b"{}")
@@ -205,10 +208,11 @@ def test_fresh_looks_at_nothing(begun, tmp_path):
 
 
 def test_a_part_that_is_no_database_is_refused(tmp_path):
-    """It is left as it is."""
+    """It is left as it is, also by a run that begins anew."""
     (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
-    with pytest.raises(ResumeMismatchError, match="cannot be gone on from"):
-        Sink(tmp_path / NAME).open(CLAIM)
+    for fresh in (False, True):
+        with pytest.raises(OutputError, match="not made by this program"):
+            Sink(tmp_path / NAME).open(CLAIM, fresh=fresh)
     assert names(tmp_path) == {f"{NAME}.part"}
     assert (tmp_path / f"{NAME}.part").read_bytes() == b"junk" * 5_000
 
@@ -536,7 +540,7 @@ def test_a_planted_log_is_refused(save, tmp_path):
 
 def test_what_a_run_left_that_was_killed_while_it_made_the_file(begun, tmp_path):
     """The directory in which it was made goes."""
-    (tmp_path / f"{NAME}.part.new").mkdir()
+    make_directory(tmp_path / f"{NAME}.part.new")
     (tmp_path / f"{NAME}.part.new" / "database").write_bytes(b"")
     end(begun(Sink(tmp_path / NAME), 1))
     assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}

@@ -185,8 +185,10 @@ def test_begin_in_place_keeps_the_calls(begun, save, tmp_path):
 
 
 def test_fresh_looks_at_nothing(begun, tmp_path):
-    """Even a part that is no database goes."""
-    (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
+    """Even a part of ours that is damaged goes."""
+    begun(Sink(tmp_path / NAME), 1).abandon()
+    part = tmp_path / f"{NAME}.part"
+    part.write_bytes(b"junk" + part.read_bytes()[4:])
     sink = Sink(tmp_path / NAME)
     assert sink.open(CLAIM, fresh=True) is None
     sink.begin(b"{}")
@@ -195,10 +197,11 @@ def test_fresh_looks_at_nothing(begun, tmp_path):
 
 
 def test_a_part_that_is_no_database_is_refused(tmp_path):
-    """It is left as it is."""
+    """It is left as it is, also by a run that begins anew."""
     (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
-    with pytest.raises(ResumeMismatchError, match="cannot be gone on from"):
-        Sink(tmp_path / NAME).open(CLAIM)
+    for fresh in (False, True):
+        with pytest.raises(OutputError, match="not made by this program"):
+            Sink(tmp_path / NAME).open(CLAIM, fresh=fresh)
     assert names(tmp_path) == {f"{NAME}.part"}
     assert (tmp_path / f"{NAME}.part").read_bytes() == b"junk" * 5_000
 
