@@ -175,7 +175,7 @@ def foreign(name: str) -> OutputError:
     return OutputError(
         f"{name} was not made by this program",
         why="only what this program made is replaced or removed",
-        fix="move it away, or give another destination",
+        fix="move or remove it yourself, or give another destination",
     )
 
 

@@ -117,10 +117,10 @@ class FileSink:
         self._lock.acquire()
         try:
             check_places(self._target)
-            self._check_leftovers()
             if not fresh:
                 with suppress(FileNotFoundError):
                     self._journal = Journal.open(self._journal_path)
+            self._check_leftovers()
             self._check_free()
             if self._journal is not None and not self._holds_windows() and not os.path.lexists(self._part):
                 self._close()  # of a run that was killed between the journal and the part

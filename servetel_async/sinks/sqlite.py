@@ -150,7 +150,7 @@ class SqliteSink(EmbeddedDatabase):
 
     def _failed(self, error: Exception) -> OutputError:
         code = getattr(error, "sqlite_errorname", "") or ""
-        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        if _is_busy(error):
             return OutputLockedError(
                 f"{self.name} is locked",
                 why="another program has a transaction open in it",
@@ -184,10 +184,17 @@ def _is_folded_at_once(database: sqlite3.Connection) -> bool:
     database.execute("PRAGMA busy_timeout = 0")
     try:
         return database.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
-    except sqlite3.OperationalError:
+    except sqlite3.OperationalError as error:
+        if not _is_busy(error):
+            raise
         return False
     finally:
         database.execute(f"PRAGMA busy_timeout = {int(_PATIENCE * 1000)}")
+
+
+def _is_busy(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorname", "") or ""
+    return code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
 
 
 def _start_of(path: Path, size: int) -> bytes:
