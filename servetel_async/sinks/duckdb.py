@@ -22,8 +22,8 @@ from servetel_async.sinks.columns import COLUMNS, MOMENTS, PIECE_BYTES, flat_rec
 from servetel_async.sinks.embedded import PULLS, TABLE, EmbeddedDatabase
 from servetel_async.sinks.files import create_private, put_in_place, remove
 from servetel_async.sinks.libraries import missing
-from servetel_async.sinks.ownership import make_directory
 from servetel_async.sinks.moments import moments_of, stamps_of
+from servetel_async.sinks.ownership import make_directory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

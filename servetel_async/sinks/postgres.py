@@ -24,7 +24,13 @@ from servetel_async.sinks.columns import COLUMNS, MOMENTS, flat_records, values_
 from servetel_async.sinks.embedded import INDEXED, JOURNAL, PULLS, TABLE, WINDOWS
 from servetel_async.sinks.libraries import missing
 from servetel_async.sinks.moments import moments_of, stamps_of
-from servetel_async.sinks.postgres_errors import explain, refuse_other_encoding, refuse_other_kinds, refuse_unreadable
+from servetel_async.sinks.postgres_errors import (
+    explain,
+    is_readable,
+    refuse_other_encoding,
+    refuse_other_kinds,
+    unreadable,
+)
 from servetel_async.sinks.sink import Saved
 
 if TYPE_CHECKING:
@@ -106,7 +112,8 @@ class PostgresSink:
             raise
 
     def _connect(self) -> None:
-        refuse_unreadable(str.__str__(self._address), self.name)
+        if not is_readable(str.__str__(self._address)):
+            raise unreadable(self.name)
         self._runner = asyncio.Runner()
         # Whatever goes wrong there: what the library raises has the address among its locals.
         self._connection = self._do(self._connected(), any_error=True)

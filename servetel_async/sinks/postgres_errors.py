@@ -60,22 +60,20 @@ _LASTING = (
 )
 
 
-def refuse_unreadable(address: str, name: str) -> None:
-    """Refuse an address whose parts cannot be told apart: a password that is not percent-encoded.
-
-    Raises:
-        OutputError: if it is such an address.
-    """
+def is_readable(address: str) -> bool:
+    """Tell whether the parts of an address are clear; a password that is not percent-encoded cuts it in two."""
     try:
         parts = urlsplit(address)
     except ValueError:  # a bracket without its other half
-        parts = None
-    if parts is not None:
-        hosts = parts.netloc.rpartition("@")[2].split(",")
-        bare_query = "@" in parts.query and "=" not in parts.query.partition("@")[0]
-        if all(map(_is_host, hosts)) and "@" not in parts.path + parts.fragment and not bare_query:
-            return
-    raise OutputError(
+        return False
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    is_bare_query = "@" in parts.query and "=" not in parts.query.partition("@")[0]
+    return all(map(_is_host, hosts)) and "@" not in parts.path + parts.fragment and not is_bare_query
+
+
+def unreadable(name: str) -> OutputError:
+    """Say that an address is not clear; the address is not given, for a traceback may show arguments."""
+    return OutputError(
         f"the address of {name} cannot be read",
         why="its host or port makes no sense: user or password may hold a character that must be percent-encoded",
         fix=_ENCODE,

@@ -471,3 +471,51 @@ def test_a_part_that_somebody_writes_is_locked_and_not_damaged(begun, sinks, tar
         other.execute("BEGIN IMMEDIATE" if target.suffix == ".db" else "BEGIN")
         with pytest.raises(OutputLockedError):
             sinks(target).open(CLAIM)
+
+
+def test_looking_creates_nothing_and_changes_nothing(begun, sinks, target, end):
+    """A database that is there is read, one that is not there is not made."""
+    sink = sinks(target)
+    assert not sink.look()
+    sink.abandon()
+    assert contents(target.parent) == {}
+    end(begun(target, 3))
+    before = contents(target.parent)
+    sink = sinks(target)
+    assert sink.look()
+    assert sink.windows("scope") == [entry(3)]
+    assert sink.load_receipt() == b'{"destination":"a"}'
+    assert contents(target.parent) == before
+    sink.abandon()
+    sink.abandon()
+    assert contents(target.parent) == before
+
+
+def test_looking_into_a_database_of_another_program(sinks, target):
+    """There is no journal of ours, and none is made."""
+    rows(target, "CREATE TABLE theirs (id INTEGER)")
+    before = contents(target.parent)
+    sink = sinks(target)
+    assert not sink.look()
+    sink.abandon()
+    assert contents(target.parent) == before
+
+
+def test_looking_into_what_is_no_database(sinks, target):
+    """It is said, and left as it is."""
+    target.write_bytes(b"junk" * 3000)
+    sink = sinks(target)
+    with pytest.raises(OutputError, match="is no"):
+        sink.look()
+    sink.abandon()
+    assert target.read_bytes() == b"junk" * 3000
+
+
+def test_a_view_in_the_place_of_the_table_is_named(sinks, target):
+    """No call can be written to it; nothing is made beside it."""
+    rows(target, "CREATE TABLE theirs (id INTEGER)")
+    rows(target, "CREATE VIEW call_records AS SELECT * FROM theirs")
+    before = contents(target.parent)
+    with pytest.raises(OutputError, match="holds a view call_records"):
+        sinks(target).open(CLAIM)
+    assert contents(target.parent) == before

@@ -150,7 +150,9 @@ def test_a_link_in_the_place_of_the_output_is_refused(name, overwrite, tmp_path,
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
-@pytest.mark.parametrize("ending", [".part", ".part.new", ".part.journal", ".lock", ".receipt.json", ".receipt.json.part"])
+@pytest.mark.parametrize(
+    "ending", [".part", ".part.new", ".part.journal", ".lock", ".receipt.json", ".receipt.json.part"]
+)
 @pytest.mark.parametrize("name", ["a.ndjson", "a.csv", "a/"])
 @pytest.mark.parametrize("fresh", [False, True])
 def test_what_has_the_name_of_a_file_of_ours_and_is_not_is_refused(name, ending, kind, fresh, tmp_path, pull):
@@ -166,7 +168,10 @@ def test_what_has_the_name_of_a_file_of_ours_and_is_not_is_refused(name, ending,
 @pytest.mark.parametrize(
     ("name", "ending"),
     [
-        *(("a.db", ending) for ending in (".part", ".part-wal", ".part-journal", ".quarantine.ndjson", ".receipt.json")),
+        *(
+            ("a.db", ending)
+            for ending in (".part", ".part-wal", ".part-journal", ".quarantine.ndjson", ".receipt.json")
+        ),
         *(("a.duckdb", ending) for ending in (".part", ".part.new", ".part.wal", ".lock")),
     ],
 )
