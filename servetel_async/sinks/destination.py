@@ -27,7 +27,8 @@ _KNOWN = (
     "postgresql://..., or - for standard output"
 )
 
-_ENDINGS = (".ndjson", ".jsonl", ".csv", ".parquet", ".db", ".sqlite", ".duckdb")
+#: The module and the class of a database file, by its ending.
+_DATABASES = {".db": ("sqlite", "SqliteSink"), ".sqlite": ("sqlite", "SqliteSink"), ".duckdb": ("duckdb", "DuckdbSink")}
 
 Destination = str | os.PathLike[str]
 
@@ -65,24 +66,19 @@ def _choose(text: str, columns: tuple[str, ...], *, overwrite: bool) -> tuple[Si
     if "://" in text:
         raise _unknown()
     if text.endswith(("/", os.sep)):
-        path = resolve(text)
-        return FileSink(path, _made("parquet", "DaysEncoder", columns), overwrite=overwrite, directory=True), True
+        days = _made("parquet", "DaysEncoder", columns)
+        return FileSink(resolve(text), days, overwrite=overwrite, directory=True), True
     name = PurePath(text).name.lower()
     packing = next((ending for ending in (".gz", ".zst") if name.endswith(ending)), None)
     ending = PurePath(name.removesuffix(packing or "")).suffix
-    if ending not in _ENDINGS:
-        raise _unknown()
-    path = resolve(text)
     if ending in (".ndjson", ".jsonl"):
-        return FileSink(path, None if packing is None else LinesEncoder(packing), overwrite=overwrite), False
+        return FileSink(resolve(text), None if packing is None else LinesEncoder(packing), overwrite=overwrite), False
     if ending == ".csv":
-        return FileSink(path, _made("csv", "CsvEncoder", columns, packing), overwrite=overwrite), True
+        return FileSink(resolve(text), _made("csv", "CsvEncoder", columns, packing), overwrite=overwrite), True
     if ending == ".parquet" and packing is None:
-        return FileSink(path, _made("parquet", "ParquetEncoder", columns), overwrite=overwrite), True
-    if ending in (".db", ".sqlite") and packing is None:
-        return _made("sqlite", "SqliteSink", path), False
-    if ending == ".duckdb" and packing is None:
-        return _made("duckdb", "DuckdbSink", path), False
+        return FileSink(resolve(text), _made("parquet", "ParquetEncoder", columns), overwrite=overwrite), True
+    if ending in _DATABASES and packing is None:
+        return _made(*_DATABASES[ending], resolve(text)), False
     raise _unknown()
 
 

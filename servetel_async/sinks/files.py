@@ -22,7 +22,7 @@ logger = logging.getLogger("servetel_async")
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-#: What a file system says that cannot fsync a directory, or does not let us open one for it. A disk that fails says EIO.
+#: What a file system says that cannot fsync a directory, or lets us open none for it. A disk that fails says EIO.
 _NO_DIRECTORY_FSYNC = {
     *(errno.EINVAL, errno.EBADF, errno.EROFS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY),
     *(errno.EACCES, errno.EPERM, errno.EISDIR),

@@ -30,7 +30,7 @@ else:
 
 
 #: Another process holds the lock. Everything else is no such news.
-_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES} | ({errno.EDEADLK} if sys.platform == "win32" else set())
+_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}  # the last one is of Windows
 
 
 class OutputLock:

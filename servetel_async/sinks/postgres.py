@@ -254,7 +254,7 @@ class PostgresSink:
         """Connect for reading only; see ``Database.look``."""
         self._connect()
         self._do(self._connection.execute("SET default_transaction_read_only = on"))
-        return self._do(self._connection.fetchval("SELECT to_regclass($1) IS NOT NULL", PULLS))
+        return bool(self._do(self._connection.fetchval("SELECT to_regclass($1) IS NOT NULL", PULLS)))
 
     def windows(self, scope: str) -> list[bytes]:
         """Give the entries of all windows that were committed for that scope, by any pull."""

@@ -183,7 +183,8 @@ def _is_folded_at_once(database: sqlite3.Connection) -> bool:
     """Leave the log's mode if no other program has the database open just now; tell whether that was done."""
     database.execute("PRAGMA busy_timeout = 0")
     try:
-        return database.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+        (mode,) = database.execute("PRAGMA journal_mode = DELETE").fetchone()
+        return bool(mode == "delete")
     except sqlite3.OperationalError as error:
         if not _is_busy(error):
             raise
