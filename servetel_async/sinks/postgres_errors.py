@@ -90,7 +90,7 @@ def refuse_other_encoding(encoding: str, name: str) -> None:
         raise OutputError(
             f"{name} holds its texts in {encoding}",
             why="names and notes of calls may have letters that it cannot hold",
-            fix="make one that can: createdb --encoding=UTF8 --template=template0 NAME",
+            fix="make one that can: createdb -E UTF8 -T template0 NAME",
         )
 
 

@@ -358,7 +358,7 @@ def test_a_database_that_cannot_hold_every_letter_is_refused(sinks, postgres_ser
     try:
         with pytest.raises(OutputError, match="LATIN1") as caught:
             sinks(postgres_server.address("latin")).open(CLAIM)
-        assert "createdb --encoding=UTF8" in caught.value.fix
+        assert "createdb -E UTF8" in caught.value.fix
         assert ask("SELECT count(*) FROM pg_class WHERE relname = 'call_records'", database="latin") == [(0,)]
     finally:
         ask("DROP DATABASE latin WITH (FORCE)")
