@@ -155,13 +155,26 @@ def test_a_link_in_the_place_of_the_output_is_refused(name, overwrite, tmp_path,
 )
 @pytest.mark.parametrize("name", ["a.ndjson", "a.csv", "a/"])
 @pytest.mark.parametrize("fresh", [False, True])
-def test_what_has_the_name_of_a_file_of_ours_and_is_not_is_refused(name, ending, kind, fresh, tmp_path, pull):
+def test_what_has_the_name_of_a_file_of_ours_and_is_not_is_refused(name, ending, kind, fresh, tmp_path):
     """Before anything is asked for; it stays as it is, also if the run begins anew or overwrites."""
     plant(tmp_path / f"a{name.removeprefix('a').rstrip('/')}{ending}", kind)
     before = tree(tmp_path)
+    sink = sink_for(f"{tmp_path}/{name}", overwrite=True)
     with pytest.raises(OutputError):
-        pull(name, fresh=fresh, overwrite=True)
+        sink.open(CLAIM, fresh=fresh)
     assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("ending", [".part", ".part.new"])
+def test_what_appears_after_the_first_look_is_refused_too(ending, tmp_path):
+    """Between opening and beginning there is a request: what has come meanwhile stays."""
+    sink = sink_for(tmp_path / "a.csv")
+    sink.open(CLAIM)
+    plant(tmp_path / f"a.csv{ending}", "file")
+    with pytest.raises(OutputError, match="not made by this program"):
+        sink.begin(b"{}")
+    sink.abandon()
+    assert (tmp_path / f"a.csv{ending}").read_text() == THESIS
 
 
 @pytest.mark.parametrize("kind", ["file", "directory", "link"])
@@ -176,12 +189,13 @@ def test_what_has_the_name_of_a_file_of_ours_and_is_not_is_refused(name, ending,
     ],
 )
 @pytest.mark.parametrize("fresh", [False, True])
-def test_the_same_beside_a_database(name, ending, kind, fresh, tmp_path, pull):
+def test_the_same_beside_a_database(name, ending, kind, fresh, tmp_path):
     """A database is built from these files, so they are looked at too."""
     plant(tmp_path / f"{name}{ending}", kind)
     before = tree(tmp_path)
+    sink = sink_for(tmp_path / name)
     with pytest.raises(OutputError):
-        pull(name, fresh=fresh)
+        sink.open(CLAIM, fresh=fresh)
     assert tree(tmp_path) == before
 
 
