@@ -24,6 +24,7 @@
     │   └── OutOfWindowError              records outside the dates asked for
     └── OutputError                       the destination cannot be written
         ├── OutputLockedError             another run is writing it
+        ├── OutputUnavailableError        its server is not reachable, or is busy, just now
         └── ResumeMismatchError           saved state belongs to another query
 
 All of them pickle, so they cross process pools and task queues. None of them holds an object of aiohttp, msgspec or
@@ -232,6 +233,12 @@ class OutputError(ServetelError):
 
 class OutputLockedError(OutputError):
     """Another run is writing this destination."""
+
+    retryable = True
+
+
+class OutputUnavailableError(OutputError):
+    """The destination's server is not reachable, starts, stops, or is busy: the same call may work later."""
 
     retryable = True
 

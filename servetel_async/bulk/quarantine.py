@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servetel_async.errors import OutputError
-from servetel_async.sinks.files import reason_of, save_private
+from servetel_async.sinks.files import QUARANTINE, check_place, reason_of, remove, save_private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def save_quarantine(sink: Sink, readings: Sequence[Reading]) -> None:
-    """Write ``DEST.quarantine.ndjson``, where there is anything to write and a place beside the output.
+    """Write ``DEST.quarantine.ndjson``, if there is a place beside the output.
+
+    That of a file which this one replaced is removed. That of a database stays: it may tell of another range.
 
     Raises:
         OutputError: it cannot be written; the output itself is whole.
@@ -27,11 +29,15 @@ def save_quarantine(sink: Sink, readings: Sequence[Reading]) -> None:
         for reading in readings
         for each in reading.quarantined
     ]
-    if not lines or sink.place is None:
+    if sink.place is None:
         return
-    path = sink.place.with_name(f"{sink.place.name}.quarantine.ndjson")
+    path = sink.place.with_name(f"{sink.place.name}{QUARANTINE}")
     try:
-        save_private(path, b"".join(line + b"\n" for line in lines))
+        if lines:
+            save_private(path, b"".join(line + b"\n" for line in lines))
+        elif not sink.keyed_by_id:
+            check_place(path)
+            remove(path)
     except OSError as error:
         raise OutputError(
             f"the unreadable records of {sink.name} cannot be saved",

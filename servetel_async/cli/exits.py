@@ -3,10 +3,10 @@
 =============  ============================================================================
 0              complete
 1              a bug in this package
-2              usage or configuration, also a destination that cannot be written
+2              usage or configuration, also a destination that cannot be written or is not ours to replace
 3              not complete, and the same command can complete it
 4              not authorised
-5              temporary: the network, 429 or 5xx outlasted the retries; nothing usable was written
+5              temporary: the network, 429 or 5xx outlasted the retries; or the destination is locked or busy
 6              the data does not agree: counts that move, records outside of the range, pages that contradict
 129, 130, 143  interrupted by SIGHUP, SIGINT or SIGTERM
 =============  ============================================================================
@@ -30,6 +30,8 @@ from servetel_async.errors import (
     CallbackError,
     ConfigurationError,
     OutputError,
+    OutputLockedError,
+    OutputUnavailableError,
     PagingError,
     PermissionDeniedError,
     RequestRejectedError,
@@ -57,6 +59,8 @@ _CODES: tuple[tuple[type[ServetelError], int], ...] = (
     (WrongAddressError, USAGE),
     (RequestRejectedError, USAGE),
     (BodyTooLargeError, USAGE),
+    (OutputLockedError, TEMPORARY),
+    (OutputUnavailableError, TEMPORARY),
     (OutputError, USAGE),
     (StreamClosedError, BUG),
 )

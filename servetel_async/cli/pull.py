@@ -69,6 +69,12 @@ class _Orders:
                 why="calls and events would be mixed",
                 fix="pull into a file, or leave --json out",
             )
+        if self.allow_quarantine and self.dest == "-":
+            raise ConfigurationError(
+                "--allow-quarantine needs a file beside the output",
+                why="standard output has none, so a record that cannot be read would be lost",
+                fix="pull into a file, or leave --allow-quarantine out",
+            )
         if self.strict and self.allow_quarantine:
             raise ConfigurationError(
                 "--strict and --allow-quarantine contradict each other",

@@ -19,7 +19,6 @@ from servetel_async.cli.events import Events
 from servetel_async.cli.filters import filter_flags, take_filters
 from servetel_async.cli.masking import choose_mask, mask_flags
 from servetel_async.cli.terminal import say
-from servetel_async.errors import OutputLockedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -117,7 +116,7 @@ async def _repeat(once: Callable[[], Awaitable[PullReceipt]], every: timedelta, 
             job.line(await once())
         except Exception as error:  # noqa: BLE001 - most of what can happen is over the next time
             code = await asyncio.to_thread(job.failed, error)
-            if code not in _PASSING and not isinstance(error, OutputLockedError):
+            if code not in _PASSING:
                 return code
         left = max(0.0, every.total_seconds() - (time.monotonic() - begun))
         say(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  next run in {rough(left)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from pathlib import Path
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from servetel_async.errors import ConfigurationError
@@ -13,6 +13,7 @@ from servetel_async.sinks.columns import check_columns
 from servetel_async.sinks.libraries import missing as missing  # noqa: PLC0414 - given on to the sinks
 from servetel_async.sinks.ndjson import LinesEncoder, StdoutSink
 from servetel_async.sinks.part import FileSink
+from servetel_async.sinks.places import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,11 +27,14 @@ _KNOWN = (
     "postgresql://..., or - for standard output"
 )
 
+#: The module and the class of a database file, by its ending.
+_DATABASES = {".db": ("sqlite", "SqliteSink"), ".sqlite": ("sqlite", "SqliteSink"), ".duckdb": ("duckdb", "DuckdbSink")}
+
 Destination = str | os.PathLike[str]
 
 
 def sink_for(destination: Destination, *, overwrite: bool = False, columns: Sequence[str] | None = None) -> Sink:
-    """Choose the sink; touches nothing.
+    """Choose the sink, and find its absolute path; writes nothing.
 
     Args:
         destination: a path, an address, or ``-``.
@@ -38,8 +42,8 @@ def sink_for(destination: Destination, *, overwrite: bool = False, columns: Sequ
         columns: which columns a CSV or Parquet file has; all of them unless given.
 
     Raises:
-        ConfigurationError: no text and no path, an ending that is not known, a library that is not installed, or a
-            column that does not exist.
+        ConfigurationError: no text and no path, an ending that is not known, no name of its own (``./``), a library
+            that is not installed, or a column that does not exist.
     """
     destination = hide(destination)  # an address may hold a password
     text = _text(destination)
@@ -61,22 +65,20 @@ def _choose(text: str, columns: tuple[str, ...], *, overwrite: bool) -> tuple[Si
         return _made("postgres", "PostgresSink", text), False
     if "://" in text:
         raise _unknown()
-    path = Path(text)
     if text.endswith(("/", os.sep)):
-        return FileSink(path, _made("parquet", "DaysEncoder", columns), overwrite=overwrite, directory=True), True
-    name = path.name.lower()
+        days = _made("parquet", "DaysEncoder", columns)
+        return FileSink(resolve(text), days, overwrite=overwrite, directory=True), True
+    name = PurePath(text).name.lower()
     packing = next((ending for ending in (".gz", ".zst") if name.endswith(ending)), None)
-    ending = Path(name.removesuffix(packing or "")).suffix
+    ending = PurePath(name.removesuffix(packing or "")).suffix
     if ending in (".ndjson", ".jsonl"):
-        return FileSink(path, None if packing is None else LinesEncoder(packing), overwrite=overwrite), False
+        return FileSink(resolve(text), None if packing is None else LinesEncoder(packing), overwrite=overwrite), False
     if ending == ".csv":
-        return FileSink(path, _made("csv", "CsvEncoder", columns, packing), overwrite=overwrite), True
+        return FileSink(resolve(text), _made("csv", "CsvEncoder", columns, packing), overwrite=overwrite), True
     if ending == ".parquet" and packing is None:
-        return FileSink(path, _made("parquet", "ParquetEncoder", columns), overwrite=overwrite), True
-    if ending in (".db", ".sqlite") and packing is None:
-        return _made("sqlite", "SqliteSink", path), False
-    if ending == ".duckdb" and packing is None:
-        return _made("duckdb", "DuckdbSink", path), False
+        return FileSink(resolve(text), _made("parquet", "ParquetEncoder", columns), overwrite=overwrite), True
+    if ending in _DATABASES and packing is None:
+        return _made(*_DATABASES[ending], resolve(text)), False
     raise _unknown()
 
 

@@ -21,9 +21,10 @@ from servetel_async.protocol.clock import IST, zone_named
 from servetel_async.sinks.columns import COLUMNS, KEY, MOMENTS, PIECE_BYTES, flat_records, pieces_of, values_by_name
 from servetel_async.sinks.embedded import EmbeddedDatabase
 from servetel_async.sinks.files import create_private, put_in_place, remove
-from servetel_async.sinks.ledger_table import TABLE, Totals
+from servetel_async.sinks.ledger_table import LEDGER, TABLE, Totals
 from servetel_async.sinks.libraries import missing
 from servetel_async.sinks.moments import moments_of, stamps_of
+from servetel_async.sinks.ownership import make_directory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,6 +49,11 @@ _MAGIC = b"DUCK"
 _DAMAGED = ("Corrupt", "Could not read enough bytes", "version number")
 #: What the system says of a full disk or quota: DuckDB passes it on.
 _FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)))
+#: What the system says that has no locks on this file system.
+_NO_LOCKS = tuple(map(os.strerror, (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)))
+#: Bytes of a database file that holds nothing yet.
+_BLANK = 12_288
+_HERE = "WHERE database_name = current_database() AND schema_name = 'main'"
 #: Rows of one statement.
 _ROWS = 2048
 
@@ -126,7 +132,7 @@ class DuckdbSink(EmbeddedDatabase):
         """DuckDB takes no empty file, so nobody can make it beforehand: it is made where nobody else comes."""
         nest = self._part.with_name(f"{self._part.name}{_NEST}")
         remove(nest)
-        nest.mkdir(mode=0o700)
+        make_directory(nest)
         made = nest / "database"
         try:
             with closing(self._opened(made)):
@@ -144,10 +150,25 @@ class DuckdbSink(EmbeddedDatabase):
         remove(self._part.with_name(f"{self._part.name}{_NEST}"))  # of a run that was killed while it made the file
         self._database = self._opened(path)
 
-    def _opened(self, path: Path) -> Any:
+    def _connect_to_read(self, path: Path) -> None:
+        self._path = path
+        self._database = self._opened(path, read_only=True)
+
+    def _has_journal(self) -> bool:
+        find = f"SELECT 1 FROM duckdb_tables() {_HERE} AND table_name = ?"  # noqa: S608 - a text of ours
+        return self._run(find, (LEDGER,)) != []
+
+    def _is_view(self) -> bool:
+        find = f"SELECT 1 FROM duckdb_views() {_HERE} AND view_name = ?"  # noqa: S608 - a text of ours
+        return self._run(find, (TABLE,)) != []
+
+    def _is_blank(self, path: Path) -> bool:
+        return path == self._part and not self._is_foreign(path) and path.stat().st_size <= _BLANK
+
+    def _opened(self, path: Path, *, read_only: bool = False) -> Any:
         failure = None
         try:
-            return self._library.connect(str(path), config=_CONFIG)
+            return self._library.connect(str(path), read_only=read_only, config=_CONFIG)
         except self._library.Error as error:
             failure = self._without_words(error)
         raise failure
@@ -158,7 +179,8 @@ class DuckdbSink(EmbeddedDatabase):
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         failure = None
-        self._reserve_log()
+        if not self._reading:
+            self._reserve_log()
         try:
             found: list[tuple[Any, ...]] = self._database.execute(statement, list(values)).fetchall()
         except self._library.Error as error:
@@ -176,6 +198,9 @@ class DuckdbSink(EmbeddedDatabase):
         database, self._database = self._database, None
         if database is None:
             return
+        if self._reading:
+            database.close()
+            return
         failure = None
         with closing(database):
             with suppress(self._library.Error):
@@ -192,7 +217,7 @@ class DuckdbSink(EmbeddedDatabase):
                 self._log.unlink()  # ours, and DuckDB had nothing to write
 
     def _columns(self) -> list[tuple[str, str]]:
-        here = "WHERE database_name = current_database() AND schema_name = 'main' AND table_name = ?"
+        here = f"{_HERE} AND table_name = ?"
         find = f"SELECT constraint_column_names FROM duckdb_constraints() {here} AND constraint_type = 'PRIMARY KEY'"  # noqa: S608
         keys: list[str] = [name for (names,) in self._run(find, (TABLE,)) for name in names]
         find = f"SELECT column_name, data_type FROM duckdb_columns() {here} ORDER BY column_index"  # noqa: S608
@@ -265,11 +290,13 @@ class DuckdbSink(EmbeddedDatabase):
         library, said = self._library, str(error)
         what = ""
         # Two connections of one process share the file, and must agree on all settings.
-        if "set lock" in said or isinstance(error, library.ConnectionException):
+        if "set lock" in said and any(sign in said for sign in _NO_LOCKS):
+            what = "no locks"
+        elif "set lock" in said or isinstance(error, library.ConnectionException):
             what = "locked"
         elif self._is_refused():
             what = "refused"
-        elif self._is_foreign() or any(sign in said for sign in _DAMAGED):
+        elif self._is_foreign(self._path) or any(sign in said for sign in _DAMAGED):
             what = "foreign"
         elif any(sign in said for sign in _FULL):
             what = "full"
@@ -281,22 +308,28 @@ class DuckdbSink(EmbeddedDatabase):
         place = self._path if self._path.exists() else self._path.parent
         return not os.access(place, os.R_OK | os.W_OK)
 
-    def _is_foreign(self) -> bool:
+    def _is_foreign(self, path: Path) -> bool:
         try:
-            with self._path.open("rb") as file:
+            with path.open("rb") as file:
                 start = file.read(12)
         except OSError:
             return False
         return start != b"" and start[8:] != _MAGIC
 
     def _is_passing(self, error: Exception) -> bool:
-        return getattr(error, "what", "") in {"locked", "full", "memory", "refused"}
+        return getattr(error, "what", "") in {"locked", "no locks", "full", "memory", "refused"}
 
     def _failed(self, error: Exception) -> OutputError:
         what = getattr(error, "what", "")
         if what == "locked":
             return OutputLockedError(
                 f"{self.name} is locked", why="another program has it open", fix="end that program, or wait"
+            )
+        if what == "no locks":
+            return OutputError(
+                f"{self.name} cannot be locked",
+                why="its file system refuses locks, so two programs could write it at once",
+                fix="give a destination on a local disk, then copy the finished output",
             )
         if what == "foreign":
             return OutputError(

@@ -16,7 +16,7 @@ from servetel_async.sinks import ledger_table as ledger
 from servetel_async.sinks.columns import KEY, flat_records, pieces_of
 from servetel_async.sinks.files import (
     PrivateFile,
-    check_place,
+    check_places,
     create_private,
     name_of,
     open_private,
@@ -27,6 +27,8 @@ from servetel_async.sinks.files import (
 )
 from servetel_async.sinks.ledger_table import INDEXED, TABLE, Totals
 from servetel_async.sinks.lock import OutputLock
+from servetel_async.sinks.ownership import refuse_foreign_part
+from servetel_async.sinks.places import refuse_mount_point
 from servetel_async.sinks.sink import Output, Saved
 
 if TYPE_CHECKING:
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
 
     from servetel_async.protocol.records import CallRecord
     from servetel_async.sinks.sink import Batch, Claim, Seal, Span, Stored
+
+#: A database, or its log, that names none of the ledger's tables is not ours.
+_TABLES_OF_OURS = (ledger.PULLS.encode(), ledger.LEDGER.encode())
 
 
 class EmbeddedDatabase:
@@ -62,6 +67,7 @@ class EmbeddedDatabase:
         self._in_place = False
         self._is_new = False
         self._fresh = False
+        self._reading = False
 
     # What the kinds of databases give
 
@@ -87,6 +93,22 @@ class EmbeddedDatabase:
 
     def _columns(self) -> list[tuple[str, str]]:
         """Name and type of each column that there is; the type of a column of the key ends with ``KEY``."""
+        raise NotImplementedError
+
+    def _is_view(self) -> bool:
+        """Whether a view has the table's name."""
+        raise NotImplementedError
+
+    def _is_blank(self, path: Path) -> bool:
+        """Whether a file beside a database of ours, or in its place, holds nothing to lose."""
+        raise NotImplementedError
+
+    def _connect_to_read(self, path: Path) -> None:
+        """Open a database that is there without changing or creating anything."""
+        raise NotImplementedError
+
+    def _has_journal(self) -> bool:
+        """Whether the tables of the journal are there."""
         raise NotImplementedError
 
     def _pieces(self, batch: Batch) -> Iterator[list[CallRecord]]:
@@ -116,7 +138,7 @@ class EmbeddedDatabase:
             with self._telling():
                 self._check_kind()
                 self._lock.acquire()
-                check_place(self._receipt)
+                check_places(self._target)
                 self._open(fresh=fresh)
         except BaseException:
             self.abandon()
@@ -137,9 +159,11 @@ class EmbeddedDatabase:
             raise OutputError(f"{self.name} is a symbolic link", fix="give the path of the database itself")
         if self._target.exists() and not self._target.is_file():
             raise OutputError(f"{self.name} is no file", fix="give the name of a database file")
+        refuse_mount_point(self._target, self.name)
 
     def _open(self, *, fresh: bool) -> None:
         self._fresh = fresh
+        refuse_foreign_part(self._part, self.beside, _TABLES_OF_OURS, self._is_blank)
         self._settle_names()
         self._in_place = self._target.exists()
         if self._in_place:
@@ -199,6 +223,12 @@ class EmbeddedDatabase:
 
     def _is_ours(self) -> bool:
         """Whether the table is there already; raises where it is somebody else's."""
+        if self._is_view():
+            raise OutputError(
+                f"{self.name} holds a view {TABLE}",
+                why="calls can only be written to a table",
+                fix="rename the view, or give another destination",
+            )
         columns = self._columns()
         if columns and columns != [(name, f"{kind} KEY" if name in KEY else kind) for name, kind in self.columns]:
             raise OutputError(
@@ -331,6 +361,16 @@ class EmbeddedDatabase:
         self._lock.release()
 
     # For sync and check
+
+    def look(self) -> bool:
+        """Open the database for reading only; see ``Database.look``."""
+        self._reading = True
+        with self._telling():
+            self._check_kind()
+            if not self._target.exists():
+                return False
+            self._connect_to_read(self._target)
+            return self._has_journal()
 
     def ledger(self) -> list[Stored]:
         """Give all facts; see ``Database.ledger``. A part that will be dropped has none."""

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
-import shutil
-import stat
 import sys
 from contextlib import suppress
+from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
 from servetel_async.errors import OutputError
+from servetel_async.sinks import ownership
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+logger = logging.getLogger("servetel_async")
+
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
+#: What a file system says that cannot fsync a directory, or lets us open none for it. A disk that fails says EIO.
+_NO_DIRECTORY_FSYNC = {
+    *(errno.EINVAL, errno.EBADF, errno.EROFS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY),
+    *(errno.EACCES, errno.EPERM, errno.EISDIR),
+}
+#: What is saved beside an output, after its name.
+RECEIPT, QUARANTINE = ".receipt.json", ".quarantine.ndjson"
 _CHECK = "check the directory, its permissions and the free space, or give another destination"
 
 
@@ -111,14 +121,14 @@ def digest_of_all(files: dict[str, Digest]) -> Digest:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a directory of ours, if it is there; a link goes, never what it leads to.
+    """Remove a file or a directory of ours, if it is there. In a directory anything that we do not make stays.
 
     Raises:
         OSError: as the system says.
     """
     with suppress(FileNotFoundError):
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
+        if ownership.is_directory(path):
+            ownership.remove_directory(path)
         else:
             path.unlink()
 
@@ -135,6 +145,7 @@ def put_in_place(part: Path, target: Path, *, overwrite: bool) -> None:
 
     Raises:
         FileExistsError: the name was taken meanwhile, and must not be overwritten.
+        OutputError: if a directory that is not ours has the name.
         OSError: as the system says.
     """
     if part.is_dir():
@@ -152,6 +163,8 @@ def _put_directory(part: Path, target: Path, *, overwrite: bool) -> None:
     if os.path.lexists(target):
         if not overwrite:
             raise FileExistsError
+        if not ownership.owns_directory(target):
+            raise ownership.foreign(name_of(target))
         remove(aside)
         target.rename(aside)
     part.rename(target)
@@ -173,26 +186,57 @@ def _rename_to_new(part: Path, target: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Have the disk know the names in a directory."""
+    """Make the names in a directory durable. A file system that refuses this is said once, and the run continues.
+
+    Raises:
+        OSError: if the disk fails.
+    """
     if sys.platform == "win32":  # directories cannot be opened there
         return
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_FSYNC:
+            raise
+        _say_no_directory_fsync(reason_of(error))
+
+
+@cache
+def _say_no_directory_fsync(reason: str) -> None:
+    logger.warning(
+        "the file system of the destination refuses to fsync a directory (%s): "
+        "after a power cut a new file may be missing, and the same command brings it back",
+        reason,
+    )
 
 
 def check_place(path: Path) -> None:
     """See whether ``save_private`` would find its place taken, or the name too long.
 
     Raises:
+        OutputError: if a file that is not ours has the name.
         OSError: as the system says.
     """
     for each in (path, _part_of(path)):
-        with suppress(FileNotFoundError):
-            if stat.S_ISDIR(each.lstat().st_mode):
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if ownership.is_directory(each):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if os.path.lexists(each) and not ownership.owns_file(each):
+            raise ownership.foreign(name_of(each))
+
+
+def check_places(target: Path) -> None:
+    """See whether the small files can be saved beside an output: its receipt and its quarantine.
+
+    Raises:
+        OutputError: if a file that is not ours has one of the names.
+        OSError: as the system says.
+    """
+    for ending in (RECEIPT, QUARANTINE):
+        check_place(target.with_name(target.name + ending))
 
 
 def _part_of(path: Path) -> Path:
@@ -203,12 +247,16 @@ class PrivateFile:
     """A small file that was written beside its place: mode 0600, durable, and not under its name yet.
 
     Raises:
+        FileExistsError: if a file that is not ours has the name.
         OSError: as the system says; then nothing is left of it.
     """
 
     def __init__(self, path: Path, data: bytes) -> None:
         self._path = path
         self._part = _part_of(path)
+        for each in (path, self._part):
+            if os.path.lexists(each) and not ownership.owns_file(each):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         with suppress(FileNotFoundError):
             self._part.unlink()
         descriptor = create_private(self._part)
@@ -244,6 +292,7 @@ def save_private(path: Path, data: bytes) -> None:
     """Write a small file, or replace it: mode 0600, whole or not at all.
 
     Raises:
+        FileExistsError: if a file that is not ours has the name.
         OSError: as the system says; the file is as it was before.
     """
     PrivateFile(path, data).put_in_place()

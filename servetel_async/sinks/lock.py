@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from servetel_async.errors import OutputError, OutputLockedError
-from servetel_async.sinks.files import name_of, output_error
+from servetel_async.sinks.files import name_of, output_error, reason_of
+from servetel_async.sinks.ownership import foreign
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +27,10 @@ else:
 
     def _claim(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+#: Another process holds the lock. Everything else is no such news.
+_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}  # the last one is of Windows
 
 
 class OutputLock:
@@ -47,22 +54,23 @@ class OutputLock:
 
         Raises:
             OutputLockedError: another run has it.
-            OutputError: the directory is missing or cannot be written.
+            OutputError: if the directory is missing or cannot be written, its file system has no locks, or another
+                program's file has the lock's name.
         """
         while self._descriptor is None:
             try:
                 descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
             except OSError as error:
                 raise output_error(self._name, error) from error
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_size:  # ours is empty, and it is removed in the end
+                os.close(descriptor)
+                raise foreign(name_of(self._file))
             try:
                 _claim(descriptor)
-            except OSError:
+            except OSError as error:
                 os.close(descriptor)
-                raise OutputLockedError(
-                    f"another run is writing {self._name}",
-                    why="its lock is held by a process that is alive",
-                    fix="wait until it has ended, or give another destination",
-                ) from None
+                raise self._refused(error) from None
             if self._is_in_place(descriptor):
                 self._descriptor = descriptor
             else:  # its last holder removed it between the two calls above
@@ -82,10 +90,24 @@ class OutputLock:
             return
         if sys.platform == "win32":  # no open file can be removed there
             os.close(descriptor)
-        with suppress(OSError):
-            self._file.unlink()
+        if sys.platform == "win32" or self._is_in_place(descriptor):
+            with suppress(OSError):
+                self._file.unlink()
         if sys.platform != "win32":
             os.close(descriptor)
+
+    def _refused(self, error: OSError) -> OutputError:
+        if error.errno in _HELD:
+            return OutputLockedError(
+                f"another run is writing {self._name}",
+                why="its lock is held by a process that is alive",
+                fix="wait until it has ended, or give another destination",
+            )
+        return OutputError(
+            f"{self._name} cannot be locked",
+            why=f"its file system refuses locks ({reason_of(error)}), so two runs could write it at once",
+            fix="give a destination on a local disk, then copy the finished output",
+        )
 
     def _is_in_place(self, descriptor: int) -> bool:
         try:

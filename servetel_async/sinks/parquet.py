@@ -17,6 +17,7 @@ from servetel_async.protocol.clock import IST
 from servetel_async.sinks.arrow import Table
 from servetel_async.sinks.columns import MOMENTS, pieces_of
 from servetel_async.sinks.files import create_private, sync_directory
+from servetel_async.sinks.ownership import make_directory
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -101,8 +102,8 @@ class DaysEncoder:
         self._parts: dict[str, int] = {}
 
     def open(self, path: Path) -> None:
-        """Create the directory."""
-        path.mkdir(mode=0o700)
+        """Create the directory, with the marker that says whose it is."""
+        make_directory(path)
         self._path, self._parts = path, {}
 
     def write(self, batch: Batch) -> None:

@@ -21,11 +21,12 @@ import msgspec
 
 from servetel_async.errors import OutputError
 from servetel_async.protocol.clock import IST, name_zone, zone_named
+from servetel_async.sinks import ownership
 from servetel_async.sinks.files import (
     Digest,
     Digester,
     PrivateFile,
-    check_place,
+    check_places,
     create_private,
     digest_of,
     digest_of_all,
@@ -43,6 +44,7 @@ from servetel_async.sinks.journal import Journal, Line
 from servetel_async.sinks.lock import OutputLock
 from servetel_async.sinks.ndjson import LinesEncoder
 from servetel_async.sinks.packing import fast_packer, unpack
+from servetel_async.sinks.places import refuse_mount_point
 from servetel_async.sinks.sink import Batch, Output, Saved
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class FileSink:
         self._journal_path = _beside(target, ".part.journal")
         self._encoded = _beside(target, ".part.new")
         self._aside = _beside(target, ".part.old")
+        self._asides = (self._aside,) if directory else ()  # a file is replaced at once
         self._receipt = _beside(target, ".receipt.json")
         self._encoder = encoder
         self._packer = None if encoder is None else fast_packer()
@@ -113,14 +116,17 @@ class FileSink:
                 raise
         self._lock.acquire()
         try:
-            check_place(self._receipt)
+            check_places(self._target)
             if not fresh:
                 with suppress(FileNotFoundError):
                     self._journal = Journal.open(self._journal_path)
+            self._check_leftovers()
             self._check_free()
+            if self._journal is not None and not self._holds_windows() and not os.path.lexists(self._part):
+                self._close()  # of a run that was killed between the journal and the part
             if self._journal is None:
-                self._check_writable()
-            elif self._done is None:
+                return
+            if self._done is None:
                 self._open_part(self._journal)
         except BaseException as error:
             self.abandon()
@@ -135,16 +141,31 @@ class FileSink:
         lines = self._journal.lines
         return Saved(bytes(lines[0].body), [bytes(line.body) for line in lines if line.kind == "window"])
 
-    def _check_writable(self) -> None:
-        """Find out now whether files can be made here, not after an hour."""
-        remove(self._encoded)  # nobody goes on from that one; the part may be an hour's work until a pull begins
-        os.close(create_private(self._encoded))
-        self._encoded.unlink()
+    def _holds_windows(self) -> bool:
+        return self._journal is not None and any(line.kind == "window" for line in self._journal.lines)
+
+    def _check_leftovers(self) -> None:
+        """Refuse files and directories that have the names of ours and are not. The journal says whose the part is."""
+        if os.path.lexists(self._journal_path) and not ownership.owns_file(self._journal_path):
+            raise ownership.foreign(name_of(self._journal_path))
+        begun = os.path.lexists(self._journal_path)
+        for path in (self._part, self._encoded, *self._asides):
+            is_file = path is not self._aside and (ownership.is_file(path) if begun else ownership.is_empty_file(path))
+            is_directory = self._directory and path is not self._part and ownership.owns_directory(path)
+            if os.path.lexists(path) and not is_file and not is_directory:
+                raise ownership.foreign(name_of(path))
 
     def _check_free(self) -> None:
         """Refuse a name that is taken, unless a killed run gave it to the very output that its journal tells of."""
+        refuse_mount_point(self._target, self.name)
         if not os.path.lexists(self._target):
             return
+        if self._target.is_symlink():
+            raise OutputError(
+                f"{self.name} exists as a symbolic link",
+                why="a link is neither followed nor replaced",
+                fix="give the path that it leads to",
+            )
         if self._target.is_dir() != self._directory:
             kind, fix = ("no directory", "another name") if self._directory else ("a directory", "the name of a file")
             raise OutputError(f"{self.name} is {kind}", fix=f"give {fix}")
@@ -154,6 +175,8 @@ class FileSink:
             self._done = Digest(done.size, done.sha256)
         elif not self._overwrite:
             raise self._exists()
+        elif not (ownership.owns_directory(self._target) if self._directory else ownership.is_file(self._target)):
+            raise ownership.foreign(self.name)
 
     def _open_part(self, journal: Journal) -> None:
         self._descriptor = open_private(self._part)
@@ -167,13 +190,14 @@ class FileSink:
         """Remove what is left of another pull, then create the part and its journal."""
         try:
             self._close()
+            self._check_leftovers()
             self._done = None
             self._written = Digester()
-            for path in (self._journal_path, self._encoded, self._part):
+            for path in (self._encoded, self._part, self._journal_path):  # it says whose the others are
                 remove(path)
-            self._is_new = True
-            self._descriptor = create_private(self._part)
             self._journal = Journal.create(self._journal_path, header)
+            self._descriptor = create_private(self._part)
+            self._is_new = True
         except OSError as error:
             raise output_error(self.name, error) from error
 
@@ -236,7 +260,7 @@ class FileSink:
         try:
             receipt.put_in_place()
             self._close()
-            for path in (self._encoded, self._part, self._aside, self._journal_path):  # it knows of the others
+            for path in (self._encoded, self._part, *self._asides, self._journal_path):  # it knows of the others
                 remove(path)
             sync_directory(self._target.parent)
         except OSError as error:
@@ -315,7 +339,7 @@ class FileSink:
         with suppress(OSError):
             self._close()
         if self._lock.held and self._is_new:
-            for path in (self._journal_path, self._part):
+            for path in (self._part, self._journal_path):
                 with suppress(OSError):
                     remove(path)
         self._lock.release()

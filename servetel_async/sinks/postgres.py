@@ -25,6 +25,13 @@ from servetel_async.sinks.columns import COLUMNS, KEY, MOMENTS, flat_records, va
 from servetel_async.sinks.ledger_table import INDEXED, TABLE, Totals, numbered
 from servetel_async.sinks.libraries import missing
 from servetel_async.sinks.moments import moments_of, stamps_of
+from servetel_async.sinks.postgres_errors import (
+    explain,
+    is_readable,
+    refuse_other_encoding,
+    refuse_other_kinds,
+    unreadable,
+)
 from servetel_async.sinks.sink import Output, Saved
 
 if TYPE_CHECKING:
@@ -105,10 +112,8 @@ class PostgresSink:
     def open(self, *, fresh: bool = False) -> None:
         """Connect, take the lock, make the tables; see ``Sink.open``."""
         self._fresh = fresh
-        self._runner = asyncio.Runner()
         try:
-            # Whatever goes wrong there: what the library raises has the address among its locals.
-            self._connection = self._do(self._connected(), any_error=True)
+            self._connect()
             self._do(self._open())
         except BaseException:
             self.abandon()
@@ -118,6 +123,13 @@ class PostgresSink:
         """Look whether a pull was interrupted; see ``Sink.resume``."""
         self._claim = claim
         return None if self._fresh else self._do(self._saved(claim))
+
+    def _connect(self) -> None:
+        if not is_readable(str.__str__(self._address)):
+            raise unreadable(self.name)
+        self._runner = asyncio.Runner()
+        # Whatever goes wrong there: what the library raises has the address among its locals.
+        self._connection = self._do(self._connected(), any_error=True)
 
     async def _connected(self) -> Any:
         return await self._library.connect(str.__str__(self._address), timeout=_CONNECT, command_timeout=_STATEMENT)
@@ -130,6 +142,7 @@ class PostgresSink:
                 why="its lock is held by a connection that is alive",
                 fix="wait until it has ended",
             )
+        await self._check_database()
         await self._prepare()
 
     async def _saved(self, claim: Claim) -> Saved | None:
@@ -139,6 +152,16 @@ class PostgresSink:
             return None
         facts = await self._ask(ledger.FACTS, claim.account, claim.pull, found["since"])
         return Saved(found["header"].encode(), [fact.encode() for (fact,) in facts])
+
+    async def _check_database(self) -> None:
+        """Refuse what cannot hold calls, before anything is made in it."""
+        refuse_other_encoding(await self._connection.fetchval("SHOW server_encoding"), self.name)
+        found = await self._connection.fetch(
+            "SELECT relname, relkind::text FROM pg_class "
+            "WHERE relnamespace = current_schema()::regnamespace AND relname = ANY($1)",
+            [TABLE, ledger.PULLS, ledger.LEDGER],
+        )
+        refuse_other_kinds([tuple(row) for row in found], self.name)
 
     async def _prepare(self) -> None:
         found = await self._connection.fetch(
@@ -232,6 +255,12 @@ class PostgresSink:
         with suppress(Exception):
             runner.close()
 
+    def look(self) -> bool:
+        """Connect for reading only; see ``Database.look``."""
+        self._connect()
+        self._do(self._connection.execute("SET default_transaction_read_only = on"))
+        return bool(self._do(self._connection.fetchval("SELECT to_regclass($1) IS NOT NULL", ledger.LEDGER)))
+
     def ledger(self) -> list[Stored]:
         """Give all facts; see ``Database.ledger``."""
         return [ledger.stored(row) for row in self._do(self._ask(ledger.ALL))]
@@ -265,46 +294,8 @@ class PostgresSink:
             failure = self._failed(error)
         raise failure
 
-    def _failed(self, error: Exception) -> OutputError:  # noqa: PLR0911 - a table
-        library = self._library
-        if isinstance(error, library.InvalidAuthorizationSpecificationError):
-            return OutputError(
-                f"{self.name} does not let us in", why="user or password is wrong", fix="check the address"
-            )
-        if isinstance(error, library.InvalidCatalogNameError):
-            return OutputError(f"{self.name} does not exist", fix="make it (createdb), or check the address")
-        if isinstance(error, library.InsufficientPrivilegeError):
-            return OutputError(
-                f"{self.name} cannot be written", why="this user may not", fix="grant it, or name another user"
-            )
-        if isinstance(error, library.DiskFullError):
-            return OutputError(
-                f"{self.name} cannot be written", why="its disk is full", fix="make space, then run it again"
-            )
-        if isinstance(error, library.ProgramLimitExceededError):
-            return OutputError(
-                f"{self.name} cannot take a call",
-                why="its id or another value of it is longer than PostgreSQL allows",
-                fix="pull into another kind of destination",
-            )
-        lost = (library.PostgresConnectionError, library.OperatorInterventionError, library.InterfaceError, OSError)
-        if not isinstance(error, lost):
-            return OutputError(
-                f"{self.name} cannot be written",
-                why=f"PostgreSQL or its driver says {type(error).__name__}",
-                fix="look into its log, then run it again: what was committed is kept",
-            )
-        if self._connection is None:
-            return OutputError(
-                f"{self.name} cannot be reached",
-                why="its server does not answer, or the address cannot be read",
-                fix="check the address and the server",
-            )
-        return OutputError(
-            f"the connection to {self.name} was lost",
-            why="its server, or the network, has closed it",
-            fix="run the same command again: it goes on from what was committed",
-        )
+    def _failed(self, error: Exception) -> OutputError:
+        return explain(error, self._library, self.name, connected=self._connection is not None)
 
 
 def _name_of(address: str) -> str:

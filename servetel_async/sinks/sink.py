@@ -144,6 +144,7 @@ class Sink(Protocol):
         Raises:
             OutputError: if it exists, is something else, or cannot be written.
             OutputLockedError: if another run is writing it.
+            OutputUnavailableError: if its server is not reachable or busy.
             ResumeMismatchError: if what was left cannot be read; nothing was changed.
         """
         ...
@@ -194,6 +195,21 @@ class Database(Sink, Protocol):
 
     def begin(self, header: bytes, *, keep: bool = False) -> None:
         """Begin a pull as ``Sink.begin`` does; with ``keep`` every call and fact that is there stays."""
+        ...
+
+    def look(self) -> bool:
+        """Open it for reading only, in place of ``open``: nothing is created, changed or locked.
+
+        ``ledger``, ``content``, ``receipts`` and ``abandon`` work afterwards.
+
+        Returns:
+            Whether a ledger of ours is there; if not, there is nothing to read.
+
+        Raises:
+            OutputError: if it is something else, or cannot be read.
+            OutputLockedError: if another program keeps readers out.
+            OutputUnavailableError: if its server is not reachable or busy.
+        """
         ...
 
     def ledger(self) -> list[Stored]:

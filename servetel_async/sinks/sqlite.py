@@ -1,22 +1,27 @@
 """SQLite: the table ``call_records``, one row per call, kept current by ``id``.
 
-Written through a write-ahead log with ``synchronous = FULL``: a window that was committed survives a power cut. Who
-reads it meanwhile sees the table as it was before a window or as it is after, never between.
+Written through a write-ahead log with ``synchronous = FULL``: a window that was committed survives a power cut. A
+program that reads meanwhile sees the table as it was before a window or as it is after, never between.
+
+A finished database has no write-ahead log, so it can be read from a read-only directory or medium. If another program
+has it open at that moment, it stays in write-ahead mode, and the next run that finishes alone changes that.
 """
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import closing
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import msgspec
 
 from servetel_async.errors import OutputError, OutputLockedError
 from servetel_async.sinks.columns import COLUMNS, rows_of
 from servetel_async.sinks.embedded import EmbeddedDatabase
-from servetel_async.sinks.ledger_table import TABLE, Totals
+from servetel_async.sinks.ledger_table import LEDGER, TABLE, Totals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +33,9 @@ if TYPE_CHECKING:
 _PATIENCE = 5.0
 #: What the system says, not the file.
 _PASSING = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_READONLY", "SQLITE_PERM")
+
+#: How a database and a log begin, and the bytes up to the number of tables.
+_MAGIC, _LOGS, _HEADER = b"SQLite format 3\0", (b"7\x7f\x06\x82", b"7\x7f\x06\x83", b"\xd9\xd5\x05\xf9"), 105
 
 _COLUMNS = [("account", "TEXT"), *((column.name, column.type) for column in COLUMNS), ("reading", "BIGINT")]
 _names = [name for name, _ in _COLUMNS]
@@ -77,16 +85,20 @@ class SqliteSink(EmbeddedDatabase):
         database, self._database = self._database, None
         if database is None:
             return
-        # What has its name already may be read meanwhile: then folding does nothing, and fails not; the reader's last
-        # close does it. What is still to be named must be one file, and nobody else's, or its log would be left behind:
-        # leaving the log's mode folds it, and fails where another program has the database open.
-        fold = "PRAGMA wal_checkpoint(TRUNCATE)" if self._in_place else "PRAGMA journal_mode = DELETE"
+        if self._reading:
+            database.close()
+            return
+        # Leaving the log's mode folds the log in. It fails if another program has the database open: one that has its
+        # name already may be read meanwhile, and folding does what it can; the reader's last close does the rest. One
+        # that is still to be named must be a single file that no other program has open, or its log is left behind.
         unfolded: sqlite3.Error | None = None
         with closing(database):
             if database.in_transaction:
                 database.execute("ROLLBACK")
             try:
-                database.execute(fold)
+                if not (self._in_place and _is_folded_at_once(database)):
+                    mode = "wal_checkpoint(TRUNCATE)" if self._in_place else "journal_mode = DELETE"
+                    database.execute(f"PRAGMA {mode}")
             except sqlite3.Error as error:
                 unfolded = error
         path = self._target if self._in_place else self._part
@@ -111,6 +123,28 @@ class SqliteSink(EmbeddedDatabase):
     def _columns(self) -> list[tuple[str, str]]:
         found = self._run(f"SELECT name, type, pk FROM pragma_table_info('{TABLE}')")  # noqa: S608 - a name of ours
         return [(name, f"{kind} KEY" if key else kind) for name, kind, key in found]
+
+    def _is_view(self) -> bool:
+        return self._run("SELECT 1 FROM sqlite_master WHERE type = 'view' AND name = ?", (TABLE,)) != []
+
+    def _has_journal(self) -> bool:
+        return self._run("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (LEDGER,)) != []
+
+    def _is_blank(self, path: Path) -> bool:
+        if path != self._part:  # a log is of no use without its database
+            return path.name.endswith("-shm") or _start_of(path, 4) in _LOGS
+        start = _start_of(path, _HEADER)
+        page = int.from_bytes(start[16:18], "big")
+        return start.startswith(_MAGIC) and path.stat().st_size == page and start[103:105] == b"\0\0"
+
+    def _connect_to_read(self, path: Path) -> None:
+        # A database that was left in write-ahead mode would get a log from a reader. Without one, nothing writes it.
+        log = path.with_name(f"{path.name}-wal")
+        in_log_mode = _start_of(path, 20)[18:20] == b"\2\2"
+        how = "immutable=1" if in_log_mode and not log.exists() else "mode=ro"
+        self._database = sqlite3.connect(
+            f"file:{quote(os.fsencode(path))}?{how}", uri=True, timeout=_PATIENCE, check_same_thread=False
+        )
 
     def _put(self, records: list[CallRecord], reading: int) -> Totals:
         assert self._database is not None  # noqa: S101 - for the type checker: it is open
@@ -138,11 +172,17 @@ class SqliteSink(EmbeddedDatabase):
 
     def _failed(self, error: Exception) -> OutputError:
         code = getattr(error, "sqlite_errorname", "") or ""
-        if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        if _is_busy(error):
             return OutputLockedError(
                 f"{self.name} is locked",
                 why="another program has a transaction open in it",
                 fix="end that program, or wait",
+            )
+        if code.startswith(("SQLITE_IOERR_LOCK", "SQLITE_IOERR_RDLOCK", "SQLITE_IOERR_SHM", "SQLITE_PROTOCOL")):
+            return OutputError(
+                f"{self.name} cannot be locked",
+                why=f"its file system refuses locks or shared memory (SQLite says {code})",
+                fix="give a destination on a local disk, then copy the finished output",
             )
         if code.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
             return OutputError(
@@ -159,3 +199,27 @@ class SqliteSink(EmbeddedDatabase):
             why=f"SQLite says {code or type(error).__name__}",
             fix="check the directory, its permissions and the free space, or give another destination",
         )
+
+
+def _is_folded_at_once(database: sqlite3.Connection) -> bool:
+    """Leave the log's mode if no other program has the database open just now; tell whether that was done."""
+    database.execute("PRAGMA busy_timeout = 0")
+    try:
+        (mode,) = database.execute("PRAGMA journal_mode = DELETE").fetchone()
+        return bool(mode == "delete")
+    except sqlite3.OperationalError as error:
+        if not _is_busy(error):
+            raise
+        return False
+    finally:
+        database.execute(f"PRAGMA busy_timeout = {int(_PATIENCE * 1000)}")
+
+
+def _is_busy(error: Exception) -> bool:
+    code = getattr(error, "sqlite_errorname", "") or ""
+    return code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def _start_of(path: Path, size: int) -> bytes:
+    with path.open("rb") as file:
+        return file.read(size)

@@ -76,9 +76,28 @@ async def test_standard_output_has_no_place_beside_it(tmp_path, monkeypatch, cap
 
 def test_an_older_one_is_replaced(tmp_path):
     """It belongs to the pull that wrote it."""
-    (tmp_path / "a.ndjson.quarantine.ndjson").write_text("old")
+    (tmp_path / "a.ndjson.quarantine.ndjson").write_text('{"reason":"old"}')
     save_quarantine(sink_for(tmp_path / "a.ndjson"), [entry(Unreadable("why", "7"))])
     assert "old" not in (tmp_path / "a.ndjson.quarantine.ndjson").read_text()
+
+
+@pytest.mark.parametrize(("name", "left"), [("a.ndjson", False), ("a/", False), ("a.db", True)])
+def test_that_of_an_output_that_was_replaced_goes(tmp_path, name, left):
+    """A file is replaced as a whole. A database keeps other ranges, and so what was kept apart of them."""
+    quarantine = tmp_path / f"{name.rstrip('/')}.quarantine.ndjson"
+    quarantine.write_text('{"reason":"old"}\n')
+    save_quarantine(sink_for(f"{tmp_path}/{name}"), [entry()])
+    assert quarantine.exists() is left
+
+
+@pytest.mark.parametrize("entries", [[], [entry(Unreadable("why", "7"))]])
+def test_a_foreign_file_of_that_name_is_kept(tmp_path, entries):
+    """It is not ours to remove or to replace."""
+    quarantine = tmp_path / "a.ndjson.quarantine.ndjson"
+    quarantine.write_text("not a call in it")
+    with pytest.raises(OutputError):
+        save_quarantine(sink_for(tmp_path / "a.ndjson"), entries)
+    assert quarantine.read_text() == "not a call in it"
 
 
 def test_it_cannot_be_written(tmp_path):

@@ -6,8 +6,10 @@ import asyncio
 import json
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,7 @@ from servetel_async import (
     OutOfWindowError,
     OutputError,
     OutputLockedError,
+    OutputUnavailableError,
     OverloadedError,
     PermissionDeniedError,
     RateLimitError,
@@ -41,7 +44,8 @@ from tests.cli.conftest import MONTH, struck
         (WrongAddressError, 2),
         (BodyTooLargeError, 2),
         (OutputError, 2),
-        (OutputLockedError, 2),
+        (OutputLockedError, 5),
+        (OutputUnavailableError, 5),
         (ResumeMismatchError, 2),
         (AuthenticationError, 4),
         (PermissionDeniedError, 4),
@@ -137,6 +141,48 @@ async def test_records_that_nobody_can_read(inside, emulate, tmp_path, flags, co
     assert (tmp_path / "a.ndjson.quarantine.ndjson").exists()
 
 
+async def test_an_old_quarantine_goes_with_its_file(inside, emulate, tmp_path):
+    """With --overwrite the output is another one: what was kept apart of the old one tells nothing of it."""
+    two = Dataset.range("2024-05-06", "2024-05-06", calls=2)
+    page = {"count": 2, "limit": 100, "size": 2, "page": 1, "results": [next(two.records()), "no record at all"]}
+    bad = await emulate(two, faults=[Fault("status", status=200, body=json.dumps(page).encode(), nth=1)])
+    assert (await inside("pull", "a.ndjson", *MONTH, api=bad)).code == 6
+    assert (tmp_path / "a.ndjson.quarantine.ndjson").exists()
+    ended = await inside("pull", "a.ndjson", *MONTH, "--overwrite", api=await emulate(two))
+    assert ended.code == 0, ended.err
+    assert {path.name for path in tmp_path.iterdir()} == {"a.ndjson", "a.ndjson.receipt.json"}
+
+
+async def test_5_a_database_that_another_program_has(inside, emulate, dataset, tmp_path, monkeypatch):
+    """It passes, so a loop may try again; no request was made."""
+    monkeypatch.setattr("servetel_async.sinks.sqlite._PATIENCE", 0.01)
+    api = await emulate(dataset)
+    assert (await inside("pull", "a.db", *MONTH, api=api)).code == 0
+    asked = len(api.requests)
+    with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for command in (("pull", "a.db", *MONTH), ("sync", "a.db")):
+            ended = await inside(*command, "--rate", "0", api=api)
+            assert ended.code == 5, ended.err
+            assert "a.db is locked" in three_lines(ended)[0]
+    assert len(api.requests) == asked
+
+
+async def test_5_a_database_server_that_is_not_there_just_now(inside, emulate, dataset, unused_tcp_port):
+    """A server that restarts refuses connections for a moment."""
+    pytest.importorskip("asyncpg")
+    api = await emulate(dataset)
+    address = f"postgresql://puller:s3cret@127.0.0.1:{unused_tcp_port}/calls"
+    for command in (("pull", address, *MONTH), ("sync", address), ("check", address)):
+        ended = await inside(*command, api=api)
+        assert ended.code == 5, ended.err
+        _, why, fix = three_lines(ended)
+        assert "no server listens there now" in why
+        assert "run it again later" in fix
+        assert b"s3cret" not in ended.err
+    assert api.requests == []
+
+
 async def test_only_the_quarantine_is_allowed(inside, emulate, dataset):
     """Where anything else is wrong too, it is still 6."""
     api = await emulate(dataset, faults=[Fault("wrong_count", shift=1)])
@@ -173,13 +219,13 @@ async def test_a_killed_pull_is_in_nobodys_way(launch, servetel, emulate, datase
 
 
 async def test_two_commands_on_one_output(launch, servetel, emulate, dataset, tmp_path):
-    """The second one ends at once with 2; killing the first frees the output."""
+    """The second one ends at once with 5, so that a loop tries again; killing the first frees the output."""
     api = await emulate(dataset, faults=[Fault("stall", page=3, seconds=60, times=1)])
     first = await launch("pull", "may.ndjson", *MONTH, api=api)
     await struck(api, "stall")
     assert (tmp_path / "may.ndjson.part").exists()
     second = await servetel("pull", "may.ndjson", *MONTH, api=api)
-    assert second.code == 2
+    assert second.code == 5
     assert "another run is writing" in three_lines(second)[0]
     first.signal(signal.SIGKILL)
     await first.end()

@@ -28,7 +28,12 @@ CALLS = (
 _ENDINGS = (
     *("", ".lock", ".receipt.json", ".receipt.json.part", ".part", ".part.journal", ".part.new", ".part.old"),
     *("-wal", "-shm", "-journal", ".part-wal", ".part-shm", ".part-journal"),
-    *(".part.new/database", ".part.new/database.wal", ".part.new/database.wal.checkpoint"),
+    *(
+        ".part.new/_made_by_servetel_async",
+        ".part.new/database",
+        ".part.new/database.wal",
+        ".part.new/database.wal.checkpoint",
+    ),
     *(".wal", ".wal.checkpoint", ".wal.recovery", ".part.wal", ".part.wal.checkpoint", ".part.wal.recovery"),
 )
 _call = re.compile(r"(\d+) +(\w+)\((.*)").match

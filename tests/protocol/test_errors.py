@@ -31,7 +31,7 @@ STATE = {
     "checkpoint": "servetel-1|x",
 }
 RETRYABLE = {
-    "ConnectionFailedError", "CountDriftError", "DeadlineExceededError", "OutputLockedError", "OverloadedError", "RateLimitError",
+    "ConnectionFailedError", "CountDriftError", "DeadlineExceededError", "OutputLockedError", "OutputUnavailableError", "OverloadedError", "RateLimitError",
     "RequestTimeoutError", "ServerError",
 }  # fmt: skip
 
@@ -136,6 +136,7 @@ def test_the_branches():
         "CountDriftError": "PagingError",
         "OutOfWindowError": "PagingError",
         "OutputLockedError": "OutputError",
+        "OutputUnavailableError": "OutputError",
         "ResumeMismatchError": "OutputError",
     }
     assert not TLSError("x").retryable

@@ -20,7 +20,7 @@ def open_for(sink: Sink, claim: Claim, *, fresh: bool = False) -> Saved | None:
     return sink.resume(claim)
 
 
-def finished(sink: Sink, receipt: bytes = b'{"receipt":1}') -> Output:
+def finished(sink: Sink, receipt: bytes = b'{"destination":"a"}') -> Output:
     """Make the output final; returns what its receipt is made of."""
     outputs: list[Output] = []
 

@@ -104,7 +104,7 @@ def begun(sinks, batch_of):
 @pytest.fixture
 def end():
     def run(sink):
-        finished(sink, b"{}")
+        finished(sink)
         sink.abandon()
 
     return run
@@ -257,7 +257,7 @@ def test_a_damaged_part_is_refused_and_left_as_it_is(begun, sinks, target, damag
         part.write_bytes(b"\0" * 4096 + data[4096:])
     else:
         part.unlink()
-        rows(part, "CREATE TABLE call_records (id INTEGER)")
+        rows(part, "CREATE TABLE call_records (id INTEGER, servetel_pulls TEXT)")
     before = contents(target.parent)
     sink = sinks(target)
     with pytest.raises(ResumeMismatchError, match="cannot be gone on from"):
@@ -268,7 +268,8 @@ def test_a_damaged_part_is_refused_and_left_as_it_is(begun, sinks, target, damag
 def test_fresh_drops_a_damaged_part(begun, sinks, target, batch_of, end):
     """And its log."""
     begun(target, 3).abandon()
-    target.with_name(f"{target.name}.part").write_bytes(b"junk" * 3000)
+    part = target.with_name(f"{target.name}.part")
+    part.write_bytes(b"junk" + part.read_bytes()[4:])
     sink = sinks(target)
     assert open_for(sink, CLAIM, fresh=True) is None
     sink.begin(b"{}")
@@ -412,13 +413,15 @@ def test_letting_go_of_a_database_in_place(begun, sinks, target, end):
     assert rows(target, "SELECT id FROM call_records") == [("9",)]
 
 
-def test_a_receipt_that_is_a_link_is_replaced(begun, target, end, tmp_path):
-    """What it leads to is not written."""
+def test_a_receipt_that_is_a_link_is_refused(sinks, target, tmp_path):
+    """Before the first request: the link and what it leads to stay as they are."""
     (tmp_path / "elsewhere").write_text("mine")
-    target.with_name(f"{target.name}.receipt.json").symlink_to(tmp_path / "elsewhere")
-    end(begun(target, 3))
+    link = target.with_name(f"{target.name}.receipt.json")
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OutputError, match="not made by this program"):
+        open_for(sinks(target), CLAIM)
     assert (tmp_path / "elsewhere").read_text() == "mine"
-    assert target.with_name(f"{target.name}.receipt.json").read_bytes() == b"{}"
+    assert link.readlink() == tmp_path / "elsewhere"
 
 
 def test_what_a_journal_cannot_say_is_an_output_error(begun, sinks, target, end):
@@ -464,3 +467,51 @@ def test_a_part_that_somebody_writes_is_locked_and_not_damaged(begun, sinks, tar
         other.execute("BEGIN IMMEDIATE" if target.suffix == ".db" else "BEGIN")
         with pytest.raises(OutputLockedError):
             open_for(sinks(target), CLAIM)
+
+
+def test_looking_creates_nothing_and_changes_nothing(begun, sinks, target, end):
+    """A database that is there is read, one that is not there is not made."""
+    sink = sinks(target)
+    assert not sink.look()
+    sink.abandon()
+    assert contents(target.parent) == {}
+    end(begun(target, 3))
+    before = contents(target.parent)
+    sink = sinks(target)
+    assert sink.look()
+    assert [each.fact for each in sink.ledger()] == [entry(3)]
+    assert sink.receipts() == [b'{"destination":"a"}']
+    assert contents(target.parent) == before
+    sink.abandon()
+    sink.abandon()
+    assert contents(target.parent) == before
+
+
+def test_looking_into_a_database_of_another_program(sinks, target):
+    """There is no journal of ours, and none is made."""
+    rows(target, "CREATE TABLE theirs (id INTEGER)")
+    before = contents(target.parent)
+    sink = sinks(target)
+    assert not sink.look()
+    sink.abandon()
+    assert contents(target.parent) == before
+
+
+def test_looking_into_what_is_no_database(sinks, target):
+    """It is said, and left as it is."""
+    target.write_bytes(b"junk" * 3000)
+    sink = sinks(target)
+    with pytest.raises(OutputError, match="is no"):
+        sink.look()
+    sink.abandon()
+    assert target.read_bytes() == b"junk" * 3000
+
+
+def test_a_view_in_the_place_of_the_table_is_named(sinks, target):
+    """No call can be written to it; nothing is made beside it."""
+    rows(target, "CREATE TABLE theirs (id INTEGER)")
+    rows(target, "CREATE VIEW call_records AS SELECT * FROM theirs")
+    before = contents(target.parent)
+    with pytest.raises(OutputError, match="holds a view call_records"):
+        open_for(sinks(target), CLAIM)
+    assert contents(target.parent) == before

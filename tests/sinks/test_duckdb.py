@@ -19,6 +19,7 @@ from servetel_async import ConfigurationError, OutputError, OutputLockedError, R
 from servetel_async.sinks import libraries
 from servetel_async.sinks.columns import COLUMNS
 from servetel_async.sinks.duckdb import DuckdbSink
+from servetel_async.sinks.ownership import make_directory
 from servetel_async.sinks.sink import Claim, Span
 from tests.sinks.life import finished, open_for
 
@@ -96,7 +97,7 @@ def test_a_pull_from_beginning_to_end(begun, tmp_path):
     end(begun(Sink(tmp_path / NAME), 3, 2, 1))
     assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}
     assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("1",), ("2",), ("3",)]
-    assert (tmp_path / f"{NAME}.receipt.json").read_bytes() == b'{"receipt":1}'
+    assert (tmp_path / f"{NAME}.receipt.json").read_bytes() == b'{"destination":"a"}'
 
 
 def test_a_new_database_bears_its_name_in_the_end(begun, tmp_path):
@@ -176,8 +177,10 @@ def test_begin_drops_what_is_in_a_part(begun, tmp_path):
 
 
 def test_fresh_looks_at_nothing(begun, tmp_path):
-    """Even a part that is no database goes."""
-    (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
+    """Even a part of ours that is damaged goes."""
+    begun(Sink(tmp_path / NAME), 1).abandon()
+    part = tmp_path / f"{NAME}.part"
+    part.write_bytes(b"junk" + part.read_bytes()[4:])
     sink = Sink(tmp_path / NAME)
     assert open_for(sink, CLAIM, fresh=True) is None
     sink.begin(b"{}")
@@ -186,10 +189,11 @@ def test_fresh_looks_at_nothing(begun, tmp_path):
 
 
 def test_a_part_that_is_no_database_is_refused(tmp_path):
-    """It is left as it is."""
+    """It is left as it is, also by a run that begins anew."""
     (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
-    with pytest.raises(ResumeMismatchError, match="cannot be gone on from"):
-        open_for(Sink(tmp_path / NAME), CLAIM)
+    for fresh in (False, True):
+        with pytest.raises(OutputError, match="not made by this program"):
+            open_for(Sink(tmp_path / NAME), CLAIM, fresh=fresh)
     assert names(tmp_path) == {f"{NAME}.part"}
     assert (tmp_path / f"{NAME}.part").read_bytes() == b"junk" * 5_000
 
@@ -495,7 +499,7 @@ def test_a_planted_log_is_refused(save, tmp_path):
 
 def test_what_a_run_left_that_was_killed_while_it_made_the_file(begun, tmp_path):
     """The directory in which it was made goes."""
-    (tmp_path / f"{NAME}.part.new").mkdir()
+    make_directory(tmp_path / f"{NAME}.part.new")
     (tmp_path / f"{NAME}.part.new" / "database").write_bytes(b"")
     end(begun(Sink(tmp_path / NAME), 1))
     assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}

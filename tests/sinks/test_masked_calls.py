@@ -20,6 +20,7 @@ from servetel_async.sinks.columns import flat_records
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.sink import Batch, Claim, Span
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
+from tests.sinks.life import finished, open_for
 
 MASKS = [Mask.hidden(), Mask.keyed(b"a key of 24 random bytes")]
 FILES = ["a.ndjson", "a.csv", "a.parquet", "a/", "a.db", "a.duckdb"]
@@ -40,10 +41,10 @@ COLUMNS = ("id", "call_duration", "charges", "support_api_call", "started_at", "
 def write(batch, target):
     sink = sink_for(str(target))
     try:
-        sink.open(Claim("pull", "scope"))
+        open_for(sink, Claim("pull", "scope", "account"))
         sink.begin(b"{}")
         sink.commit(batch, DAY, b"{}")
-        sink.finish()
+        finished(sink)
     finally:
         sink.abandon()
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import socket
+import ssl
 import traceback
 from datetime import UTC, datetime
 
 import pytest
 
-from servetel_async import ConfigurationError, OutputError, OutputLockedError
+from servetel_async import ConfigurationError, OutputError, OutputLockedError, OutputUnavailableError
 from servetel_async.sinks import libraries
 from servetel_async.sinks.columns import COLUMNS
 from servetel_async.sinks.postgres import PostgresSink
+from servetel_async.sinks.postgres_errors import explain, is_readable
 from servetel_async.sinks.sink import Claim, Span
 from tests.sinks.life import finished, open_for
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
@@ -297,7 +300,7 @@ def test_a_lost_connection_says_how_to_go_on(sinks, batch_of, ask, rows):
     open_for(sink, CLAIM)
     sink.begin(b"{}")
     ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'calls'")
-    with pytest.raises(OutputError, match=r"was lost.*same command"):
+    with pytest.raises(OutputUnavailableError, match=r"was lost.*same command"):
         sink.commit(batch_of(CALL), DAY, b"{}")
     assert rows("SELECT count(*) FROM call_records") == [(0,)]
 
@@ -314,7 +317,7 @@ def test_an_abandoned_sink_can_be_abandoned_again(sinks):
 
 def test_a_server_that_is_not_there(unused_tcp_port, sinks):
     """An output error, before anything was asked for."""
-    with pytest.raises(OutputError, match="cannot be reached"):
+    with pytest.raises(OutputUnavailableError, match="cannot be reached"):
         open_for(sinks(f"postgresql://u:s3cret@127.0.0.1:{unused_tcp_port}/calls"), CLAIM)
 
 
@@ -322,6 +325,121 @@ def test_a_database_that_is_not_there(sinks, postgres_server):  # noqa: F811
     """Its name is said, and what to do."""
     with pytest.raises(OutputError, match=r"nowhere on 127\.0\.0\.1 does not exist"):
         open_for(sinks(postgres_server.address("nowhere")), CLAIM)
+
+
+def test_a_database_that_cannot_hold_every_letter_is_refused(sinks, postgres_server, ask):  # noqa: F811
+    """The fix makes one that can; nothing is made in this one."""
+    ask("DROP DATABASE IF EXISTS latin WITH (FORCE)")
+    ask("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    try:
+        with pytest.raises(OutputError, match="LATIN1") as caught:
+            open_for(sinks(postgres_server.address("latin")), CLAIM)
+        assert "createdb -E UTF8" in caught.value.fix
+        assert ask("SELECT count(*) FROM pg_class WHERE relname = 'call_records'", database="latin") == [(0,)]
+    finally:
+        ask("DROP DATABASE latin WITH (FORCE)")
+
+
+def test_a_server_without_tls(sinks, postgres_server):  # noqa: F811
+    """It is TLS that is missing, not the server."""
+    with pytest.raises(OutputError, match="offers no TLS") as caught:
+        open_for(sinks(postgres_server.address("calls") + "?sslmode=require"), CLAIM)
+    assert type(caught.value) is OutputError
+
+
+@pytest.mark.parametrize("secret", ["se/cret", "se#cret", "se?cret", "12/se@cret", "12?se@cret", "[secret"])
+@pytest.mark.parametrize("do", ["open", "look"])
+def test_a_password_that_is_not_encoded(sinks, secret, do):
+    """It cuts the address in two: what to do is said, and no part of it."""
+    sink = sinks(f"postgresql://user:{secret}@127.0.0.1:1/calls")
+    with pytest.raises(OutputError, match=r"(?i)percent-encode") as caught:
+        open_for(sink, CLAIM) if do == "open" else sink.look()
+    assert "cret" not in _all_of(caught.value)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [  # each in a form of its own
+        "postgresql://u:p%2Fw@db:5432/calls?sslmode=disable",
+        "postgresql:///calls?user=me@corp",
+        "postgresql://a:1,b:2/calls",
+        "postgresql://u@[::1]:5432/calls",
+        "postgres://db",
+    ],
+)
+def test_addresses_that_can_be_read(address):
+    """Several hosts, an IPv6 address, a user with an @ among the options."""
+    assert is_readable(address)
+
+
+@pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED VIEW"])
+@pytest.mark.parametrize("name", ["call_records", "servetel_pulls"])
+def test_a_view_in_the_place_of_a_table_is_named(sinks, rows, kind, name):
+    """No call can be written to it; nothing is made beside it."""
+    rows("CREATE TABLE theirs (id integer)")
+    rows(f"CREATE {kind} {name} AS SELECT * FROM theirs")
+    with pytest.raises(OutputError, match=f"holds a {kind.lower()} {name}"):
+        open_for(sinks(), CLAIM)
+    assert rows("SELECT count(*) FROM pg_class WHERE relname LIKE 'servetel_ledger'") == [(0,)]
+
+
+def test_looking_creates_nothing(sinks, rows, save):
+    """An empty database stays empty; in one of ours the receipt is read, and nothing can be written."""
+    sink = sinks()
+    assert not sink.look()
+    sink.abandon()
+    assert rows("SELECT count(*) FROM pg_class WHERE relname ~ '^(servetel|call)_'") == [(0,)]
+    save(CALL)
+    sink = sinks()
+    assert sink.look()
+    assert [each.fact for each in sink.ledger()] == [b'{"n":1}']
+    assert sink.receipts() == [b'{"destination":"a"}']
+    with pytest.raises(OutputError, match="read-only"):
+        sink._do(sink._connection.execute("CREATE TABLE more ()"))
+
+
+def test_looking_is_in_no_runs_way(sinks):
+    """A run holds its lock, and is looked at all the same."""
+    open_for(sinks(), CLAIM)
+    assert sinks().look()
+
+
+def test_a_server_without_a_connection_left(sinks, ask):
+    """It passes: the documented loop tries again."""
+    ask("DROP ROLE IF EXISTS single")
+    ask("CREATE ROLE single LOGIN PASSWORD 's' CONNECTION LIMIT 0")
+    sink = sinks()
+    address = str.__str__(sink._address).split("@")[1]
+    with pytest.raises(OutputUnavailableError, match="no connection left"):
+        open_for(sinks(f"postgresql://single:s@{address}"), CLAIM)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (asyncpg.CannotConnectNowError(), OutputUnavailableError, "starting, stopping or recovering"),
+        (asyncpg.AdminShutdownError(), OutputUnavailableError, "shutting down"),
+        (asyncpg.CrashShutdownError(), OutputUnavailableError, "restarting after a crash"),
+        (asyncpg.LockNotAvailableError(), OutputUnavailableError, "locked a table"),
+        (asyncpg.DeadlockDetectedError(), OutputUnavailableError, "same tables"),
+        (asyncpg.SerializationError(), OutputUnavailableError, "same rows"),
+        (asyncpg.ConnectionDoesNotExistError(), OutputUnavailableError, "ended the connection"),
+        (TimeoutError(), OutputUnavailableError, "did not answer in time"),
+        (FileNotFoundError(), OutputUnavailableError, "no server listens there now"),
+        (socket.gaierror(socket.EAI_AGAIN, "x"), OutputUnavailableError, "ended the connection"),
+        (socket.gaierror(socket.EAI_NONAME, "x"), OutputError, "host name is not known"),
+        (ssl.SSLCertVerificationError(), OutputError, "certificate is not trusted"),
+        (asyncpg.ReadOnlySQLTransactionError(), OutputError, "standby"),
+        (asyncpg.InvalidAuthorizationSpecificationError(), OutputError, "without TLS"),
+        (asyncpg.InterfaceError(""), OutputError, "options contradict"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_what_passes_is_told_from_what_lasts(error, kind, said):
+    """An error of the first kind ends with code 5, so that a loop tries again; one of the second with 2."""
+    explained = explain(error, asyncpg, "x", connected=False)
+    assert type(explained) is kind
+    assert said in explained.why
 
 
 @pytest.mark.parametrize("option", ["?sslmode=nonsense", "?target_session_attrs=nonsense"])

@@ -7,7 +7,11 @@ import os
 import shutil
 import sqlite3
 import stat
+import subprocess
+import sys
+import tempfile
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -86,7 +90,7 @@ def test_a_pull_from_beginning_to_end(begun, tmp_path):
     end(begun(Sink(tmp_path / NAME), 3, 2, 1))
     assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}
     assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("1",), ("2",), ("3",)]
-    assert (tmp_path / f"{NAME}.receipt.json").read_bytes() == b'{"receipt":1}'
+    assert (tmp_path / f"{NAME}.receipt.json").read_bytes() == b'{"destination":"a"}'
 
 
 def test_a_new_database_bears_its_name_in_the_end(begun, tmp_path):
@@ -166,8 +170,10 @@ def test_begin_drops_what_is_in_a_part(begun, tmp_path):
 
 
 def test_fresh_looks_at_nothing(begun, tmp_path):
-    """Even a part that is no database goes."""
-    (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
+    """Even a part of ours that is damaged goes."""
+    begun(Sink(tmp_path / NAME), 1).abandon()
+    part = tmp_path / f"{NAME}.part"
+    part.write_bytes(b"junk" + part.read_bytes()[4:])
     sink = Sink(tmp_path / NAME)
     assert open_for(sink, CLAIM, fresh=True) is None
     sink.begin(b"{}")
@@ -176,10 +182,11 @@ def test_fresh_looks_at_nothing(begun, tmp_path):
 
 
 def test_a_part_that_is_no_database_is_refused(tmp_path):
-    """It is left as it is."""
+    """It is left as it is, also by a run that begins anew."""
     (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
-    with pytest.raises(ResumeMismatchError, match="cannot be gone on from"):
-        open_for(Sink(tmp_path / NAME), CLAIM)
+    for fresh in (False, True):
+        with pytest.raises(OutputError, match="not made by this program"):
+            open_for(Sink(tmp_path / NAME), CLAIM, fresh=fresh)
     assert names(tmp_path) == {f"{NAME}.part"}
     assert (tmp_path / f"{NAME}.part").read_bytes() == b"junk" * 5_000
 
@@ -384,6 +391,93 @@ def test_a_reader_sees_whole_windows(save, begun, tmp_path):
         assert reader.execute("SELECT count(*) FROM call_records").fetchone() == (3,)
         end(sink)
         assert reader.execute("SELECT count(*) FROM call_records").fetchone() == (3,)
+
+
+#: Reads as a user who may write nothing there.
+READ = """
+import os, sqlite3, sys
+if os.geteuid() == 0:
+    os.setgroups([]), os.setgid(65534), os.setuid(65534)
+found = sqlite3.connect(sys.argv[1]).execute("SELECT count(*) FROM call_records").fetchall()
+print(found, os.listdir(os.path.dirname(sys.argv[1])))
+"""
+
+
+def journal_mode(target):
+    """What the file itself says: 1 without a write-ahead log, 2 with one."""
+    return set(target.read_bytes()[18:20])
+
+
+def test_a_finished_database_needs_no_log(begun, save, tmp_path):
+    """A reader needs no right to write beside it, after the first pull and after a later one."""
+    save(b'{"id":"1"}')
+    assert journal_mode(tmp_path / NAME) == {1}
+    end(begun(Sink(tmp_path / NAME), 2))
+    assert journal_mode(tmp_path / NAME) == {1}
+    # Not in pytest's directories: those are closed to the other user.
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        there = Path(name)
+        shutil.copy(tmp_path / NAME, there)
+        (there / NAME).chmod(0o444)
+        there.chmod(0o555)
+        done = subprocess.run([sys.executable, "-c", READ, there / NAME], capture_output=True, text=True, check=False)
+        assert done.stdout == "[(2,)] ['a.db']\n", done.stderr
+
+
+def test_a_reader_that_stays_keeps_the_log(save, begun, tmp_path):
+    """A sync waits for no reader and disturbs none; the next run that finishes alone leaves no log."""
+    save(b'{"id":"9"}')
+    with closing(sqlite3.connect(tmp_path / NAME)) as reader:
+        sink = begun(Sink(tmp_path / NAME), 1)
+        assert journal_mode(tmp_path / NAME) == {2}
+        reader.execute("BEGIN")
+        assert reader.execute("SELECT count(*) FROM call_records").fetchone() == (2,)
+        finished(sink)
+        assert reader.execute("SELECT count(*) FROM call_records").fetchone() == (2,)
+        sink.save_receipt(b'{"destination":"a"}')
+        sink.abandon()
+        assert journal_mode(tmp_path / NAME) == {2}
+    end(begun(Sink(tmp_path / NAME), 2))
+    assert journal_mode(tmp_path / NAME) == {1}
+    assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}
+
+
+def test_a_reader_in_a_transaction_of_a_database_without_a_log_is_waited_for(save, tmp_path, monkeypatch):
+    """The change of the mode needs a moment without readers; after that they are in nobody's way."""
+    save(b'{"id":"9"}')
+    monkeypatch.setattr("servetel_async.sinks.sqlite._PATIENCE", 0.01)
+    with closing(sqlite3.connect(tmp_path / NAME)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM call_records").fetchone()
+        with pytest.raises(OutputLockedError):
+            open_for(Sink(tmp_path / NAME), CLAIM)
+        reader.rollback()
+        open_for(Sink(tmp_path / NAME), CLAIM)
+
+
+@pytest.mark.parametrize("code", ["SQLITE_IOERR_LOCK", "SQLITE_IOERR_SHMMAP", "SQLITE_PROTOCOL"])
+def test_a_file_system_without_locks_is_named(tmp_path, code):
+    """It is not another program that has the database."""
+    error = sqlite3.OperationalError()
+    error.sqlite_errorname = code
+    said = Sink(tmp_path / NAME)._failed(error)
+    assert type(said) is OutputError
+    assert "refuses locks" in said.why
+
+
+def test_a_database_in_log_mode_is_looked_at_without_a_log(save, begun, tmp_path):
+    """A reader that opened it in the usual way would leave files behind."""
+    save(b'{"id":"9"}')
+    with closing(sqlite3.connect(tmp_path / NAME)) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+    assert journal_mode(tmp_path / NAME) == {2}
+    before = names(tmp_path)
+    sink = Sink(tmp_path / NAME)
+    assert sink.look()
+    assert sink.load_receipt() is not None
+    assert names(tmp_path) == before
+    sink.abandon()
+    assert names(tmp_path) == before
 
 
 def test_a_part_that_somebody_reads_is_not_named(begun, tmp_path):

@@ -26,6 +26,7 @@ from servetel_async import (
     OutOfWindowError,
     OutputError,
     OutputLockedError,
+    OutputUnavailableError,
     OverloadedError,
     PagingError,
     PermissionDeniedError,
@@ -236,7 +237,8 @@ SCENARIOS = {
     PagingError: [asked_of(WAYS["another page"], "stream"), asked_of(WAYS["another page"], "pull")],
     CountDriftError: [asked_of(WAYS["no calls"], "stream")],
     OutOfWindowError: [asked_of(WAYS["out of window"], "stream"), asked_of(WAYS["out of window"], "pull")],
-    OutputError: [no_directory, no_postgres, *map(disk_full_at, (".csv", ".ndjson", ".parquet", ".db"))],
+    OutputError: [no_directory, *map(disk_full_at, (".csv", ".ndjson", ".parquet", ".db"))],
     OutputLockedError: [locked],
+    OutputUnavailableError: [no_postgres],
     ResumeMismatchError: [of_another_query, of_another_pull],
 }

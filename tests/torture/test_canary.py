@@ -235,8 +235,8 @@ COMMANDS = {
     "mistaken": [
         (("pull", "e.csv", "--token", TOKEN, *MONTH), people, 2),
         (("pull", "f.csv", "--agent-name", NAME, *MONTH), people, 2),
-        (("pull", f"postgresql://u:{PASSWORD}@127.0.0.1:1/calls", *MONTH), people, 2),
-        (("pull", f"postgresql://u@127.0.0.1:1/calls?password={PASSWORD}", "--json", *MONTH), people, 2),
+        (("pull", f"postgresql://u:{PASSWORD}@127.0.0.1:1/calls", *MONTH), people, 5),
+        (("pull", f"postgresql://u@127.0.0.1:1/calls?password={PASSWORD}", "--json", *MONTH), people, 5),
         (("pull", "none/a.csv", "--json", *MONTH), people, 2),
     ],
 }

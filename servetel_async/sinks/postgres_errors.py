@@ -1,0 +1,175 @@
+"""What PostgreSQL, its driver or the network says, in our words: the cause and the fix, without the address.
+
+A password may have slipped into any part of an address that cannot be read, so no part of one is repeated.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from servetel_async.errors import OutputError, OutputUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: One host of an address: a name or a number, an IPv6 address in brackets, and its port.
+_is_host = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?").fullmatch
+_ENCODE = "percent-encode user and password (/ is %2F, # is %23, ? is %3F, @ is %40, % is %25), or set PGPASSWORD"
+#: Kinds of relations that are no tables, as ``pg_class.relkind`` spells them.
+_OTHER_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index"}
+#: What passes by itself: the class of asyncpg's errors, and what it means.
+_PASSING = (
+    ("TooManyConnectionsError", "its server has no connection left"),
+    ("CannotConnectNowError", "its server is starting, stopping or recovering"),
+    ("AdminShutdownError", "its server is shutting down"),
+    ("CrashShutdownError", "its server is restarting after a crash"),
+    ("LockNotAvailableError", "another program has locked a table"),
+    ("DeadlockDetectedError", "another program writes the same tables"),
+    ("SerializationError", "another program writes the same rows"),
+    ("OutOfMemoryError", "its server has no memory left"),
+    ("TargetServerAttributeNotMatched", "no server of the address is of the wanted kind just now"),
+)
+#: What passes only after somebody acts.
+_LASTING = (
+    ("InvalidPasswordError", "does not let us in", "user or password is wrong", f"check the address; {_ENCODE}"),
+    (
+        "InvalidAuthorizationSpecificationError",
+        "does not let us in",
+        "user or password is wrong, or its server refuses this user, this computer, or connections without TLS",
+        "check the address and the server's pg_hba.conf",
+    ),
+    ("InvalidCatalogNameError", "does not exist", "", "make it (createdb), or check the address"),
+    ("InsufficientPrivilegeError", "cannot be written", "this user may not", "grant it, or name another user"),
+    (
+        "ReadOnlySQLTransactionError",
+        "cannot be written",
+        "its server is read-only: a standby, or set so",
+        "give the address of the primary server",
+    ),
+    ("DiskFullError", "cannot be written", "its disk is full", "make space, then run it again"),
+    (
+        "ProgramLimitExceededError",
+        "cannot take a call",
+        "its id or another value of it is longer than PostgreSQL allows",
+        "pull into another kind of destination",
+    ),
+)
+
+
+def is_readable(address: str) -> bool:
+    """Tell whether the parts of an address are clear; a password that is not percent-encoded cuts it in two."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:  # a bracket without its other half
+        return False
+    hosts = parts.netloc.rpartition("@")[2].split(",")
+    is_bare_query = "@" in parts.query and "=" not in parts.query.partition("@")[0]
+    return all(map(_is_host, hosts)) and "@" not in parts.path + parts.fragment and not is_bare_query
+
+
+def unreadable(name: str) -> OutputError:
+    """Say that an address is not clear; the address is not given, for a traceback may show arguments."""
+    return OutputError(
+        f"the address of {name} cannot be read",
+        why="its host or port makes no sense: user or password may hold a character that must be percent-encoded",
+        fix=_ENCODE,
+    )
+
+
+def refuse_other_encoding(encoding: str, name: str) -> None:
+    """Refuse a database that cannot hold every letter.
+
+    Raises:
+        OutputError: if it does not hold UTF-8.
+    """
+    if encoding != "UTF8":
+        raise OutputError(
+            f"{name} holds its texts in {encoding}",
+            why="names and notes of calls may have letters that it cannot hold",
+            fix="make one that can: createdb -E UTF8 -T template0 NAME",
+        )
+
+
+def refuse_other_kinds(found: Sequence[tuple[str, str]], name: str) -> None:
+    """Refuse a view, or anything else that is no table, under the name of a table of ours.
+
+    Args:
+        found: name and ``relkind`` of each relation that has such a name.
+        name: of the database.
+
+    Raises:
+        OutputError: if there is one.
+    """
+    for relation, kind in found:
+        if kind in _OTHER_KINDS:
+            raise OutputError(
+                f"{name} holds {_OTHER_KINDS[kind]} {relation}",
+                why="calls can only be written to a table",
+                fix="rename it, or give another database or schema",
+            )
+
+
+def explain(error: Exception, library: Any, name: str, *, connected: bool) -> OutputError:
+    """Give an error of ours for one of asyncpg, the system or the network.
+
+    Args:
+        error: what was raised.
+        library: asyncpg.
+        name: of the database.
+        connected: whether a connection was there before.
+    """
+    for kind, why in _PASSING:
+        if isinstance(error, getattr(library, kind, ())):
+            return OutputUnavailableError(
+                f"{name} is busy or not ready", why=why, fix="run the same command again later"
+            )
+    for kind, what, why, fix in _LASTING:
+        if isinstance(error, getattr(library, kind)):
+            return OutputError(f"{name} {what}", why=why, fix=fix)
+    lost = (library.PostgresConnectionError, library.OperatorInterventionError, library.InterfaceError, OSError)
+    if not isinstance(error, lost):
+        return OutputError(
+            f"{name} cannot be written",
+            why=f"PostgreSQL or its driver says {type(error).__name__}",
+            fix="look into its log, then run it again: what was committed is kept",
+        )
+    if connected:
+        return OutputUnavailableError(
+            f"the connection to {name} was lost",
+            why="its server, or the network, has closed it",
+            fix="run the same command again: it continues after what was committed",
+        )
+    return _unreachable(error, library, name)
+
+
+def _unreachable(error: Exception, library: Any, name: str) -> OutputError:
+    what = f"{name} cannot be reached"
+    if isinstance(error, library.InterfaceError):
+        return OutputError(
+            f"the address of {name} cannot be used",
+            why="its options contradict or do not exist",
+            fix="check the address",
+        )
+    if type(error) is ConnectionError:  # asyncpg's own; the system's are of narrower classes
+        return OutputError(
+            what,
+            why="its server offers no TLS, and the address asks for it (sslmode)",
+            fix="turn TLS on at the server, or change sslmode if the network can be trusted",
+        )
+    if isinstance(error, ssl.SSLError):
+        return OutputError(
+            what, why="the TLS handshake failed, or the certificate is not trusted", fix="check sslmode and sslrootcert"
+        )
+    if isinstance(error, socket.gaierror) and error.errno != socket.EAI_AGAIN:
+        return OutputError(what, why="its host name is not known", fix="check the address")
+    if isinstance(error, TimeoutError):
+        why = "its server did not answer in time"
+    elif isinstance(error, ConnectionRefusedError | FileNotFoundError):
+        why = "no server listens there now"
+    else:
+        why = "the network, or its server, ended the connection"
+    return OutputUnavailableError(what, why=why, fix="check the address and the server, or run it again later")
