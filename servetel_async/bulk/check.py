@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from servetel_async.client import ServetelClient
     from servetel_async.protocol.account import Account
     from servetel_async.sinks.destination import Destination
-    from servetel_async.sinks.sink import Sink
+    from servetel_async.sinks.sink import Database, Seal, Sink
 
 
 class _Claimed(NamedTuple):
@@ -91,12 +91,14 @@ async def check(client: ServetelClient, destination: Destination, query: CallQue
 def _look_at_rows(sink: Sink) -> tuple[Shelf, list[Difference]]:
     """Compare the rows of each reading with its seal."""
     shelf = Shelf(sink)
-    sink.open(fresh=False)
+    content: dict[int, Seal] = {}
+    database = cast("Database", sink)
     try:
-        shelf.load()
-        content = shelf.content()
+        if database.look():
+            shelf.load()
+            content = shelf.content()
     finally:
-        sink.abandon()
+        database.abandon()
     differences: list[Difference] = []
     for fact in shelf.compared():
         now = content.get(fact.stored.reading)

@@ -19,8 +19,8 @@ from servetel_async.protocol.rows import records_of
 from servetel_async.sinks.columns import flat_records
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.sink import Batch, Claim, Span
-from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 from tests.sinks.life import finished, open_for
+from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 
 MASKS = [Mask.hidden(), Mask.keyed(b"a key of 24 random bytes")]
 FILES = ["a.ndjson", "a.csv", "a.parquet", "a/", "a.db", "a.duckdb"]

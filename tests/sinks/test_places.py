@@ -94,8 +94,7 @@ def test_a_later_chdir_moves_nothing(name, tmp_path, monkeypatch, batch_of):
         lambda: open_for(sink, CLAIM),
         lambda: sink.begin(b"{}"),
         lambda: sink.commit(batch_of(b'{"id":"1"}'), DAY, b"{}"),
-        sink.finish,
-        lambda: sink.save_receipt(RECEIPT),
+        lambda: finished(sink, RECEIPT),
         sink.abandon,
     ):
         step()

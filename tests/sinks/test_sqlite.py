@@ -434,7 +434,6 @@ def test_a_reader_that_stays_keeps_the_log(save, begun, tmp_path):
         assert reader.execute("SELECT count(*) FROM call_records").fetchone() == (2,)
         finished(sink)
         assert reader.execute("SELECT count(*) FROM call_records").fetchone() == (2,)
-        sink.save_receipt(b'{"destination":"a"}')
         sink.abandon()
         assert journal_mode(tmp_path / NAME) == {2}
     end(begun(Sink(tmp_path / NAME), 2))
@@ -474,7 +473,7 @@ def test_a_database_in_log_mode_is_looked_at_without_a_log(save, begun, tmp_path
     before = names(tmp_path)
     sink = Sink(tmp_path / NAME)
     assert sink.look()
-    assert sink.load_receipt() is not None
+    assert sink.receipts() != []
     assert names(tmp_path) == before
     sink.abandon()
     assert names(tmp_path) == before
