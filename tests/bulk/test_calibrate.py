@@ -288,12 +288,13 @@ async def test_one_page_disproves_no_bound(side, tmp_path):
         assert client.conventions == Conventions("start", Bounds(1, 1))
 
 
-@pytest.mark.parametrize("lie", ["another page", "another range", "fewer than counted"])
+@pytest.mark.parametrize("lie", ["another page", "another empty page", "another range", "fewer than counted"])
 async def test_a_page_that_does_not_agree_with_its_request_is_no_evidence(lie):
     """It is asked for again. Only its lie says that both bounds are counted in."""
     made = calls_at(NOON, "2024-05-04 12:00:00")
     lies = {
         "another page": Answer(rows=[made[0]], count=1, page=2),
+        "another empty page": Answer(rows=[], count=0, page=2),
         "another range": Answer(rows=made, count=2),
         "fewer than counted": Answer(rows=[], count=1),
     }

@@ -14,7 +14,7 @@ from servetel_async.bulk.doctor import probe
 from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.tally import Tally
 from servetel_async.emulator import Dataset
-from servetel_async.protocol.conventions import Bounds, Conventions
+from servetel_async.protocol.conventions import Bounds, Conventions, KnownCall
 from servetel_async.protocol.windows import Window
 
 WEEK = CallQuery(from_date="2024-05-06", to_date="2024-05-12")
@@ -263,6 +263,23 @@ async def test_a_call_whose_moments_are_neighbours(connect, tmp_path):
     assert sorted(ids(tmp_path / "a.ndjson")) == ["call-1", "call-2", "call-3"]
     assert receipt.complete, receipt.certified
     assert client.conventions == Conventions("end")
+
+
+async def test_a_call_that_is_gone_changes_nothing(weeks, connect):
+    """Whether its moments are neighbours or not, and though it has not the moment that another call has shown."""
+    api, client = await connect(weeks, filed_by="end")
+    fetcher, calibration = made(client)
+    gone = KnownCall({"start": "2024-05-03 12:00:00", "end": "2024-05-03 12:00:01"})
+    await calibration.doubt([gone], Tally())
+    assert client.conventions is None
+    page = await fetcher.rows(await fetcher.page(WHOLE, 1, Tally()))
+    silent = KnownCall({"start": "2024-05-03 12:00:00"})
+    await calibration.doubt([calibration.known(page[0]), silent], Tally())
+    assert client.conventions == Conventions("end")
+    before = len(api.requests)
+    await calibration.doubt([silent], Tally())
+    assert client.conventions == Conventions("end")
+    assert len(api.requests) - before <= 4
 
 
 def shortened(call):

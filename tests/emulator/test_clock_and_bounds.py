@@ -41,7 +41,9 @@ async def test_calls_are_filed_under_one_of_their_moments(emulate, ask, filed_by
 
     def moment(record):
         inserted = api.dataset.clock.stamp(int(record["id"][:8], 16))
-        return {"start": f"{record['date']} {record['time']}", "end": record["end_stamp"], "insertion": inserted}[filed_by]
+        return {"start": f"{record['date']} {record['time']}", "end": record["end_stamp"], "insertion": inserted}[
+            filed_by
+        ]
 
     moments = {record["id"]: moment(record) for record in api.dataset.records()}
     assert {key for key, at in moments.items() if first <= at <= last} == set(ids)
