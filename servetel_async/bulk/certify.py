@@ -304,19 +304,18 @@ class Certifier:
     async def _read_pages(  # noqa: PLR0917 - as above
         self, window: Window, tally: Tally, evidence: Evidence, total: int, size: int, asked: int
     ) -> Certified:
-        last, short = -(-total // size), set[int]()
+        last = -(-total // size)
 
         async def read_page(number: int) -> None:
             expected = size if number < last else total - (last - 1) * size
-            for _ in range(1 if short else PAGE_READINGS):  # one page that stays short is enough to prove nothing
+            for _ in range(PAGE_READINGS):
                 if len(evidence.counts) > 1:
                     return  # it has moved, or one count was wrong: the rest would prove nothing
                 page = await self._fetcher.page(window, number, tally, size=asked)
                 rows = await self._fetcher.rows(page)
                 evidence.add(number, rows, page.count)
                 if len(rows) == expected or page.count != total:
-                    return
-            short.add(number)
+                    break
 
         await run_together([read_page(number) for number in range(2, last) if not evidence.has(number)])
         if not evidence.has(last):

@@ -280,29 +280,43 @@ async def test_one_page_disproves_no_bound(side, tmp_path):
             return Answer(rows=[call for call in made if call[0] == neighbour], count=1)
         return HONEST
 
-    async with serving("both are exclusive", made, habit) as (_, client):
+    async with serving("both are exclusive", made, habit) as (api, client):
         client.conventions = Conventions("start", Bounds(1, 1))
         query = CallQuery(from_date="2024-05-06 12:00:03", to_date="2024-05-06 12:00:05")
         receipt = await pull(client, tmp_path / "a.ndjson", query)
         assert (receipt.records, receipt.complete, len(lied)) == (3, True, 1)
         assert client.conventions == Conventions("start", Bounds(1, 1))
+        asked_narrower = {
+            ("2024-05-06 12:00:03", "2024-05-06 12:00:06"),
+            ("2024-05-06 12:00:02", "2024-05-06 12:00:05"),
+        }
+        assert not asked_narrower & api.windows.keys()
 
 
-@pytest.mark.parametrize("lie", ["another page", "another range", "fewer than counted"])
-async def test_a_page_that_does_not_agree_with_its_request_is_no_evidence(lie):
-    """It is asked for again. Only its lie says that both bounds are counted in."""
+async def test_a_page_of_another_range_is_no_evidence():
+    """It brings the call and one that does not belong there, twice: only these lies say that both bounds are counted in."""
     made = calls_at(NOON, "2024-05-04 12:00:00")
-    lies = {
-        "another page": Answer(rows=[made[0]], count=1, page=2),
-        "another range": Answer(rows=made, count=2),
-        "fewer than counted": Answer(rows=[], count=1),
-    }
-    async with serving("to is exclusive", made, lambda asked: lies[lie] if asked.nth == 1 else HONEST) as (api, client):
-        looking = calibration(client)
-        looking._fetcher._has_succeeded = True  # else an error of the first reply is final
-        await looking.check(WHOLE, rows(NOON), Tally())
+    lie = Answer(rows=made, count=2)
+    async with serving("to is exclusive", made, lambda asked: lie if asked.nth <= 2 else HONEST) as (_, client):
+        await calibration(client).check(WHOLE, rows(NOON), Tally())
         assert client.conventions == Conventions("start", Bounds(0, 1))
-        assert api.windows[NOON, NOON] >= 3
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [Answer(rows=[], count=0, page=2), Answer(rows=[], count=1)],
+    ids=["another empty page", "fewer than counted"],
+)
+async def test_a_page_that_does_not_agree_with_its_request_is_asked_for_again(lie):
+    """Three such pages leave no bound out, though the call is on none of them."""
+
+    def habit(asked):
+        return lie if api.windows[NOON, NOON] <= 3 and asked.window == (NOON, NOON) else HONEST
+
+    async with serving("inclusive", calls_at(NOON), habit) as (api, client):
+        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        assert client.conventions == Conventions()
+        assert api.windows == {(NOON, NOON): 5}
 
 
 async def test_a_page_that_always_lies_is_left():

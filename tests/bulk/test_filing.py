@@ -14,7 +14,7 @@ from servetel_async.bulk.doctor import probe
 from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.tally import Tally
 from servetel_async.emulator import Dataset
-from servetel_async.protocol.conventions import Bounds, Conventions
+from servetel_async.protocol.conventions import Bounds, Conventions, KnownCall
 from servetel_async.protocol.windows import Window
 
 WEEK = CallQuery(from_date="2024-05-06", to_date="2024-05-12")
@@ -119,11 +119,13 @@ async def test_calls_that_do_not_tell(connect):
 
 
 @pytest.mark.parametrize("filed_by", ["start", "end"])
-async def test_a_moment_that_is_learnt_late(filed_by, connect, tmp_path):
+@pytest.mark.parametrize("first_day", [5, 6])
+async def test_a_moment_that_is_learnt_late(filed_by, first_day, connect, tmp_path):
     """The first calls do not tell. The first that does is looked up, and what was read as if by start is read again."""
     api, client = await connect(Dataset.range(NIGHT, NIGHT, calls=0), page_size=10, filed_by=filed_by)
-    silent = [api.insert(f"2024-05-12 20:00:{second:02}", end_stamp=None, id=f"call-{second}") for second in range(59)]
-    telling = [api.insert(f"2024-05-{day:02} 23:59:50") for day in range(5, 12)]
+    silent = [api.insert(f"2024-05-12 20:00:{second:02}", id=f"call-{second}") for second in range(59)]
+    last_for(api, 0)
+    telling = [api.insert(f"2024-05-{day:02} 23:59:50") for day in range(first_day, 12)]
     receipt = await client.pull(tmp_path / "a.ndjson", query=WEEK)
     filed = api.truth(ASKED)
     assert set(filed) <= {*silent, *telling}
@@ -258,19 +260,38 @@ async def test_a_call_whose_moments_are_neighbours(connect, tmp_path):
     api, client = await connect(Dataset.range(NIGHT, NIGHT, calls=0), filed_by="end")
     for number in range(4):
         api.insert(f"2024-05-07 12:00:0{number}", id=f"call-{number}")
-    api._table._calls[:] = sorted(map(shortened, api._table._calls), key=api._table._order)
+    last_for(api, 1)
     receipt = await client.pull(tmp_path / "a.ndjson", query=CallQuery(from_date="2024-05-07 12:00:02"))
     assert sorted(ids(tmp_path / "a.ndjson")) == ["call-1", "call-2", "call-3"]
     assert receipt.complete, receipt.certified
     assert client.conventions == Conventions("end")
 
 
-def shortened(call):
-    """The same call, which lasts one second."""
-    record = json.loads(call.body)
-    end = f"{record['date']} {record['time'][:-1]}{int(record['time'][-1]) + 1}"
-    fields = {name: getattr(call, name) for name in call.__struct_fields__}
-    return type(call)(**fields | {"end": call.start + 1, "body": json.dumps(record | {"end_stamp": end}).encode()})
+async def test_a_call_that_is_gone_changes_nothing(weeks, connect):
+    """Whether its moments are neighbours or not, and though it has not the moment that another call has shown."""
+    api, client = await connect(weeks, filed_by="end")
+    fetcher, calibration = made(client)
+    gone = KnownCall({"start": "2024-05-03 12:00:00", "end": "2024-05-03 12:00:01"})
+    await calibration.doubt([gone], Tally())
+    assert client.conventions is None
+    page = await fetcher.rows(await fetcher.page(WHOLE, 1, Tally()))
+    silent = KnownCall({"start": "2024-05-03 12:00:00"})
+    await calibration.doubt([calibration.known(page[0]), silent], Tally())
+    assert client.conventions == Conventions("end")
+    before = len(api.requests)
+    await calibration.doubt([silent], Tally())
+    assert client.conventions == Conventions("end")
+    assert len(api.requests) - before <= 4
+
+
+def last_for(api, seconds):
+    """Let each call that the emulator has last so many seconds, in the table and in its record."""
+    clock = api.dataset.clock
+    for index, call in enumerate(api._table._calls):
+        fields = {name: getattr(call, name) for name in call.__struct_fields__}
+        body = json.dumps(json.loads(call.body) | {"end_stamp": clock.stamp(call.start + seconds)}).encode()
+        api._table._calls[index] = type(call)(**fields | {"end": call.start + seconds, "body": body})
+    api._table._calls.sort(key=api._table._order)
 
 
 async def test_several_that_doubt_wait_for_each_other(weeks, connect):

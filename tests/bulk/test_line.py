@@ -294,6 +294,19 @@ async def test_what_was_read_under_other_conventions_is_read_again():
         assert {found.conventions for _, found, _ in run.committed[before:]} == {"start+1+0"}
 
 
+async def test_a_window_in_which_conventions_changed_was_read_under_none():
+    """Its pages were asked for in two ways."""
+
+    def habit(asked):
+        if asked.page == 2 and asked.window == (WINDOWS[1].first, WINDOWS[1].last):
+            run.fetcher.source.conventions = Conventions("start", Bounds(1, 0))
+        return HONEST
+
+    async with lining(habit, page_size=3, width=1) as run:
+        await run.line.run(WINDOWS[:3])
+        assert [found.conventions for _, found, _ in run.committed] == ["start+0+0", "", "start+1+0"]
+
+
 async def test_what_never_holds_is_not_confirmed():
     """A server that changes its mind at each look is left after a few rounds."""
     async with lining() as run:
