@@ -74,7 +74,7 @@ def sync(**options: Any) -> int:
     except exits.Stopped as stopped:
         if every is None:
             return job.stopped(stopped)
-        return exits.report_stop(stopped.signal, f"what is committed stays; go on with: {exits.again(sys.argv[1:])}")
+        return exits.report_stop(stopped.signal, f"what is committed stays; resume with: {exits.again(sys.argv[1:])}")
     except Exception as error:  # noqa: BLE001 - whatever it is, it becomes an exit code
         return job.failed(error)
 

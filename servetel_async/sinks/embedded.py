@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from servetel_async.protocol.records import CallRecord
     from servetel_async.sinks.sink import Batch, Claim, Seal, Span, Stored
 
-#: A database, or its log, that names none of the ledger's tables is not ours.
-_TABLES_OF_OURS = (ledger.PULLS.encode(), ledger.LEDGER.encode())
-
 
 class EmbeddedDatabase:
     """One file, one writer.
@@ -163,7 +160,7 @@ class EmbeddedDatabase:
 
     def _open(self, *, fresh: bool) -> None:
         self._fresh = fresh
-        refuse_foreign_part(self._part, self.beside, _TABLES_OF_OURS, self._is_blank)
+        refuse_foreign_part(self._part, self.beside, ledger.NAMES, self._is_blank)
         self._settle_names()
         self._in_place = self._target.exists()
         if self._in_place:

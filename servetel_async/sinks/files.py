@@ -247,16 +247,14 @@ class PrivateFile:
     """A small file that was written beside its place: mode 0600, durable, and not under its name yet.
 
     Raises:
-        FileExistsError: if a file that is not ours has the name.
+        OutputError: if a file that is not ours has the name.
         OSError: as the system says; then nothing is left of it.
     """
 
     def __init__(self, path: Path, data: bytes) -> None:
         self._path = path
         self._part = _part_of(path)
-        for each in (path, self._part):
-            if os.path.lexists(each) and not ownership.owns_file(each):
-                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        check_place(path)
         with suppress(FileNotFoundError):
             self._part.unlink()
         descriptor = create_private(self._part)
@@ -292,7 +290,7 @@ def save_private(path: Path, data: bytes) -> None:
     """Write a small file, or replace it: mode 0600, whole or not at all.
 
     Raises:
-        FileExistsError: if a file that is not ours has the name.
+        OutputError: if a file that is not ours has the name.
         OSError: as the system says; the file is as it was before.
     """
     PrivateFile(path, data).put_in_place()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Totals = dict[Any, tuple[int, int]]
 
 TABLE, PULLS, LEDGER = "call_records", "servetel_pulls", "servetel_ledger"
+#: A database, or its log, that has neither of these is not ours.
+NAMES = (PULLS.encode(), LEDGER.encode())
 INDEXED = ("started_at", "client_number", "agent_number", "did_number")
 # ``since``: the readings of the pull have numbers above it.
 _PULLS = (

@@ -29,6 +29,7 @@ from servetel_async import (
 from servetel_async.bulk.certify import MORE_PAGES, PAGES_PER_PAGE
 from servetel_async.bulk.receipt import duration
 from servetel_async.emulator import Dataset, Emulator, Fault
+from tests.sinks.life import receipt_is_refused
 
 
 def names(directory):
@@ -327,39 +328,38 @@ async def test_standard_output_gets_the_lines_and_no_receipt_file(connect, datas
     assert names(tmp_path) == []
 
 
-async def test_a_receipt_that_cannot_be_saved_is_an_error_that_says_the_output_is_there(
-    connect, dataset, query, tmp_path
-):
-    """The next run counts the calls, and reads none."""
+@pytest.mark.parametrize("name", ["may.db", "may.ndjson"])
+async def test_an_output_gets_no_name_before_its_receipt_has_a_place(connect, dataset, query, tmp_path, name):
+    """What was read is kept; when the place is free, the same command completes it."""
     _, client = await connect(dataset)
+    place = tmp_path / f"{name}.receipt.json"
 
     def take_its_place(progress):
         if progress.pages == 1:
-            (tmp_path / "may.db.receipt.json").mkdir()
+            place.mkdir()
 
-    with pytest.raises(OutputError, match="is written, but its receipt cannot be saved"):
-        await client.pull(tmp_path / "may.db", query=query, on_progress=take_its_place)
-    assert table(tmp_path / "may.db") == sorted(dataset.ids)
+    with pytest.raises(OutputError, match=r"Is a directory"):
+        await client.pull(tmp_path / name, query=query, on_progress=take_its_place)
+    assert not (tmp_path / name).exists()
+    place.rmdir()
+    assert (await client.pull(tmp_path / name, query=query)).complete
 
 
-async def test_a_pull_that_ended_but_for_its_receipt_is_concluded(connect, dataset, query, tmp_path):
+@pytest.mark.parametrize("name", ["may.db", "may.ndjson"])
+async def test_a_pull_that_ended_but_for_its_receipt_is_concluded(connect, dataset, query, tmp_path, name):
     """The same command reads no call again: it counts them, and the receipt is written."""
     api, client = await connect(dataset)
-
-    def take_its_place(progress):
-        if progress.pages == 1:
-            (tmp_path / "may.ndjson.receipt.json").mkdir()
-
-    with pytest.raises(OutputError, match="is written, but its receipt cannot be saved"):
-        await client.pull(tmp_path / "may.ndjson", query=query, on_progress=take_its_place)
-    whole = (tmp_path / "may.ndjson").read_bytes()
-    (tmp_path / "may.ndjson.receipt.json").rmdir()
+    with receipt_is_refused(tmp_path / name), pytest.raises(OutputError, match="its receipt cannot be saved"):
+        await client.pull(tmp_path / name, query=query)
+    assert (tmp_path / name).exists()
+    whole = (tmp_path / "may.ndjson").read_bytes() if name == "may.ndjson" else b""
     api.requests.clear()
-    receipt = await client.pull(tmp_path / "may.ndjson", query=query)
+    receipt = await client.pull(tmp_path / name, query=query)
     assert (receipt.complete, receipt.records) == (True, 250)
     assert [request for request in api.requests[1:] if request.limit != 1] == []  # the first one asks for the clock
-    assert (tmp_path / "may.ndjson").read_bytes() == whole
-    assert names(tmp_path) == ["may.ndjson", "may.ndjson.receipt.json"]
+    assert names(tmp_path) == [name, f"{name}.receipt.json"]
+    if name == "may.ndjson":
+        assert (tmp_path / name).read_bytes() == whole
 
 
 @pytest.mark.parametrize("taken", ["may.db.receipt.json", "may.db.receipt.json.part"])

@@ -93,12 +93,23 @@ def large() -> Dataset:
 
 @pytest.fixture
 async def emulate() -> AsyncIterator[Callable[..., Awaitable[Emulator]]]:
-    async with contextlib.AsyncExitStack() as stack:
+    """Start an emulator: in the place of the one before, at its address, unless it is to run beside it."""
+    running: list[Emulator] = []
 
-        async def start(dataset: Dataset, **knobs: Any) -> Emulator:
-            return await stack.enter_async_context(Emulator(dataset, **knobs))
+    async def start(dataset: Dataset, *, beside: bool = False, **knobs: Any) -> Emulator:
+        port = 0
+        if running and not beside:
+            before = running.pop()
+            port = int(before.base_url.rpartition(":")[2])
+            await before.__aexit__(None, None, None)
+        running.append(await Emulator(dataset, port=port, **knobs).__aenter__())
+        return running[-1]
 
+    try:
         yield start
+    finally:
+        for each in running:
+            await each.__aexit__(None, None, None)
 
 
 @pytest.fixture(autouse=True, scope="session")

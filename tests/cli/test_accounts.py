@@ -12,7 +12,10 @@ from tests.cli.conftest import MONTH
 @pytest.fixture
 async def accounts(emulate, dataset, tmp_path):
     """Two accounts, each with an address and a token of its own, as two profiles."""
-    apis = {name: await emulate(dataset, seed=seed, token=None) for seed, name in enumerate(("delhi", "mumbai"))}
+    apis = {
+        name: await emulate(dataset, seed=seed, token=None, beside=True)
+        for seed, name in enumerate(("delhi", "mumbai"))
+    }
     lines = [f'[profiles.{name}]\nbase_url = "{api.base_url}"\ntoken_file = "~/{name}"\n' for name, api in apis.items()]
     lines += [
         '[profiles.default]\ntoken = "token-of-default"\n',

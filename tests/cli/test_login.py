@@ -119,7 +119,7 @@ async def test_a_token_file_that_is_not_rotated(inside, emulate, large, tmp_path
     assert ended.code == 4
     assert "  Why: the file was read again and still holds the refused token" in ended.lines
     assert "  Fix: write a new token into token" in ended.lines
-    assert "are kept; go on with: " in ended.lines[-1]
+    assert "are kept; resume with: " in ended.lines[-1]
 
 
 async def test_the_command_that_goes_on_hides_the_address(inside, emulate, large, tmp_path):

@@ -27,7 +27,7 @@ NAMES = ("may.ndjson", "may.csv.gz", "may.db")
 
 def kept_of(line):
     """The number of calls, and the arguments of the command that goes on."""
-    calls, _, command = line.partition(" calls are kept; go on with: servetel ")
+    calls, _, command = line.partition(" calls are kept; resume with: servetel ")
     return int(calls.rpartition(" ")[2]), shlex.split(command)
 
 

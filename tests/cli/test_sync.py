@@ -74,7 +74,7 @@ async def test_again_and_again_until_a_signal(launch, emulate, recent, tmp_path)
     running.signal(signal.SIGTERM)
     ended = await running.end()
     assert ended.code == 143
-    assert ended.lines[-1].endswith("what is committed stays; go on with: servetel sync a.db --every 1s --rate 0")
+    assert ended.lines[-1].endswith("what is committed stays; resume with: servetel sync a.db --every 1s --rate 0")
 
 
 async def test_a_run_that_fails_for_now_is_followed_by_the_next(launch, emulate, recent):

@@ -73,7 +73,7 @@ async def test_an_interrupted_pull(inside, emulate, large, name):
     api = await emulate(large, faults=failing(times=1))
     ended = await inside("pull", name, *SLOW, "--patience", "0s", "--zone", "Europe/London", api=api)
     assert ended.code == 3
-    assert "calls are kept; go on with: servetel pull" in ended.lines[-1]
+    assert "calls are kept; resume with: servetel pull" in ended.lines[-1]
     assert "--zone Europe/London" in ended.lines[-1]
     api = await emulate(large)
     assert b"interrupted pull of something else" in (await inside("pull", name, *MONTH, api=api)).err

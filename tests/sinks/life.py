@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
+from unittest import mock
 
 import pytest
 
 from servetel_async import OutputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from servetel_async.sinks.sink import Claim, Output, Saved, Sink
 
@@ -34,8 +39,19 @@ def finished(sink: Sink, receipt: bytes = b'{"destination":"a"}') -> Output:
 
 def named_without_receipt(sink: Sink, target: Path) -> None:
     """Give the output its name, and stop before its receipt has one, as a kill between the two does."""
-    place = target.with_name(f"{target.name}.receipt.json")
-    place.mkdir()
-    with pytest.raises(OutputError, match="is written, but its receipt cannot be saved"):
+    with receipt_is_refused(target), pytest.raises(OutputError, match="is written, but its receipt cannot be saved"):
         finished(sink)
-    place.rmdir()
+
+
+@contextmanager
+def receipt_is_refused(target: Path) -> Iterator[None]:
+    """Have the system refuse to give the receipt its name."""
+    rename = Path.replace
+
+    def replace(path: Path, place: Path) -> Path:
+        if path.name == f"{target.name}.receipt.json.part":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(path, place)
+
+    with mock.patch.object(Path, "replace", replace):
+        yield

@@ -130,7 +130,7 @@ def opened(database):
 def pull(opened, batch_of):
     """Pull to the end: one window for each pair of a span and its calls."""
 
-    def run(*windows, claim=CLAIM, receipt=b"{}"):
+    def run(*windows, claim=CLAIM, receipt=b'{"destination":"a"}'):
         sink = opened(claim)
         sink.begin(b"{}")
         for number, (where, calls) in enumerate(windows):
@@ -253,7 +253,7 @@ def test_seals_are_what_is_there_after_any_commits(opened, batch_of, kind, seed)
             assert {each.reading: each.seal for each in found} == sink.content()
             assert sum(each.seal.rows for each in found) == len(truth)
             assert [each.reading for each in found] == sorted({each.reading for each in found})
-        finished(sink, b"{}")
+        finished(sink)
         sink.abandon()
 
 
@@ -380,14 +380,18 @@ def test_an_interrupted_pull_of_another_account_is_not_resumed(pull, opened, bat
         sink.abandon()
 
 
+def receipt(number):
+    return b'{"destination":"%d"}' % number
+
+
 def test_the_last_receipt_of_each_pull(pull, opened):
     """The newest first; a pull has one, its last, and so has the same pull of another account."""
-    pull(receipt=b"1")
-    pull(receipt=b"2", claim=OTHER)
-    pull(receipt=b"3", claim=Claim("another", "scope", "one"))
-    pull(receipt=b"4")
+    pull(receipt=receipt(1))
+    pull(receipt=receipt(2), claim=OTHER)
+    pull(receipt=receipt(3), claim=Claim("another", "scope", "one"))
+    pull(receipt=receipt(4))
     sink = opened()
-    assert sink.receipts() == [b"4", b"3", b"2"]
+    assert sink.receipts() == [receipt(4), receipt(3), receipt(2)]
 
 
 def test_a_table_that_was_dropped_clears_the_ledger(pull, seen, database):

@@ -53,7 +53,7 @@ class Database:
             sink.begin(b"{}")
             for day, batch in enumerate(windows, 1):
                 sink.commit(batch, Span(f"2024-05-{day:02} 00:00:00", f"2024-05-{day:02} 23:59:59"), b"{}")
-            finished(sink, b"{}")
+            finished(sink)
         finally:
             sink.abandon()
 
