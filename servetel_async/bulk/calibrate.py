@@ -136,7 +136,9 @@ class Calibration:
         """
         async with self._looking:
             believed = self._fetcher.source.conventions
-            calls = sorted(self._known, key=lambda call: not call.tells)[:_CALLS]
+            met = self._fetcher.met  # calls may have come of windows that ended up empty, for a bound is left out
+            known = self._known or ([] if met is None else [self.known(met)])
+            calls = sorted(known, key=lambda call: not call.tells)[:_CALLS]
             if not calls or (believed is not None and await self._any_comes(calls, believed, tally)):
                 return True
             found = await self._agreed(calls, tally)

@@ -94,6 +94,7 @@ class Fetcher:
         page_size: what is asked for now.
         total: what all of it has cost.
         on_page: called after each page.
+        met: a call that came last.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Fetcher:
         self.source = source
         self.page_size = min(page_size, source.page_cap or page_size)
         self.total = Tally()
+        self.met: Row | None = None
         self._backoffs = 0.0
         self.on_page: Callable[[], None] | None = None
         self._query = query
@@ -191,12 +193,12 @@ class Fetcher:
         """Give its records as rows; those of a large page in several turns, so that the loop is never held for long."""
         rows = len(page.rows())
         filed_by, zone = (self.source.conventions or Conventions()).filed_by, self.source.zone
-        if rows <= ROWS_IN_A_TURN:
-            return rows_of(page, filed_by=filed_by, zone=zone)
         found: list[Row] = []
         for first in range(0, rows, ROWS_IN_A_TURN):
-            await self._turns.take()
+            if rows > ROWS_IN_A_TURN:
+                await self._turns.take()
             found += rows_of(page, first, first + ROWS_IN_A_TURN, filed_by=filed_by, zone=zone)
+        self.met = found[-1] if found else self.met
         return found
 
     async def careful_page(

@@ -319,6 +319,20 @@ async def test_a_page_that_does_not_agree_with_its_request_is_asked_for_again(li
         assert api.windows == {(NOON, NOON): 5}
 
 
+@pytest.mark.parametrize("server", ["to is exclusive", "from is exclusive", "both are exclusive"])
+async def test_calls_that_ended_up_in_no_window_are_looked_up_at_the_end(server, tmp_path):
+    """The first page came empty, so nothing was looked up; then each second alone was empty, for a bound is left out."""
+    made = calls_at(*[NOON] * 7)
+
+    def habit(asked):
+        return Answer(rows=[]) if asked.nth <= 2 and asked.window == (FIRST, LAST) else HONEST
+
+    async with serving(server, made, habit) as (_, client):
+        receipt = await pull(client, tmp_path / "a.ndjson", DAY)
+        assert written(tmp_path / "a.ndjson") == sorted(made)
+        assert receipt.complete, receipt.certified
+
+
 async def test_a_page_that_always_lies_is_left():
     """A few requests, and nothing is believed."""
     habit = lambda asked: Answer(rows=[], count=1)  # noqa: E731 - as the others
