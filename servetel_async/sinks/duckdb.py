@@ -154,9 +154,9 @@ class DuckdbSink(EmbeddedDatabase):
         self._path = path
         self._database = self._opened(path, read_only=True)
 
-    def _has_journal(self) -> bool:
-        find = f"SELECT 1 FROM duckdb_tables() {_HERE} AND table_name = ?"  # noqa: S608 - a text of ours
-        return self._run(find, (LEDGER,)) != []
+    def _has_ledger(self) -> bool:
+        find = f"SELECT 1 FROM duckdb_tables() {_HERE} AND table_name IN (?, ?)"  # noqa: S608 - a text of ours
+        return len(self._run(find, (LEDGER, TABLE))) > 1
 
     def _is_view(self) -> bool:
         find = f"SELECT 1 FROM duckdb_views() {_HERE} AND view_name = ?"  # noqa: S608 - a text of ours

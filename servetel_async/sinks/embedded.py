@@ -104,8 +104,8 @@ class EmbeddedDatabase:
         """Open a database that is there without changing or creating anything."""
         raise NotImplementedError
 
-    def _has_journal(self) -> bool:
-        """Whether the tables of the journal are there."""
+    def _has_ledger(self) -> bool:
+        """Whether the calls and their ledger are there."""
         raise NotImplementedError
 
     def _pieces(self, batch: Batch) -> Iterator[list[CallRecord]]:
@@ -367,7 +367,7 @@ class EmbeddedDatabase:
             if not self._target.exists():
                 return False
             self._connect_to_read(self._target)
-            return self._has_journal()
+            return self._has_ledger()
 
     def ledger(self) -> list[Stored]:
         """Give all facts; see ``Database.ledger``. A part that will be dropped has none."""

@@ -259,7 +259,8 @@ class PostgresSink:
         """Connect for reading only; see ``Database.look``."""
         self._connect()
         self._do(self._connection.execute("SET default_transaction_read_only = on"))
-        return bool(self._do(self._connection.fetchval("SELECT to_regclass($1) IS NOT NULL", ledger.LEDGER)))
+        found = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL"
+        return bool(self._do(self._connection.fetchval(found, ledger.LEDGER, TABLE)))
 
     def ledger(self) -> list[Stored]:
         """Give all facts; see ``Database.ledger``."""

@@ -127,8 +127,10 @@ class SqliteSink(EmbeddedDatabase):
     def _is_view(self) -> bool:
         return self._run("SELECT 1 FROM sqlite_master WHERE type = 'view' AND name = ?", (TABLE,)) != []
 
-    def _has_journal(self) -> bool:
-        return self._run("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?", (LEDGER,)) != []
+    def _has_ledger(self) -> bool:
+        return (
+            len(self._run("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name IN (?, ?)", (LEDGER, TABLE))) > 1
+        )
 
     def _is_blank(self, path: Path) -> bool:
         if path != self._part:  # a log is of no use without its database

@@ -126,6 +126,8 @@ class World:
     def range(self) -> tuple[int | None, int | None]:
         seconds = self.seconds or [BEGIN]
         first = None if self.before is None else seconds[0] - self.before
+        if first is not None and self.clock is not None:
+            first = min(first, self.clock)  # a range that has not begun is refused
         last = None if self.after is None else seconds[-1] + self.after
         return first, last if first is None or last is None else max(first, last)
 

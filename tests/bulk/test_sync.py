@@ -111,19 +111,6 @@ async def test_the_last_day_is_read_in_full(connect, fortnight, tmp_path):
     assert column(tmp_path / "a.db", "status", call) == "answered"
 
 
-async def test_a_pause_longer_than_the_look_back_leaves_no_gap(connect, fortnight, tmp_path):
-    """The next run goes back to where the last one ended."""
-    api, client = await connect(fortnight)
-    await client.pull(tmp_path / "a.db", wall(days=14)[:10], wall(days=6)[:10])
-    with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:  # as if that had been a run of its day
-        database.execute(
-            "UPDATE servetel_ledger SET fact = json_set(fact, '$.final', json('false')) "
-            "WHERE last = (SELECT max(last) FROM servetel_ledger)"
-        )
-    await sync(client, tmp_path / "a.db", EVERYTHING, lookback=timedelta(days=2))
-    assert ids(tmp_path / "a.db") == set(api.truth())
-
-
 async def test_an_old_month_does_not_widen_the_range(connect, fortnight, tmp_path):
     """What was pulled long after its end says nothing of the time since."""
     _, client = await connect(fortnight)
@@ -193,17 +180,3 @@ async def test_what_makes_no_sense_is_refused(connect, fortnight, tmp_path, quer
     _, client = await connect(fortnight)
     with pytest.raises(ConfigurationError, match=said):
         await sync(client, tmp_path / "a.db", query, lookback=lookback)
-
-
-async def test_what_came_late_before_a_pause_is_found_after_it(connect, fortnight, tmp_path):
-    """The look-back is counted from where the last run ended, not from now."""
-    api, client = await connect(fortnight)
-    await client.pull(tmp_path / "a.db", wall(days=14)[:10], wall(days=6)[:10])
-    with closing(sqlite3.connect(tmp_path / "a.db")) as database, database:  # as if that had been a run of its day
-        database.execute(
-            "UPDATE servetel_ledger SET fact = json_set(fact, '$.final', json('false')) "
-            "WHERE last = (SELECT max(last) FROM servetel_ledger)"
-        )
-    late = {api.insert_late(wall(days=6, hours=4)), api.insert_late(wall(days=7, hours=2))}
-    await sync(client, tmp_path / "a.db", EVERYTHING, lookback=timedelta(days=2))
-    assert late <= ids(tmp_path / "a.db")

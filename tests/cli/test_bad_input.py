@@ -313,7 +313,7 @@ async def test_a_server_without_mercy(inside, emulate, dataset):
 @pytest.mark.parametrize("name", ["a.ndjson", "a.db"])
 async def test_a_full_disk(servetel, emulate, dataset, tmp_path, name):
     """No space for the first window: temporary, for nothing is kept; the reason is the system's."""
-    ended = await servetel("pull", name, *MONTH, api=await emulate(dataset), limit="ulimit -f 500")
+    ended = await servetel("pull", name, *MONTH, api=await emulate(dataset), limit="ulimit -f 700")
     assert ended.code == 5, ended.err
     what, why = ended.lines[-3:-1]
     assert f"{name} cannot be written" in what

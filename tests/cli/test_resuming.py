@@ -7,13 +7,13 @@ import json
 import re
 import shlex
 import signal
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 import pytest
-from servetel_async.cli.kept import claim_of_pull
 
 from servetel_async import IST, CallQuery, ServetelClient
+from servetel_async.bulk.pull import pull
 from servetel_async.cli import exits
 from servetel_async.cli.connection import Connection
 from servetel_async.cli.job import Job
@@ -104,9 +104,9 @@ async def test_an_ignored_signal_stays_ignored(launch, emulate, large, tmp_path)
 @pytest.mark.parametrize("name", [*NAMES, "there.db"])
 async def test_3_a_server_that_goes_away(inside, emulate, large, dataset, tmp_path, name):
     """What ends the requests after windows were committed is resumable: it says how much is kept, and it is true."""
-    api = await emulate(large, faults=failing(times=1))
     if name == "there.db":
         assert (await inside("pull", name, "--month", "2024-04", "--rate", "0", api=await emulate(dataset))).code == 0
+    api = await emulate(large, faults=failing(times=1))
     ended = await inside("pull", name, *SLOW, "--patience", "0s", api=api)
     assert ended.code == 3, ended.err
     calls, command = kept_of(ended.lines[-1])
@@ -206,12 +206,13 @@ async def test_no_resume_that_gets_nowhere_claims_nothing(inside, emulate, large
     assert not any("kept" in line for line in ended.lines)
 
 
-async def test_a_resumed_pull_that_gets_nowhere_still_has_what_it_had(inside, emulate, large, unused_tcp_port_factory):
+async def test_a_resumed_pull_that_gets_nowhere_still_has_what_it_had(inside, emulate, large):
     """The server is dead from the first request on: the kept windows are still there, so it is 3 and not 5."""
     api = await emulate(large, faults=failing())
+    url = api.base_url
     ended = await inside("pull", "may.ndjson", *SLOW, "--patience", "0s", api=api)
     calls, _ = kept_of(ended.lines[-1])
-    url = f"http://127.0.0.1:{unused_tcp_port_factory()}"
+    await api.__aexit__(None, None, None)
     dead = await inside("pull", "may.ndjson", *SLOW, SERVETEL_BASE_URL=url, SERVETEL_TOKEN=api.token)
     assert dead.code == 3
     assert kept_of(dead.lines[-1])[0] == calls
@@ -246,25 +247,9 @@ async def test_a_signal_at_the_last_moment(emulate, dataset, tmp_path, monkeypat
     query = CallQuery.month("2024-05")
     watch = Watch(Connection())
     job = Job(name, None, watch)
-    job.claim = claim_of_pull(query, IST, None, None, mask=False)
     async with ServetelClient(api.token, base_url=api.base_url, rate=None) as client:
-        await client.pull(name, query=query)
+        await pull(client, name, query, on_receipt=watch.take)
     code = await asyncio.to_thread(job.stopped, exits.Stopped(signal.SIGINT))
     assert code == 130
     told = capsys.readouterr().err.splitlines()
-    assert told[:2] == ["Interrupted: but the output is whole already", "250 of the 250 the API counted"]
-
-
-async def test_an_older_receipt_is_not_this_runs(emulate, dataset, tmp_path, monkeypatch, capsys):
-    """A database that was complete yesterday does not make today's run complete."""
-    api = await emulate(dataset)
-    monkeypatch.chdir(tmp_path)
-    query = CallQuery.month("2024-05")
-    async with ServetelClient(api.token, base_url=api.base_url, rate=None) as client:
-        await client.pull("may.db", query=query)
-    watch = Watch(Connection())
-    job = Job("may.db", None, watch)
-    job.claim = claim_of_pull(query, IST, None, None, mask=False)
-    job.begun = datetime.now(UTC) + timedelta(days=1)
-    assert await asyncio.to_thread(job.stopped, exits.Stopped(signal.SIGTERM)) == 143
-    assert "nothing is kept yet" in capsys.readouterr().err
+    assert told[:2] == ["Interrupted: but the output is final already", "250 of the 250 the API counted"]

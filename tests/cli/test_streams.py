@@ -121,7 +121,7 @@ async def test_a_name_that_is_no_text_is_a_name(servetel, emulate, dataset, tmp_
     ended = await servetel("pull", ODD + ending, *MONTH, api=await emulate(dataset), **environment)
     assert ended.code == 0, ended.err
     assert {path.name for path in tmp_path.iterdir()} == {ODD + ending, f"{ODD}{ending}.receipt.json"}
-    assert ended.lines[-1].startswith(f"b\\xff{ending}: ")
+    assert ended.lines[-1].startswith(f"b\\xff{ending}, ")
 
 
 async def test_a_failed_pull_into_a_name_that_is_no_text_leaves_nothing(servetel, emulate, dataset, tmp_path):

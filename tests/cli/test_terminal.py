@@ -24,6 +24,7 @@ def progress(records=12_300, total=37_431, retries=0):
         records=records,
         total=total,
         windows=1,
+        kept=0,
         pages=1,
         requests=1,
         retries=retries,
