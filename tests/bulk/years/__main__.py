@@ -1,0 +1,41 @@
+"""Run histories from seeds, print what is wrong with a short history of each kind; see ``truth``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections import Counter
+
+from tests.bulk.years.run import look
+
+
+def main() -> int:
+    """Print what the seeds found; 1 if anything."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bulk.years", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=2000)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--show", type=int, default=1, help="histories of each kind of wrong")
+    parser.add_argument("--only", default="", help="show only kinds that contain this text")
+    parser.add_argument("--whole", action="store_true", help="do not shorten the histories")
+    options = parser.parse_args()
+    begun, cpu = time.perf_counter(), time.process_time()
+    seeds = range(options.first, options.first + options.seeds)
+    found = asyncio.run(look(seeds, show=options.show, only=options.only, shorten=not options.whole))
+    for text in found.texts:
+        sys.stdout.write(f"{text}\n\n")
+    took, used = time.perf_counter() - begun, time.process_time() - cpu
+    counts = Counter({kind: len(where) for kind, where in found.wrong.items()})
+    for kind, number in counts.most_common():
+        first = ", ".join(map(str, found.wrong[kind][:6]))
+        sys.stdout.write(f"{number:5} histories: {kind} (seeds {first}{', ...' if number > 6 else ''})\n")
+    sys.stdout.write(
+        f"{options.seeds} histories, {found.runs} runs, {found.requests} requests, {took:.0f} s, {used:.0f} s of computing; "
+        f"{len(found.seeds)} histories with something wrong\n"
+    )
+    return 1 if found.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
