@@ -177,7 +177,7 @@ def _deed(dice: Random, accounts: int, endings: tuple[str, ...]) -> list[Step]:
         after = Step("check", account=account, place=place) if dice.random() < 0.7 else None
         return [spoil] if after is None else [spoil, after]
     run = Step(what, account=account, place=place, seed=seed)
-    ranges = ["this month", "this month", "last month", "three months", "today", "yesterday", "open", "all", "last 24h"]
+    ranges = ["this month", "this month", "last month", "three months", "today", "today", "yesterday", "open", "all", "last 24h"]
     if what == "pull":
         run = replace(
             run,
@@ -187,7 +187,7 @@ def _deed(dice: Random, accounts: int, endings: tuple[str, ...]) -> list[Step]:
             resume=dice.random() < 0.95,
         )
     else:
-        run = replace(run, lookback=dice.choice([2, 7, 7, 30]) * DAY, mask=dice.random() < 0.04)
+        run = replace(run, lookback=dice.choice([1, 2, 2, 2, 2, 3, 3, 7, 12]) * DAY, mask=dice.random() < 0.04)
     run = replace(
         run,
         settle=_some(dice, 0.2, 0, 2 * HOUR),

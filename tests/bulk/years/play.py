@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import json
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -96,6 +97,8 @@ class Play:
         place, path, ending = self.places[step.place], self.paths[step.place], self.history.endings[step.place]
         if place.dropped:
             place.forget()
+        if step.what == "sync" and not product.SYNC_MASKS:
+            step = dataclasses.replace(step, mask=False)
         asked = truth.Asked(step.what, step.account, step, *dates, began=self.api.now)
         pending = place.pendings.get(asked.identity) if step.resume else None
         asked = asked._replace(pending=pending)
@@ -122,9 +125,7 @@ class Play:
         elif claimed is None:
             self._judge_error(asked, outcome, planned=ended_early or doubt, existed=existed and not database)
         self._mend(place)
-        if not (database or claimed):
-            pass  # an output of before, or none
-        else:
+        if database or claimed:  # else it is an output of before, or there is none
             self._judged(truth.judge_rows, place, before, found, self.accounts, asked, database=database)
         if claimed is None:
             if run.requests:
@@ -134,13 +135,15 @@ class Play:
                 place.pendings[asked.identity] = truth.Pending(asked, committed, doubt)
                 place.runs.setdefault(step.account, []).append(asked.began)
             return
+        judged = len(self.wrong)
         if claimed.verdict != "not complete":
             self._judged(
                 *(truth.judge_claim, place, account, asked, claimed, ended), database=database, clock_ok=clock_ok
             )
         elif not doubt:
             self._note("a false alarm", claimed.text)
-        certain = clock_ok and claimed.verdict != "not complete" and not (self.traits.lies or self.traits.count_ignores_dates)
+        lies = self.traits.lies or self.traits.count_ignores_dates
+        certain = clock_ok and not lies and claimed.verdict != "not complete" and not self._is_untrue(judged)
         self._remember(place, asked, claimed, ended, database=database, clock_ok=clock_ok, certain=certain)
 
     async def _run(self, step: Step, asked: truth.Asked) -> tuple[product.Outcome, Run, bool]:
@@ -207,6 +210,10 @@ class Play:
         if not (planned or (existed and not step.overwrite) or other or masks or future):
             self._note("a false error", str(outcome))
 
+    def _is_untrue(self, judged: int) -> bool:
+        """Whether a claim was found wrong for what it says of calls, not for the words it uses."""
+        return any(kind not in ("not over", "future") for kind, _ in self.wrong[judged:])
+
     def _remember(
         self, place: truth.Place, asked: truth.Asked, claimed: product.Claimed, ended: int, *, database, clock_ok, certain
     ) -> None:
@@ -224,11 +231,13 @@ class Play:
         ]
         place.claims.append(claim)
         if asked.kind == "sync" and clock_ok:
+            due = truth.due_from(place, asked)
+            place.territory[account] = min(due, place.territory.get(account, due))
             place.synced[account] = asked.began
             place.runs[account], place.unfinished[account] = [], []
         else:
             place.runs.setdefault(account, []).append(asked.began)
-        if asked.kind == "pull" and clock_ok and claimed.last > ended:
+        if asked.kind == "pull" and clock_ok and claimed.first <= ended < claimed.last:
             place.unfinished.setdefault(account, []).append(ended)
 
     def _mend(self, place: truth.Place) -> None:

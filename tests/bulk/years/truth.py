@@ -14,7 +14,7 @@ that the server had. What came or went during the run may be there or not. These
 - *future*: a range that has not begun is called complete;
 - *not over*: a range that is not over is called complete, without a word up to when;
 - *another range*: the receipt is of a smaller range than was asked for;
-- *check agrees falsely*: after tampering, or after a late call in what was called complete and final;
+- *check misses tampering*, *check misses a late call* (in what was called complete and final), *check misses another account*: it agrees;
 - *a false alarm*: not complete, without a reason in the history;
 - *a false error*: an error, without a reason in the history;
 - *check differs falsely*: nothing has changed;
@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
 FALSE_COMPLETE = (
     *("lost in silence", "a gap after a sync", "wrong content", "twice", "of another account", "vanished", "mask undone"),
-    *("future", "not over", "another range", "check agrees falsely"),
+    *("future", "not over", "another range"),
+    *("check misses tampering", "check misses a late call", "check misses a replaced call", "check misses another account"),
 )
 FALSE_ALARM = ("a false alarm", "a false error", "check differs falsely", "a crash", "without end")
 
@@ -109,6 +110,7 @@ class Place:
         claims: what was said of it.
         pendings: the runs that were ended; a database may have several.
         synced: by account, when its last good sync began.
+        territory: by account, from where on its syncs keep the calls.
         runs: by account, when each run since then began.
         unfinished: by account, where pulls of ranges that were not over ended.
         spoilt: calls that were tampered with, as far as they are still not as the server had them.
@@ -124,6 +126,7 @@ class Place:
     claims: list[Claim] = field(default_factory=list)
     pendings: dict[tuple[object, ...], Pending] = field(default_factory=dict)
     synced: dict[int, int] = field(default_factory=dict)
+    territory: dict[int, int] = field(default_factory=dict)
     runs: dict[int, list[int]] = field(default_factory=dict)
     unfinished: dict[int, list[int]] = field(default_factory=dict)
     spoilt: set[int] = field(default_factory=set)
@@ -197,14 +200,19 @@ def _excused(
 
 
 def _judge_gap(seen: Seen, place: Place, account: Account, asked: Asked, claimed: Claimed, ended: int) -> None:
-    seen_to = place.synced.get(account.index, asked.began)
-    first = seen_to - asked.step.lookback
-    first = min([first - first % DAY, *place.unfinished.get(account.index, [])])
+    first = due_from(place, asked)
     due = [call for call in account.between(first, ended) if call.listed <= asked.began and call.gone > ended]
     due = [call for call in due if not claimed.first <= call.filed <= claimed.last]
     gap = [call for call in due if call.serial not in place.rows and call.serial not in place.spoilt | place.replaced]
     if gap:
         seen.note("a gap after a sync", f"{names(gap)}; from {stamp(first)} on everything was due")
+
+
+def due_from(place: Place, asked: Asked) -> int:
+    """From where on a sync has to bring all calls: the look-back of the last one, and where pulls that were not over ended."""
+    first = place.synced.get(asked.account, asked.began) - asked.step.lookback
+    first = max(first - first % DAY, place.territory.get(asked.account, 0))
+    return min([first, *place.unfinished.get(asked.account, [])])
 
 
 def _judge_range(seen: Seen, asked: Asked, claimed: Claimed) -> None:
@@ -299,11 +307,11 @@ def judge_check(seen: Seen, place: Place, account: Account, accounts: list[Accou
         call for claim in place.claims for call in account.between(claim.first, claim.last) if call.lists_at(now)
     ]
     if verdict == "agrees":
-        for what, found in (("tampered", covered), ("late", late), ("replaced", replaced), ("of another account", stranger)):
+        for what, found in (("a late call", late), ("a replaced call", replaced), ("another account", stranger)):
             if found:
-                seen.note("check agrees falsely", f"{what}: {names(found)}")
-        if place.damaged and not covered:
-            seen.note("check agrees falsely", "tampered with")
+                seen.note(f"check misses {what}", names(found))
+        if covered or place.damaged:
+            seen.note("check misses tampering", names(covered) if covered else "it was damaged")
         return
     doubtful = place.damaged or place.spoilt or place.replaced or place.pendings or late
     if not own or doubtful or not all(claim.certain for claim in place.claims):
