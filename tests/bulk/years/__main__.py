@@ -19,12 +19,13 @@ def main() -> int:
     parser.add_argument("--show", type=int, default=1, help="histories of each kind of wrong")
     parser.add_argument("--only", default="", help="show only kinds that contain this text")
     parser.add_argument("--whole", action="store_true", help="do not shorten the histories")
+    parser.add_argument("--list", action="store_true", help="a line for each wrong, and no histories")
     options = parser.parse_args()
     begun, cpu = time.perf_counter(), time.process_time()
     seeds = range(options.first, options.first + options.seeds)
-    found = asyncio.run(look(seeds, show=options.show, only=options.only, shorten=not options.whole))
-    for text in found.texts:
-        sys.stdout.write(f"{text}\n\n")
+    found = asyncio.run(look(seeds, show=0 if options.list else options.show, only=options.only, shorten=not options.whole))
+    for text in found.lines if options.list else found.texts:
+        sys.stdout.write(text + ("\n" if options.list else "\n\n"))
     took, used = time.perf_counter() - begun, time.process_time() - cpu
     counts = Counter({kind: len(where) for kind, where in found.wrong.items()})
     for kind, number in counts.most_common():

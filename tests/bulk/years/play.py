@@ -130,6 +130,7 @@ class Play:
         if claimed is None:
             if run.requests:
                 committed = max(outcome.committed, pending.committed if pending else 0)
+                committed = max(committed, step.kill == "cancelled")  # it may have been cancelled within a commit
                 if not database or not existed:
                     place.pendings.clear()
                 place.pendings[asked.identity] = truth.Pending(asked, committed, doubt)

@@ -30,6 +30,7 @@ class Found:
 
     wrong: dict[str, list[int]] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
     runs: int = 0
     requests: int = 0
 
@@ -56,6 +57,7 @@ async def look(seeds: Iterable[int], *, show: int = 1, only: str = "", shorten: 
             one = await play(history, door, session)
             found.runs += one.runs
             found.requests += one.requests
+            found.lines += [f"seed {seed} ({habits_of(history)}): {kind}: {what}" for kind, what in one.wrong]
             for kind in dict.fromkeys(kind for kind, _ in one.wrong):
                 known = found.wrong.setdefault(kind, [])
                 known.append(seed)
@@ -99,18 +101,18 @@ def simpler_ones(history: History) -> Iterator[History]:
                 yield dataclasses.replace(history, steps=(*steps[:index], plainer, *steps[index + 1 :]))
 
 
+def habits_of(history: History) -> str:
+    """The traits of the server that are not plain."""
+    traits, plain = dataclasses.asdict(history.traits), dataclasses.asdict(Traits())
+    return ", ".join(f"{name}={value}" for name, value in traits.items() if value != plain[name]) or "plain"
+
+
 def as_text(kind: str, one: Play) -> str:
     """A history for people."""
     history = one.history
-    traits = {
-        each.name: getattr(history.traits, each.name)
-        for each in dataclasses.fields(Traits)
-        if getattr(history.traits, each.name) != each.default
-    }
-    habits = ", ".join(f"{name}={value}" for name, value in traits.items()) or "plain"
     lines = [
         f"== {kind} (seed {history.seed}; {history.accounts} accounts; pages of {history.page_size}, {history.concurrency} at once)",
-        f"   server: {habits}",
+        f"   server: {habits_of(history)}",
         *(f"   {line}" for line in one.story),
     ]
     return "\n".join(lines)
