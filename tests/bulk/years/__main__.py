@@ -8,7 +8,19 @@ import sys
 import time
 from collections import Counter
 
-from tests.bulk.years.run import look
+from tests.bulk.years.run import look, look_at_known
+
+
+def show_known(only: str, *, whole: bool) -> int:
+    """Print each of the known histories with what is wrong in it; 1 if anything."""
+    known = {name: one for name, one in asyncio.run(look_at_known()).items() if only in name}
+    for name, one in known.items():
+        kinds = ", ".join(dict.fromkeys(kind for kind, _ in one.wrong))
+        story = "".join(f"\n    {line}" for line in one.story) if whole or (only and one.wrong) else ""
+        sys.stdout.write(f"{name}: {kinds or 'right'}{story}\n")
+    wrong = [name for name, one in known.items() if one.wrong]
+    sys.stdout.write(f"{len(known)} histories, {len(wrong)} with something wrong\n")
+    return 1 if wrong else 0
 
 
 def main() -> int:
@@ -20,7 +32,10 @@ def main() -> int:
     parser.add_argument("--only", default="", help="show only kinds that contain this text")
     parser.add_argument("--whole", action="store_true", help="do not shorten the histories")
     parser.add_argument("--list", action="store_true", help="a line for each wrong, and no histories")
+    parser.add_argument("--known", action="store_true", help="the histories that were wrong once")
     options = parser.parse_args()
+    if options.known:
+        return show_known(options.only, whole=options.whole)
     begun, cpu = time.perf_counter(), time.process_time()
     seeds = range(options.first, options.first + options.seeds)
     found = asyncio.run(look(seeds, show=0 if options.list else options.show, only=options.only, shorten=not options.whole))

@@ -135,7 +135,7 @@ def _traits(dice: Random, accounts: int) -> Traits:
 def draw(seed: int) -> History:
     """Draw a history."""
     dice = Random(seed)
-    accounts = dice.choice([1, 1, 2])
+    accounts = dice.choice([1, 2])
     endings = tuple(
         dice.choice([".db"] * 10 + [".ndjson"] * 8 + [".duckdb", "/"]) for _ in range(dice.choice([1, 1, 2]))
     )
@@ -157,7 +157,7 @@ def draw(seed: int) -> History:
 
 def _pass(dice: Random, seconds: int) -> Step:
     if not seconds:
-        unit, most = dice.choice([(60, 50), (HOUR, 20), (HOUR, 30), (DAY, 3), (DAY, 10), (DAY, 10), (DAY, 70)])
+        unit, most = dice.choice([(60, 50), (HOUR, 20), (HOUR, 30), (DAY, 1), (DAY, 3), (DAY, 10), (DAY, 10), (DAY, 45)])
         seconds = dice.randint(1, most) * unit + dice.randint(0, 59)
     calls = min(dice.choice([0, 6, 15, 25]), 2 + seconds // (2 * HOUR))
     return Step("pass", seconds=seconds, calls=calls, seed=dice.randrange(10**6))
@@ -193,7 +193,7 @@ def _deed(dice: Random, accounts: int, endings: tuple[str, ...]) -> list[Step]:
         settle=_some(dice, 0.2, 0, 2 * HOUR),
         tick=_some(dice, 0.1, dice.choice([1, 30, 600, 3600]), 0),
     )
-    if dice.random() < 0.08:
+    if dice.random() < 0.12:
         run = replace(run, at=dice.randint(1, 8), clock=dice.choice([365, 365, -365]), clock_stays=dice.random() < 0.5)
     if dice.random() < 0.35:
         return _ended_and_begun_again(dice, run, accounts)
@@ -209,8 +209,8 @@ def _ended_and_begun_again(dice: Random, run: Step, accounts: int) -> list[Step]
         if dice.random() < 0.85:
             steps.append(_pass(dice, 0))
         again = replace(run, range="again", tick=0, clock=0)
-        if dice.random() < 0.15:
-            again = replace(again, account=dice.randrange(accounts))
+        if accounts > 1 and dice.random() < 0.25:
+            again = replace(again, account=1 - run.account)
         if dice.random() < 0.08:
             again = replace(again, mask=not run.mask)
         steps.append(again)

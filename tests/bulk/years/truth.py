@@ -301,8 +301,9 @@ def judge_check(seen: Seen, place: Place, account: Account, accounts: list[Accou
     if not place.claims:
         return
     covered = [calls[serial] for serial in place.spoilt if _is_claimed(calls[serial], place.claims)]
-    replaced = [calls[serial] for serial in place.replaced if _is_claimed(calls[serial], own)]
-    late = [call for claim in own if claim.certain for call in _late(claim, place, account, now)]
+    certain = [claim for claim in own if claim.certain]
+    replaced = [calls[serial] for serial in place.replaced if _is_claimed(calls[serial], certain)]
+    late = [call for claim in certain for call in _late(claim, place, account, now)]
     stranger = not own and [
         call for claim in place.claims for call in account.between(claim.first, claim.last) if call.lists_at(now)
     ]
