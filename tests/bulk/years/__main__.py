@@ -38,7 +38,9 @@ def main() -> int:
         return show_known(options.only, whole=options.whole)
     begun, cpu = time.perf_counter(), time.process_time()
     seeds = range(options.first, options.first + options.seeds)
-    found = asyncio.run(look(seeds, show=0 if options.list else options.show, only=options.only, shorten=not options.whole))
+    found = asyncio.run(
+        look(seeds, show=0 if options.list else options.show, only=options.only, shorten=not options.whole)
+    )
     for text in found.lines if options.list else found.texts:
         sys.stdout.write(text + ("\n" if options.list else "\n\n"))
     took, used = time.perf_counter() - begun, time.process_time() - cpu

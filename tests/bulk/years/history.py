@@ -157,7 +157,9 @@ def draw(seed: int) -> History:
 
 def _pass(dice: Random, seconds: int) -> Step:
     if not seconds:
-        unit, most = dice.choice([(60, 50), (HOUR, 20), (HOUR, 30), (DAY, 1), (DAY, 3), (DAY, 10), (DAY, 10), (DAY, 45)])
+        unit, most = dice.choice(
+            [(60, 50), (HOUR, 20), (HOUR, 30), (DAY, 1), (DAY, 3), (DAY, 10), (DAY, 10), (DAY, 45)]
+        )
         seconds = dice.randint(1, most) * unit + dice.randint(0, 59)
     calls = min(dice.choice([0, 6, 15, 25]), 2 + seconds // (2 * HOUR))
     return Step("pass", seconds=seconds, calls=calls, seed=dice.randrange(10**6))
@@ -177,7 +179,18 @@ def _deed(dice: Random, accounts: int, endings: tuple[str, ...]) -> list[Step]:
         after = Step("check", account=account, place=place) if dice.random() < 0.7 else None
         return [spoil] if after is None else [spoil, after]
     run = Step(what, account=account, place=place, seed=seed)
-    ranges = ["this month", "this month", "last month", "three months", "today", "today", "yesterday", "open", "all", "last 24h"]
+    ranges = [
+        "this month",
+        "this month",
+        "last month",
+        "three months",
+        "today",
+        "today",
+        "yesterday",
+        "open",
+        "all",
+        "last 24h",
+    ]
     if what == "pull":
         run = replace(
             run,
@@ -194,7 +207,12 @@ def _deed(dice: Random, accounts: int, endings: tuple[str, ...]) -> list[Step]:
         tick=_some(dice, 0.1, dice.choice([1, 30, 600, 3600]), 0),
     )
     if dice.random() < 0.12:
-        run = replace(run, at=dice.randint(1, 8), clock=dice.choice([40] * 4 + [-40] * 2 + [365, -365]), clock_stays=dice.random() < 0.5)
+        run = replace(
+            run,
+            at=dice.randint(1, 8),
+            clock=dice.choice([40] * 4 + [-40] * 2 + [365, -365]),
+            clock_stays=dice.random() < 0.5,
+        )
     if dice.random() < 0.35:
         return _ended_and_begun_again(dice, run, accounts)
     after = Step("check", account=account, place=place) if dice.random() < 0.3 else None

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from servetel_async import CallQuery, ServetelError
 from tests.bulk.years import product, tamper, truth
 from tests.bulk.years.history import DAY, History, Step
-from tests.bulk.years.server import IST, Account, Api, Door, Run, make_calls, second, stamp
+from tests.bulk.years.server import Account, Api, Door, Run, make_calls, second, stamp
+from tests.bulk.years.state import Asked, Claim, Pending, Place
 
 if TYPE_CHECKING:
     import aiohttp
@@ -32,7 +33,7 @@ class Play:
         self.traits = history.traits
         self.accounts = [Account(index, f"token-{history.seed:08}-{index:04}") for index in range(history.accounts)]
         self.api = door.api = Api(self.accounts, history.traits, BEGINNING + history.begins * DAY, dice)
-        self.places = [truth.Place() for _ in history.endings]
+        self.places = [Place() for _ in history.endings]
         self.paths = []
         for index, ending in enumerate(history.endings):
             (folder / str(index)).mkdir()
@@ -42,7 +43,7 @@ class Play:
         self.runs = self.requests = 0
         self._door = door
         self._session = session
-        self._asked: dict[int, truth.Asked] = {}  # the last pull of each place
+        self._asked: dict[int, Asked] = {}  # the last pull of each place
         self._renewals = 0
 
     async def run(self) -> None:
@@ -99,7 +100,7 @@ class Play:
             place.forget()
         if step.what == "sync" and not product.SYNC_MASKS:
             step = dataclasses.replace(step, mask=False)
-        asked = truth.Asked(step.what, step.account, step, *dates, began=self.api.now)
+        asked = Asked(step.what, step.account, step, *dates, began=self.api.now)
         pending = place.pendings.get(asked.identity) if step.resume else None
         asked = asked._replace(pending=pending)
         if step.what == "pull":
@@ -127,14 +128,16 @@ class Play:
         self._mend(place)
         if database or claimed:  # else it is an output of before, or there is none
             self._judged(truth.judge_rows, place, before, found, self.accounts, asked, database=database)
+        if claimed or run.requests:
+            place.masks.add(step.mask)
         if claimed is None:
             if run.requests:
                 committed = max(outcome.committed, pending.committed if pending else 0)
                 committed = max(committed, step.kill == "cancelled")  # it may have been cancelled within a commit
                 if not database or not existed:
                     place.pendings.clear()
-                place.pendings[asked.identity] = truth.Pending(asked, committed, doubt)
-                place.runs.setdefault(step.account, []).append(asked.began)
+                place.pendings[asked.identity] = Pending(asked, committed, doubt)
+                place.runs.setdefault(asked.owner, []).append(asked.began)
             return
         judged = len(self.wrong)
         if claimed.verdict != "not complete":
@@ -147,7 +150,7 @@ class Play:
         certain = clock_ok and not lies and claimed.verdict != "not complete" and not self._is_untrue(judged)
         self._remember(place, asked, claimed, ended, database=database, clock_ok=clock_ok, certain=certain)
 
-    async def _run(self, step: Step, asked: truth.Asked) -> tuple[product.Outcome, Run, bool]:
+    async def _run(self, step: Step, asked: Asked) -> tuple[product.Outcome, Run, bool]:
         """Run the product; gives how it ended, and whether the history ended it."""
         run = self.api.run = Run(tick=step.tick)
         if step.clock:
@@ -180,7 +183,7 @@ class Play:
                 receipt.rmdir()
         return outcome, run, bool(fired) or run.was_refused or step.kill == "full"
 
-    def _call(self, client, step: Step, asked: truth.Asked):
+    def _call(self, client, step: Step, asked: Asked):
         name = self._name(step.place)
         if step.what == "sync":
             return product.sync(client, name, lookback=step.lookback, settle=step.settle, mask=step.mask)
@@ -200,13 +203,13 @@ class Play:
             settle=step.settle,
         )
 
-    def _judge_error(self, asked: truth.Asked, outcome: product.Outcome, *, planned: bool, existed: bool) -> None:
+    def _judge_error(self, asked: Asked, outcome: product.Outcome, *, planned: bool, existed: bool) -> None:
         step, place = asked.step, self.places[asked.step.place]
         if not isinstance(outcome.error, ServetelError | asyncio.CancelledError):
             self._note("a crash", repr(outcome.error))
             return
         other = bool(place.pendings) and asked.identity not in place.pendings
-        masks = bool(place.masked) if not step.mask else bool(set(place.rows) - place.masked)
+        masks = bool(place.masks - {step.mask})
         future = (asked.first or 0) > asked.began
         if not (planned or (existed and not step.overwrite) or other or masks or future):
             self._note("a false error", str(outcome))
@@ -216,15 +219,23 @@ class Play:
         return any(kind not in ("not over", "future") for kind, _ in self.wrong[judged:])
 
     def _remember(
-        self, place: truth.Place, asked: truth.Asked, claimed: product.Claimed, ended: int, *, database, clock_ok, certain
+        self,
+        place: Place,
+        asked: Asked,
+        claimed: product.Claimed,
+        ended: int,
+        *,
+        database,
+        clock_ok,
+        certain,
     ) -> None:
-        account = asked.account
+        account, owner = asked.account, asked.owner
         if not database:
-            place.claims, place.oldest = [], asked.since
+            place.claims, place.oldest, place.masks = [], asked.since, {asked.step.mask}
             place.pendings.clear()
         place.damaged = False
         place.pendings.pop(asked.identity, None)
-        claim = truth.Claim(account, claimed.first, claimed.last, claimed.final, asked.began, ended, certain)
+        claim = Claim(account, claimed.first, claimed.last, claimed.final, asked.began, ended, certain)
         place.claims = [
             old
             for old in place.claims
@@ -233,15 +244,15 @@ class Play:
         place.claims.append(claim)
         if asked.kind == "sync" and clock_ok:
             due = truth.due_from(place, asked)
-            place.territory[account] = min(due, place.territory.get(account, due))
-            place.synced[account] = asked.began
-            place.runs[account], place.unfinished[account] = [], []
+            place.territory[owner] = min(due, place.territory.get(owner, due))
+            place.synced[owner] = asked.began
+            place.runs[owner], place.unfinished[owner] = [], []
         else:
-            place.runs.setdefault(account, []).append(asked.began)
+            place.runs.setdefault(owner, []).append(asked.began)
         if asked.kind == "pull" and clock_ok and claimed.first <= ended < claimed.last:
-            place.unfinished.setdefault(account, []).append(ended)
+            place.unfinished.setdefault(owner, []).append(ended)
 
-    def _mend(self, place: truth.Place) -> None:
+    def _mend(self, place: Place) -> None:
         """What was read again is as the server has it."""
         calls = {call.serial: call for account in self.accounts for call in account.calls}
         for serial in list(place.spoilt):
@@ -260,7 +271,9 @@ class Play:
         self._renewals += 1
         claims = {"sub": f"{self.history.seed}-{account.index}", "iat": 1700000000 + self._renewals}
         parts = [{"alg": "HS256", "typ": "JWT"}, claims, {"signature": self._renewals}]
-        account.token = ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts)
+        account.token = ".".join(
+            base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts
+        )
 
     def _name(self, place: int) -> str:
         return str(self.paths[place]) + ("/" if self.history.endings[place] == "/" else "")
@@ -283,12 +296,14 @@ class Play:
         for kind, what in seen.wrong:
             self._note(kind, what)
 
-    def _describe(self, asked: truth.Asked) -> str:
+    def _describe(self, asked: Asked) -> str:
         step = asked.step
         said = [f"account {asked.account} {asked.kind}s {self.paths[step.place].name}"]
         if asked.kind == "pull":
             dates = [("from ", asked.first), ("to ", asked.last)]
-            said += [asked.name or " ".join(word + stamp(moment) for word, moment in dates if moment is not None) or "all"]
+            said += [
+                asked.name or " ".join(word + stamp(moment) for word, moment in dates if moment is not None) or "all"
+            ]
         else:
             said += [f"look-back {step.lookback // DAY} d"]
         said += ["resumed"] * asked.resumes + ["masked"] * step.mask + ["settle 0"] * (not step.settle)

@@ -93,7 +93,15 @@ def client_of(history: History, base_url: str, token: str, session: aiohttp.Clie
 
 
 async def pull(
-    client: ServetelClient, place: str, query: CallQuery, *, name: str | None, mask: bool, overwrite: bool, resume: bool, settle: int
+    client: ServetelClient,
+    place: str,
+    query: CallQuery,
+    *,
+    name: str | None,
+    mask: bool,
+    overwrite: bool,
+    resume: bool,
+    settle: int,
 ) -> Outcome:
     """Pull once."""
 
@@ -194,7 +202,11 @@ def _row(record: dict[str, Any]) -> Row:
     charges = record.get("charges")
     start = f"{record['date']} {record['time']}"
     return Row(
-        int(serial), start, record.get("status"), None if charges is None else float(charges), record.get("client_number")
+        int(serial),
+        start,
+        record.get("status"),
+        None if charges is None else float(charges),
+        record.get("client_number"),
     )
 
 
@@ -211,7 +223,11 @@ def _records_of_database(place: Path, ending: str) -> list[dict[str, Any]]:
 
 def has_table(database: Any) -> bool:
     """Whether the table of calls is there."""
-    where = "information_schema.tables WHERE table_name" if "duckdb" in type(database).__module__.lower() else "sqlite_master WHERE name"
+    where = (
+        "information_schema.tables WHERE table_name"
+        if "duckdb" in type(database).__module__.lower()
+        else "sqlite_master WHERE name"
+    )
     return bool(database.execute(f"SELECT 1 FROM {where} = 'call_records'").fetchall())
 
 

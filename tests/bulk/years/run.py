@@ -68,10 +68,15 @@ async def look(seeds: Iterable[int], *, show: int = 1, only: str = "", shorten: 
     return found
 
 
+async def play_one(history: History) -> Play:
+    """Play a history with a server of its own."""
+    async with Door() as door, aiohttp.ClientSession() as session:
+        return await play(history, door, session)
+
+
 async def look_at_known() -> dict[str, Play]:
     """Play the histories that were wrong once, by name."""
-    async with Door() as door, aiohttp.ClientSession() as session:
-        return {name: await play(history, door, session) for name, history in KNOWN.items()}
+    return {name: await play_one(history) for name, history in KNOWN.items()}
 
 
 async def shortened(history: History, kind: str, door: Door, session: aiohttp.ClientSession) -> Play:
@@ -102,7 +107,14 @@ def simpler_ones(history: History) -> Iterator[History]:
             traits = dataclasses.replace(history.traits, **{name: getattr(plain, name)})
             yield dataclasses.replace(history, traits=traits)
     for index, step in enumerate(steps):
-        for name, value in (("mask", False), ("tick", 0), ("clock", 0), ("settle", 7200), ("calls", 2), ("calls", step.calls // 2)):
+        for name, value in (
+            ("mask", False),
+            ("tick", 0),
+            ("clock", 0),
+            ("settle", 7200),
+            ("calls", 2),
+            ("calls", step.calls // 2),
+        ):
             if getattr(step, name) not in (value, 0, 1, False) and value != getattr(step, name):
                 plainer = dataclasses.replace(step, **{name: value})
                 yield dataclasses.replace(history, steps=(*steps[:index], plainer, *steps[index + 1 :]))

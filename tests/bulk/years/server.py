@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from tests.bulk.years.history import DAY, HOUR, Traits
@@ -72,7 +72,9 @@ class Call:
         return self.listed <= clock < self.gone
 
     def version(self, clock: int) -> Version:
-        return next(version for version in reversed(self.versions) if version.since <= clock or version is self.versions[0])
+        return next(
+            version for version in reversed(self.versions) if version.since <= clock or version is self.versions[0]
+        )
 
     def versions_between(self, first: int, last: int) -> set[tuple[str, float]]:
         """What it may have been in that time."""
@@ -138,8 +140,10 @@ def _call(account: Account, accounts: list[Account], traits: Traits, start: int,
     gone = listed + dice.randint(60, 20 * DAY) if dice.random() < traits.deleted else NEVER
     versions = [Version(listed, "answered", 1.5)]
     if dice.random() < 0.15:
-        versions.append(Version(listed + dice.choice([60, HOUR, DAY, 3 * DAY]), dice.choice(["missed", "answered"]), 2.25))
-    key: str | None = f"67{serial:022x}"
+        versions.append(
+            Version(listed + dice.choice([60, HOUR, DAY, 3 * DAY]), dice.choice(["missed", "answered"]), 2.25)
+        )
+    key: str | None = f"{listed - IST:08x}{serial:016x}"  # as the API makes them: the moment of insertion first
     others = [call for other in accounts if other is not account for call in other.calls if call.id]
     if dice.random() < traits.without_id:
         key = None
@@ -261,7 +265,7 @@ class Door:
 
     api: Api
 
-    async def __aenter__(self) -> Door:
+    async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: Loopback(self), "127.0.0.1", 0)
         self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"

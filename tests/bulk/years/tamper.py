@@ -26,7 +26,7 @@ class Spoilt(NamedTuple):
     """
 
     what: str
-    serials: set[int] = set()
+    serials: frozenset[int] = frozenset()
     damaged: bool = False
     dropped: bool = False
 
@@ -53,7 +53,7 @@ def _spoil_database(path: Path, ending: str, how: str, dice: Random) -> Spoilt |
             return None
         chosen = dice.sample(rows, dice.choice([1, 1, max(1, len(rows) // 2), len(rows)]))
         keys = ", ".join(f"'1746000000.{row.serial}'" for row in chosen)
-        serials = {row.serial for row in chosen}
+        serials = frozenset(row.serial for row in chosen)
         if how == "change rows":
             database.execute(f"UPDATE call_records SET status = '{SPOILT}' WHERE call_id IN ({keys})")
             return Spoilt(f"{len(chosen)} of {len(rows)} rows changed", serials)

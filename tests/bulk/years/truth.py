@@ -26,120 +26,39 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from tests.bulk.years.history import DAY
 from tests.bulk.years.product import account_of
-from tests.bulk.years.server import NEVER, stamp
+from tests.bulk.years.server import stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from tests.bulk.years.history import Step, Traits
+    from tests.bulk.years.history import Traits
     from tests.bulk.years.product import Claimed, Row
     from tests.bulk.years.server import Account, Call
+    from tests.bulk.years.state import Asked, Claim, Place
 
 FALSE_COMPLETE = (
-    *("lost in silence", "a gap after a sync", "wrong content", "twice", "of another account", "vanished", "mask undone"),
+    *(
+        "lost in silence",
+        "a gap after a sync",
+        "wrong content",
+        "twice",
+        "of another account",
+        "vanished",
+        "mask undone",
+    ),
     *("future", "not over", "another range"),
-    *("check misses tampering", "check misses a late call", "check misses a replaced call", "check misses another account"),
+    *(
+        "check misses tampering",
+        "check misses a late call",
+        "check misses a replaced call",
+        "check misses another account",
+    ),
 )
 FALSE_ALARM = ("a false alarm", "a false error", "check differs falsely", "a crash", "without end")
-
-
-class Claim(NamedTuple):
-    """A range of an account that a receipt called complete, from ``began`` to ``ended`` of the server's clock."""
-
-    account: int
-    first: int
-    last: int
-    final: int
-    began: int
-    ended: int
-    certain: bool  # proved, with a right clock
-
-
-class Asked(NamedTuple):
-    """A run of the product: what was asked for, and when.
-
-    Attributes:
-        first, last: the range; None where a side is open.
-        name: of a range that is another one each day.
-        pending: the same run, which was ended before.
-    """
-
-    kind: str
-    account: int
-    step: Step
-    first: int | None
-    last: int | None
-    name: str | None
-    began: int
-    pending: Pending | None = None
-
-    @property
-    def resumes(self) -> bool:
-        return self.pending is not None
-
-    @property
-    def since(self) -> int:
-        """When the first of the runs that this one resumes began."""
-        return self.began if self.pending is None else self.pending.asked.since
-
-    @property
-    def identity(self) -> tuple[object, ...]:
-        dates = () if self.name else (self.first, self.last)
-        return self.kind, self.account, self.step.mask, self.name, dates
-
-
-@dataclass
-class Pending:
-    """A run that was ended; ``excused``: something happened in it that explains a result that is not complete."""
-
-    asked: Asked
-    committed: int
-    excused: bool
-
-
-@dataclass
-class Place:
-    """A destination, and what is known about it.
-
-    Attributes:
-        rows: what was in it after the last step.
-        claims: what was said of it.
-        pendings: the runs that were ended; a database may have several.
-        synced: by account, when its last good sync began.
-        territory: by account, from where on its syncs keep the calls.
-        runs: by account, when each run since then began.
-        unfinished: by account, where pulls of ranges that were not over ended.
-        spoilt: calls that were tampered with, as far as they are still not as the server had them.
-        replaced: calls whose row another call with the same id has taken.
-        masked: calls whose rows were masked.
-        writers: the accounts that wrote it.
-        oldest: when its first run began.
-        damaged: it was tampered with so that it may be refused.
-        dropped: its table or itself is gone, so with the next run it begins anew.
-    """
-
-    rows: dict[int, Row] = field(default_factory=dict)
-    claims: list[Claim] = field(default_factory=list)
-    pendings: dict[tuple[object, ...], Pending] = field(default_factory=dict)
-    synced: dict[int, int] = field(default_factory=dict)
-    territory: dict[int, int] = field(default_factory=dict)
-    runs: dict[int, list[int]] = field(default_factory=dict)
-    unfinished: dict[int, list[int]] = field(default_factory=dict)
-    spoilt: set[int] = field(default_factory=set)
-    replaced: set[int] = field(default_factory=set)
-    masked: set[int] = field(default_factory=set)
-    writers: set[int] = field(default_factory=set)
-    oldest: int = NEVER
-    damaged: bool = False
-    dropped: bool = False
-
-    def forget(self) -> None:
-        """It is gone, or its table is: what was said of it counts no more."""
-        self.__dict__.update(Place(damaged=True).__dict__)
 
 
 @dataclass
@@ -160,7 +79,15 @@ def names(calls: Iterable[Call]) -> str:
 
 
 def judge_claim(
-    seen: Seen, place: Place, account: Account, asked: Asked, claimed: Claimed, ended: int, *, database: bool, clock_ok: bool
+    seen: Seen,
+    place: Place,
+    account: Account,
+    asked: Asked,
+    claimed: Claimed,
+    ended: int,
+    *,
+    database: bool,
+    clock_ok: bool,
 ) -> None:
     """Hold a receipt that says complete against the truth."""
     began = asked.began
@@ -177,7 +104,7 @@ def judge_claim(
         _judge_gap(seen, place, account, asked, claimed, ended)
     if clock_ok:
         _judge_range(seen, asked, claimed)
-    _judge_content(seen, place, account, asked, must, ended, database=database)
+    _judge_content(seen, place, asked, must, ended, database=database)
 
 
 def _excused(
@@ -210,9 +137,9 @@ def _judge_gap(seen: Seen, place: Place, account: Account, asked: Asked, claimed
 
 def due_from(place: Place, asked: Asked) -> int:
     """From where on a sync has to bring all calls: the look-back of the last one, and where pulls that were not over ended."""
-    first = place.synced.get(asked.account, asked.began) - asked.step.lookback
-    first = max(first - first % DAY, place.territory.get(asked.account, 0))
-    return min([first, *place.unfinished.get(asked.account, [])])
+    first = place.synced.get(asked.owner, asked.began) - asked.step.lookback
+    first = max(first - first % DAY, place.territory.get(asked.owner, 0))
+    return min([first, *place.unfinished.get(asked.owner, [])])
 
 
 def _judge_range(seen: Seen, asked: Asked, claimed: Claimed) -> None:
@@ -227,18 +154,16 @@ def _judge_range(seen: Seen, asked: Asked, claimed: Claimed) -> None:
         seen.note("another range", f"up to {stamp(claimed.last)}, not to {stamp(last)}")
 
 
-def _judge_content(
-    seen: Seen, place: Place, account: Account, asked: Asked, must: list[Call], ended: int, *, database: bool
-) -> None:
+def _judge_content(seen: Seen, place: Place, asked: Asked, must: list[Call], ended: int, *, database: bool) -> None:
     wrong = []
-    in_full = place.synced.get(account.index, asked.began) - DAY
+    in_full = place.synced.get(asked.owner, asked.began) - DAY
     for call in must:
         row = place.rows.get(call.serial)
         if row is None or call.serial in place.spoilt:
             continue
         since = asked.since
         if asked.kind == "sync":
-            earlier = place.runs.get(account.index, [])
+            earlier = place.runs.get(asked.owner, [])
             since = min([asked.since, *earlier]) if call.filed >= in_full else place.oldest
         versions = call.versions_between(since, ended)
         if row.start != stamp(call.start) or (row.status, row.charges) not in versions:
@@ -253,7 +178,14 @@ def _judge_content(
 
 
 def judge_rows(
-    seen: Seen, place: Place, before: dict[int, Row], found: list[Row], accounts: list[Account], asked: Asked, *, database: bool
+    seen: Seen,
+    place: Place,
+    before: dict[int, Row],
+    found: list[Row],
+    accounts: list[Account],
+    asked: Asked,
+    *,
+    database: bool,
 ) -> None:
     """Hold what is in a destination against what was in it: whatever the run said, and also if it failed."""
     calls = {call.serial: call for account in accounts for call in account.calls}
@@ -280,7 +212,16 @@ def judge_rows(
 
 
 def reason_for_doubt(
-    place: Place, account: Account, asked: Asked, first: int, last: int, ended: int, traits: Traits, *, database: bool, clock_ok: bool
+    place: Place,
+    account: Account,
+    asked: Asked,
+    first: int,
+    last: int,
+    ended: int,
+    traits: Traits,
+    *,
+    database: bool,
+    clock_ok: bool,
 ) -> bool:
     """Whether the history has a reason why a range may be called not complete."""
     inside = [call for call in account.between(first, last) if call.listed <= ended]
