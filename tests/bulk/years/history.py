@@ -35,7 +35,8 @@ class Traits:
         shared: share of calls that have the ``id`` of a call of another account.
         late: share of calls that are listed hours or days after their end.
         deleted: share of calls that are deleted one day.
-        renews: the account gets a new token for each run.
+        identity: what tells accounts apart: the "subject" of a token, an account "named" by its user, or the token alone ("opaque").
+        renews: the account gets a new token for each run; not where the token alone tells accounts apart.
     """
 
     bounds: str = "inclusive"
@@ -51,6 +52,7 @@ class Traits:
     shared: float = 0.0
     late: float = 0.0
     deleted: float = 0.0
+    identity: str = "subject"
     renews: bool = False
 
 
@@ -114,21 +116,25 @@ def _traits(dice: Random, accounts: int) -> Traits:
     plain = dice.random() < 0.3
     if plain:
         return Traits(late=_some(dice, 0.5, 0.1, 0.0))
+    filed_by = dice.choice(["start"] * 18 + ["end", "end", "inserted"])
+    identity = dice.choice(["subject", "subject", "named", "opaque"])
+    by_id = filed_by != "inserted"  # only an id of its own says when a call was inserted
     return Traits(
         bounds=dice.choice(["inclusive"] * 8 + ["end_exclusive", "end_exclusive", "start_exclusive"]),
-        filed_by=dice.choice(["start"] * 18 + ["end", "end", "inserted"]),
+        filed_by=filed_by,
         zero_left_out=dice.random() < 0.15,
         count_ignores_dates=dice.random() < 0.015,
         cap=_some(dice, 0.12, dice.randint(1, 3), None),
         rotating=dice.random() < 0.2,
         lies=_some(dice, 0.07, dice.choice([0.05, 0.25]), 0.0),
         shuffled=dice.random() < 0.2,
-        without_id=_some(dice, 0.15, dice.choice([0.2, 1.0]), 0.0),
-        reused=_some(dice, 0.1, 0.1, 0.0),
-        shared=_some(dice, 0.3 if accounts > 1 else 0.0, 0.4, 0.0),
+        without_id=_some(dice, 0.15 * by_id, dice.choice([0.2, 1.0]), 0.0),
+        reused=_some(dice, 0.1 * by_id, 0.1, 0.0),
+        shared=_some(dice, 0.3 * by_id * (accounts > 1), 0.4, 0.0),
         late=_some(dice, 0.5, dice.choice([0.05, 0.25]), 0.0),
         deleted=_some(dice, 0.2, 0.1, 0.0),
-        renews=dice.random() < 0.2,
+        identity=identity,
+        renews=identity != "opaque" and dice.random() < 0.3,
     )
 
 

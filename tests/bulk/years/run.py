@@ -14,6 +14,7 @@ from servetel_async.transport.accounts import forget_accounts
 from tests.bulk.years.history import History, Traits, draw
 from tests.bulk.years.known import KNOWN
 from tests.bulk.years.play import Play
+from tests.bulk.years.product import cheap_fingerprints
 from tests.bulk.years.server import Door
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ class Found:
 async def play(history: History, door: Door, session: aiohttp.ClientSession) -> Play:
     """Play a history in a folder of its own."""
     forget_accounts()
-    with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None, prefix="years-") as folder:
+    memory = MEMORY if MEMORY.is_dir() else None
+    with cheap_fingerprints(), tempfile.TemporaryDirectory(dir=memory, prefix="years-") as folder:
         one = Play(history, door, session, Path(folder))
         await one.run()
     return one

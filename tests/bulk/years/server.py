@@ -7,6 +7,7 @@ that are listed by its clock. One server on loopback serves all histories of a p
 from __future__ import annotations
 
 import asyncio
+import base64
 import functools
 import json
 from dataclasses import dataclass, field
@@ -108,11 +109,26 @@ class Call:
 
 @dataclass(eq=False)
 class Account:
-    """One account: its calls, and how many of them have been made."""
+    """One account: its calls, its token, and the name that its user gives it."""
 
     index: int
-    token: str
+    identity: str
+    name: str | None = None
+    token: str = ""
+    tokens: int = 0
     calls: list[Call] = field(default_factory=list)
+
+    def renew(self, seed: int) -> None:
+        """Get a new token. Only a subject shows that it is of the same account."""
+        self.tokens += 1
+        self.name = f"account-{self.index}" if self.identity == "named" else None
+        if self.identity != "subject":
+            self.token = f"opaque-{seed:08}-{self.index:04}-{self.tokens:06}"
+            return
+        claims = {"sub": f"{seed}-{self.index}", "iat": 1_700_000_000 + self.tokens}
+        parts = [{"alg": "HS256", "typ": "JWT"}, claims, {"signature": self.tokens}]
+        texts = [base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts]
+        self.token = ".".join(texts)
 
     def between(self, first: int, last: int) -> Iterator[Call]:
         return (call for call in self.calls if first <= call.filed <= last)
