@@ -123,7 +123,7 @@ def _traits(dice: Random, accounts: int) -> Traits:
         bounds=dice.choice(["inclusive"] * 8 + ["end_exclusive", "end_exclusive", "start_exclusive"]),
         filed_by=filed_by,
         zero_left_out=dice.random() < 0.15,
-        count_ignores_dates=dice.random() < 0.015,
+        count_ignores_dates=dice.random() < 0.008,
         cap=_some(dice, 0.12, dice.randint(1, 3), None),
         rotating=dice.random() < 0.2,
         lies=_some(dice, 0.07, dice.choice([0.05, 0.25]), 0.0),

@@ -235,7 +235,7 @@ class Play:
             place.pendings.clear()
         place.damaged = False
         place.pendings.pop(asked.identity, None)
-        claim = Claim(account, claimed.first, claimed.last, claimed.final, asked.began, ended, certain)
+        claim = Claim(account, claimed.first, claimed.proved, claimed.final, asked.began, ended, certain)
         place.claims = [
             old
             for old in place.claims

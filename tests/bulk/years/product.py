@@ -9,6 +9,7 @@ import asyncio
 import importlib
 import inspect
 import json
+import re
 import resource
 import sqlite3
 from contextlib import closing, contextmanager
@@ -38,6 +39,9 @@ SYNC_MASKS = "mask" in inspect.signature(product_sync).parameters
 CLIENTS_HAVE_NAMES = "account" in inspect.signature(ServetelClient).parameters
 
 
+_UP_TO = re.compile(r"complete up to (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)")
+
+
 class Row(NamedTuple):
     """A call as it is in a destination."""
 
@@ -54,6 +58,7 @@ class Claimed(NamedTuple):
     Attributes:
         verdict: "complete", "up to" (complete up to a moment before the end of the range), or "not complete".
         first, last: its range.
+        proved: up to here it says complete.
         final: up to here nothing is expected to arrive any more.
         windows: its parts.
         text: as printed.
@@ -62,6 +67,7 @@ class Claimed(NamedTuple):
     verdict: str
     first: int
     last: int
+    proved: int
     final: int
     windows: tuple[tuple[int, int], ...]
     text: str
@@ -158,7 +164,9 @@ def _claimed(receipt: PullReceipt) -> Claimed:
     verdict = "up to" if "complete up to" in text else "complete" if receipt.complete else "not complete"
     windows = tuple((second(window.first), second(window.last)) for window in receipt.windows)
     first, last = second(receipt.from_date or "1971-01-01"), second(receipt.to_date or "9000-01-01")
-    return Claimed(verdict, first, last, second(receipt.final_until), windows, text.replace("\n", "; "))
+    said = _UP_TO.search(text)
+    proved = last if said is None else min(last, second(said[1]))
+    return Claimed(verdict, first, last, proved, second(receipt.final_until), windows, text.replace("\n", "; "))
 
 
 async def check(client: ServetelClient, place: str) -> str:

@@ -27,7 +27,7 @@ NEVER = 10**12
 #: Serial numbers of one account.
 SERIALS = 100_000
 #: Requests of one run, more than any needs: then the run is refused, and the history says "without end".
-MOST_REQUESTS = 800
+MOST_REQUESTS = 500
 
 
 @functools.lru_cache(maxsize=200_000)

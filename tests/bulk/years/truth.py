@@ -95,7 +95,9 @@ def judge_claim(
         seen.note("future", f"{stamp(claimed.first)} to {stamp(claimed.last)}")
     elif clock_ok and claimed.last > ended and claimed.verdict == "complete":
         seen.note("not over", f"up to {stamp(claimed.last)}, and it is {stamp(ended)}")
-    must = [call for call in account.between(claimed.first, claimed.last) if call.listed <= began and call.gone > ended]
+    must = [
+        call for call in account.between(claimed.first, claimed.proved) if call.listed <= began and call.gone > ended
+    ]
     missing = [call for call in must if call.serial not in place.rows]
     missing = [call for call in missing if not _excused(call, missing, place, account, asked, claimed, ended)]
     if missing:
@@ -128,7 +130,11 @@ def _excused(
 
 def _judge_gap(seen: Seen, place: Place, account: Account, asked: Asked, claimed: Claimed, ended: int) -> None:
     first = due_from(place, asked)
-    due = [call for call in account.between(first, ended) if call.listed <= asked.began and call.gone > ended]
+    due = [
+        call
+        for call in account.between(first, min(ended, claimed.proved))
+        if call.listed <= asked.began and call.gone > ended
+    ]
     due = [call for call in due if not claimed.first <= call.filed <= claimed.last]
     gap = [call for call in due if call.serial not in place.rows and call.serial not in place.spoilt | place.replaced]
     if gap:
