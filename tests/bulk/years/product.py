@@ -104,6 +104,12 @@ def client_of(history: History, base_url: str, account: Account, session: aiohtt
     )
 
 
+def _mask(*, wanted: bool) -> Any:
+    """What ``pull`` takes: a mask or nothing, or a switch."""
+    module = importlib.import_module("servetel_async.protocol.mask")
+    return module.Mask.chosen(wanted, None) if hasattr(module, "Mask") else wanted
+
+
 async def pull(
     client: ServetelClient,
     place: str,
@@ -124,7 +130,7 @@ async def pull(
             query,
             overwrite=overwrite,
             resume=resume,
-            mask=mask,
+            mask=_mask(wanted=mask),
             settle=settle,
             range_name=name,
             on_progress=note,
@@ -135,7 +141,7 @@ async def pull(
 
 async def sync(client: ServetelClient, place: str, *, lookback: int, settle: int, mask: bool) -> Outcome:
     """Sync once."""
-    more: dict[str, Any] = {"mask": mask} if SYNC_MASKS else {}
+    more: dict[str, Any] = {"mask": _mask(wanted=mask)} if SYNC_MASKS else {}
 
     def run(note) -> Any:
         return product_sync(
