@@ -158,6 +158,12 @@ KNOWN: dict[str, History] = {
         _days(34, 80), _pull("last month"), _CHECK, filed_by="end", page_size=1
     ),
     "calls that are filed by their insertion": _history(*_PULLED, _CHECK, filed_by="inserted", late=0.3),
+    "calls that are filed by their end where the end of a range is left out": _history(
+        _days(0.3, 3, 10), _pull("today"), page_size=1, bounds="end_exclusive", filed_by="end"
+    ),
+    "two calls of one second where the start of a range is left out": _history(
+        _days(10, 60, 14), _sync(1), page_size=1, bounds="start_exclusive"
+    ),
     "sync where calls are filed by their end": _history(*_SYNCED, _days(2, 10, 2), _sync(), _CHECK, filed_by="end"),
     # Masks
     "sync after a masked pull": _history(_days(9.5, 40), _pull("this month", mask=True), _sync()),

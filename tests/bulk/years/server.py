@@ -27,7 +27,7 @@ NEVER = 10**12
 #: Serial numbers of one account.
 SERIALS = 100_000
 #: Requests of one run, more than any needs: then the run is refused, and the history says "without end".
-MOST_REQUESTS = 500
+MOST_REQUESTS = 2000
 
 
 @functools.lru_cache(maxsize=200_000)
@@ -190,7 +190,7 @@ class Run:
 
     @property
     def was_endless(self) -> bool:
-        return self.requests > MOST_REQUESTS * (4 if self.clock_by else 1)  # a year of days is long, and has an end
+        return self.requests > MOST_REQUESTS
 
     def wrong_by(self) -> int:
         """Seconds by which the ``Date`` of this reply is wrong."""
