@@ -1,0 +1,116 @@
+"""What is known about a destination: what was done to it, what was said of it, and what was in it last."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from tests.bulk.years.server import NEVER
+
+if TYPE_CHECKING:
+    from tests.bulk.years.history import Step
+    from tests.bulk.years.product import Row
+
+#: An account, and whether it masks: what one of them has seen is not there for the other.
+Owner = tuple[int, bool]
+
+
+class Claim(NamedTuple):
+    """A range of an account that a receipt called complete, from ``began`` to ``ended`` of the server's clock."""
+
+    account: int
+    first: int
+    last: int
+    final: int
+    began: int
+    ended: int
+    certain: bool  # proved, with a right clock
+
+
+class Asked(NamedTuple):
+    """A run of the product: what was asked for, and when.
+
+    Attributes:
+        first, last: the range; None where a side is open.
+        name: of a range that is another one each day.
+        pending: the same run, which was ended before.
+    """
+
+    kind: str
+    account: int
+    step: Step
+    first: int | None
+    last: int | None
+    name: str | None
+    began: int
+    pending: Pending | None = None
+
+    @property
+    def owner(self) -> Owner:
+        return self.account, self.step.mask
+
+    @property
+    def resumes(self) -> bool:
+        return self.pending is not None
+
+    @property
+    def since(self) -> int:
+        """When the first of the runs that this one resumes began."""
+        return self.began if self.pending is None else self.pending.asked.since
+
+    @property
+    def identity(self) -> tuple[object, ...]:
+        dates = () if self.name else (self.first, self.last)
+        return self.kind, self.account, self.step.mask, self.name, dates
+
+
+@dataclass
+class Pending:
+    """A run that was ended; ``excused``: something happened in it that explains a result that is not complete."""
+
+    asked: Asked
+    committed: int
+    excused: bool
+
+
+@dataclass
+class Place:
+    """A destination, and what is known about it.
+
+    Attributes:
+        rows: what was in it after the last step.
+        claims: what was said of it.
+        pendings: the runs that were ended; a database may have several.
+        synced: by owner, when its last good sync began.
+        territory: by owner, from where on its syncs keep the calls.
+        runs: by owner, when each run since then began.
+        unfinished: by owner, where pulls of ranges that were not over ended.
+        spoilt: calls that were tampered with, as far as they are still not as the server had them.
+        replaced: calls whose row another call with the same id has taken.
+        masked: calls whose rows were masked.
+        writers: the accounts that wrote it.
+        masks: with a mask, without, or both.
+        oldest: when its first run began.
+        damaged: it was tampered with so that it may be refused.
+        dropped: its table or itself is gone, so with the next run it begins anew.
+    """
+
+    rows: dict[int, Row] = field(default_factory=dict)
+    claims: list[Claim] = field(default_factory=list)
+    pendings: dict[tuple[object, ...], Pending] = field(default_factory=dict)
+    synced: dict[Owner, int] = field(default_factory=dict)
+    territory: dict[Owner, int] = field(default_factory=dict)
+    runs: dict[Owner, list[int]] = field(default_factory=dict)
+    unfinished: dict[Owner, list[int]] = field(default_factory=dict)
+    spoilt: set[int] = field(default_factory=set)
+    replaced: set[int] = field(default_factory=set)
+    masked: set[int] = field(default_factory=set)
+    writers: set[int] = field(default_factory=set)
+    masks: set[bool] = field(default_factory=set)
+    oldest: int = NEVER
+    damaged: bool = False
+    dropped: bool = False
+
+    def forget(self) -> None:
+        """It is gone, or its table is: what was said of it counts no more."""
+        self.__dict__.update(Place(damaged=True).__dict__)
