@@ -248,9 +248,10 @@ class Fetcher:
         total = 0
         walk = RangeWalk(self.source, window, lambda part: self.sure_page(part, 1, tally, size=1))
         while (answer := await walk.next()) is not None:
-            if answer[1].count is None:
+            page = answer[1]
+            if page.count is None and page.open()[2]:
                 return None
-            total += answer[1].count
+            total += page.count or 0  # an empty page without a count was requested twice: it holds no call
         return total
 
     async def _try(self, window: Window, number: int, tally: Tally, size: int, *, exact: bool) -> PageBody:

@@ -28,12 +28,14 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         account, scope, mask, asked_first: see ``Reading``.
         range: what the run reads.
+        here: this computer's clock, on the account's wall clock.
     """
 
     account: Account
     scope: str
     mask: str
     range: PullRange
+    here: str
     asked_first: str
 
     def fact(self, span: Span, found: Certified, tally: Tally, digest: str) -> Reading:
@@ -57,6 +59,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
             first=span.first,
             last=span.last,
             clock=stamp(self.range.clock),
+            here=self.here,
             counted=found.counted,
             records=len(sound),
             digest=digest,
@@ -82,6 +85,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
             asked_first=self.asked_first,
             asked_last=self.range.asked_last,
             clock=stamp(self.range.clock),
+            here=self.here,
             at=now_in_utc(),
             version=__version__,
         )

@@ -87,6 +87,7 @@ class Job:
         before_start: calls that the API counts before the oldest one that it gave.
         moved: windows that were still changing after the last reconciliation.
         written: windows that this run has read and committed.
+        here: this computer's clock when it began, on the account's wall clock.
         calibration: finds out how the server reads dates.
         confirmed: whether what was believed of the server's dates held to the end.
     """
@@ -114,6 +115,7 @@ class Job:
         self.confirmed = True
         self.extra = Tally()  # of requests that belong to no window
         self.begun = time.monotonic()
+        self.here = stamp(_here(source.zone))
         self._query = query
         self._zone: tzinfo = source.zone
         self._sink = sink

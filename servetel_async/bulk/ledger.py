@@ -3,7 +3,8 @@
 1. A reading says whose calls it read, which of them, when by the server's clock, how many the API counted and gave, a
    digest of what was written, and how it was proved or why not.
 2. A reading has seen nothing that came after its clock. So what it proves ends at that clock.
-3. A reading whose clock is later than the server's clock of now was given a wrong time. It proves nothing.
+3. A reading whose clock is later than the server's clock of now was given a wrong time. It proves nothing. Where this
+   computer's clock was an hour or more behind the server's, the earlier of the two counts.
 4. Of two readings of one second the later one counts.
 5. Resume, sync, check, receipt and exit code are functions of the readings and the server's clock. No other mark says
    what was read, what is final, or where to go on.
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 FORMAT = 2
 #: What ``asked_last`` says of a range without an end; it is later than every stamp.
 OPEN_END = "~"
+#: A server's clock that differs more from this computer's is not believed without a second look.
+STRANGE = timedelta(hours=1)
 #: How far two replies of one server may differ in their clocks.
 TOLERANCE = timedelta(minutes=5)
 #: A call's notes, charges and recording may come so long after it: a younger reading is read again in full.
@@ -63,7 +66,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         mask: how numbers and names were hidden; empty where they were not.
         asked_first, asked_last: the range for which it was read; ``OPEN_END`` without an end.
         first, last: its seconds, both included.
-        clock: the server's clock when its run began, on the account's wall clock.
+        clock: the server's clock when its run began, on the account's wall clock; here: this computer's.
         counted: what the API counts in it; None where it sends no total.
         records: different calls that were written.
         digest: of what was written, whatever its order; see ``digest_of``.
@@ -85,6 +88,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first: str
     last: str
     clock: str
+    here: str
     counted: int | None
     records: int
     digest: str
@@ -113,14 +117,19 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return any(flaw.lost for flaw in self.flaws)
 
     @property
+    def read_at(self) -> str:
+        """When it was read, at the latest: a server's clock that is far ahead of this computer's is not believed."""
+        return self.clock if _moment(self.clock) - _moment(self.here) <= STRANGE else self.here
+
+    @property
     def seen(self) -> Window | None:
         """The seconds of it that were over when it was read; None where none was."""
-        last = min(self.last, self.clock)
+        last = min(self.last, self.read_at)
         return Window.of(self.first, last) if self.first <= last else None
 
     def age(self) -> timedelta:
         """How old its newest second was when it was read."""
-        return _moment(self.clock) - _moment(self.last)
+        return _moment(self.read_at) - _moment(self.last)
 
 
 class Due(NamedTuple):

@@ -118,6 +118,7 @@ async def pull(
             scope=claim.scope,
             mask=settings.mask_name,
             range=found,
+            here=job.here,
             asked_first=found.window.first,
         )
         await job.read(frame)

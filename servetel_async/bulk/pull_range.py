@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, NamedTuple
 
-from servetel_async.bulk.ledger import OPEN_END
+from servetel_async.bulk.ledger import OPEN_END, STRANGE
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.clock import EARLIEST, stamp
 from servetel_async.protocol.wall_range import latest_wall, past_wall
@@ -14,9 +14,6 @@ from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
     from datetime import tzinfo
-
-#: A server's clock that differs more from this computer's is asked for again before it decides anything.
-STRANGE = timedelta(hours=1)
 
 
 class PullRange(NamedTuple):

@@ -119,6 +119,7 @@ async def sync(
             scope=claim.scope,
             mask=settings.mask_name,
             range=found,
+            here=job.here,
             asked_first=plan.window.first,
         )
         await job.sync(frame, read, unchanged)

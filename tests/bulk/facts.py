@@ -22,6 +22,7 @@ def reading(first, last, clock="2024-06-20 12:00:00", *, until=None, **changes):
         "format": FORMAT,
         "account": ACCOUNT,
         "scope": "s",
+        "here": clock,
         "asked_first": first,
         "asked_last": last if until is None else until,
         "counted": 3,

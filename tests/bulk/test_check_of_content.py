@@ -15,7 +15,7 @@ from servetel_async.bulk.check import check
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.sync import sync
 from tests.bulk.living_server import LivingServer, every
-from tests.bulk.small_server import HONEST
+from tests.bulk.small_server import HONEST, Answer
 
 NOW = "2024-05-10 12:00:00"
 DAYS = CallQuery(from_date="2024-05-05", to_date="2024-05-07")
@@ -150,6 +150,32 @@ async def test_one_id_in_two_windows_is_not_complete(tmp_path):
         assert (receipt.complete, receipt.reason) == (False, "reused_ids")
         assert "1 calls an id that another call has" in receipt.certified
         assert (await pull(client, place(tmp_path, "a.ndjson"), quarter)).complete
+
+
+async def test_a_row_that_went_to_a_call_of_another_pull_shows(tmp_path):
+    """Two months, one id in both: the second pull says so, and a check finds the call that the first has lost."""
+    calls = [*every(300, "2024-01-01", "2024-02-28")]
+    calls[5] = (calls[5][0], calls[-5][1])
+    async with LivingServer(calls, NOW) as server, server.client() as client:
+        for month in ("2024-01", "2024-02"):
+            await pull(client, place(tmp_path, "a.db"), CallQuery.month(month))
+        report = await check(client, place(tmp_path, "a.db"))
+    assert not report.agrees
+    assert [each.how for each in report.differences] == ["1 row went to calls of the same id in other windows"]
+
+
+async def test_a_window_without_calls_agrees_where_a_count_of_0_is_left_out(tmp_path):
+    """An empty page without a count holds no call."""
+
+    def habit(asked):
+        return HONEST if asked.found else Answer(no_count=True)
+
+    calls = [*every(600, "2024-05-01", "2024-05-03")]
+    async with LivingServer(calls, NOW, habit) as server, server.client() as client:
+        for _ in range(2):
+            receipt = await sync(client, place(tmp_path, "a.db"), CallQuery())
+        assert receipt.complete
+        assert (await check(client, place(tmp_path, "a.db"))).agrees
 
 
 def is_count_of_many_days(asked):

@@ -154,6 +154,17 @@ def test_a_clock_that_was_a_year_ahead_is_no_mark():
     assert trusted([wrong], now("21")) == []
 
 
+@pytest.mark.parametrize(
+    ("here", "gap"),
+    [("15 12:00:00", ("15 12:00:01", "31 12:00:00")), ("20 11:00:00", ("21 00:00:00", "31 12:00:00"))],
+)
+def test_a_clock_far_ahead_of_this_computers_is_not_believed(here, gap):
+    """Also when the server's clock of now has passed it: what was read counts up to this computer's clock of then."""
+    read = reading("10", "20", "20 12:00:00", until=OPEN_END, here=f"2024-05-{here}")
+    whole = Window(now("10 00:00:00"), now("31"))
+    assert spans(unread(whole, [read], now("31"))) == [gap]
+
+
 def test_what_could_not_be_proved_is_read_again_whatever_its_age():
     """A flaw is never final."""
     flawed = reading("01", "01", "27", until=OPEN_END, flaws=(Flaw("", "", "why"),))
