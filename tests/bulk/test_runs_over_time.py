@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import closing
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 
-from servetel_async import AuthenticationError, CallQuery, ConfigurationError, OutputError
+from servetel_async import IST, AuthenticationError, CallQuery, ConfigurationError, OutputError
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.sync import sync
 from tests.bulk.living_server import LivingServer, every
@@ -256,6 +256,23 @@ async def test_a_wrong_clock_leaves_no_gap(tmp_path, wrong, replies):
         server.wrong_dates = []
         receipt = await synced(server, target, "2024-06-20 12:00:00")
         assert (receipt.complete, receipt.to_date) == (True, "2024-06-20 12:00:00")
+        assert set(listed(server, first.from_date)) <= set(ids(target))
+
+
+async def test_a_run_whose_clock_was_far_ahead_leaves_no_gap_later(tmp_path):
+    """Also when the server's clock of a later run has passed it: this computer's clock of then counts."""
+    target = tmp_path / "a.db"
+    begun = datetime.now(IST).replace(tzinfo=None, microsecond=0)
+
+    def after(days):
+        return (begun + timedelta(days=days)).isoformat(sep=" ")
+
+    async with LivingServer([*every(240, after(-10), after(100))], after(0)) as server:
+        first = await synced(server, target, after(0))
+        server.wrong_dates = [after(40)] * 1000
+        await synced(server, target, after(0))
+        server.wrong_dates = []
+        await synced(server, target, after(60))
         assert set(listed(server, first.from_date)) <= set(ids(target))
 
 

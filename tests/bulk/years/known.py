@@ -50,9 +50,6 @@ KNOWN: dict[str, History] = {
     ),
     "sync after a pull of another range": _history(*_SYNCED, _days(50, 40, 2), _pull("open"), _sync()),
     "sync without settling, after a pause": _history(_days(5, 20), _sync(settle=0), _days(50, 40, 2), _sync(settle=0)),
-    "sync after a run whose clock was 40 days ahead": _history(
-        *_SYNCED, _days(1, 3, 2), _sync(at=1, clock=40, clock_stays=True), _days(60, 40), _sync()
-    ),
     "sync after one reply whose clock was a year ahead": _history(
         *_SYNCED, _days(1, 3, 2), _sync(at=1, clock=365), _days(60, 40), _sync()
     ),
