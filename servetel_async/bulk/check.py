@@ -125,28 +125,12 @@ def _claims_of(shelf: Shelf, differences: list[Difference], account: Account, sc
     if filtered:
         not_looked_at.append(f"counts of {plural(filtered, 'pull')} with other filters: give the same filters")
     now = current(readings)
-    differences += [each for reading in now if (each := _taken_over(shelf, account, reading)) is not None]
+    for reading in now:
+        if missing := shelf.missing(account.label, reading):
+            what = f"{reading.first} to {reading.last}"
+            how = f"{plural(missing, 'row')} went to calls of the same id in other windows"
+            differences.append(Difference(what, how))
     return _Found([_claimed(reading) for reading in now], differences, looked_at, not_looked_at)
-
-
-def _taken_over(shelf: Shelf, account: Account, reading: Reading) -> Difference | None:
-    """See whether its window can still have all of its calls: a call elsewhere with an equal id takes a row.
-
-    Rows that later readings of the same seconds have taken over are in the window still.
-    """
-    rows = sum(
-        fact.stored.seal.rows
-        for fact in shelf.facts
-        if fact.stored.account == account.label
-        and fact.reading.first <= reading.last
-        and reading.first <= fact.reading.last
-    )
-    if rows >= reading.records - reading.reused_ids:
-        return None
-    missing = reading.records - rows
-    return Difference(
-        f"{reading.first} to {reading.last}", f"{plural(missing, 'row')} went to calls of the same id in other windows"
-    )
 
 
 def _claimed(reading: Reading) -> _Claimed:

@@ -136,7 +136,7 @@ class Due(NamedTuple):
     """What a sync has to do.
 
     Attributes:
-        window: from the oldest second that has to be looked at, to the server's clock.
+        window: from where nothing is left out up to the server's clock.
         read: seconds to be read, newest first.
         recount: readings whose count is asked for again; those that differ are read again.
     """
@@ -203,10 +203,8 @@ def due(readings: Sequence[Reading], now: datetime, lookback: timedelta) -> Due:
         else:
             read += inside
     read += [gap for part in territory for gap in part.without(taken)]
-    looked_at = [*read, *(reading.window for reading in recount)]
-    first = min((window.first for window in looked_at), default=stamp(now))
     recount.sort(key=lambda reading: reading.last, reverse=True)
-    return Due(Window.of(first, stamp(now)), joined(read), recount)
+    return Due(territory[0], joined(read), recount)
 
 
 def _state(reading: Reading, lookback: timedelta) -> str:

@@ -134,20 +134,36 @@ class Shelf:
             await writer.run(self._short, job, claim)
 
     def _short(self, job: Job, claim: Claim) -> list[Window]:
-        """Windows of this run whose rows became fewer than what was written; notes by how many."""
+        """Windows of this run that have fewer rows than calls; notes how many rows they lack."""
+        self.facts = self._read()
         latest = {
             fact.stored.span: fact
-            for fact in self._read()
+            for fact in self.facts
             if fact.stored.account == claim.account and fact.stored.pull == claim.pull
         }
         found: list[Window] = []
         self.overwritten = 0
-        for span, fact in latest.items():
-            if span not in job.entries:
-                continue
-            number, rows = fact.stored.reading, fact.stored.seal.rows
-            expected = self._rows.get(number, fact.reading.records if span in job.written else rows)
-            if rows < expected:
-                self.overwritten += expected - rows
-                found.append(fact.reading.window)
+        for span, reading in job.entries.items():
+            lacking = self.missing(claim.account, reading)
+            if (fact := latest.get(span)) is not None:
+                number, rows = fact.stored.reading, fact.stored.seal.rows
+                before = self._rows.get(number, reading.records if span in job.written else rows)
+                lacking = max(lacking, before - rows)
+            if lacking:
+                self.overwritten += lacking
+                found.append(reading.window)
         return found
+
+    def missing(self, account: str, reading: Reading) -> int:
+        """How many rows a reading's window lacks at least: a call elsewhere that has an equal id takes a row.
+
+        Rows that other readings of the same seconds hold are in the window still.
+        """
+        rows = sum(
+            fact.stored.seal.rows
+            for fact in self.facts
+            if fact.stored.account == account
+            and fact.reading.first <= reading.last
+            and reading.first <= fact.reading.last
+        )
+        return max(0, reading.records - rows)
