@@ -198,6 +198,7 @@ class FileSink:
             self._journal = Journal.create(self._journal_path, header)
             self._descriptor = create_private(self._part)
             self._is_new = True
+            sync_directory(self._part.parent)
         except OSError as error:
             raise output_error(self.name, error) from error
 

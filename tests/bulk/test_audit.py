@@ -9,8 +9,8 @@ import pytest
 from servetel_async import CallQuery, Retry, ServerError, ServetelClient
 from servetel_async.bulk.audit import find_changed
 from servetel_async.bulk.fetcher import Fetcher
-from servetel_async.bulk.journal import Entry
 from servetel_async.bulk.tally import Tally
+from tests.bulk.facts import reading
 from tests.bulk.small_server import Answer, SmallServer, calls_at
 
 DAYS = [f"2024-{month:02}-{day:02}" for month in (4, 5, 6) for day in range(1, 31)]
@@ -19,10 +19,7 @@ CALLS = calls_at(*(f"{day} {hour:02}:00:00" for day in DAYS for hour in (0, 12))
 
 def entries(days=DAYS, counted=2):
     """An entry for each day, newest first, each of which counted two."""
-    return [
-        Entry(first=f"{day} 00:00:00", last=f"{day} 23:59:59", counted=counted, records=2, at="")
-        for day in reversed(days)
-    ]
+    return [reading(f"{day} 00:00:00", f"{day} 23:59:59", counted=counted, records=2) for day in reversed(days)]
 
 
 @contextlib.asynccontextmanager
@@ -98,7 +95,7 @@ async def test_one_window():
 
 async def test_a_window_longer_than_a_month():
     """The audit counts such a window on its own, in parts: no request is longer than 31 days."""
-    long = Entry(first="2024-04-01 00:00:00", last="2024-05-30 23:59:59", counted=120, records=120, at="")
+    long = reading("2024-04-01 00:00:00", "2024-05-30 23:59:59", counted=120, records=120)
     async with serving() as (server, fetcher):
         assert await find_changed(fetcher, [long], Tally()) == []
         assert [asked.window for asked in server.asked] == [

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from servetel_async import ConfigurationError, ServetelClient
-from servetel_async.bulk.journal import claim_of_pull
+from servetel_async.bulk.journal import claim_of
 from servetel_async.emulator import Dataset
 from servetel_async.protocol.clock import IST
 from servetel_async.protocol.mask import Mask
@@ -108,6 +108,6 @@ async def test_a_key_is_refused_before_any_request(connect, dataset, query, tmp_
 def test_each_mask_is_another_pull(query):
     """Its name is a part of the claim; the key is not, so that nobody can try keys on a journal."""
     masks = (None, Mask.hidden(), Mask.keyed(KEY), Mask.keyed(KEY * 2))
-    claims = [claim_of_pull(query, IST, columns=None, mask=mask, range_name=None) for mask in masks]
+    claims = [claim_of(query, IST, "a", shape=["" if mask is None else mask.name], range_name=None) for mask in masks]
     assert len({claim.pull for claim in claims}) == 4
     assert len({claim.scope for claim in claims}) == 1

@@ -8,25 +8,20 @@ import stat
 import pytest
 
 from servetel_async import CallQuery, OutputError, ServetelClient
-from servetel_async.bulk.journal import Entry, Unreadable
+from servetel_async.bulk.ledger import Unreadable
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.quarantine import save_quarantine
 from servetel_async.protocol.mask import Mask
 from servetel_async.sinks.destination import sink_for
+from tests.bulk.facts import reading
 from tests.bulk.small_server import Answer, SmallServer
 
 DAY = CallQuery(from_date="2024-05-06", to_date="2024-05-06")
 
 
 def entry(*unreadable, hour=1):
-    return Entry(
-        first=f"2024-05-06 {hour:02}:00:00",
-        last=f"2024-05-06 {hour:02}:59:59",
-        counted=1,
-        records=1,
-        quarantined=unreadable,
-        at="",
-    )
+    first, last = f"2024-05-06 {hour:02}:00:00", f"2024-05-06 {hour:02}:59:59"
+    return reading(first, last, counted=1, records=1, quarantined=unreadable)
 
 
 def names(directory):

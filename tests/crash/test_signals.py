@@ -27,7 +27,7 @@ NAMES = ("calls.ndjson", "calls.parquet", "calls.db", "calls.duckdb")
 MOMENTS = 20 if TORTURE else 1
 
 pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
-printed = re.compile(r"(?:go on with|run it again|Run it again): (servetel .*)").search
+printed = re.compile(r"(?:resume with|run it again|Run it again): (servetel .*)").search
 
 
 class Ended(NamedTuple):

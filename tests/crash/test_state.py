@@ -150,4 +150,4 @@ async def test_one_destination_has_one_writer(build, months, name):
     assert all(refused.said[part] for part in ("what", "why", "fix"))
     os.kill(process, signal.SIGKILL)
     assert (await running).killed
-    await second.resume(destination, first.asked())
+    await first.resume(destination, first.asked())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from servetel_async.bulk.journal import Unreadable
+from servetel_async.bulk.ledger import Unreadable
 from servetel_async.errors import BodyTooLargeError, MalformedResponseError
 from servetel_async.protocol.decoding import MOST_ROWS, PageReader
 from servetel_async.protocol.records import CallPage

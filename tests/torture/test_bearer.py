@@ -203,7 +203,7 @@ async def test_no_redirect_takes_a_password_away(serve, connect):
                 if path == "refresh":
                     act, redirect = None, act
                     await client.fetch_page()
-                    act, client._tokens._refresh_at = redirect, 0.0
+                    act, client._transport.tokens._refresh_at = redirect, 0.0
                 before = home.asked
                 with watch() as seen:
                     error = await outcome_of(client.fetch_page())

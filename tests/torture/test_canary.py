@@ -25,7 +25,7 @@ import rich.traceback
 
 import servetel_async
 from servetel_async import ServetelError
-from servetel_async.bulk.journal import Unreadable
+from servetel_async.bulk.ledger import Unreadable
 from servetel_async.cli import exits
 from servetel_async.protocol.clock import IST
 from servetel_async.protocol.decoding import PageReader
