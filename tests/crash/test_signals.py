@@ -87,8 +87,8 @@ async def whole(api, months, destination) -> str:
 
 
 async def check_completed(api, destination, errors: str, digest: str) -> None:
-    """The output is whole already, or it is after the command that was printed."""
-    if "whole already" not in errors:
+    """The output is final already, or it is after the command that was printed."""
+    if "final already" not in errors:
         command = printed(errors)
         assert command, errors
         if destination.exists():

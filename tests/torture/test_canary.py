@@ -274,16 +274,18 @@ def state_of(file):
 async def test_no_command_tells_a_secret(name, tmp_path):
     """Neither on a stream, nor in a name, a receipt or saved state; of the calls' own files only where they are masked."""
     looked = 0
-    for arguments, habit, expected in COMMANDS[name]:
-        async with SmallServer(people_at(600 if name.startswith("interrupted") else 60), habit) as api:
+    async with SmallServer(people_at(600 if name.startswith("interrupted") else 60)) as api:
+        for arguments, habit, expected in COMMANDS[name]:
+            api.habit = habit
+            api.asked.clear()
             code, text = await command(api, tmp_path, arguments)
-        assert code == expected, (arguments[:3], text[-2000:])
-        assert hits(text) == [], arguments[:2]
-        files = [file for file in tmp_path.rglob("*") if file.is_file()]
-        assert hits(" ".join(map(str, files))) == []
-        for file in files:
-            looked += 1
-            assert hits(state_of(file)) == [], file.name
+            assert code == expected, (arguments[:3], text[-2000:])
+            assert hits(text) == [], arguments[:2]
+            files = [file for file in tmp_path.rglob("*") if file.is_file()]
+            assert hits(" ".join(map(str, files))) == []
+            for file in files:
+                looked += 1
+                assert hits(state_of(file)) == [], file.name
     measured("P8", f"servetel, {name}: {len(COMMANDS[name])} commands with all logs, {looked} files: 0 hits")
     if name.startswith("interrupted"):
         assert list(tmp_path.glob("b.*.part*"))
