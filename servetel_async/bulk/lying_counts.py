@@ -1,7 +1,8 @@
 """Counts that do not follow the dates: the same for each range, or those of the whole history.
 
-A window is cut by what it counts. If its parts count as much as it does, that has no end. So two halves are counted
-before a cut. If together they count far more than the whole, the last page that one of them counts must hold calls.
+A window is cut by what it counts. If its parts count as much as it does, that has no end. So its newest half is counted
+before a cut, and the other half too unless the newest one counts far less than the whole. If together they count far
+more than the whole, the last page that one of them counts must hold calls.
 If that page is empty twice, the count lies: the window is walked page by page, and reported as not proved.
 
 A server that never counts beyond a limit counts more in the halves too, but the page at its limit holds calls.
@@ -39,7 +40,10 @@ async def find_lie(fetcher: Fetcher, window: Window, counted: int, tally: Tally)
     if window.seconds <= 1:
         return None
     halves = window.cut(2)
-    counts = [await fetcher.count(half, tally) or 0 for half in halves]
+    counts = [await fetcher.count(halves[0], tally) or 0]
+    if counts[0] < counted - MORE - counted // ONE_IN:  # it follows the dates
+        return None
+    counts.append(await fetcher.count(halves[1], tally) or 0)
     together, most = sum(counts), max(counts)
     if together - counted <= MORE + counted // ONE_IN:
         return None
