@@ -63,6 +63,8 @@ class Calibration:
         self._looking = asyncio.Lock()
         self._known: deque[KnownCall] = deque(maxlen=_REMEMBERED)
         self._chances = _CHANCES
+        self._unanswered = 0  # looks for which no page came that agreed with its request
+        self._is_blind = False  # such a look was at an edge of an empty range
 
     @property
     def text(self) -> str:
@@ -112,7 +114,7 @@ class Calibration:
         self._known.extend(edges[:1])
         if self.tells_moment or not self._chances:
             return
-        calls = [call for call in self._best_of(filter(_may_tell, rows)) if call.tells]
+        calls = [call for call in self._best_of(filter(_may_tell, rows)) if call.tells and call.is_clear]
         if calls:
             self._chances -= 1
             await self.doubt(calls, tally)
@@ -139,7 +141,9 @@ class Calibration:
             met = self._fetcher.met  # calls may have come of windows that ended up empty, for a bound is left out
             known = self._known or ([] if met is None else [self.known(met)])
             calls = sorted(known, key=lambda call: not call.tells)[:_CALLS]
-            if not calls or (believed is not None and await self._any_comes(calls, believed, tally)):
+            if not calls:
+                return not self._is_blind
+            if believed is not None and await self._any_comes(calls, believed, tally):
                 return True
             found = await self._agreed(calls, tally)
             if found is None:  # perhaps they were deleted
@@ -154,21 +158,32 @@ class Calibration:
     def _best_of(self, rows: Iterable[Row]) -> list[KnownCall]:
         """Choose calls to look up: of different seconds, those that show the moment first, then older ones."""
         found: dict[str, KnownCall] = {}
+        unclear: dict[str, KnownCall] = {}
         for row in reversed(list(rows)):
             if row.start in found or (len(found) >= _CALLS and all(call.tells for call in found.values())):
                 continue
             call = self.known(row)
             if call.is_clear:
                 found[row.start] = call
-        return sorted(found.values(), key=lambda call: not call.tells)[:_CALLS]
+            elif call.moments:
+                unclear.setdefault(row.start, call)
+        best = found or unclear  # a call with neighbouring moments is better than none
+        return sorted(best.values(), key=lambda call: not call.tells)[:_CALLS]
 
     async def _calls_at_edges(self, window: Window, tally: Tally) -> list[KnownCall]:
-        """An empty range may hold calls in its first or last second: look at these from both sides."""
+        """An empty range may hold calls in its first or last second: look at these from both sides, twice."""
         if window.start is None or window.end is None:
             return []
         rows: list[Row] = []
         for second in dict.fromkeys((window.last, window.first)):
-            rows += await self._look(_WIDEST.widen(Window.of(second, second)), lambda _: True, tally)
+            asked = _WIDEST.widen(Window.of(second, second))
+            for _ in range(LOOKS):
+                unanswered = self._unanswered
+                found = await self._look(asked, lambda _: True, tally)
+                rows += found
+                self._is_blind = self._is_blind or unanswered < self._unanswered
+                if found:
+                    break
         return self._best_of(rows)
 
     async def _establish(self, calls: Sequence[KnownCall], tally: Tally, *, is_hint: bool = True) -> None:
@@ -199,7 +214,9 @@ class Calibration:
             latest = found
             seen[found] += 1
             if seen[found] >= LOOKS:
-                self.is_sure, self.tells_moment = True, self.tells_moment or call.tells
+                # With neighbouring moments, one moment and its bounds may look as another moment and other bounds.
+                shows_moment = call.tells and (call.is_clear or found.bounds == Bounds())
+                self.is_sure, self.tells_moment = True, self.tells_moment or shows_moment
                 return found
         return None
 
@@ -208,16 +225,17 @@ class Calibration:
         call = next((call for call in calls if guess.filed_by in call.moments), None)
         if call is None or not await self._comes(call, guess, tally):
             return False
-        self.tells_moment = self.tells_moment or call.tells
+        self.tells_moment = self.tells_moment or (call.tells and (call.is_clear or guess.bounds == Bounds()))
         return True
 
     async def _look_up(self, call: KnownCall, expected: Conventions | None, tally: Tally) -> Conventions | None:
         """Find the narrowest range for which a call comes; None if it comes for none."""
         first = expected or Conventions()
-        if not call.is_clear:  # a wider range could hold it for another reason
-            for filed_by in call.moments:
-                if await self._comes(call, Conventions(filed_by), tally):
-                    return Conventions(filed_by)
+        if not call.is_clear:  # a wider range could hold it for another reason, so narrower ones are asked for first
+            for bounds in (*_NARROWER, _WIDEST):
+                for filed_by in call.moments:
+                    if await self._comes(call, Conventions(filed_by, bounds), tally):
+                        return Conventions(filed_by, bounds)
             return None
         if await self._comes(call, first, tally):
             return await self._narrowest(call, first, tally)
@@ -280,6 +298,7 @@ class Calibration:
                 seen = before + len(rows)
                 # A page that is not full is no end: this may be all that the server gives in one.
                 return rows, not rows or (self._counts(page) and page.count is not None and page.count <= seen)
+        self._unanswered += 1
         return [], True
 
     def _agrees(self, page: PageBody, rows: Sequence[Row], asked: Window, number: int, before: int) -> bool:

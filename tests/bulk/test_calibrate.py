@@ -129,17 +129,43 @@ async def test_an_empty_window_is_looked_at_from_outside(server):
 
 
 async def test_an_empty_window_with_nothing_around_it():
-    """Two requests, and nothing is known yet."""
+    """Two requests for each edge, and nothing is known yet."""
     async with serving("inclusive", calls_at(NOON)) as (api, client):
+        looking = calibration(client)
+        await looking.check(WHOLE, [], Tally())
+        assert (client.conventions, sorted(api.windows.values())) == (None, [2, 2])
+        assert await looking.confirm(Tally())
+
+
+@pytest.mark.parametrize("call", [FIRST, LAST])
+async def test_one_empty_look_at_an_edge_proves_nothing(call):
+    """The first look at each edge is answered as if nothing lay there; the second look finds the call."""
+    habit = lambda asked: Answer(rows=[], count=0) if api.windows[asked.window] == 1 else HONEST  # noqa: E731
+    async with serving("both are exclusive", calls_at(call), habit) as (api, client):
         await calibration(client).check(WHOLE, [], Tally())
-        assert (client.conventions, len(api.asked)) == (None, 2)
+        assert client.conventions == Conventions("start", Bounds(1, 1))
+
+
+@pytest.mark.parametrize(
+    "lie", [Answer(rows=[], count=0, page=2), Answer(rows=[], count=2)], ids=["another page", "fewer than counted"]
+)
+async def test_an_empty_range_whose_edges_are_not_shown_is_not_complete(lie, tmp_path):
+    """No page at an edge agrees with its request, so calls may lie there."""
+
+    def habit(asked):
+        return HONEST if asked.window == (FIRST, LAST) else lie
+
+    async with serving("both are exclusive", calls_at(LAST), habit) as (_, client):
+        receipt = await pull(client, tmp_path / "a.ndjson", DAY)
+        assert (receipt.records, receipt.complete) == (0, False)
+        assert "how the API reads dates could not be established" in receipt.certified
 
 
 async def test_an_empty_window_of_one_second():
-    """Both of its edges are one."""
+    """Both of its edges are one, which is looked at twice."""
     async with serving("inclusive", []) as (api, client):
         await calibration(client).check(Window.of(NOON, NOON), [], Tally())
-        assert len(api.asked) == 1
+        assert len(api.asked) == 2
 
 
 @pytest.mark.parametrize("window", [Window(None, WHOLE.end), Window(WHOLE.start, None)])
@@ -415,7 +441,8 @@ async def test_an_empty_account(query, tmp_path):
     # An open range is asked for, then what lies before it, and that again when all is read.
     assert before == (3 if QUERIES[query].from_date is None else 0)
     # This server's clock differs from ours by years, so an open end costs two requests more.
-    assert len(api.asked) - min(before, 2) <= (12 if QUERIES[query].to_date is None else 10)
+    # Each of the two windows is empty, and each edge of it is looked at twice.
+    assert len(api.asked) - min(before, 2) <= (16 if QUERIES[query].to_date is None else 10)
 
 
 @servers

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from datetime import datetime
 
 import pytest
 
-from servetel_async import CallQuery, OutOfWindowError
+from servetel_async import IST, CallQuery, OutOfWindowError
 from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.doctor import probe
 from servetel_async.bulk.fetcher import Fetcher
@@ -267,6 +268,32 @@ async def test_a_call_whose_moments_are_neighbours(connect, tmp_path):
     assert client.conventions == Conventions("end")
 
 
+@filings
+@pytest.mark.parametrize("bounds", BOUNDS)
+@pytest.mark.parametrize("edge", ["2024-05-06 00:00:00", "2024-05-08 12:00:00", "2024-05-12 23:59:59"])
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("lasts", [1, 60])
+async def test_few_calls_with_neighbouring_moments(filed_by, bounds, edge, number, lasts, connect, tmp_path):
+    """Each call's record is inserted a second after it ends: the moment and the bounds are guessed together."""
+    api, client = await connect(Dataset.range(NIGHT, NIGHT, calls=0), page_size=1, filed_by=filed_by, bounds=bounds)
+    for index in range(number):
+        api.insert(edge, id=f"{_inserted(api, edge, lasts + 1):08x}{index:016x}")
+    last_for(api, lasts, inserted=lasts + 1)
+    receipt = await client.pull(tmp_path / "a.ndjson", query=WEEK)
+    found, filed = sorted(ids(tmp_path / "a.ndjson")), sorted(truth(api, BOUNDS[bounds]))
+    assert receipt.complete, receipt.certified
+    if (filed_by, bounds, lasts) == ("end", "start_exclusive", 1):
+        # For such calls no request tells this server from one that files by start and leaves out the end.
+        assert set(found) >= set(filed)
+    else:
+        assert found == filed
+
+
+def _inserted(api, second, later):
+    """Seconds since 1970 at which a record is inserted so much later than a second of the account's clock."""
+    return int(datetime.fromisoformat(second).replace(tzinfo=IST).timestamp()) + later
+
+
 async def test_a_call_that_is_gone_changes_nothing(weeks, connect):
     """Whether its moments are neighbours or not, and though it has not the moment that another call has shown."""
     api, client = await connect(weeks, filed_by="end")
@@ -284,13 +311,15 @@ async def test_a_call_that_is_gone_changes_nothing(weeks, connect):
     assert len(api.requests) - before <= 4
 
 
-def last_for(api, seconds):
-    """Let each call that the emulator has last so many seconds, in the table and in its record."""
+def last_for(api, seconds, inserted=None):
+    """Let each call that the emulator has last so many seconds, and be inserted so many seconds after its start."""
     clock = api.dataset.clock
     for index, call in enumerate(api._table._calls):
         fields = {name: getattr(call, name) for name in call.__struct_fields__}
         body = json.dumps(json.loads(call.body) | {"end_stamp": clock.stamp(call.start + seconds)}).encode()
-        api._table._calls[index] = type(call)(**fields | {"end": call.start + seconds, "body": body})
+        late = call.inserted if inserted is None else call.start + inserted
+        changed = {"end": call.start + seconds, "inserted": late, "body": body}
+        api._table._calls[index] = type(call)(**fields | changed)
     api._table._calls.sort(key=api._table._order)
 
 
