@@ -124,8 +124,8 @@ class Shelf:
             there = masks.pop() or "in plain text"
             raise ResumeMismatchError(
                 f"the calls in {self._sink.name} are {there}, and these would be {mask or 'in plain text'}",
-                why="one table would hold both, and what was hidden would be shown",
-                fix="use the same --mask (mask=), or give another destination",
+                why="one table would hold both: what was hidden would show, or a number would have two pseudonyms",
+                fix="use the same --mask or key of --pseudonyms (mask=), or give another destination",
             )
 
     async def settle(self, job: Job, claim: Claim, writer: Writer) -> None:
