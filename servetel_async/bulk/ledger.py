@@ -227,6 +227,8 @@ def _territory(readings: Sequence[Reading], now: datetime, lookback: timedelta) 
     midnight = shift(now, -lookback).replace(hour=0, minute=0, second=0)
     ranges = [Window(midnight, now)]
     for reading in readings:
+        if reading.flaws and reading.asked_last == OPEN_END:  # a sync read it, perhaps for an older range
+            ranges.append(reading.window)
         if reading.asked_last > reading.clock:
             last = min(reading.asked_last, stamp(now))
             if reading.asked_first <= last:
