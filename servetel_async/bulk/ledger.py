@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from servetel_async.bulk.certified import Flaw  # noqa: TC001 - msgspec reads it
+from servetel_async.bulk.covered import Covered
 from servetel_async.protocol.account import Account  # noqa: TC001 - msgspec reads it
-from servetel_async.protocol.clock import DAY, WALL_FORMAT, shift, stamp
+from servetel_async.protocol.clock import DAY, shift, stamp
 from servetel_async.protocol.undecodable import UNDECODABLE
 from servetel_async.protocol.windows import Window
 
@@ -164,11 +165,12 @@ def current(readings: Sequence[Reading]) -> list[Reading]:
         readings: in the order in which they were written.
     """
     kept: list[Reading] = []
-    taken: list[Window] = []
+    taken = Covered()
     for reading in reversed(readings):
-        if reading.window.without(taken) == [reading.window]:
+        window = reading.window
+        if taken.left(window) == [window]:
             kept.append(reading)
-        taken = joined([*taken, reading.window])
+        taken.add(window)
     return sorted(kept, key=lambda reading: reading.last, reverse=True)
 
 
@@ -187,22 +189,25 @@ def due(readings: Sequence[Reading], now: datetime, lookback: timedelta) -> Due:
     """
     known = trusted(readings, now)
     territory = _territory(known, now, lookback)
+    answered = Covered()
+    for part in territory:
+        answered.add(part)
     read: list[Window] = []
     recount: list[Reading] = []
-    taken: list[Window] = []
+    taken = Covered()
     for reading in reversed(known):
         seen = reading.seen
         if seen is None:
             continue
-        own = seen.without(taken)
-        taken = joined([*taken, seen])
+        own = taken.left(seen)
+        taken.add(seen)
         state = _state(reading, lookback)
-        inside = [] if state == "final" else [part for piece in own for part in _inside(piece, territory)]
+        inside = [] if state == "final" else [part for piece in own for part in answered.inside(piece)]
         if inside and state == "recent" and own == [reading.window]:
             recount.append(reading)  # as a whole, also where it reaches beyond the territory: a count cannot be cut
         else:
             read += inside
-    read += [gap for part in territory for gap in part.without(taken)]
+    read += [gap for part in territory for gap in taken.left(part)]
     recount.sort(key=lambda reading: reading.last, reverse=True)
     return Due(territory[0], joined(read), recount)
 
@@ -222,17 +227,13 @@ def _territory(readings: Sequence[Reading], now: datetime, lookback: timedelta) 
     midnight = shift(now, -lookback).replace(hour=0, minute=0, second=0)
     ranges = [Window(midnight, now)]
     for reading in readings:
+        if reading.flaws and reading.asked_last == OPEN_END:  # a sync read it, perhaps for an older range
+            ranges.append(reading.window)
         if reading.asked_last > reading.clock:
             last = min(reading.asked_last, stamp(now))
             if reading.asked_first <= last:
                 ranges.append(Window.of(reading.asked_first, last))
     return joined(ranges)
-
-
-def _inside(window: Window, territory: Sequence[Window]) -> list[Window]:
-    """The parts of a window that lie in the territory."""
-    outside = window.without(list(territory))
-    return window.without(outside)
 
 
 def joined(windows: Iterable[Window]) -> list[Window]:
@@ -251,7 +252,7 @@ def _next(last: str) -> str:
 
 
 def _moment(text: str) -> datetime:
-    return datetime.strptime(text, WALL_FORMAT)  # noqa: DTZ007 - the account's wall clock
+    return datetime.fromisoformat(text)
 
 
 def digest_of(lines: Iterable[bytes]) -> str:

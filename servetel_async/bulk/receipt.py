@@ -56,7 +56,8 @@ class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
         query: the filters that were set; values that could be personal are left out.
         fingerprint: twelve hex digits that tell queries apart; scope: the same without their dates.
         mask: how numbers and names were hidden; empty where they were not.
-        from_date: first second of the range on the account's wall clock.
+        from_date: first second of the range on the account's wall clock. A sync may complete older ranges too: they
+            are among ``windows`` and in the numbers.
         to_date: last second of it that was read: the server's clock, where the range is not over.
         asked_to: the last second that was asked for, ``~`` without one; None where the range is over.
         clock: the server's clock when the run began.

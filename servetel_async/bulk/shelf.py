@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
-from servetel_async.bulk.ledger import joined, read_fact
+from servetel_async.bulk.covered import Covered
+from servetel_async.bulk.ledger import read_fact
 from servetel_async.bulk.receipt import PullReceipt
+from servetel_async.bulk.sums import Sums
 from servetel_async.errors import ResumeMismatchError
 from servetel_async.protocol.undecodable import UNDECODABLE
 
@@ -46,6 +48,7 @@ class Shelf:
         self._sink = sink
         self._database = cast("Database", sink) if hasattr(sink, "ledger") else None
         self._rows: dict[int, int] = {}  # of each reading, before this run
+        self._sums: dict[str, tuple[Sums, Sums]] = {}  # of each account
 
     def load(self) -> None:
         """Read all facts.
@@ -53,9 +56,13 @@ class Shelf:
         Raises:
             OutputError: if the database cannot be read.
         """
-        self.facts = self._read()
+        self._refresh()
         self._query = self._last_query()
         self._rows = {fact.stored.reading: fact.stored.seal.rows for fact in self.facts}
+
+    def _refresh(self) -> None:
+        self.facts = self._read()
+        self._sums = {}
 
     def _last_query(self) -> str:
         texts = [] if self._database is None else self._database.receipts()
@@ -84,12 +91,13 @@ class Shelf:
         Rows that such a reading has left are calls that the account has deleted since.
         """
         kept: list[Kept] = []
-        taken: dict[tuple[str, str], list[Window]] = {}
+        taken: dict[tuple[str, str], Covered] = {}
         for fact in reversed(self.facts):
-            key = fact.stored.account, fact.reading.scope
-            if fact.reading.window.without(taken.get(key, [])):
+            window = fact.reading.window
+            covered = taken.setdefault((fact.stored.account, fact.reading.scope), Covered())
+            if covered.left(window):
                 kept.append(fact)
-            taken[key] = joined([*taken.get(key, []), fact.reading.window])
+            covered.add(window)
         return kept[::-1]
 
     def last_query(self) -> str:
@@ -116,8 +124,8 @@ class Shelf:
             there = masks.pop() or "in plain text"
             raise ResumeMismatchError(
                 f"the calls in {self._sink.name} are {there}, and these would be {mask or 'in plain text'}",
-                why="one table would hold both, and what was hidden would be shown",
-                fix="use the same --mask (mask=), or give another destination",
+                why="one table would hold both: what was hidden would show, or a number would have two pseudonyms",
+                fix="use the same --mask or key of --pseudonyms (mask=), or give another destination",
             )
 
     async def settle(self, job: Job, claim: Claim, writer: Writer) -> None:
@@ -135,7 +143,7 @@ class Shelf:
 
     def _short(self, job: Job, claim: Claim) -> list[Window]:
         """Windows of this run that have fewer rows than calls; notes how many rows they lack."""
-        self.facts = self._read()
+        self._refresh()
         latest = {
             fact.stored.span: fact
             for fact in self.facts
@@ -159,11 +167,15 @@ class Shelf:
 
         Rows that other readings of the same seconds hold are in the window still.
         """
-        rows = sum(
-            fact.stored.seal.rows
-            for fact in self.facts
-            if fact.stored.account == account
-            and fact.reading.first <= reading.last
-            and reading.first <= fact.reading.last
-        )
-        return max(0, reading.records - rows)
+        begun, ended = self._begun_and_ended(account)
+        return max(0, reading.records - (begun.up_to(reading.last) - ended.before(reading.first)))
+
+    def _begun_and_ended(self, account: str) -> tuple[Sums, Sums]:
+        """The rows of one account by the first and by the last second of their readings."""
+        if account not in self._sums:
+            mine = [fact for fact in self.facts if fact.stored.account == account]
+            self._sums[account] = (
+                Sums([(fact.reading.first, fact.stored.seal.rows) for fact in mine]),
+                Sums([(fact.reading.last, fact.stored.seal.rows) for fact in mine]),
+            )
+        return self._sums[account]

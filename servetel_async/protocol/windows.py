@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from servetel_async.protocol.clock import EARLIEST, SECOND, WALL_FORMAT, is_wall_stamp, stamp
+from servetel_async.protocol.clock import EARLIEST, SECOND, is_wall_stamp, stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ class Window:
     @classmethod
     def of(cls, first: str, last: str) -> Window:
         """The window between two stamps, both of it."""
-        return cls(datetime.strptime(first, WALL_FORMAT), datetime.strptime(last, WALL_FORMAT))  # noqa: DTZ007
+        return cls(datetime.fromisoformat(first), datetime.fromisoformat(last))  # ten times as fast as strptime
 
     def split(self, longest: timedelta = LONGEST) -> Iterator[Window]:
         """Cut into windows no longer than that, newest first, as the API itself orders calls. No second is in two."""

@@ -130,6 +130,17 @@ async def test_masked_and_plain_calls_are_not_mixed(tmp_path, first):
         assert (await sync(client, target, ALL, mask=MASKS[first])).mask == ("masked" if first else "")
 
 
+async def test_pseudonyms_of_two_keys_are_not_mixed(tmp_path):
+    """One number would have two tokens; the error says so, and says what to do."""
+    target = tmp_path / "a.db"
+    async with LivingServer(CALLS, NOW) as server, server.client() as client:
+        await sync(client, target, ALL, mask=Mask.keyed("k" * 32))
+        before = rows(target)
+        with pytest.raises(ResumeMismatchError, match=r"a number would have two pseudonyms.*the same --mask or key"):
+            await sync(client, target, ALL, mask=Mask.keyed("q" * 32))
+        assert rows(target) == before
+
+
 async def test_a_receipt_says_whose_and_how(tmp_path):
     """Label, mask, and enough to recognise the account."""
     async with LivingServer(CALLS, NOW) as server, server.client(account="delhi") as client:

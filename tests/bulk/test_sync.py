@@ -9,8 +9,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from servetel_async import IST, CallQuery, ConfigurationError, OutputLockedError
+from servetel_async.bulk.pull import pull
 from servetel_async.bulk.sync import sync
 from servetel_async.emulator import Dataset
+from tests.bulk.living_server import LivingServer, every
+from tests.bulk.small_server import HONEST, Answer
 
 WEEK = timedelta(days=7)
 EVERYTHING = CallQuery()
@@ -180,3 +183,23 @@ async def test_what_makes_no_sense_is_refused(connect, fortnight, tmp_path, quer
     _, client = await connect(fortnight)
     with pytest.raises(ConfigurationError, match=said):
         await sync(client, tmp_path / "a.db", query, lookback=lookback)
+
+
+async def test_a_day_of_an_older_range_that_could_not_be_proved_is_read_again(tmp_path):
+    """Also where the reading that made it part of the sync is replaced."""
+    ill = [True]
+
+    def habit(asked):
+        if not (ill[0] and asked.first[:10] <= "2024-05-03" <= asked.last[:10] and asked.last > "2024-05-03 14"):
+            return HONEST
+        return Answer(rows=[row for row in asked.rows if row[0][:13] != "2024-05-03 15"], count=len(asked.found))
+
+    target = tmp_path / "a.db"
+    calls = [*every(60, "2024-05-01", "2024-06-20 23:59:00")]
+    async with LivingServer(calls, "2024-05-03 11:00:00", habit) as server, server.client() as client:
+        await pull(client, target, CallQuery.day("2024-05-03"))
+        server.now = "2024-06-20 12:00:00"
+        assert not (await sync(client, target, EVERYTHING)).complete
+        ill[0] = False
+        assert (await sync(client, target, EVERYTHING)).complete
+        assert {key for start, key in calls if start[:10] == "2024-05-03"} <= ids(target)
