@@ -112,7 +112,7 @@ class Certifier:
         Args:
             window: which seconds.
             tally: takes its cost.
-            first: its first page, where somebody has it already.
+            first: its first page, if it was fetched already.
             leaves: believe only what one reply holds whole.
             above: what the window counts from which this one was cut.
 

@@ -70,7 +70,7 @@ class Line:
         width: windows in the line at the same time.
 
     Attributes:
-        known: first pages that somebody has already.
+        known: first pages that were fetched already.
         counts: what the first page of each window said it counts.
     """
 

@@ -141,7 +141,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def put_in_place(part: Path, target: Path, *, overwrite: bool) -> None:
-    """Give a finished file its name, and have the disk know it.
+    """Give a finished file its name, and make the name durable.
 
     Raises:
         FileExistsError: the name was taken meanwhile, and must not be overwritten.
