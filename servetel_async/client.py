@@ -307,20 +307,20 @@ class ServetelClient:
             from_date: see ``calls``.
             to_date: see ``calls``.
             query: see ``calls``.
-            overwrite: replace a file that exists; databases are always kept current, by ``id``.
-            resume: go on from what an interrupted pull of the same query left; False drops it and begins anew.
+            overwrite: replace a file that exists; databases are always kept current, by account and ``id``.
+            resume: continue an interrupted pull of the same query; False drops what it left and begins anew.
             on_progress: a plain function of a ``PullProgress``, called after each page and each window.
-            strict: raise where the receipt would not be complete; then the output is not made.
+            strict: raise if the receipt would not be complete; then no output is made.
             fast: fewer requests: the seconds that page edges cut are not read again as long as the counts agree.
             columns: of a CSV or Parquet file; all of them unless given.
             mask: write only what is known to say nothing about a person; hide numbers, names and all else.
             pseudonyms: a secret key of at least 16 bytes; masks, and gives equal numbers and names equal tokens.
 
         Raises:
-            ConfigurationError: the query, the destination's kind or the key, before anything is sent.
-            OutputError: the destination exists, is locked or cannot be written.
-            ResumeMismatchError: it holds the state of another pull.
-            ServetelError: see ``errors``; what was read is kept for the same call to go on from.
+            ConfigurationError: if the query, the destination's kind or the key is wrong, or the range has not begun.
+            OutputError: if the destination exists, is locked or cannot be written.
+            ResumeMismatchError: if it holds the state of another pull or account, or calls under another mask.
+            ServetelError: see ``errors``; what was read is kept, and the same call resumes from it.
         """
         from servetel_async.bulk.pull import pull  # noqa: PLC0415 - a program that only streams needs no sinks
         from servetel_async.protocol.mask import Mask  # noqa: PLC0415

@@ -244,4 +244,4 @@ class OutputUnavailableError(OutputError):
 
 
 class ResumeMismatchError(OutputError):
-    """Saved state (a checkpoint, a journal, a database) belongs to another query, account or version."""
+    """Saved state (a checkpoint, a journal, a database) belongs to another query, account, mask or version."""

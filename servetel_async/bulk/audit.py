@@ -1,6 +1,6 @@
-"""The audit: what all windows of a range have together is what the API counts in the whole range.
+"""Reconciliation: the counts of all windows must add up to what the API counts in the whole range.
 
-One request for every 31 days; where it does not agree, the windows that differ are found by halving.
+It takes one request for every 31 days. If the sum differs, halving finds the windows that differ.
 """
 
 from __future__ import annotations

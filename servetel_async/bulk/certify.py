@@ -90,7 +90,7 @@ class Certifier:
 
     def expect(self, counted: int) -> None:
         """Take note of what a part of the range counts before it is read: that bounds what all of it may cost."""
-        # A list that grows as it is read is larger each time the audit has a window read again, and so is its limit.
+        # A list that grows as it is read is larger each time a window is read again, and so is its limit.
         self._most_rows += PAGES_PER_PAGE * counted + MORE_PAGES * self._fetcher.page_size
 
     def is_spent(self, tally: Tally | None = None) -> bool:
@@ -112,7 +112,7 @@ class Certifier:
         Args:
             window: which seconds.
             tally: takes its cost.
-            first: its first page, where somebody has it already.
+            first: its first page, if it was fetched already.
             leaves: believe only what one reply holds whole.
             above: what the window counts from which this one was cut.
 

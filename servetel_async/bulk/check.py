@@ -1,4 +1,4 @@
-"""Check a destination: see ``check_report``."""
+"""Check a destination: compare what is there with what was written, and count again. ``check_report`` has the rules."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ class _Found(NamedTuple):
 
 
 async def check(client: ServetelClient, destination: Destination, query: CallQuery | None = None) -> CheckReport:
-    """Look at what is in a destination, and ask the API for the count of each of its windows again.
+    """Compare what is in a destination with what was written, and ask for the count of each of its windows again.
 
     Args:
         client: it is used and not closed.
         destination: what was pulled.
-        query: its filters, where it had any; neither a receipt nor a ledger keeps their values.
+        query: the filters of the pull, if it had any; neither a receipt nor a ledger keeps their values.
 
     Raises:
-        ConfigurationError: if nothing was pulled into it, or only with other filters.
+        ConfigurationError: if nothing was pulled into it, or nothing of this account or with these filters.
         ResumeMismatchError: if a file holds the calls of another account.
         OutputError: if it cannot be read.
         ServetelError: whatever ended the requests.

@@ -2,7 +2,7 @@
 
 1. What is there: the bytes of a file, each file of a directory, the rows of each reading of a database.
 2. What the API counts now: each window that no later reading has replaced, for this account and these filters.
-3. The report says what was looked at and what was not. What was not looked at is never called right.
+3. The report says what was looked at and what was not. It never says that the rest agrees.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from servetel_async.bulk.receipt import plural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Windows, files and other things that are named, each.
+#: How many windows, and how many other parts, the report names.
 _NAMED = 10
 
 

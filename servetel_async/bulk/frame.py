@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
-    """See the module.
+    """What all readings of one run have in common.
 
     Attributes:
         account, scope, mask, asked_first: see ``Reading``.
@@ -91,14 +91,14 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _raw(self, row: Row) -> str:
-        """A record that cannot be read cannot be masked field by field either: so it is named, as a huge one is."""
+        """The record as text; with a mask, or if it is huge, its length and digest: its fields cannot be masked."""
         if self.mask or len(row.line) > MOST_STRANGE:
             return f"{len(row.line)} bytes, sha256 {hashlib.sha256(row.line).hexdigest()}"
         return row.line.decode("utf-8", "replace")
 
 
 def _outside(span: Span, rows: list[Row]) -> int:
-    """Count the rows whose moment does not lie in it; they are sorted by it, so it shows at both ends."""
+    """Count the rows whose moment lies outside the window. The rows are in order, so it shows at both ends."""
     if not rows or (rows[0].moment <= span.last and span.first <= rows[-1].moment):
         return 0
     return sum(not span.first <= row.moment <= span.last for row in rows)

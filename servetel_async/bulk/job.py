@@ -89,7 +89,7 @@ class Job:
         written: windows that this run has read and committed.
         here: this computer's clock when it began, on the account's wall clock.
         calibration: finds out how the server reads dates.
-        confirmed: whether what was believed of the server's dates held to the end.
+        confirmed: whether the conventions by which it read held to the end.
     """
 
     def __init__(  # noqa: PLR0917 - what a run is made of
@@ -169,7 +169,7 @@ class Job:
         return range_at(Window(None, None), clock, self._zone, self._settings.settle)
 
     async def _clock(self, asked: Window, date: str | None, here: datetime) -> datetime:
-        """The server's clock. One reply with a wrong clock decides nothing: the middle one of three counts."""
+        """The server's clock. A clock that looks wrong is asked for twice more; the middle one of the three counts."""
         clocks = [account_clock(date, self._zone)]
         if clock_matters(asked, on_wall(clocks[0].astimezone(self._zone)), here):
             hour = Window(shift(here, -timedelta(hours=1)), here)
@@ -201,7 +201,7 @@ class Job:
         """
         self.frame = frame
         whole = frame.range.window
-        if self._sink.done:  # it bears its name already: nothing can be added, but it is counted again
+        if self._sink.done:  # it has its name already: nothing can be added, but it is counted again
             await self._reconcile(whole, read_again=False)
             return
         await self.reread([reading.window for reading in self.in_order() if reading.flaws])
@@ -227,7 +227,7 @@ class Job:
         await self._line.run(self._tops)
 
     async def sync(self, frame: Frame, read: list[Window], unchanged: list[Reading]) -> None:
-        """Read these seconds, and note of the unchanged readings that they were counted again.
+        """Read these seconds, and commit for each unchanged reading that it was counted again.
 
         Args:
             frame: of this run.
@@ -245,7 +245,7 @@ class Job:
         self.confirmed = await self._line.confirm(self.extra)
 
     async def _confirm_conventions(self, whole: Window) -> None:
-        """See that what is believed of the server's dates still holds; read again what was read under other beliefs."""
+        """Look at the conventions again, and read again what was read under other ones."""
         source = self.fetcher.source
         if self._resumed and source.conventions is None:
             await self.calibration.ensure(whole, self.extra)
@@ -309,7 +309,7 @@ class Job:
 
     @property
     def counted_before(self) -> int | None:
-        """What the API counted in the range when it was asked first; None where nobody knows, or not yet."""
+        """What the API counted in the range when it was asked first; None if that is not known, or not yet."""
         if self._certifier.walks or not self.fetcher.source.count_is_total:
             return None
         counts = [self._line.counted(window) for window in self._tops]
@@ -331,7 +331,7 @@ class Job:
 
     @property
     def lost(self) -> ServetelError | None:
-        """What the page met that was given up last."""
+        """The error of the page that was given up last; None if there was none."""
         return self._certifier.lost
 
     def _tell(self) -> None:

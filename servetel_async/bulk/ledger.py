@@ -3,11 +3,11 @@
 1. A reading says whose calls it read, which of them, when by the server's clock, how many the API counted and gave, a
    digest of what was written, and how it was proved or why not.
 2. A reading has seen nothing that came after its clock. So what it proves ends at that clock.
-3. A reading whose clock is later than the server's clock of now was given a wrong time. It proves nothing. Where this
-   computer's clock was an hour or more behind the server's, the earlier of the two counts.
+3. A reading whose clock is later than the server's clock of now was given a wrong time. It proves nothing. If the
+   server's clock was more than an hour ahead of this computer's, this computer's counts.
 4. Of two readings of one second the later one counts.
 5. Resume, sync, check, receipt and exit code are functions of the readings and the server's clock. No other mark says
-   what was read, what is final, or where to go on.
+   what was read, what is final, or where to resume.
 
 Nothing here does I/O; ``sinks`` keep the readings, as texts.
 """
@@ -30,15 +30,15 @@ from servetel_async.protocol.windows import Window
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-#: Of readings and headers. Another version's are refused in a file, and left out in a database.
+#: The version of readings and headers. Those of another version are refused in a file, and left out in a database.
 FORMAT = 2
 #: What ``asked_last`` says of a range without an end; it is later than every stamp.
 OPEN_END = "~"
-#: A server's clock that differs more from this computer's is not believed without a second look.
+#: If the server's clock differs more from this computer's, it is checked by more replies.
 STRANGE = timedelta(hours=1)
 #: How far two replies of one server may differ in their clocks.
 TOLERANCE = timedelta(minutes=5)
-#: A call's notes, charges and recording may come so long after it: a younger reading is read again in full.
+#: Notes, charges and recordings may come so long after their call. What was read sooner is read again in full.
 IN_FULL = DAY
 _BITS = 64
 
@@ -62,12 +62,12 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One window that was read.
 
     Attributes:
-        format: of this struct.
+        format: the version of this struct.
         account: whose calls; scope: the query without its dates, as a fingerprint.
         mask: how numbers and names were hidden; empty where they were not.
         asked_first, asked_last: the range for which it was read; ``OPEN_END`` without an end.
         first, last: its seconds, both included.
-        clock: the server's clock when its run began, on the account's wall clock; here: this computer's.
+        clock, here: the server's and this computer's clock when its run began, both on the account's wall clock.
         counted: what the API counts in it; None where it sends no total.
         records: different calls that were written.
         digest: of what was written, whatever its order; see ``digest_of``.
@@ -119,12 +119,12 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def read_at(self) -> str:
-        """When it was read, at the latest: a server's clock that is far ahead of this computer's is not believed."""
+        """When it was read, at the latest: a server's clock far ahead of this computer's does not count."""
         return self.clock if _moment(self.clock) - _moment(self.here) <= STRANGE else self.here
 
     @property
     def seen(self) -> Window | None:
-        """The seconds of it that were over when it was read; None where none was."""
+        """Its seconds that were over when it was read; None if all of them were in the future."""
         last = min(self.last, self.read_at)
         return Window.of(self.first, last) if self.first <= last else None
 
@@ -137,7 +137,7 @@ class Due(NamedTuple):
     """What a sync has to do.
 
     Attributes:
-        window: from where nothing is left out up to the server's clock.
+        window: the newest part of the territory, up to the server's clock. No second of it is left out.
         read: seconds to be read, newest first.
         recount: readings whose count is asked for again; those that differ are read again.
     """
@@ -177,10 +177,10 @@ def current(readings: Sequence[Reading]) -> list[Reading]:
 def due(readings: Sequence[Reading], now: datetime, lookback: timedelta) -> Due:
     """What a sync has to read and to recount so that a database is current, whatever happened since its last run.
 
-    Its territory is the look-back, and each range that went on beyond the clock when it was read: that of a sync goes
-    on for ever, that of a pull up to its end. Of the territory is read: what no reading has seen; what was read when it
-    was younger than a day; what could not be proved. What was read when it was younger than the look-back is counted
-    again. The rest is final.
+    Its territory is the look-back, and each range that was not over when it was read. The range of a sync has no end,
+    that of a pull ends where it was asked to end. In the territory it reads what no reading has seen, what was younger
+    than a day when it was read, and what could not be proved. It counts again what was younger than the look-back when
+    it was read. The rest is final.
 
     Args:
         readings: of this account, query and mask, in the order in which they were written.
@@ -223,7 +223,7 @@ def _state(reading: Reading, lookback: timedelta) -> str:
 
 
 def _territory(readings: Sequence[Reading], now: datetime, lookback: timedelta) -> list[Window]:
-    """The seconds that a sync answers for; windows that do not overlap, newest first."""
+    """The seconds that a sync keeps current: windows that do not overlap, newest first."""
     midnight = shift(now, -lookback).replace(hour=0, minute=0, second=0)
     ranges = [Window(midnight, now)]
     for reading in readings:

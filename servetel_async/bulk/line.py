@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 READINGS = 3
 #: Rounds of looking at the conventions again and reading again what was read under others.
 ROUNDS = 3
-#: Calls that are let go in one turn of the loop once they are committed: to free ten thousand takes ten milliseconds.
+#: Committed calls that are freed in one iteration of the loop: to free ten thousand takes ten milliseconds.
 CALLS_IN_A_TURN = 1_000
 
 
@@ -70,7 +70,7 @@ class Line:
         width: windows in the line at the same time.
 
     Attributes:
-        known: first pages that somebody has already.
+        known: first pages that were fetched already.
         counts: what the first page of each window said it counts.
     """
 

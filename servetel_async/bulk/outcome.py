@@ -31,12 +31,14 @@ class PullOutcome(NamedTuple):
 
     Attributes:
         destination: name of the output, without its directory.
-        query, zone, account: which calls, on whose wall clock.
+        query, zone, account: which calls, on which wall clock, and whose.
         range: what was read.
         readings: newest window first.
         verdict: what they prove.
         counted_before: what the API counted when it was asked first; None where that is not known.
-        cost, waited, seconds: see ``PullReceipt``.
+        cost: pages, requests, retries and bytes received.
+        waited: see ``PullReceipt``.
+        begun: when the run began, by the monotonic clock.
         mask: how numbers and names were hidden; empty where they were not.
     """
 

@@ -1,6 +1,6 @@
 """What went to standard output: a window that is read again prints only the calls that are new in it.
 
-Nothing that was printed can be taken back. A call that has left since makes the window not complete.
+A printed call cannot be taken back. If a printed call has left the list since, its window is not complete.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Printed:
         return fresh
 
     def gone(self, span: Span, calls: Iterable[Row]) -> int:
-        """Count the calls of a window that were printed and are not among these."""
+        """Count the printed calls of a window that are not among these."""
         sound = (call for call in calls if call.reason is None)
         return len(set(self._calls.get(span, ())) - set(map(_hash, sound)))
 

@@ -1,4 +1,4 @@
-"""What a pull tells while it runs."""
+"""How far a pull is."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ async def pull(
 ) -> PullReceipt:
     """Pull every call of a query into a file or a database.
 
-    A range that is not over is read up to the server's clock. A resumed pull reads on to the clock of now.
+    A range that is not over is read up to the server's clock. A resumed pull reads up to the clock at that time.
 
     Args:
         client: it is used and not closed.
@@ -63,7 +63,7 @@ async def pull(
         overwrite: replace a file that exists; databases are always kept current.
         resume: continue an interrupted pull of the same query; False drops what it left.
         on_progress: called after each page and each window.
-        strict: raise where the receipt would not be complete; then no output is made.
+        strict: raise if the receipt would not be complete; then no output is made.
         fast: do not read the seconds again that page edges cut, as long as the counts agree.
         columns: of a CSV or Parquet file.
         mask: applied to each record before anything is written; None for none.
@@ -71,7 +71,7 @@ async def pull(
         patience: seconds without any good reply after which it gives up.
         range_name: how the caller names a range whose dates differ each time. A resumed pull then reads from where the
             interrupted one began.
-        on_receipt: called by the thread that writes, when the output is final: also where the caller is cancelled then.
+        on_receipt: called by the writer's thread when the output is final, even if the caller is cancelled then.
 
     Raises:
         ConfigurationError: if the destination's kind is not known, ``on_progress`` is ``async``, or the range has not
@@ -129,7 +129,7 @@ async def pull(
 
 
 def _resumed(found: PullRange, header: Header, kept: Sequence[Reading], *, is_done: bool) -> PullRange:
-    """The range of a pull that is resumed: from where it began, to the clock of now, or to where its output ends."""
+    """The range of a resumed pull: from its first begin up to the clock of now, or up to the end of a named output."""
     first = min(header.first, found.window.first)
     last = max(reading.last for reading in kept) if is_done else max(found.window.last, first)
     return found._replace(window=Window.of(first, last))

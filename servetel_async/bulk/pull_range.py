@@ -1,4 +1,4 @@
-"""The range of a run: from where to where there is something to read now, by the server's clock. Pure."""
+"""The range of a run: the part of what was asked for that is over by the server's clock. Pure."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class PullRange(NamedTuple):
     Attributes:
         window: both ends closed; it ends at the latest second that the wall clock has shown.
         asked_last: the last second that was asked for; ``OPEN_END`` without one.
-        clock: up to where no second comes again. It differs from the end of an open range only in an hour of autumn
-            that comes twice.
+        clock: the latest second up to which no second comes again. It differs from the end of an open range only in the
+            hour of autumn that comes twice.
         final_until: calls that started later may still arrive; they are pulled, and their windows are not final.
     """
 

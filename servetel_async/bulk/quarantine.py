@@ -1,4 +1,4 @@
-"""The quarantine: records that nobody can read, as they were sent, with the reason, for their owner only."""
+"""The quarantine: undecodable records as they were sent, with the reason, readable by their owner only."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def save_quarantine(sink: Sink, readings: Sequence[Reading]) -> None:
     """Write ``DEST.quarantine.ndjson``, if there is a place beside the output.
 
-    That of a file which this one replaced is removed. That of a database stays: it may tell of another range.
+    The quarantine of a file that was replaced is removed. That of a database stays: it may be of another range.
 
     Raises:
-        OutputError: it cannot be written; the output itself is whole.
+        OutputError: if it cannot be written; what was read is kept.
     """
     lines = [
         msgspec.json.encode({"reason": each.reason, "first": reading.first, "last": reading.last, "raw": each.raw})

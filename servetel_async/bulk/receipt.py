@@ -21,7 +21,7 @@ class WindowReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
     """One window of a pull.
 
     Attributes:
-        first, last: its seconds, on the account's wall clock, both of it.
+        first, last: its first and last second, on the account's wall clock; both belong to it.
         counted: what the API counted in it; None where it sent no total.
         records: calls of it that were written.
         proof: how: "leaf" (one reply held it), "counted", "repaired" (seconds cut by page edges read alone),
@@ -46,35 +46,36 @@ class WindowReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
 class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """What a pull did. Frozen and picklable; holds no number, no name and no token.
 
-    ``str(receipt)`` gives two lines, the first of them "37,431 of the 37,431 the API counted". The same is saved as
-    JSON beside the output, as ``DEST.receipt.json``.
+    ``str(receipt)`` gives two lines; the first is "37,431 of the 37,431 the API counted". The receipt is saved as JSON
+    beside the output, as ``DEST.receipt.json``.
 
     Attributes:
         destination: name of the output, without its directory.
         account: label of the account: its name, or a fingerprint.
         identity: address, fingerprint, kind of identity and name of the account, to recognise it.
         query: the filters that were set; values that could be personal are left out.
-        fingerprint: twelve hex digits that tell queries apart; scope: the same without their dates.
-        mask: how numbers and names were hidden; empty where they were not.
+        fingerprint: twelve hex digits that distinguish queries.
+        scope: the same for the filters alone, without the dates.
+        mask: how numbers and names were hidden; empty without a mask.
         from_date: first second of the range on the account's wall clock. A sync may complete older ranges too: they
             are among ``windows`` and in the numbers.
-        to_date: last second of it that was read: the server's clock, where the range is not over.
-        asked_to: the last second that was asked for, ``~`` without one; None where the range is over.
+        to_date: last second that was read; the server's clock if the range was not over.
+        asked_to: the last second that was asked for if the range was not over, ``~`` if it has no end; else None.
         clock: the server's clock when the run began.
         final_until: calls that started later may still arrive.
         counted_before: calls that the API counted when it was asked first; None where that is not known.
         counted: calls that the API counted in the end; None where it sent no usable count.
         records: different calls that were written.
         duplicates: records that came again and were dropped.
-        reused_ids: calls that bear an id another call has.
+        reused_ids: calls whose ``id`` another call has.
         undated: calls without a readable date, so that it was not checked to lie in the range.
-        quarantined: records that nobody can read; they stand in ``DEST.quarantine.ndjson``.
-        windows: how each window was certified, newest first.
+        quarantined: undecodable records; they are in ``DEST.quarantine.ndjson``.
+        windows: each window with its count and proof, newest first.
         pages: pages read.
         requests: requests sent, retries included.
         retries: requests that repeated another.
         waited: seconds of backoffs, of all requests together.
-        seconds: from the first request to the last byte on the disk; of the last run, where it was resumed.
+        seconds: from the begin of the run to its receipt; only of the last run if the pull was resumed.
         bytes: size of the output; of a database, all of it.
         received: bytes of the replies.
         sha256: of the output, hex; of a directory, of the names and digests of all its files; None for a database.

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def writing(sink: Sink) -> AsyncGenerator[Writer]:
-    """Give the thread that writes into a destination. In the end the destination is released."""
+    """Give the thread that writes into a destination, and release the destination at the end."""
     writer = Writer()
     try:
         yield writer

@@ -1,6 +1,6 @@
-"""The ledger of one destination, as its database keeps it: whose calls there are, under which mask, in which readings.
+"""The ledger of one destination, as its database keeps it: whose calls it holds, under which mask, by which readings.
 
-A file has no ledger but its journal, so its shelf is empty.
+A file has only a journal, so its shelf is empty.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Kept(NamedTuple):
 
 
 class Shelf:
-    """See the module. ``load`` and ``Database`` methods block, so they run in the writer's thread.
+    """The facts of one destination. ``load`` and ``content`` block, so they run in a thread.
 
     Attributes:
         facts: oldest first; facts of another version are left out.
@@ -86,9 +86,9 @@ class Shelf:
         return {} if self._database is None else self._database.content()
 
     def compared(self) -> list[Kept]:
-        """The facts whose rows should be as they were written: not those of which later readings cover every second.
+        """The facts whose rows should be as they were written: those that later readings do not cover completely.
 
-        Rows that such a reading has left are calls that the account has deleted since.
+        If a reading is covered, the rows that it has left are calls that the account has deleted since.
         """
         kept: list[Kept] = []
         taken: dict[tuple[str, str], Covered] = {}
@@ -114,10 +114,10 @@ class Shelf:
         return [fact.reading for fact in self.facts if fact.stored.account == account and fact.reading.scope == scope]
 
     def check_mask(self, account: str, mask: str) -> None:
-        """See that calls are written under the mask that this account's calls have there.
+        """Refuse a mask that differs from the one of this account's calls in the database.
 
         Raises:
-            ResumeMismatchError: if they would not be.
+            ResumeMismatchError: if it differs.
         """
         masks = {fact.reading.mask for fact in self.facts if fact.stored.account == account}
         if masks - {mask}:
@@ -131,8 +131,8 @@ class Shelf:
     async def settle(self, job: Job, claim: Claim, writer: Writer) -> None:
         """Find calls that took each other's rows, read their windows once more, and note how many are left.
 
-        A call that moved to another window meanwhile looks like two calls of one id; after a second reading it does
-        not.
+        A call that moved to another window during the run looks like two calls with one id. The second reading shows
+        that it is one.
         """
         if self._database is None:
             return
@@ -163,9 +163,9 @@ class Shelf:
         return found
 
     def missing(self, account: str, reading: Reading) -> int:
-        """How many rows a reading's window lacks at least: a call elsewhere that has an equal id takes a row.
+        """How many rows a reading's window lacks at least, because calls of other windows with an equal id took them.
 
-        Rows that other readings of the same seconds hold are in the window still.
+        Rows that other readings of the same seconds hold still belong to the window.
         """
         begun, ended = self._begun_and_ended(account)
         return max(0, reading.records - (begun.up_to(reading.last) - ended.before(reading.first)))

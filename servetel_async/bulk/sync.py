@@ -1,12 +1,12 @@
 """Sync: keep a database current. What may have changed is looked at again, what has changed is read again.
 
-1. What to do follows from the ledger and the server's clock (``ledger.due``): so neither a pause, however long, nor a
-   pull of another range, nor a run that was killed leaves a gap.
+1. What to do follows from the ledger and the server's clock (``ledger.due``). So no pause, no pull of another range and
+   no killed run leaves a gap.
 2. What was read when it was younger than a day is read again in full: a call's notes, charges and recording come after
    the call.
-3. Of each older window that was read within the look-back the count is asked for again, window by window: one deleted
-   and one late call of the same day would cancel out in the day's count. Those that differ are read again, and so is
-   what could not be proved.
+3. A window that was older than a day, but younger than the look-back when it was read is counted again. Each window is
+   counted on its own: one deleted and one late call of a day would cancel out in the day's count. Windows that differ
+   are read again, and so is what could not be proved.
 4. Everything is upserted by account and ``id``. What the account has deleted stays in the database.
 """
 
@@ -65,7 +65,7 @@ async def sync(
         lookback: how far back calls are expected to arrive or to change.
         on_progress: called after each page and each window.
         fast: see ``pull``.
-        mask: see ``pull``; the same as that of the calls that are there.
+        mask: see ``pull``; it must be the mask of the calls that are there.
         settle: see ``pull``.
         patience: see ``pull``.
         on_receipt: see ``pull``.

@@ -16,16 +16,16 @@ _NAMED = 3
 
 
 class Evidence(NamedTuple):
-    """What a run leads to.
+    """What a run has found out.
 
     Attributes:
         readings: newest window first.
-        moved: readings whose count differed in the end.
+        moved: readings whose count still differed at the end.
         before_start: calls that the API counts before the oldest one that it gave.
         overwritten: calls of these readings whose row another window of the run has taken, because of an equal id.
         keyed_by_id: the destination keeps one call per id.
-        confirmed: what was believed of the server's dates held to the end.
-        is_closed: the destination bears its name already, so nothing can be read into it any more.
+        confirmed: the conventions by which the run read held to its end.
+        is_closed: a killed run had given the output its name already, so nothing can be added to it.
     """
 
     readings: Sequence[Reading]

@@ -29,7 +29,7 @@ async def walk(
         tally: takes the cost.
         evidence: takes the pages.
         asked: calls per page.
-        until_total: end as soon as a count is known to be a total, for then nobody need walk.
+        until_total: end as soon as a count is known to be a total, because no walk is needed then.
 
     Raises:
         PageTooSlowError, PageLostError: as ``Fetcher.page``.
@@ -53,7 +53,7 @@ async def walk(
         rows = await fetcher.rows(page)
         before = len(seen)
         seen.update((row.id, row.start) for row in rows)
-        # A list that grows in front brings the same calls again, and goes on.
+        # A list that grows in front brings the same calls again, and continues.
         stale, counted = 0 if len(seen) > before or page.count != counted else stale + 1, page.count
         if stale == STALE_PAGES:
             raise PagingError("the same calls came again", why="the server ignores the page number", page=number)

@@ -1,4 +1,4 @@
-"""``servetel check``: is what was pulled still what the API counts?"""
+"""``servetel check``: is what was pulled still there, and does the API still count the same?"""
 
 # ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from servetel_async.protocol.query import CallQuery
 
 
-@click.command(short_help="Count again what was pulled.")
+@click.command(short_help="Compare what is there with what was pulled, and count again.")
 @click.argument("dest")
 @filter_flags
 @click.option("--quiet", is_flag=True, help="No progress; the result is still printed.")
 @connection_flags
 def check(**options: Any) -> int:
-    """Ask for the count of each window of DEST's receipt again, and read the bytes of a file again.
+    """Compare what is in DEST with what was written, and ask the API for the count of each window again.
 
-    Of a pull with filters the same filters must be given: a receipt does not keep their values.
+    If the pull had filters, give the same ones: neither a receipt nor a ledger keeps their values.
     """
     from servetel_async.cli.running import run
     from servetel_async.cli.watch import Watch

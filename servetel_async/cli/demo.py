@@ -86,7 +86,7 @@ def _check_is_ours(db: Path, dataset: Dataset) -> None:
     except sqlite3.Error as error:
         if isinstance(error, sqlite3.OperationalError) and error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
             raise click.UsageError(
-                f"{db.name} cannot be looked into now, so nobody knows whose calls it holds"
+                f"{db.name} cannot be looked into now, so it is not known whose calls it holds"
             ) from None
         return  # no such table or column, or no database at all: the sink says what is wrong with it
     if others is not None:

@@ -114,7 +114,7 @@ def _address_source(connection: Connection, sources: Sources) -> str:
     if sources.brand is not None:
         return "the profile's brand"
     if sources.base_url is None:
-        return "nobody: it is the default"
+        return "the default"
     return "SERVETEL_BASE_URL" if sources.base_url == os.environ.get("SERVETEL_BASE_URL") else "the profile"
 
 

@@ -58,7 +58,7 @@ class Events:
             self.put("progress", **asdict(progress))
 
     def wait(self, event: Event) -> None:
-        """Tell of a request that failed and is tried again; ``seconds`` is None where nobody knows when."""
+        """Tell of a request that failed and is tried again; ``seconds`` is None if the time is not known."""
         seconds = event.seconds if event.kind == "wait" else None
         self.put("wait", page=event.page, error=event.error, status=event.status, seconds=seconds)
 

@@ -66,7 +66,7 @@ _CODES: tuple[tuple[type[ServetelError], int], ...] = (
 )
 #: Flags whose values may be personal; the command that is suggested again leaves them out.
 _PERSONAL = ("--callerid", "--destination", "--did-number", "--call-id", "--agents", "--email")
-#: What a database's address may hold that nobody is to read: user and password.
+#: What a database's address may hold that must not be printed: user and password.
 _CREDENTIALS = re.compile(r"://.*@|(?<=[?&]password=)[^&]*")
 
 
@@ -84,7 +84,7 @@ def code_of(error: BaseException, *, started: bool = False, kept: bool = False) 
     Args:
         error: what ended the command.
         started: requests had been sent: a destination that fails now was good before, and may be again.
-        kept: some of it is committed, so the same command goes on from there.
+        kept: some of it is committed, so the same command resumes from there.
     """
     if not isinstance(error, ServetelError):
         return BUG
@@ -108,7 +108,7 @@ def report_error(error: BaseException, *, started: bool = False, kept: bool = Fa
     for line in traceback.format_tb(error.__traceback__):
         for each in line.splitlines():
             say(each)
-    say(f"Error: {type(error).__name__}, which nobody expected")
+    say(f"Unexpected error: {type(error).__name__}")
     say("  Why: this is a bug in servetel_async")
     say("  Fix: report it, with the lines above; they hold no data")
     return BUG

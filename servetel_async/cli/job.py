@@ -19,11 +19,11 @@ _NAMED = 10
 
 
 class Job:
-    """See the module.
+    """One run that writes.
 
     Args:
         destination: as it was given.
-        events: where programs are told; None where there are none.
+        events: of ``--json``; None without it.
         watch: of this run.
     """
 
@@ -33,7 +33,7 @@ class Job:
         self._watch = watch
 
     def finished(self, receipt: PullReceipt, *, allow_quarantine: bool = False) -> int:
-        """Tell the verdict; gives the exit code."""
+        """Print the verdict; gives the exit code."""
         self._tell(receipt)
         if receipt.complete:
             return exits.COMPLETE
@@ -44,7 +44,7 @@ class Job:
         return exits.DISAGREES
 
     def line(self, receipt: PullReceipt) -> None:
-        """Tell the verdict of one run of many, in one line."""
+        """Print the verdict of one run of many, in one line."""
         if self._events is not None:
             self._events.receipt(receipt)
             return

@@ -1,4 +1,4 @@
-"""What of the calls is hidden: the flags of a command that writes calls."""
+"""The flags that hide numbers and names, for commands that write calls."""
 
 # ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
 

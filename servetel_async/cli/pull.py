@@ -78,7 +78,7 @@ class _Orders:
         if self.strict and self.allow_quarantine:
             raise ConfigurationError(
                 "--strict and --allow-quarantine contradict each other",
-                why="the one makes no output where a record cannot be read, the other is content with it",
+                why="--strict makes no output if a record cannot be read, --allow-quarantine accepts such records",
                 fix="give one of them",
             )
 
@@ -105,13 +105,14 @@ class _Orders:
 @click.option("--quiet", is_flag=True, help="No progress.")
 @connection_flags
 def pull(**options: Any) -> int:
-    """Get every call of a range into DEST. After an interruption the same command goes on where it ended.
+    """Get every call of a range into DEST. After an interruption the same command resumes it.
 
-    DEST is told by its ending: .ndjson, .jsonl (one call per line, as the API sent it) and .csv, each also with .gz or
-    .zst; .parquet, or a directory that ends in / for a Parquet file per day; .db, .sqlite and .duckdb (the table
-    call_records); postgresql://...; or - for NDJSON on standard output.
+    The ending of DEST decides the format: .ndjson, .jsonl (one call per line, as the API sent it) and .csv, each also
+    with .gz or .zst; .parquet, or a directory that ends in / for a Parquet file per day; .db, .sqlite and .duckdb (the
+    table call_records); postgresql://...; or - for NDJSON on standard output.
 
-    A token never stands on the command line, where others can read it: SERVETEL_TOKEN, --token-file, or a profile.
+    A token is never given on the command line, where others can read it: use SERVETEL_TOKEN, --token-file or a
+    profile.
     """
     from servetel_async.cli.job import Job
     from servetel_async.cli.watch import Watch

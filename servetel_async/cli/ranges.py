@@ -24,11 +24,11 @@ FIRST_YEAR, LAST_YEAR = 2000, 2099
 
 
 class Range(NamedTuple):
-    """A query, and how the user called its range where its dates are other ones each time; so it can be gone on with.
+    """A query, and what the user called its range if its dates differ each time, so that it can be resumed.
 
     Attributes:
-        query: with an open end where that is now: the pull closes it at the server's clock.
-        name: None where the dates say it all.
+        query: without an end if the range ends now: the pull closes it at the server's clock.
+        name: None if the dates identify the range.
     """
 
     query: CallQuery

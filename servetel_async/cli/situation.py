@@ -29,7 +29,7 @@ class Situation:
     """Knows what a pull and its requests have told.
 
     Args:
-        patience: seconds of an outage that are waited for; None where nobody is that patient.
+        patience: seconds of an outage that are waited for; None without a limit of this kind.
         clock: seconds.
     """
 

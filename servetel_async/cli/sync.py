@@ -54,8 +54,8 @@ _PASSING = (exits.INCOMPLETE, exits.TEMPORARY, exits.DISAGREES)
 def sync(**options: Any) -> int:
     """Bring DEST, a database, up to date: .db, .sqlite, .duckdb or postgresql://...
 
-    The last day is read in full. Of each older window of the look-back the count is asked for, and those that differ
-    are read again. A pause longer than the look-back leaves no gap.
+    The last day is read in full. Each older window of the look-back is counted again, and read again if its count
+    differs. A pause leaves no gap, however long it is.
     """
     from servetel_async.cli.job import Job
     from servetel_async.cli.watch import Watch
@@ -109,7 +109,7 @@ def _run(client: ServetelClient, query: CallQuery, options: dict[str, Any], job:
 
 
 async def _repeat(once: Callable[[], Awaitable[PullReceipt]], every: timedelta, job: Job) -> int:
-    """Do it until it fails for good; what may pass is said, and the next turn tried. Gives the exit code."""
+    """Do it until it fails for good; gives the exit code. After a failure that may pass the next run tries again."""
     while True:
         begun = time.monotonic()
         try:

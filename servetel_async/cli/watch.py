@@ -33,7 +33,7 @@ class Watch:
         events: where programs are told; None where there are none.
         quiet: show nothing.
         estimate: say what it will cost.
-        patience: seconds of an outage that are waited for; None where nobody is that patient.
+        patience: seconds of an outage that are waited for; None without a limit of this kind.
 
     Attributes:
         started: a request was sent.

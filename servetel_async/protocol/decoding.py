@@ -171,7 +171,7 @@ class PageBody:
             MalformedResponseError: a record that nobody can read; names its place, never its content.
         """
         if self._records is not None:
-            records, self._records = self._records, None  # let go of: the next page's take their memory
+            records, self._records = self._records, None  # freed: the next page's take their memory
             if records:
                 yield _in_zone(records, zone)
             return

@@ -1,4 +1,4 @@
-"""The columns of a call in a table: one for each key of the reference, two moments, and what nobody knows yet."""
+"""The columns of a call in a table: one for each key of the reference, two moments, and what is not known yet."""
 
 from __future__ import annotations
 

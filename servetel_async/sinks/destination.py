@@ -90,7 +90,7 @@ def _unknown() -> ConfigurationError:
 
 
 def _made(module: str, kind: str, *arguments: Any) -> Any:
-    """Import a room only when it is entered: what it needs may not be installed."""
+    """Import a module only when it is needed: what it needs may not be installed."""
     return getattr(importlib.import_module(f"servetel_async.sinks.{module}"), kind)(*arguments)
 
 

@@ -1,8 +1,7 @@
-"""DuckDB: the table ``call_records``, typed, one row per call, kept current by ``id``.
+"""DuckDB: the table ``call_records``, typed, one row per call, kept current by account and ``id``.
 
-DuckDB makes its file and its log itself, readable for whoever the process's mask lets in, and the mask is one for all
-threads. So the file is made in a directory of ours and then moved, and the log is there, private and empty, before
-DuckDB looks for it.
+DuckDB makes its file and its log itself, with the mode of the process's umask, and all threads share the umask. So the
+file is made in a directory of ours and then moved, and the log is there, private and empty, before DuckDB looks for it.
 """
 
 from __future__ import annotations
@@ -129,7 +128,7 @@ class DuckdbSink(EmbeddedDatabase):
         self._path = self._part
 
     def _make_file(self) -> None:
-        """DuckDB takes no empty file, so nobody can make it beforehand: it is made where nobody else comes."""
+        """DuckDB takes no empty file, so it cannot be made beforehand: it is made in a directory of ours."""
         nest = self._part.with_name(f"{self._part.name}{_NEST}")
         remove(nest)
         make_directory(nest)
@@ -205,7 +204,7 @@ class DuckdbSink(EmbeddedDatabase):
         with closing(database):
             with suppress(self._library.Error):
                 database.execute("ROLLBACK")
-            try:  # closing does it too, but tells nobody where it could not
+            try:  # closing does it too, but does not say if it failed
                 database.execute("CHECKPOINT")
             except self._library.Error as error:
                 failure = self._without_words(error)

@@ -1,7 +1,7 @@
 """A database in one file: a new one is built as ``DEST.part`` and named at the end, another is updated in place.
 
-The journal stands in the database itself, so a window's calls and its entry are one transaction. What SQLite and DuckDB
-have in common is here; how each is opened, filled and closed is theirs.
+The ledger is in the database itself, so a window's calls and its fact are one transaction. This module has what SQLite
+and DuckDB share; their own modules open, fill and close each.
 """
 
 from __future__ import annotations
@@ -182,7 +182,7 @@ class EmbeddedDatabase:
             if isinstance(told, OutputLockedError) or self._is_passing(error):
                 raise told from (None if told is error else error)
             raise ResumeMismatchError(
-                f"{self._part.name} cannot be gone on from",
+                f"{self._part.name} cannot be resumed",
                 why="it is damaged, or another program wrote it",
                 fix="say --no-resume (resume=False) to begin anew, or give another destination",
             ) from error
@@ -206,7 +206,7 @@ class EmbeddedDatabase:
             if not self._part.samefile(self._target):
                 raise ResumeMismatchError(
                     f"both {self.name} and {self._part.name} are there",
-                    why="the one is a database, the other an interrupted pull into a new one of that name",
+                    why="the first is a database, the second an interrupted pull into a new database of that name",
                     fix="move one of the two away",
                 )
             self._part.unlink()
@@ -219,7 +219,7 @@ class EmbeddedDatabase:
         self._prepare()
 
     def _is_ours(self) -> bool:
-        """Whether the table is there already; raises where it is somebody else's."""
+        """Whether the table is there already; raises if it is not ours."""
         if self._is_view():
             raise OutputError(
                 f"{self.name} holds a view {TABLE}",
@@ -349,7 +349,7 @@ class EmbeddedDatabase:
         self._disconnect()
 
     def abandon(self) -> None:
-        """Roll back and close; a new database that nothing was committed to goes."""
+        """Roll back and close, and remove a new database to which nothing was committed."""
         with suppress(Exception):
             self._disconnect()
         if self._is_new and self._lock.held:
@@ -399,7 +399,7 @@ class EmbeddedDatabase:
 
     @contextmanager
     def _telling(self) -> Generator[None]:
-        """Say what the database or the system says; whatever else comes is left as it is."""
+        """Turn what the database or the system raises into an ``OutputError``; leave all else as it is."""
         try:
             yield
         except (self.Error, OSError) as error:

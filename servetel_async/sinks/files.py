@@ -67,7 +67,7 @@ def open_private(path: Path) -> int:
 
 
 class Digest(NamedTuple):
-    """What tells an output from any other."""
+    """Size and SHA-256 of an output."""
 
     size: int
     sha256: str
@@ -86,7 +86,7 @@ class Digester:
         self._sha256.update(data)
 
     def digest(self) -> Digest:
-        """Give that of all that was taken."""
+        """Give the digest of all that was taken."""
         return Digest(self.size, self._sha256.hexdigest())
 
 
@@ -141,7 +141,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 def put_in_place(part: Path, target: Path, *, overwrite: bool) -> None:
-    """Give a finished file its name, and have the disk know it.
+    """Give a finished file its name, and make the name durable.
 
     Raises:
         FileExistsError: the name was taken meanwhile, and must not be overwritten.
@@ -158,7 +158,7 @@ def put_in_place(part: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def _put_directory(part: Path, target: Path, *, overwrite: bool) -> None:
-    """No call replaces a directory at once: the old one steps aside, and goes when the new one is there."""
+    """Replace a directory in steps: the old one is moved aside, and removed when the new one has its name."""
     aside = target.with_name(f"{target.name}.part.old")
     if os.path.lexists(target):
         if not overwrite:
@@ -172,7 +172,7 @@ def _put_directory(part: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def _rename_to_new(part: Path, target: Path) -> None:
-    """A rename replaces whatever bears the name; a second link to the file does not."""
+    """A rename replaces what has the name; a second link to the file does not."""
     try:
         target.hardlink_to(part)
     except FileExistsError:
@@ -269,7 +269,7 @@ class PrivateFile:
             raise
 
     def put_in_place(self) -> None:
-        """Give it its name, in place of what bore it.
+        """Give it its name, in place of what had it.
 
         Raises:
             OSError: as the system says; the old file is as it was.

@@ -63,7 +63,7 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, header: bytes) -> Journal:
-        """Begin one, and have the disk know it.
+        """Begin one, and make it durable.
 
         Raises:
             OSError: as the system says.
@@ -83,7 +83,7 @@ class Journal:
 
         Raises:
             ResumeMismatchError: it is damaged, or another version's.
-            OSError: as the system says; FileNotFoundError where there is none.
+            OSError: as the system says; FileNotFoundError if there is no journal.
         """
         data = path.read_bytes()
         whole = data.rfind(b"\n") + 1
@@ -128,7 +128,7 @@ def _read(text: bytes, path: Path) -> Line:
 
 def _damaged(path: Path, why: str) -> ResumeMismatchError:
     return ResumeMismatchError(
-        f"{name_of(path)} cannot be gone on from",
+        f"{name_of(path)} cannot be resumed",
         why=why,
         fix="say --no-resume (resume=False) to begin anew, or give another destination",
     )

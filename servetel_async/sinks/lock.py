@@ -34,9 +34,9 @@ _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}  # the la
 
 
 class OutputLock:
-    """The right to write ``DEST``: held on ``DEST.lock``, which is only there while somebody holds it.
+    """The right to write ``DEST``: held on ``DEST.lock``, which is only there while a run holds it.
 
-    The lock is the kernel's, not the file's presence: a killed run leaves a file that nobody has locked.
+    The lock is the kernel's, not the file's presence: a killed run leaves a file without a lock.
     """
 
     def __init__(self, target: Path) -> None:
@@ -77,7 +77,7 @@ class OutputLock:
                 os.close(descriptor)
 
     def clear(self) -> None:
-        """Remove what a killed run left; a lock that somebody holds stays."""
+        """Remove what a killed run left; a lock that a run holds stays."""
         if os.path.lexists(self._file):
             with suppress(OutputError):
                 self.acquire()

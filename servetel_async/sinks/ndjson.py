@@ -42,7 +42,7 @@ class LinesEncoder:
         self._file.write(b"".join([line + b"\n" for line in batch.lines]))
 
     def close(self) -> None:
-        """Have the disk know it."""
+        """Make it durable."""
         self._file.close()
 
     def abandon(self) -> None:
@@ -51,7 +51,7 @@ class LinesEncoder:
 
 
 class StdoutSink:
-    """Standard output. Nothing written there can be taken back: the receipt and the exit code tell if it is whole."""
+    """Standard output. Nothing written there can be taken back; the receipt and the exit code say if it is whole."""
 
     name = "standard output"
     place: Path | None = None

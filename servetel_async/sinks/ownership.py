@@ -1,6 +1,6 @@
-"""What this program made, and what it did not: only the first is ever removed or replaced unasked.
+"""Which files and directories this program made. Only these are ever removed or replaced unasked.
 
-1. A directory is ours if it holds the marker and nothing that we do not make. An empty directory holds nothing to lose.
+1. A directory is ours if it holds the marker and otherwise only files that we make. An empty one holds nothing to lose.
 2. The marker is written first and removed last, so a run that is killed in between leaves a directory that is ours.
    It is an empty file: Polars reads no directory with two kinds of files, and skips empty ones. DuckDB reads the
    ``.parquet`` names only; Spark and Arrow skip names that begin with ``_``.

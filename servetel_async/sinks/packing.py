@@ -143,7 +143,7 @@ class PackedFile:
         write_all(self._descriptor, self._packer.compress(data))
 
     def close(self) -> None:
-        """Write what the packer held back, and have the disk know all of it.
+        """Write what the packer held back, and make all of it durable.
 
         Raises:
             OSError: as the system says.

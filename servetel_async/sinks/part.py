@@ -1,12 +1,12 @@
 """Files: windows are appended to ``DEST.part`` and noted in ``DEST.part.journal``; ``DEST`` appears at the end, whole.
 
-1. A commit appends the window's lines to the part and has the disk know them, then appends the journal's line; that is
-   the moment from which the window counts. What stands in the part behind the last journaled byte is cut off.
+1. A commit appends the window's lines to the part and makes them durable, then appends the journal's line. From that
+   moment the window counts. Bytes of the part after the last journaled one are cut off.
 2. The part holds the server's own bytes. Where ``DEST`` is plain NDJSON the part becomes it; every other format is
    encoded from the part into ``DEST.part.new``. There the part's windows are compressed.
 3. A window that is committed again takes the place of its first commit.
 4. The name is given last, after the receipt was written beside it under another name, and after the journal noted the
-   digest of what will bear it. A run that is killed at any moment leaves what the next one needs: the part and its
+   digest of what will have it. A run that is killed at any moment leaves what the next one needs: the part and its
    journal, or the output and a journal that knows it.
 """
 
@@ -59,7 +59,7 @@ _LINES = 64
 
 
 class _Segment(NamedTuple):
-    """Where a window stands in the part."""
+    """Where a window is in the part."""
 
     begin: int
     line: Line
@@ -71,7 +71,7 @@ class FileSink:
     Args:
         target: what it will be called.
         encoder: makes its format from the lines; None for plain NDJSON.
-        overwrite: replace what bears the name.
+        overwrite: replace what has the name.
         directory: the encoder makes a directory.
     """
 
@@ -135,7 +135,7 @@ class FileSink:
             raise
 
     def resume(self, claim: Claim) -> Saved | None:  # noqa: ARG002 - its header says whose it is
-        """Return what an interrupted pull has left, be it this one or another."""
+        """Return what an interrupted pull has left, this one or another; see ``Sink.resume``."""
         if self._journal is None:
             return None
         lines = self._journal.lines
@@ -317,7 +317,7 @@ class FileSink:
             raise
 
     def _segments(self) -> tuple[list[_Segment], bool]:
-        """Where each window's last commit stands, in the order of their first ones; whether that is all of the part."""
+        """Where each window's last commit is, in the order of their first ones; and whether that is all of the part."""
         assert self._journal is not None  # noqa: S101 - for the type checker: a pull has begun
         found: dict[tuple[str, str], _Segment] = {}
         begin = commits = 0
@@ -336,7 +336,7 @@ class FileSink:
         return data if self._encoder is None else unpack(data)
 
     def abandon(self) -> None:
-        """Close what is open; what nothing was committed to goes."""
+        """Close what is open, and remove a part to which nothing was committed."""
         with suppress(OSError):
             self._close()
         if self._lock.held and self._is_new:

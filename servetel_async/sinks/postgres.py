@@ -1,9 +1,9 @@
-"""PostgreSQL: the table ``call_records``, typed, one row per call, kept current by ``id``.
+"""PostgreSQL: the table ``call_records``, typed, one row per call, kept current by account and ``id``.
 
-A window is one transaction: COPY into a temporary table, one upsert, the journal entry. The run holds an advisory lock
-of the database, which dies with its connection. Nested values are ``jsonb``, so that they can be queried. PostgreSQL
-takes no NUL and no half of a surrogate pair: U+FFFD stands for them. A number in JSON that its ``numeric`` cannot hold
-becomes the text that was sent, and a moment that no calendar has in UTC becomes NULL.
+A window is one transaction: COPY into a temporary table, one upsert, its fact and the seals. The run holds an advisory
+lock of the database, which ends with its connection. Nested values are ``jsonb``, so that they can be queried.
+PostgreSQL takes no NUL and no half of a surrogate pair: U+FFFD replaces them. A number in JSON that its ``numeric``
+cannot hold becomes the text that was sent, and a moment that no calendar has in UTC becomes NULL.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from servetel_async.sinks.sink import Batch, Claim, Seal, Span, Stored
 
 T = TypeVar("T")
-#: Seconds for a connection and for a statement of the journal; a window's COPY may take longer.
+#: Seconds for a connection and for a statement of the ledger; a window's COPY may take longer.
 _CONNECT, _STATEMENT = 15.0, 300.0
 _STAGE = "servetel_stage"
 # A half of a pair, or NUL, among all escapes of a JSON text; an escaped backslash is one of them.
@@ -63,7 +63,7 @@ def _type(column: Column) -> str:
     if bool in column.kinds:
         return "boolean"
     if column.kinds >= {int, str}:
-        return "text"  # a number, or a text that is none
+        return "text"  # a number, or a text such as N.A.
     if int in column.kinds:
         return "double precision" if float in column.kinds else "bigint"
     return "text"

@@ -33,7 +33,7 @@ _PASSING = (
     ("OutOfMemoryError", "its server has no memory left"),
     ("TargetServerAttributeNotMatched", "no server of the address is of the wanted kind just now"),
 )
-#: What passes only after somebody acts.
+#: What passes only after a person acts.
 _LASTING = (
     ("InvalidPasswordError", "does not let us in", "user or password is wrong", f"check the address; {_ENCODE}"),
     (

@@ -38,7 +38,7 @@ class Claim(NamedTuple):
     """Which pull wants the destination.
 
     Attributes:
-        pull: tells pulls apart: query, range and shape of the output.
+        pull: identifies the pull: query, range and shape of the output.
         scope: identifies the query without its range.
         account: the label of the account.
     """
@@ -120,7 +120,7 @@ class Sink(Protocol):
 
     Attributes:
         name: how to call it in a message; never holds a password.
-        place: the file or directory that it will be; what belongs to it is saved beside it. None where there is none.
+        place: the file or directory that it will be; what belongs to it is saved beside it. None if it has no path.
         keyed_by_id: it keeps one call per ``id``, the last one written.
         resumable: what was committed outlives this process.
     """
@@ -136,10 +136,10 @@ class Sink(Protocol):
         ...
 
     def open(self, *, fresh: bool = False) -> None:
-        """Take the destination: whatever can be known to be wrong is raised here, before anything is requested.
+        """Take the destination. Everything that can be refused before the first request is refused here.
 
         Args:
-            fresh: do not look at what an interrupted pull has left: ``begin`` will drop it, readable or not.
+            fresh: ignore what an interrupted pull has left, even if it is unreadable: ``begin`` will drop it.
 
         Raises:
             OutputError: if it exists, is something else, or cannot be written.
@@ -150,15 +150,16 @@ class Sink(Protocol):
         ...
 
     def resume(self, claim: Claim) -> Saved | None:
-        """Say for which pull it was opened.
+        """Claim it for a pull, after ``open``.
 
         Returns:
-            What an interrupted pull has left: in a database this pull, elsewhere this one or another; or None.
+            What an interrupted pull has left, or None. A database that exists gives only what this very pull has left.
+            A file or a new database may give what another pull has left.
         """
         ...
 
     def begin(self, header: bytes) -> None:
-        """Begin a pull; what another one left is gone.
+        """Begin a pull, and drop what an interrupted one has left.
 
         Raises:
             OutputError: as the system says.
@@ -166,10 +167,10 @@ class Sink(Protocol):
         ...
 
     def commit(self, batch: Batch, span: Span, entry: bytes) -> None:
-        """Take a window: on the disk, with its entry, when this returns.
+        """Take a window. It is durable, with its entry, when this returns.
 
         Raises:
-            OutputError: the disk is full, or whatever else the system says; then nothing of the window is there.
+            OutputError: if the system refuses it, for instance because the disk is full; then nothing of it is kept.
         """
         ...
 
@@ -186,7 +187,7 @@ class Sink(Protocol):
         ...
 
     def abandon(self) -> None:
-        """Let go of it. Never raises; what was committed stays for the next run, what was not is gone."""
+        """Release it. Never raises; what was committed stays for the next run, all else is dropped."""
         ...
 
 
@@ -194,7 +195,7 @@ class Database(Sink, Protocol):
     """A destination that keeps the ledger of all its pulls."""
 
     def begin(self, header: bytes, *, keep: bool = False) -> None:
-        """Begin a pull as ``Sink.begin`` does; with ``keep`` every call and fact that is there stays."""
+        """Begin a pull as ``Sink.begin`` does. With ``keep`` every call and fact that is there stays."""
         ...
 
     def look(self) -> bool:

@@ -1,4 +1,4 @@
-"""SQLite: the table ``call_records``, one row per call, kept current by ``id``.
+"""SQLite: the table ``call_records``, one row per call, kept current by account and ``id``.
 
 Written through a write-ahead log with ``synchronous = FULL``: a window that was committed survives a power cut. A
 program that reads meanwhile sees the table as it was before a window or as it is after, never between.

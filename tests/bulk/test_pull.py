@@ -1,4 +1,4 @@
-"""client.pull: a whole range into one destination, certified, gone on from where it ended, with a receipt."""
+"""client.pull: a whole range into one destination, certified, resumed where it ended, with a receipt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pull into PostgreSQL, from the emulator to a real server's table, interrupted and gone on from."""
+"""A pull into PostgreSQL, from the emulator to a real server's table, interrupted and resumed."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ async def test_without_a_token(inside):
     ended = await inside("doctor")
     assert ended.code == 2
     assert told(ended)["token"] == "none"
-    assert told(ended)["address"] == "https://api.servetel.in from nobody: it is the default"
+    assert told(ended)["address"] == "https://api.servetel.in from the default"
     assert "set SERVETEL_TOKEN, or give --token-file" in ended.lines[-1]
 
 

@@ -260,7 +260,7 @@ def test_a_damaged_part_is_refused_and_left_as_it_is(begun, sinks, target, damag
         rows(part, "CREATE TABLE call_records (id INTEGER, servetel_pulls TEXT)")
     before = contents(target.parent)
     sink = sinks(target)
-    with pytest.raises(ResumeMismatchError, match="cannot be gone on from"):
+    with pytest.raises(ResumeMismatchError, match="cannot be resumed"):
         open_for(sink, CLAIM)
     assert contents(target.parent) == before
 
