@@ -282,7 +282,7 @@ class EmbeddedDatabase:
                     self._run(ledger.RESEAL, (*ledger.without(seal, *total), before))
             seal = ledger.sealed(*self._totals("reading = ?", (reading,)).get(reading, (0, 0)))
             self._run(ledger.NOTE, (reading, account, scope, pull, *span, entry.decode(), *seal))
-            for earlier in self._run(ledger.EARLIER, (account, scope, *span, reading)):
+            for earlier in self._run(ledger.EARLIER, (account, scope, pull, *span, reading)):
                 if not self._run(ledger.LEFT, earlier):
                     self._run(ledger.DROP, earlier)
             self._run("COMMIT")

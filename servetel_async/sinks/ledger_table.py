@@ -50,9 +50,13 @@ NOTE = (
     f"INSERT INTO {LEDGER} (reading, account, scope, pull, first, last, fact, rows, digest) "  # noqa: S608
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-#: Earlier readings of a span: one that has no row left is dropped. The rows decide, not the seal: it may count a row
-#: that another program deleted. DuckDB would scan the whole table for each commit if this were one statement.
-EARLIER = f"SELECT reading FROM {LEDGER} WHERE account = ? AND scope = ? AND first >= ? AND last <= ? AND reading < ?"  # noqa: S608
+#: Earlier readings of a span by the same pull: one that has no row left is dropped. Another pull's stay, because they
+#: say for which range they were read. The rows decide, not the seal: it may count a row that another program deleted.
+#: DuckDB would scan the whole table for each commit if this were one statement.
+EARLIER = (
+    f"SELECT reading FROM {LEDGER} WHERE account = ? AND scope = ? AND pull = ? "  # noqa: S608
+    "AND first >= ? AND last <= ? AND reading < ?"
+)
 LEFT = f"SELECT 1 FROM {TABLE} WHERE reading = ? LIMIT 1"  # noqa: S608
 DROP = f"DELETE FROM {LEDGER} WHERE reading = ?"  # noqa: S608
 RECEIVE = f"UPDATE {PULLS} SET finished_at = ?, receipt = ? WHERE account = ? AND pull = ?"  # noqa: S608

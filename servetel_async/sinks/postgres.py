@@ -220,7 +220,7 @@ class PostgresSink:
                 await self._connection.execute(_UPSERT, reading, account)
             total = (await self._totals("reading = $1", reading)).get(reading, (0, 0))
             await self._ask(ledger.NOTE, reading, account, scope, pull, *span, entry, *ledger.sealed(*total))
-            for earlier in await self._ask(ledger.EARLIER, account, scope, *span, reading):
+            for earlier in await self._ask(ledger.EARLIER, account, scope, pull, *span, reading):
                 if not await self._ask(ledger.LEFT, *earlier):
                     await self._ask(ledger.DROP, *earlier)
 

@@ -324,10 +324,12 @@ def test_an_earlier_reading_with_rows_stays(pull, seen):
 
 
 @pytest.mark.parametrize(
-    "later", [OTHER, Claim("another", "scope two", "one")], ids=["another account", "another query"]
+    "later",
+    [OTHER, Claim("another", "scope two", "one"), Claim("another", "scope", "one")],
+    ids=["another account", "another query", "another pull"],
 )
 def test_readings_of_others_stay(pull, seen, later):
-    """An empty window of another account or query says nothing of this one."""
+    """An empty window of another account, query or pull says nothing of this one."""
     pull((span(1), []))
     pull((span(1), []), claim=later)
     assert seen()[0] == {1: EMPTY, 2: EMPTY}
