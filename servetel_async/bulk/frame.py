@@ -86,6 +86,7 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
             asked_last=self.range.asked_last,
             clock=stamp(self.range.clock),
             here=self.here,
+            recounted=True,
             at=now_in_utc(),
             version=__version__,
         )

@@ -76,6 +76,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         quarantined: records that cannot be read.
         conventions: how the server read the dates of its requests.
         pages, requests, retries, received: what it cost.
+        recounted: whether it was only counted again, with the same result.
         at: UTC, by this computer's clock.
         version: of this package.
     """
@@ -104,6 +105,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     requests: int = 0
     retries: int = 0
     received: int = 0
+    recounted: bool = False
     at: str
     version: str
 
@@ -137,11 +139,13 @@ class Due(NamedTuple):
     """What a sync has to do.
 
     Attributes:
-        window: the newest part of the territory, up to the server's clock. No second of it is left out.
+        since: the first second that a sync has to keep current. Its readings say it as ``asked_first``.
+        window: what it looks at without a gap, up to the server's clock.
         read: seconds to be read, newest first.
         recount: readings whose count is asked for again; those that differ are read again.
     """
 
+    since: str
     window: Window
     read: list[Window]
     recount: list[Reading]
@@ -209,7 +213,8 @@ def due(readings: Sequence[Reading], now: datetime, lookback: timedelta) -> Due:
             read += inside
     read += [gap for part in territory for gap in taken.left(part)]
     recount.sort(key=lambda reading: reading.last, reverse=True)
-    return Due(territory[0], joined(read), recount)
+    looked_at = joined([*read, *(reading.window for reading in recount)])
+    return Due(territory[0].first, looked_at[0], joined(read), recount)
 
 
 def _state(reading: Reading, lookback: timedelta) -> str:

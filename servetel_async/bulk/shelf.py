@@ -97,7 +97,8 @@ class Shelf:
             covered = taken.setdefault((fact.stored.account, fact.reading.scope), Covered())
             if covered.left(window):
                 kept.append(fact)
-            covered.add(window)
+            if not fact.reading.recounted:  # a count writes no row
+                covered.add(window)
         return kept[::-1]
 
     def last_query(self) -> str:

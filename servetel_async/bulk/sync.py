@@ -120,7 +120,7 @@ async def sync(
             mask=settings.mask_name,
             range=found,
             here=job.here,
-            asked_first=plan.window.first,
+            asked_first=plan.since,
         )
         await job.sync(frame, read, unchanged)
         await shelf.settle(job, claim, writer)
