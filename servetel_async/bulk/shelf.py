@@ -153,11 +153,9 @@ class Shelf:
         found: list[Window] = []
         self.overwritten = 0
         for span, reading in job.entries.items():
-            lacking = self.missing(claim.account, reading)
-            if (fact := latest.get(span)) is not None:
-                number, rows = fact.stored.reading, fact.stored.seal.rows
-                before = self._rows.get(number, reading.records if span in job.written else rows)
-                lacking = max(lacking, before - rows)
+            number, rows = latest[span].stored.reading, latest[span].stored.seal.rows
+            before = self._rows.get(number, reading.records if span in job.written else rows)
+            lacking = max(self.missing(claim.account, reading), before - rows)
             if lacking:
                 self.overwritten += lacking
                 found.append(reading.window)

@@ -26,7 +26,7 @@ class Window:
     @classmethod
     def of(cls, first: str, last: str) -> Window:
         """The window between two stamps, both of it."""
-        return cls(datetime.fromisoformat(first), datetime.fromisoformat(last))  # ten times as fast as strptime
+        return cls(_moment(first), _moment(last))
 
     def split(self, longest: timedelta = LONGEST) -> Iterator[Window]:
         """Cut into windows no longer than that, newest first, as the API itself orders calls. No second is in two."""
@@ -119,3 +119,10 @@ def up_to(windows: list[Window], last: str) -> list[Window]:
         if window.first <= last < window.last and is_wall_stamp(last):
             return [Window(window.start, Window.of(last, last).end), *windows[index + 1 :]]
     return []
+
+
+def _moment(text: str) -> datetime:
+    """Ten times as fast as ``strptime``, which is too slow for a ledger of 20,000 readings."""
+    if len(text) != len("2024-05-01 00:00:00") or text[10] != " ":
+        raise ValueError(f"a stamp has another form: {len(text)} characters")
+    return datetime.fromisoformat(text)

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from servetel_async import AuthenticationError, CallQuery, ResumeMismatchError
+from servetel_async import AuthenticationError, CallQuery, ConfigurationError, ResumeMismatchError
 from servetel_async.bulk.check import check
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.sync import sync
@@ -56,6 +56,17 @@ async def test_two_accounts_in_one_database_keep_their_calls(two, tmp_path):
             report = await check(client, target)
             assert report.agrees
             assert "counts of 1 other account" in str(report)
+
+
+async def test_a_database_without_calls_of_an_account_is_not_checked_for_it(two, tmp_path):
+    """The error says whose calls are there."""
+    target = tmp_path / "a.db"
+    async with two[0].client() as client:
+        there = await pull(client, target, DAYS)
+    async with two[1].client() as client:
+        with pytest.raises(ConfigurationError, match="holds no calls of the account") as failure:
+            await check(client, target)
+    assert there.account in str(failure.value)
 
 
 async def test_two_names_at_one_address_are_two_accounts(tmp_path):

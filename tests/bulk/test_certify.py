@@ -687,7 +687,11 @@ async def test_one_empty_page_is_no_end_where_nothing_counts(page):
 
 @pytest.mark.parametrize("more", [1, 3])
 async def test_a_list_that_grows_as_fast_as_it_is_read(more):
-    """However often it is read there is more: at last it is left as not proved, with what was there at first."""
+    """However often it is read there is more: at last it is left as not proved.
+
+    What was there at first is found. If three calls come with each page of two, some may not be reached: they lie where
+    nothing was proved.
+    """
     calls = spread(8)
     before = set(calls)
 
@@ -698,7 +702,9 @@ async def test_a_list_that_grows_as_fast_as_it_is_read(more):
 
     async with reading(calls, habit, page_size=2) as case:
         found = await case.read()
-        assert before <= {(row.start, row.id) for row in found.calls}
+        missing = before - {(row.start, row.id) for row in found.calls}
+        assert more == 3 or not missing
+        assert all(any(flaw.first <= start <= flaw.last for flaw in found.flaws) for start, _ in missing)
         assert "its list changed faster than it could be read" in {flaw.why for flaw in found.flaws}
         most = PAGES_PER_PAGE * 4 + MORE_PAGES
         assert most < len(case.server.asked) < 4 * most

@@ -12,6 +12,7 @@ import pytest
 
 from servetel_async import CallQuery, ConfigurationError
 from servetel_async.bulk.check import check
+from servetel_async.bulk.check_report import CheckReport
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.sync import sync
 from tests.bulk.living_server import LivingServer, every
@@ -127,6 +128,30 @@ async def test_what_was_read_with_other_filters_is_named(server, tmp_path):
     assert report.agrees
     assert "not looked at: counts of 1 pull with other filters" in str(report)
     assert str(report).endswith("all that was looked at agrees")
+
+
+async def test_a_database_of_other_filters_alone_is_not_checked(server, tmp_path):
+    """Their values are not kept, so the error says which filters they were."""
+    target = place(tmp_path, "a.db")
+    async with server.client() as client:
+        await pull(client, target, CallQuery(from_date="2024-05-05", to_date="2024-05-07", direction="inbound"))
+        with pytest.raises(ConfigurationError, match="only pulls with other filters") as failure:
+            await check(client, target)
+    assert "direction" in str(failure.value)
+
+
+def test_a_report_without_windows_says_only_what_was_looked_at():
+    """Nothing was counted again, so it says nothing of counts."""
+    assert str(CheckReport((), (), ("2 files compared",), ())).splitlines()[0] == "2 files compared"
+    assert "count" not in str(CheckReport((), (), ("2 files compared",), ()))
+
+
+async def test_a_receipt_is_given_when_the_output_is_final(server, tmp_path):
+    """``on_receipt`` takes the same receipt as the caller."""
+    taken = []
+    async with server.client() as client:
+        receipt = await pull(client, place(tmp_path, "a.ndjson"), DAYS, on_receipt=taken.append)
+    assert taken == [receipt]
 
 
 async def test_a_table_that_was_dropped_leaves_nothing_to_check(server, tmp_path):

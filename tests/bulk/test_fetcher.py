@@ -662,11 +662,11 @@ async def test_one_bare_empty_page_is_no_count(known):
         assert await fetcher.count(DAY, Tally()) == 60
 
 
-async def test_a_server_that_sends_no_count_has_none():
-    """The server is asked once more, and then the count is unknown."""
+async def test_a_window_without_calls_counts_0_where_no_count_is_sent():
+    """The server is asked once more: an empty page says that there are no calls, however it counts."""
     async with fetching(lambda _: BARE) as (server, fetcher):
         fetcher.source.count_is_total = False
-        assert await fetcher.count(DAY, Tally()) is None
+        assert await fetcher.count(DAY, Tally()) == 0
         assert len(server.asked) == 2
 
 

@@ -191,7 +191,28 @@ def test_a_window_that_reaches_beyond_the_look_back_is_counted_as_a_whole():
     """A count cannot be cut."""
     found = due([reading("10", "15", "18")], now("20"), WEEK)
     assert spans([each.window for each in found.recount]) == [("10 00:00:00", "15 23:59:59")]
-    assert found.window.first == "2024-05-13 00:00:00"
+    assert (found.since, found.window.first) == ("2024-05-13 00:00:00", "2024-05-10 00:00:00")
+
+
+def test_a_sync_claims_no_more_than_it_looks_at():
+    """A final window is not looked at, so what came in it since is not claimed; what is older is not claimed either."""
+    old = [
+        reading("01", "01", "01 12:00:00", until=OPEN_END, asked_first="2024-05-01 00:00:00"),
+        reading("02", "02", "15"),
+        reading("03", "09", "09 12:00:00", until=OPEN_END, asked_first="2024-05-01 00:00:00"),
+    ]
+    found = due(old, now("20"), WEEK)
+    assert found.since == "2024-05-01 00:00:00"
+    assert spans([found.window]) == [("03 00:00:00", "20 12:00:00")]
+    assert spans(found.read) == [("03 00:00:00", "20 12:00:00"), ("01 00:00:00", "01 23:59:59")]
+    assert found.recount == []
+
+
+def test_a_sync_that_began_five_minutes_ahead_obliges_to_nothing_before_it():
+    """One server's replies may differ in their clocks: what is asked from a second that is still to come is no range."""
+    ahead = reading("20 12:03:00", "20 12:04:00", "20 12:04:00", until=OPEN_END, asked_first="2024-05-20 12:03:00")
+    found = due([ahead], now("20"), timedelta(days=2))
+    assert spans(found.read) == [("18 00:00:00", "20 12:00:00")]
 
 
 days = st.integers(1, 27)

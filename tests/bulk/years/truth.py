@@ -251,7 +251,8 @@ def judge_check(seen: Seen, place: Place, account: Account, accounts: list[Accou
     certain = [claim for claim in own if claim.certain]
     replaced = [calls[serial] for serial in place.replaced if _is_claimed(calls[serial], certain)]
     late = [call for claim in certain for call in _late(claim, place, account, now)]
-    stranger = not own and [
+    # What an interrupted run committed is looked at, although no run said anything of it.
+    stranger = account.index not in place.writers and [
         call for claim in place.claims for call in account.between(claim.first, claim.last) if call.lists_at(now)
     ]
     if verdict == "agrees":
