@@ -106,7 +106,7 @@ async def test_a_key_is_refused_before_any_request(connect, dataset, query, tmp_
 
 
 def test_each_mask_is_another_pull(query):
-    """Its name is a part of the claim; the key is not, so that nobody can try keys on a journal."""
+    """Its name is a part of the claim; the key is not, so no one can try keys on a journal."""
     masks = (None, Mask.hidden(), Mask.keyed(KEY), Mask.keyed(KEY * 2))
     claims = [claim_of(query, IST, "a", shape=["" if mask is None else mask.name], range_name=None) for mask in masks]
     assert len({claim.pull for claim in claims}) == 4

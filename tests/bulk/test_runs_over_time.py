@@ -233,7 +233,7 @@ async def test_a_pull_of_another_range_leaves_no_gap(tmp_path, settle):
 
 
 async def test_a_month_that_was_pulled_on_its_second_day_is_completed(tmp_path):
-    """The pull went on beyond its clock, so the sync goes on from there."""
+    """The pull read up to its own clock, so the sync begins there."""
     target = tmp_path / "a.db"
     async with LivingServer(YEAR, "2024-05-02 12:00:00") as server:
         async with server.client() as client:

@@ -93,7 +93,7 @@ async def test_no_key_in_the_environment(inside, emulate, dataset, tmp_path, env
 
 
 async def test_another_mask_is_another_pull(inside, emulate, large, tmp_path, key_file):
-    """What one mask has begun is not gone on with by another, by none, or by another key; the right one ends it."""
+    """A pull that began with one mask is resumed only with that mask and that key."""
     api = await emulate(large, faults=failing())
     pulled = ("pull", "may.ndjson", *SLOW, "--patience", "0s", "--pseudonyms")
     assert (await inside(*pulled, str(key_file), api=api)).code == 3

@@ -132,7 +132,7 @@ async def test_a_provider_and_a_file_are_asked_for_their_token(made, tmp_path, m
 
 
 async def test_a_renewal_does_not_change_the_account(serve, connect):
-    """A client whose opaque token was replaced goes on with the account that it has named."""
+    """A client whose opaque token was replaced keeps the account that it has named."""
     tokens = iter(["opaque-token-1", "opaque-token-2"])
     server = await serve(lambda request: OK if request.header("Authorization") == "Bearer opaque-token-2" else EXPIRED)
     client = connect(server, lambda: next(tokens))

@@ -51,7 +51,7 @@ async def test_calls_are_filed_under_one_of_their_moments(emulate, ask, filed_by
 
 
 async def test_the_order_may_be_another_one(emulate, ask):
-    """Filed by their end, and listed by their start; ties are told by the order too."""
+    """Filed by their end, and listed by their start; the order shows ties too."""
     api = await emulate(Dataset.range("2024-05-06", "2024-05-06", calls=200), filed_by="end", order="start")
     first, last = "2024-05-06 11:00:00", "2024-05-06 12:00:00"
     page = await ask.page(api, from_date=first, to_date=last, limit=200)

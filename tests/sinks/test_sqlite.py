@@ -442,7 +442,7 @@ def test_a_reader_that_stays_keeps_the_log(save, begun, tmp_path):
 
 
 def test_a_reader_in_a_transaction_of_a_database_without_a_log_is_waited_for(save, tmp_path, monkeypatch):
-    """The change of the mode needs a moment without readers; after that they are in nobody's way."""
+    """The change of the mode needs a moment without readers. After that, readers block nothing."""
     save(b'{"id":"9"}')
     monkeypatch.setattr("servetel_async.sinks.sqlite._PATIENCE", 0.01)
     with closing(sqlite3.connect(tmp_path / NAME)) as reader:
