@@ -19,6 +19,8 @@ from datetime import datetime
 from math import inf
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from servetel_async.bulk.concurrency import Concurrency
 from servetel_async.bulk.outage import Outage
 from servetel_async.bulk.tally import Tally
@@ -198,7 +200,8 @@ class Fetcher:
             if rows > ROWS_IN_A_TURN:
                 await self._turns.take()
             found += rows_of(page, first, first + ROWS_IN_A_TURN, filed_by=filed_by, zone=zone)
-        self.met = found[-1] if found else self.met
+        if found:
+            self.met = msgspec.structs.replace(found[-1], line=b"")  # its text may be 15 MB
         return found
 
     async def careful_page(
