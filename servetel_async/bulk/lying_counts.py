@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from servetel_async.bulk.fetcher import PageLostError, PageTooSlowError
 from servetel_async.errors import RequestRejectedError
+from servetel_async.protocol.clock import SECOND, shift
+from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
     from servetel_async.bulk.fetcher import Fetcher
     from servetel_async.bulk.tally import Tally
-    from servetel_async.protocol.windows import Window
 
 #: Calls by which halves may count more than the whole, because a list grows: so many, and one in so many.
 MORE, ONE_IN = 10, 10
@@ -30,15 +31,18 @@ async def find_lie(fetcher: Fetcher, window: Window, counted: int, tally: Tally)
 
     Args:
         fetcher: brings the pages.
-        window: which seconds; a single second has no halves.
+        window: which seconds.
         counted: what the server counts in it.
         tally: takes the cost.
 
     Raises:
         ServetelError: if a page does not come.
     """
-    if window.seconds <= 1:
-        return None
+    where = "its two halves"
+    if window.seconds == 1:  # it has no halves, so its neighbours are counted with it
+        where = "the two halves of the three seconds around it"
+        window = _with_neighbours(window)
+        counted = await fetcher.count(window, tally) or 0
     halves = window.cut(2)
     counts = [await fetcher.count(halves[0], tally) or 0]
     if counts[0] < counted - MORE - counted // ONE_IN:  # it follows the dates
@@ -50,7 +54,13 @@ async def find_lie(fetcher: Fetcher, window: Window, counted: int, tally: Tally)
     for _ in range(_LOOKS):
         if await _has_last_page(fetcher, halves[counts.index(most)], most, tally):
             return None
-    return f"the API counts {counted:,}, and {together:,} in its two halves: its counts do not follow the dates"
+    return f"the API counts {counted:,}, and {together:,} in {where}: its counts do not follow the dates"
+
+
+def _with_neighbours(second: Window) -> Window:
+    assert second.start is not None  # noqa: S101 - for the type checker: it is closed
+    assert second.end is not None  # noqa: S101
+    return Window(shift(second.start, -SECOND), shift(second.end, SECOND))
 
 
 async def _has_last_page(fetcher: Fetcher, window: Window, counted: int, tally: Tally) -> bool:

@@ -135,8 +135,29 @@ async def test_a_page_that_is_too_slow_is_asked_for_in_a_smaller_size():
         assert server.asked[-1].limit == 10
 
 
-async def test_a_second_has_no_halves():
-    """Nothing is asked for."""
+SECOND = Window.of("2024-05-01 08:10:00", "2024-05-01 08:10:00")
+
+
+async def test_a_second_is_counted_with_its_neighbours():
+    """It has no halves of its own. Where the counts follow the dates, that says nothing against its count."""
     async with SmallServer(CALLS, lambda _: HONEST) as server:
-        assert await looked(server, 1_000, Window.of("2024-05-01 08:10:00", "2024-05-01 08:10:00")) is None
-        assert server.asked == []
+        assert await looked(server, 1_000, SECOND) is None
+        assert {asked.window for asked in server.asked} <= {
+            ("2024-05-01 08:09:59", "2024-05-01 08:10:01"),
+            ("2024-05-01 08:10:00", "2024-05-01 08:10:01"),
+            ("2024-05-01 08:09:59", "2024-05-01 08:09:59"),
+        }
+
+
+async def test_the_count_of_a_second_that_is_the_whole_history_is_a_lie():
+    """Without that, a second would be read again and again, each time page by page up to its count."""
+    async with SmallServer(CALLS, KINDS["the whole history"]) as server:
+        assert "do not follow the dates" in await looked(server, len(CALLS), SECOND)
+        assert len(server.asked) <= 5
+
+
+async def test_the_first_and_the_last_second_of_the_calendar_have_one_neighbour():
+    """A window there is as good as any other."""
+    for first in ("0001-01-01 00:00:00", "9999-12-31 23:59:59"):
+        async with SmallServer(CALLS) as server:
+            assert await looked(server, 1, Window.of(first, first)) is None

@@ -259,6 +259,7 @@ class Play:
             row = place.rows.get(serial)
             if row is not None and row.status != tamper.SPOILT:
                 place.spoilt.discard(serial)
+                place.mended.add(serial)
         place.replaced = {serial for serial in place.replaced if serial not in place.rows and serial in calls}
 
     # Details

@@ -86,6 +86,7 @@ class Place:
         runs: by owner, when each run since then began.
         unfinished: by owner, where pulls of ranges that were not over ended.
         spoilt: calls that were tampered with, as far as they are still not as the server had them.
+        mended: calls that were tampered with and came again since: the seal of their first reading does not fit any more.
         replaced: calls whose row another call with the same id has taken.
         masked: calls whose rows were masked.
         writers: the accounts that wrote it.
@@ -103,6 +104,7 @@ class Place:
     runs: dict[Owner, list[int]] = field(default_factory=dict)
     unfinished: dict[Owner, list[int]] = field(default_factory=dict)
     spoilt: set[int] = field(default_factory=set)
+    mended: set[int] = field(default_factory=set)
     replaced: set[int] = field(default_factory=set)
     masked: set[int] = field(default_factory=set)
     writers: set[int] = field(default_factory=set)

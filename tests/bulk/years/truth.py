@@ -233,7 +233,9 @@ def reason_for_doubt(
     inside = [call for call in account.between(first, last) if call.listed <= ended]
     changed = any(asked.began < moment <= ended for call in inside for moment in (call.listed, call.gone))
     times = Counter(call.id for call in account.calls if call.listed <= ended and call.id is not None)
-    reused = database and any(times[call.id] > 1 for call in inside)
+    # A sync also reads what lies before the range that it names; a file cannot tell two calls of one id and second.
+    alike = Counter((call.id, call.start) for call in inside if call.id is not None)
+    reused = (database and any(times[call.id] > 1 for call in account.calls)) or any(n > 1 for n in alike.values())
     excused = asked.pending is not None and asked.pending.excused
     lies = traits.lies > 0 or traits.count_ignores_dates
     return changed or reused or excused or lies or not clock_ok or bool(place.spoilt | place.replaced) or place.damaged
@@ -262,7 +264,7 @@ def judge_check(seen: Seen, place: Place, account: Account, accounts: list[Accou
         if covered or place.damaged:
             seen.note("check misses tampering", names(covered) if covered else "it was damaged")
         return
-    doubtful = place.damaged or place.spoilt or place.replaced or place.pendings or late
+    doubtful = place.damaged or place.spoilt or place.mended or place.replaced or place.pendings or late
     if not own or doubtful or not all(claim.certain for claim in place.claims):
         return
     changed = [
