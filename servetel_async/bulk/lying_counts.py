@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from servetel_async.bulk.tally import Tally
 
 #: Calls by which halves may count more than the whole, because a list grows: so many, and one in so many.
-MORE, ONE_IN = 10, 10
+MORE, ONE_IN = 3, 10
 _LOOKS = 2
 
 
