@@ -129,7 +129,8 @@ class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
         else:
             first = f"{self.records:,} of the {self.counted:,} the API counted"
         cost = f"{plural(self.requests, 'request')}, {plural(self.retries, 'retry', 'retries')}"
-        span = f"{self.from_date} to {self.to_date}"
+        older = sum(window.last < self.from_date for window in self.windows)
+        span = f"{self.from_date} to {self.to_date}" + (f" and {plural(older, 'older window')}" if older else "")
         return f"{first}\n{self.destination}, {span}: {cost}, {duration(self.seconds)}; {self.verdict}"
 
     @property

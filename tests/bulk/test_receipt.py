@@ -61,6 +61,13 @@ def test_a_range_that_is_not_over_is_complete_up_to_the_servers_clock():
     assert receipt(asked_to="~", complete=False).verdict == "NOT COMPLETE: 12 windows certified"
 
 
+def test_the_windows_before_the_range_are_mentioned():
+    """A sync may complete older ranges too. Their calls are in the numbers, so the text says that they are there."""
+    older = WindowReceipt("2024-04-01 00:00:00", "2024-04-01 23:59:59", 5, 5, "leaf")
+    assert "2024-05-31 23:59:59 and 1 older window: " in str(receipt(windows=(older,)))
+    assert "older" not in str(receipt())
+
+
 def test_it_travels_and_cannot_be_changed():
     """It pickles, it becomes JSON and back, and no attribute can be set."""
     made = receipt(
