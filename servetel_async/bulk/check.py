@@ -12,7 +12,7 @@ from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.check_report import CheckReport, Difference, Recount
 from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.journal import scope_of
-from servetel_async.bulk.ledger import current
+from servetel_async.bulk.ledger import current, cut
 from servetel_async.bulk.receipt import PullReceipt, plural
 from servetel_async.bulk.shelf import Shelf
 from servetel_async.bulk.tally import Tally
@@ -124,6 +124,10 @@ def _claims_of(shelf: Shelf, differences: list[Difference], account: Account, sc
     filtered = len({fact.reading.scope for fact in mine} - {scope})
     if filtered:
         not_looked_at.append(f"counts of {plural(filtered, 'pull')} with other filters: give the same filters")
+    if parts := cut(readings):
+        not_looked_at.append(
+            f"counts of {plural(len(parts), 'window')} of which a later run read a part: sync, or pull"
+        )
     now = current(readings)
     for reading in now:
         if missing := shelf.missing(account.label, reading):

@@ -168,14 +168,31 @@ def current(readings: Sequence[Reading]) -> list[Reading]:
     Args:
         readings: in the order in which they were written.
     """
-    kept: list[Reading] = []
+    return sorted(_untouched(readings)[0], key=lambda reading: reading.last, reverse=True)
+
+
+def cut(readings: Sequence[Reading]) -> list[Reading]:
+    """The readings of which later ones have replaced a part. What is left of them cannot be counted: a count is whole.
+
+    Args:
+        readings: in the order in which they were written.
+    """
+    return _untouched(readings)[1]
+
+
+def _untouched(readings: Sequence[Reading]) -> tuple[list[Reading], list[Reading]]:
+    whole: list[Reading] = []
+    part: list[Reading] = []
     taken = Covered()
     for reading in reversed(readings):
         window = reading.window
-        if taken.left(window) == [window]:
-            kept.append(reading)
+        left = taken.left(window)
+        if left == [window]:
+            whole.append(reading)
+        elif left:
+            part.append(reading)
         taken.add(window)
-    return sorted(kept, key=lambda reading: reading.last, reverse=True)
+    return whole, part
 
 
 def due(readings: Sequence[Reading], now: datetime, lookback: timedelta) -> Due:

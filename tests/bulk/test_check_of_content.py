@@ -130,6 +130,19 @@ async def test_what_was_read_with_other_filters_is_named(server, tmp_path):
     assert str(report).endswith("all that was looked at agrees")
 
 
+async def test_a_window_of_which_a_later_pull_read_a_part_is_not_counted(server, tmp_path):
+    """Its count is of the whole, so nothing is said of the rest: the report names it."""
+    target = place(tmp_path, "a.db")
+    async with server.client() as client:
+        await pull(client, target, DAYS)
+        assert "of which a later run read a part" not in str(await check(client, target))
+        await pull(client, target, CallQuery(from_date="2024-05-05 12:00:00", to_date="2024-05-05 13:00:00"))
+        report = await check(client, target)
+    assert report.agrees
+    assert "not looked at: counts of 1 window of which a later run read a part" in str(report)
+    assert str(report).endswith("all that was looked at agrees")
+
+
 async def test_a_database_of_other_filters_alone_is_not_checked(server, tmp_path):
     """Their values are not kept, so the error says which filters they were."""
     target = place(tmp_path, "a.db")
