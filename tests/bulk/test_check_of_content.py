@@ -153,6 +153,18 @@ async def test_a_database_of_other_filters_alone_is_not_checked(server, tmp_path
     assert "direction" in str(failure.value)
 
 
+async def test_a_receipt_without_windows_leaves_nothing_to_count(server, tmp_path):
+    """Its file is compared, and that is all that the report says."""
+    target = tmp_path / "a.ndjson"
+    async with server.client() as client:
+        await pull(client, target, DAYS)
+        path = tmp_path / "a.ndjson.receipt.json"
+        path.write_text(json.dumps(json.loads(path.read_bytes()) | {"windows": []}))
+        report = await check(client, target)
+    assert report.windows == ()
+    assert "calls now" not in str(report)
+
+
 def test_a_report_without_windows_says_only_what_was_looked_at():
     """Nothing was counted again, so it says nothing of counts."""
     assert str(CheckReport((), (), ("2 files compared",), ())).splitlines()[0] == "2 files compared"
