@@ -18,8 +18,9 @@ from servetel_async.transport.pace import MARGIN
 from tests.transport.leaks import TOKEN, failure_of
 
 FIFTY = RateLimit(per_second=50)
-#: The shortest time in which eight requests at fifty a second have their turns.
-SEVEN_INTERVALS = 7 / 50
+#: Eight requests at fifty a second have their turns in seven intervals. On a busy machine the first one may arrive late.
+#: With a gate for each thread or client there would be three intervals at most.
+FIVE_INTERVALS = 5 / 50
 
 
 def test_an_account_has_one_pace_also_after_its_last_user():
@@ -120,7 +121,7 @@ def test_clients_one_after_another_keep_the_rate(served):
     for _ in range(8):
         assert asyncio.run(one_call(served)) == 5
 
-    assert arrivals(served) >= SEVEN_INTERVALS * 0.98
+    assert arrivals(served) >= FIVE_INTERVALS
 
 
 def test_clients_in_two_threads_share_the_gate(served):
@@ -137,7 +138,7 @@ def test_clients_in_two_threads_share_the_gate(served):
         thread.join()
 
     assert len(served.requests) == 8
-    assert arrivals(served) >= SEVEN_INTERVALS * 0.98
+    assert arrivals(served) >= FIVE_INTERVALS
 
 
 async def test_a_pause_holds_for_the_next_client(data):
