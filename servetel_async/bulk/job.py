@@ -129,6 +129,7 @@ class Job:
         width = width_for(settings.page_size, settings.concurrency)
         self._line = Line(self.fetcher, self._certifier, self.calibration, self._commit, width)
         self._committed = 0
+        self._is_resumed = False
         self._resumed = self._told = 0
         self._before = Tally()
         self._tops: list[Window] = []
@@ -213,11 +214,12 @@ class Job:
 
     def keep(self, kept: list[Reading]) -> None:
         """Take over what an interrupted run had committed."""
-        self.entries = {Span(reading.first, reading.last): reading for reading in kept}
+        self.entries = {_span(reading): reading for reading in kept}
         self._committed = self._resumed = sum(reading.records for reading in self.entries.values())
         for reading in kept:
             self._before.add(Tally(reading.pages, reading.requests, reading.retries, reading.received))
             self._certifier.expect(max(reading.counted or 0, reading.records))
+        self._is_resumed = bool(kept)
         if kept:
             self._tell()
 
@@ -237,7 +239,7 @@ class Job:
         self.frame = frame
         for reading in unchanged:
             fact = self.frame.confirmed(reading)
-            span = Span(reading.first, reading.last)
+            span = _span(reading)
             await self._writer.run(self._sink.commit, Batch([], self._zone), span, msgspec.json.encode(fact))
             self.entries[span] = fact
         self._tops = [day for part in read for day in part.days()]  # so that the next run finds the same windows
@@ -247,7 +249,7 @@ class Job:
     async def _confirm_conventions(self, whole: Window) -> None:
         """Look at the conventions again, and read again what was read under other ones."""
         source = self.fetcher.source
-        if self._resumed and source.conventions is None:
+        if self._is_resumed and source.conventions is None:
             await self.calibration.ensure(whole, self.extra)
         self.confirmed = await self._line.confirm(self.extra)
         believed = "" if source.conventions is None else source.conventions.text
@@ -262,13 +264,15 @@ class Job:
         """Compare the count of the range with those of its windows, and read again what has changed."""
         if self._query.from_date is None and whole.start is not None:
             self.before_start = await count_before(self.fetcher, whole.start, self.extra)
-        if self._certifier.walks or not (self.fetcher.source.count_is_total or self._resumed):
+        if self._certifier.walks or not (self.fetcher.source.count_is_total or self._is_resumed):
+            if read_again:  # what an interrupted run had read cannot be counted again
+                await self.reread([reading.window for reading in self.in_order() if _span(reading) not in self.written])
             return
         if read_again:
             await self.reread([reading.window for reading in self.in_order() if _was_walked(reading)])
         for _ in range(AUDITS):
             final = [reading for reading in self.in_order() if self._is_final(reading) and reading.counted is not None]
-            if len(final) < (1 if self._resumed else 2):  # a single window of this run has counted itself
+            if len(final) < (1 if self._is_resumed else 2):  # a single window of this run has counted itself
                 return
             self.moved = await find_changed(self.fetcher, final, self.extra)
             # When its cost is spent, reading again would bring less than there is.
@@ -365,6 +369,10 @@ class Job:
             waited=fetcher.waited,
             seconds=time.monotonic() - self.begun,
         )
+
+
+def _span(reading: Reading) -> Span:
+    return Span(reading.first, reading.last)
 
 
 def _was_walked(reading: Reading) -> bool:

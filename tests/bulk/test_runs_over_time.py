@@ -13,6 +13,7 @@ from servetel_async import IST, AuthenticationError, CallQuery, ConfigurationErr
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.sync import sync
 from tests.bulk.living_server import LivingServer, every
+from tests.bulk.small_server import Answer
 from tests.sinks.life import receipt_is_refused
 
 DAY = CallQuery.day("2024-05-10")
@@ -162,6 +163,31 @@ async def test_a_resume_with_nothing_left_to_read_counts_again(target):
         assert receipt.complete
         assert receipt.counted == receipt.records == len(calls) - 0
         assert "late" in ids(target)
+
+
+async def test_a_resume_of_windows_without_calls_counts_again(target):
+    """That nothing was there says nothing of now."""
+    day = CallQuery.day("2024-05-13")
+    async with LivingServer([("2024-05-01 00:00:01", "older")], "2024-06-10") as server, server.client() as client:
+        with pytest.raises(_StopError):
+            await pull(client, target, day, on_progress=stop_at(1))
+        server.calls.append(("2024-05-13 00:00:01", "late"))
+        receipt = await pull(client, target, day)
+        assert (receipt.complete, receipt.records) == (True, 1)
+        assert ids(target) == ["late"]
+
+
+async def test_a_resume_reads_again_what_it_cannot_count_again(target):
+    """Where no count is sent, the windows that an interrupted run had walked are walked once more."""
+    calls = [*every(30, "2024-05-01", "2024-05-31 23:30:00")]
+    silent = lambda _asked: Answer(no_count=True)  # noqa: E731
+    async with LivingServer(calls, "2024-06-10", silent) as server, server.client() as client:
+        with pytest.raises(_StopError):
+            await pull(client, target, MAY, on_progress=stop_at(1))
+        server.calls.append(("2024-05-31 00:00:01", "late"))
+        receipt = await pull(client, target, MAY)
+        assert receipt.complete
+        assert sorted(ids(target)) == sorted(key for _, key in server.calls)
 
 
 async def test_a_resumed_pull_may_cost_what_all_of_it_may_cost(target):
