@@ -179,12 +179,12 @@ async def test_a_resume_of_windows_without_calls_counts_again(target):
 
 async def test_a_resume_reads_again_what_it_cannot_count_again(target):
     """Where no count is sent, the windows that an interrupted run had walked are walked once more."""
-    calls = [*every(30, "2024-05-01", "2024-05-31 23:30:00")]
+    calls = [*every(30, "2024-05-01", "2024-05-31 12:00:00")]
     silent = lambda _asked: Answer(no_count=True)  # noqa: E731
-    async with LivingServer(calls, "2024-06-10", silent) as server, server.client() as client:
+    async with LivingServer(calls, "2024-05-31 12:00:00", silent) as server, server.client() as client:
         with pytest.raises(_StopError):
             await pull(client, target, MAY, on_progress=stop_at(1))
-        server.calls.append(("2024-05-31 00:00:01", "late"))
+        server.calls.append(("2024-05-31 11:00:01", "late"))
         receipt = await pull(client, target, MAY)
         assert receipt.complete
         assert sorted(ids(target)) == sorted(key for _, key in server.calls)
