@@ -135,10 +135,22 @@ def _judge_gap(seen: Seen, place: Place, account: Account, asked: Asked, claimed
         for call in account.between(first, min(ended, claimed.proved))
         if call.listed <= asked.began and call.gone > ended
     ]
-    due = [call for call in due if not claimed.first <= call.filed <= claimed.last]
+    due = [
+        call for call in due if not claimed.first <= call.filed <= claimed.last and not _is_final(call, place, asked)
+    ]
     gap = [call for call in due if call.serial not in place.rows and call.serial not in place.spoilt | place.replaced]
     if gap:
         seen.note("a gap after a sync", f"{names(gap)}; from {stamp(first)} on everything was due")
+
+
+def _is_final(call: Call, place: Place, asked: Asked) -> bool:
+    """Whether a run has read its second when that was older than the look-back: then no late call is expected in it."""
+    return any(
+        claim.account == asked.account
+        and claim.first <= call.filed <= claim.last
+        and claim.began - call.filed >= asked.step.lookback
+        for claim in place.claims
+    )
 
 
 def due_from(place: Place, asked: Asked) -> int:
