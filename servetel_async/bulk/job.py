@@ -265,8 +265,9 @@ class Job:
         if self._query.from_date is None and whole.start is not None:
             self.before_start = await count_before(self.fetcher, whole.start, self.extra)
         if self._certifier.walks or not (self.fetcher.source.count_is_total or self._is_resumed):
-            if read_again:  # what an interrupted run had read cannot be counted again
-                await self.reread([reading.window for reading in self.in_order() if _span(reading) not in self.written])
+            # What an interrupted run had read cannot be counted again.
+            kept = [each.window for each in self.in_order() if read_again and _span(each) not in self.written]
+            await self.reread(kept)
             return
         if read_again:
             await self.reread([reading.window for reading in self.in_order() if _was_walked(reading)])
