@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from servetel_async.errors import MalformedResponseError
+from servetel_async.protocol.harmless import is_key
 from servetel_async.protocol.mask import Mask
 from servetel_async.protocol.mask_rules import AGENT, CIRCLE, HANGUP, RECORD, STEP
 from servetel_async.protocol.rescue import rescue
@@ -81,14 +82,14 @@ def test_any_record_stays_one(mask, record):
 @careful
 @given(pairs)
 def test_any_record_keeps_its_key(mask, fields):
-    """Without an id too: a destination finds the key that an unmasked pull would have."""
+    """Without an id too: a destination finds the key of an unmasked pull, or a digest if it may be a text of a person."""
     line = line_of(fields)
     try:
         key = rescue(line).id
     except MalformedResponseError:
         key = json.loads(mask.line(line))["id"]
     (read,) = records_of([mask.line(line)])
-    assert read.id == key
+    assert read.id == key if is_key(key) else read.id.startswith("sha256-")
     assert mask.line(mask.line(line)) == mask.line(line)
 
 
