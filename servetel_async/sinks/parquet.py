@@ -192,7 +192,7 @@ class _File:
         self._arrow = table.arrow
         self._schema = table.schema(zone)
         self._gathered: list[Any] = []
-        self._rows = self._bytes = 0
+        self._rows = self._bytes = self._groups = 0
         self._file = os.fdopen(create_private(path), "wb")
         try:
             self._writer = table.parquet.ParquetWriter(
@@ -214,11 +214,16 @@ class _File:
     def _flush(self) -> None:
         gathered, self._gathered, self._rows, self._bytes = self._gathered, [], 0, 0
         if gathered:
-            rows = self._arrow.Table.from_batches(gathered)
-            self._writer.write_table(rows, row_group_size=rows.num_rows)
+            self._write(self._arrow.Table.from_batches(gathered))
+
+    def _write(self, rows: Any) -> None:
+        self._writer.write_table(rows, row_group_size=max(rows.num_rows, 1))
+        self._groups += 1
 
     def close(self) -> None:
         self._flush()
+        if not self._groups:  # pyarrow 19 cannot read a file without row groups
+            self._write(self._schema.empty_table())
         self._writer.close()
         self._file.flush()
         os.fsync(self._file.fileno())

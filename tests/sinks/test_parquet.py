@@ -189,6 +189,14 @@ def test_columns_come_in_the_chosen_order(batch_of, tmp_path):
     assert read(encode(tmp_path / "b", batch, columns=["circle"])) == [{"circle": None}]
 
 
+def test_a_file_without_calls_has_one_empty_row_group(tmp_path):
+    """A pull without calls gives a file that every reader opens: pyarrow 19 cannot read one without row groups."""
+    file = pq.ParquetFile(encode(tmp_path / "calls.parquet"))
+
+    assert file.num_row_groups == 1
+    assert file.read(columns=["id"]).num_rows == 0
+
+
 def test_null_and_empty_are_told_apart(batch_of, tmp_path):
     """A list of no steps, no list; a circle of nothing, no circle; a step without extra."""
     encode(
