@@ -43,6 +43,7 @@ class _Claimed(NamedTuple):
     last: str
     counted: int | None
     conventions: str
+    left: Sequence[Window]
 
 
 class _Found(NamedTuple):
@@ -124,26 +125,35 @@ def _claims_of(shelf: Shelf, differences: list[Difference], account: Account, sc
     filtered = len({fact.reading.scope for fact in mine} - {scope})
     if filtered:
         not_looked_at.append(f"counts of {plural(filtered, 'pull')} with other filters: give the same filters")
-    if parts := cut(readings):
-        not_looked_at.append(
-            f"counts of {plural(len(parts), 'window')} of which a later run read a part: sync, or pull"
-        )
     now = current(readings)
+    claimed = [_claimed(reading) for reading in now]
+    rests = cut(readings)
+    rows_left = shelf.rows_left(account.label, scope, rests)
+    claimed += [
+        _claimed(rest.reading)._replace(counted=rows, left=rest.left)
+        for rest, rows in zip(rests, rows_left, strict=True)
+        if rows is not None
+    ]
+    if unknown := rows_left.count(None):
+        not_looked_at.append(f"counts of {plural(unknown, 'window')} of which a later run read a part: sync, or pull")
     for reading in now:
         if missing := shelf.missing(account.label, reading):
             what = f"{reading.first} to {reading.last}"
             how = f"{plural(missing, 'row')} went to calls of the same id in other windows"
             differences.append(Difference(what, how))
-    return _Found([_claimed(reading) for reading in now], differences, looked_at, not_looked_at)
+    return _Found(claimed, differences, looked_at, not_looked_at)
 
 
 def _claimed(reading: Reading) -> _Claimed:
-    return _Claimed(reading.first, reading.last, reading.counted, reading.conventions)
+    return _Claimed(reading.first, reading.last, reading.counted, reading.conventions, [reading.window])
 
 
 def _look_at_files(sink: Sink, receipt: PullReceipt) -> _Found:
     """Compare the bytes of a file, or of each file of a directory, with the receipt."""
-    claimed = [_Claimed(each.first, each.last, each.counted, each.conventions) for each in receipt.windows]
+    claimed = [
+        _Claimed(each.first, each.last, each.counted, each.conventions, [Window.of(each.first, each.last)])
+        for each in receipt.windows
+    ]
     place = sink.place
     assert place is not None  # noqa: S101 - for the type checker: its receipt was read beside it
     differences: list[Difference] = []
@@ -174,10 +184,18 @@ async def _recount(client: ServetelClient, asked: CallQuery, claimed: Sequence[_
     if claimed:  # count with the conventions that this server has
         whole = Window.of(min(each.first for each in claimed), max(each.last for each in claimed))
         await Calibration(fetcher).ensure(whole, tally)
-    counts = await run_together([fetcher.count(Window.of(each.first, each.last), tally) for each in claimed])
+    counts = await run_together([_count(fetcher, each.left, tally) for each in claimed])
     return tuple(
-        Recount(each.first, each.last, each.counted, count) for each, count in zip(claimed, counts, strict=True)
+        Recount(each.first, each.last, each.counted, count, rest=each.left != [Window.of(each.first, each.last)])
+        for each, count in zip(claimed, counts, strict=True)
     )
+
+
+async def _count(fetcher: Fetcher, parts: Sequence[Window], tally: Tally) -> int | None:
+    """What the API counts in some parts; None if it does not count one of them."""
+    counts = await run_together([fetcher.count(part, tally) for part in parts])
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _check_receipt(receipt: PullReceipt, identity: Account, scope: str, sink: Sink) -> None:

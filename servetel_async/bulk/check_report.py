@@ -1,7 +1,8 @@
 """Check: does a destination still hold what its ledger says, and does the API still count the same?
 
 1. What is there: the bytes of a file, each file of a directory, the rows of each reading of a database.
-2. What the API counts now: each window that no later reading has replaced, for this account and these filters.
+2. What the API counts now, for this account and these filters: each window that no later reading has replaced, and
+   what later readings have left of a window.
 3. The report says what was looked at and what was not. It never says that the rest agrees.
 """
 
@@ -20,12 +21,23 @@ _NAMED = 10
 
 
 class Recount(NamedTuple):
-    """A window and its two counts; None where the server sent no total."""
+    """A window and its two counts.
+
+    Attributes:
+        first, last: stamps of its seconds, both included.
+        counted_then, counted_now: None where the server sent no total.
+        rest: whether only what later runs have left of it was counted. Then ``counted_then`` is its rows.
+    """
 
     first: str
     last: str
     counted_then: int | None
     counted_now: int | None
+    rest: bool = False
+
+    def __str__(self) -> str:
+        rest = ", what later runs have left of it" if self.rest else ""
+        return f"{self.first} to {self.last}{rest}: {self.counted_now or 0:,} now, {self.counted_then or 0:,} then"
 
 
 class Difference(NamedTuple):
@@ -75,11 +87,7 @@ class CheckReport:
             lines.append("the API sends no count, so there is none to compare")
         elif self.windows:
             lines.append(f"{now:,} calls now, {then:,} when it was pulled, in {plural(len(self.windows), 'window')}")
-        counts = [
-            f"{window.first} to {window.last}: {window.counted_now or 0:,} now, {window.counted_then or 0:,} then"
-            for window in self.changed
-        ]
-        lines += _some(counts, "windows that differ")
+        lines += _some([str(window) for window in self.changed], "windows that differ")
         lines += _some([f"{each.what}: {each.how}" for each in self.differences], "that are not as they were written")
         lines += [f"not looked at: {each}" for each in self.not_looked_at]
         lines.append(self._verdict())

@@ -135,6 +135,13 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return _moment(self.read_at) - _moment(self.last)
 
 
+class Rest(NamedTuple):
+    """A reading, and what no later one has replaced of its window, newest first."""
+
+    reading: Reading
+    left: list[Window]
+
+
 class Due(NamedTuple):
     """What a sync has to do.
 
@@ -168,31 +175,26 @@ def current(readings: Sequence[Reading]) -> list[Reading]:
     Args:
         readings: in the order in which they were written.
     """
-    return sorted(_untouched(readings)[0], key=lambda reading: reading.last, reverse=True)
+    untouched = [rest.reading for rest in _rests(readings) if rest.left == [rest.reading.window]]
+    return sorted(untouched, key=lambda reading: reading.last, reverse=True)
 
 
-def cut(readings: Sequence[Reading]) -> list[Reading]:
-    """The readings of which later ones have replaced a part. What is left of them cannot be counted: a count is whole.
+def cut(readings: Sequence[Reading]) -> list[Rest]:
+    """The readings of which later ones have replaced a part, newest reading first, and what is left of them.
 
     Args:
         readings: in the order in which they were written.
     """
-    return _untouched(readings)[1]
+    return [rest for rest in _rests(readings) if rest.left and rest.left != [rest.reading.window]]
 
 
-def _untouched(readings: Sequence[Reading]) -> tuple[list[Reading], list[Reading]]:
-    whole: list[Reading] = []
-    part: list[Reading] = []
+def _rests(readings: Sequence[Reading]) -> list[Rest]:
+    rests: list[Rest] = []
     taken = Covered()
     for reading in reversed(readings):
-        window = reading.window
-        left = taken.left(window)
-        if left == [window]:
-            whole.append(reading)
-        elif left:
-            part.append(reading)
-        taken.add(window)
-    return whole, part
+        rests.append(Rest(reading, taken.left(reading.window)))
+        taken.add(reading.window)
+    return rests
 
 
 def due(readings: Sequence[Reading], now: datetime, lookback: timedelta) -> Due:

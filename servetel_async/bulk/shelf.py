@@ -18,8 +18,10 @@ from servetel_async.errors import ResumeMismatchError
 from servetel_async.protocol.undecodable import UNDECODABLE
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from servetel_async.bulk.job import Job
-    from servetel_async.bulk.ledger import Reading
+    from servetel_async.bulk.ledger import Reading, Rest
     from servetel_async.bulk.writer import Writer
     from servetel_async.protocol.account import Account
     from servetel_async.protocol.windows import Window
@@ -100,6 +102,29 @@ class Shelf:
             if not fact.reading.recounted:  # a count writes no row
                 covered.add(window)
         return kept[::-1]
+
+    def rows_left(self, account: str, scope: str, rests: Sequence[Rest]) -> list[int | None]:
+        """The rows of what later readings have left of each reading.
+
+        None where they say nothing of the count: not every counted call became a row of this reading, or a pull with
+        other filters may have taken some of the rows.
+        """
+        written: dict[tuple[str, str], Kept] = {}
+        others = Covered()
+        for fact in self.facts:
+            if fact.stored.account != account or fact.reading.recounted:  # a count wrote no row
+                continue
+            if fact.reading.scope == scope:
+                written[fact.reading.first, fact.reading.last] = fact
+            else:
+                others.add(fact.reading.window)
+        rows: list[int | None] = []
+        for reading, left in rests:
+            own = written[reading.first, reading.last]
+            is_whole = not own.reading.flaws and own.reading.counted == own.reading.records
+            is_alone = not any(others.inside(part) for part in left)
+            rows.append(own.stored.seal.rows if is_whole and is_alone else None)
+        return rows
 
     def last_query(self) -> str:
         """Which calls the last run read, for people."""

@@ -130,17 +130,64 @@ async def test_what_was_read_with_other_filters_is_named(server, tmp_path):
     assert str(report).endswith("all that was looked at agrees")
 
 
-async def test_a_window_of_which_a_later_pull_read_a_part_is_not_counted(server, tmp_path):
-    """Its count is of the whole, so nothing is said of the rest: the report names it."""
+PART = CallQuery(from_date="2024-05-05 12:00:00", to_date="2024-05-05 13:00:00")
+
+
+async def test_what_a_later_pull_has_left_of_a_window_is_counted_too(server, tmp_path):
+    """The rest has two parts here; its rows are compared with the sum of their counts."""
     target = place(tmp_path, "a.db")
     async with server.client() as client:
         await pull(client, target, DAYS)
-        assert "of which a later run read a part" not in str(await check(client, target))
-        await pull(client, target, CallQuery(from_date="2024-05-05 12:00:00", to_date="2024-05-05 13:00:00"))
+        await pull(client, target, PART)
+        report = await check(client, target)
+        assert [window.rest for window in report.windows].count(True) == 1
+        assert str(report).endswith("\nall of it agrees")
+        server.calls.append(("2024-05-05 11:11:11", "late"))
+        report = await check(client, target)
+    [changed] = report.changed
+    assert (changed.rest, changed.counted_now - changed.counted_then) == (True, 1)
+    assert ", what later runs have left of it: " in str(report)
+    assert not report.agrees
+
+
+async def test_what_is_left_of_a_window_that_was_counted_again_is_compared_with_the_rows_of_its_reading(
+    server, tmp_path
+):
+    """A sync's count writes no row; those of the pull before it stay in place."""
+    target = place(tmp_path, "a.db")
+    async with server.client() as client:
+        await sync(client, target, CallQuery())
+        server.now = "2024-05-11 12:00:00"
+        await sync(client, target, CallQuery())
+        await pull(client, target, PART)
+        assert (await check(client, target)).agrees
+        server.calls.append(("2024-05-05 11:11:11", "late"))
+        report = await check(client, target)
+    assert [window.rest for window in report.changed] == [True]
+
+
+async def test_the_rest_of_a_window_is_named_where_its_rows_say_nothing_of_its_count(server, tmp_path):
+    """A pull with other filters has taken rows of it. The report says that its count was not looked at."""
+    target = place(tmp_path, "a.db")
+    async with server.client() as client:
+        await pull(client, target, DAYS)
+        await pull(client, target, PART)
+        await pull(client, target, CallQuery(from_date="2024-05-05", to_date="2024-05-07", direction="inbound"))
         report = await check(client, target)
     assert report.agrees
     assert "not looked at: counts of 1 window of which a later run read a part" in str(report)
     assert str(report).endswith("all that was looked at agrees")
+
+
+async def test_the_rest_of_a_window_is_named_where_the_api_sends_no_count_of_it(tmp_path):
+    """There is no number to compare its rows with."""
+    calls = [*every(30, "2024-05-05", "2024-05-07")]
+    async with LivingServer(calls, NOW, lambda _: Answer(no_count=True)) as server, server.client() as client:
+        await pull(client, place(tmp_path, "a.db"), DAYS)
+        await pull(client, place(tmp_path, "a.db"), PART)
+        report = await check(client, place(tmp_path, "a.db"))
+    assert report.agrees
+    assert "not looked at: counts of 1 window of which a later run read a part" in str(report)
 
 
 async def test_a_database_of_other_filters_alone_is_not_checked(server, tmp_path):
