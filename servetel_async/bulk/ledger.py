@@ -164,9 +164,13 @@ def trusted(readings: Iterable[Reading], now: datetime) -> list[Reading]:
     return [reading for reading in readings if reading.clock <= latest]
 
 
-def unread(whole: Window, readings: Iterable[Reading], now: datetime) -> list[Window]:
-    """What of a range was not seen by any reading, newest first (rules 2 and 3)."""
-    return whole.without([seen for reading in trusted(readings, now) if (seen := reading.seen) is not None])
+def half_read(readings: Sequence[Reading], now: datetime) -> list[Window]:
+    """The windows that a resumed pull has to read again, because not all of them was seen or proved (rules 2 and 3).
+
+    It reads each as a whole: if it read the rest as another window, a file would hold the calls of both.
+    """
+    sound = {reading.window for reading in trusted(readings, now) if reading.seen == reading.window}
+    return [reading.window for reading in readings if reading.flaws or reading.window not in sound]
 
 
 def current(readings: Sequence[Reading]) -> list[Reading]:
