@@ -365,6 +365,7 @@ class EmbeddedDatabase:
             if not self._target.exists():
                 return False
             self._connect_to_read(self._target)
+            self._run("BEGIN TRANSACTION")  # not ended: rows and ledger must be of one moment
             return self._has_ledger()
 
     def ledger(self) -> list[Stored]:

@@ -258,7 +258,8 @@ class PostgresSink:
     def look(self) -> bool:
         """Connect for reading only; see ``Database.look``."""
         self._connect()
-        self._do(self._connection.execute("SET default_transaction_read_only = on"))
+        # Not ended: rows and ledger must be of one moment.
+        self._do(self._connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
         found = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL"
         return bool(self._do(self._connection.fetchval(found, ledger.LEDGER, TABLE)))
 

@@ -201,7 +201,8 @@ class Database(Sink, Protocol):
     def look(self) -> bool:
         """Open it for reading only, in place of ``open``: nothing is created, changed or locked.
 
-        ``ledger``, ``content``, ``receipts`` and ``abandon`` work afterwards.
+        ``ledger``, ``content``, ``receipts`` and ``abandon`` work afterwards. What they give is of one moment, also
+        while a run writes.
 
         Returns:
             Whether a ledger of ours is there; if not, there is nothing to read.

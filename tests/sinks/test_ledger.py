@@ -189,6 +189,21 @@ def test_rows_that_nothing_has_touched_agree(pull, seen):
     assert seals[2] == EMPTY
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"], indirect=True)  # DuckDB keeps readers out meanwhile
+def test_who_looks_sees_rows_and_ledger_of_one_moment(pull, opened, database, batch_of):
+    """A window that is written between the two reads is in neither."""
+    pull((span(1), [call(1), call(2)]))
+    sink, reader = opened(), database.sink()
+    sink.begin(b"{}")
+    assert reader.look()
+    try:
+        seals = {each.reading: each.seal for each in reader.ledger()}
+        sink.commit(batch_of(call(1, "b"), call(3)), span(2), b"{}")
+        assert reader.content() == seals
+    finally:
+        reader.abandon()
+
+
 def test_digests_are_the_same_in_each_version(pull, seen, kind):
     """A database that an older library wrote is checked by a newer one."""
     pull((span(1), CALLS))
