@@ -23,7 +23,7 @@ import msgspec
 from servetel_async.bulk.certified import Flaw  # noqa: TC001 - msgspec reads it
 from servetel_async.bulk.covered import Covered
 from servetel_async.protocol.account import Account  # noqa: TC001 - msgspec reads it
-from servetel_async.protocol.clock import DAY, shift, stamp
+from servetel_async.protocol.clock import DAY, is_wall_stamp, shift, stamp
 from servetel_async.protocol.undecodable import UNDECODABLE
 from servetel_async.protocol.windows import Window
 
@@ -293,9 +293,16 @@ _decode = msgspec.json.Decoder(Reading).decode
 
 
 def read_fact(text: bytes) -> Reading | None:
-    """Read a fact; None for one of another version."""
+    """Read a fact; None for one of another version, and for what is no fact."""
     try:
         reading = _decode(text)
-    except UNDECODABLE:
+    except (*UNDECODABLE, RecursionError):
         return None
-    return reading if reading.format == FORMAT else None
+    return reading if reading.format == FORMAT and _is_dated(reading) else None
+
+
+def _is_dated(reading: Reading) -> bool:
+    """Whether its moments are stamps, so that they compare as texts."""
+    ends = [] if reading.asked_last == OPEN_END else [reading.asked_last]
+    moments = [reading.first, reading.last, reading.clock, reading.here, reading.asked_first, *ends]
+    return reading.first <= reading.last and all(map(is_wall_stamp, moments))

@@ -254,7 +254,7 @@ class EmbeddedDatabase:
             return None
         account, pull, header, since = found[0]
         facts = self._run(ledger.FACTS, (account, pull, since))
-        return Saved(header.encode(), [fact.encode() for (fact,) in facts])
+        return Saved(ledger.text_of(header), [ledger.text_of(fact) for (fact,) in facts])
 
     def begin(self, header: bytes, *, keep: bool = False) -> None:
         """Forget what is left of this pull, or of another one in ``DEST.part``, and note the new one."""
@@ -380,6 +380,11 @@ class EmbeddedDatabase:
         with self._telling():
             readings = [row[0] for row in self._run(ledger.ALL)]
             return ledger.content_of(self._totals("TRUE", ()), readings)
+
+    def stamps(self, reading: int) -> list[str | None]:
+        """Give when the calls of a reading began; see ``Database.stamps``."""
+        with self._telling():
+            return [row[0] for row in self._run(ledger.STAMPS, (reading,))]
 
     def receipts(self) -> list[bytes]:
         """Give the last receipt of each pull; see ``Database.receipts``."""
