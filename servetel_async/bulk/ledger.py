@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -290,6 +291,7 @@ def digest_of(lines: Iterable[bytes]) -> str:
 
 
 _decode = msgspec.json.Decoder(Reading).decode
+_is_stamp = lru_cache(maxsize=1024)(is_wall_stamp)  # the readings of a run have most of theirs in common
 
 
 def read_fact(text: bytes) -> Reading | None:
@@ -305,4 +307,4 @@ def _is_dated(reading: Reading) -> bool:
     """Whether its moments are stamps, so that they compare as texts."""
     ends = [] if reading.asked_last == OPEN_END else [reading.asked_last]
     moments = [reading.first, reading.last, reading.clock, reading.here, reading.asked_first, *ends]
-    return reading.first <= reading.last and all(map(is_wall_stamp, moments))
+    return reading.first <= reading.last and all(map(_is_stamp, moments))
