@@ -12,7 +12,7 @@ from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.check_report import CheckReport, Difference, Recount
 from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.journal import scope_of
-from servetel_async.bulk.ledger import current, cut
+from servetel_async.bulk.ledger import current, cut, gaps
 from servetel_async.bulk.receipt import PullReceipt, plural
 from servetel_async.bulk.shelf import Shelf
 from servetel_async.bulk.tally import Tally
@@ -146,6 +146,9 @@ def _claims_of(shelf: Shelf, found: _Found, account: Account, scope: str) -> _Fo
     filtered = len({fact.reading.scope for fact in mine} - {scope})
     if filtered:
         not_looked_at.append(f"counts of {plural(filtered, 'pull')} with other filters: give the same filters")
+    if left := gaps(readings):
+        more = f", and {plural(len(left) - 1, 'other part')}" if len(left) > 1 else ""
+        not_looked_at.append(f"{left[0]}{more}: a run was to read it, and was interrupted or is at work")
     now = current(readings)
     claimed = [_claimed(reading) for reading in now]
     rests = cut(readings)

@@ -265,6 +265,18 @@ def _territory(readings: Sequence[Reading], now: datetime, lookback: timedelta) 
     return joined(ranges)
 
 
+def gaps(readings: Iterable[Reading]) -> list[Window]:
+    """What was asked for and not read, newest first: a run was interrupted, or is at work."""
+    asked: list[Window] = []
+    read = Covered()
+    for reading in readings:
+        read.add(reading.window)
+        last = min(reading.asked_last, reading.clock)
+        if reading.asked_first <= last:
+            asked.append(Window.of(reading.asked_first, last))
+    return [gap for part in joined(asked) for gap in read.left(part)]
+
+
 def joined(windows: Iterable[Window]) -> list[Window]:
     """Join windows that overlap or touch; newest first."""
     joined: list[Window] = []

@@ -132,3 +132,29 @@ async def test_readings_that_cannot_be_read_are_named(tmp_path):
     assert report.agrees
     assert "48 rows of 1 reading compared" in str(report)
     assert "not looked at: rows and counts of 1 reading that this version cannot read" in str(report)
+
+
+class _StopError(Exception):
+    """The process is killed here."""
+
+
+def stop_at_a_window(progress):
+    if progress.windows:
+        raise _StopError
+
+
+async def test_what_an_interrupted_pull_has_not_read_is_named(tmp_path):
+    """What it has read agrees, and is not all of it."""
+    target = tmp_path / "a.db"
+    quarter = CallQuery(from_date="2024-02-01", to_date="2024-04-30")
+    calls = [*every(300, "2024-02-01", "2024-05-07")]
+    async with LivingServer(calls, NOW) as server, server.client(max_concurrency=1) as client:
+        await pull(client, target, CallQuery.day("2024-05-05"))
+        with pytest.raises(_StopError):
+            await pull(client, target, quarter, on_progress=stop_at_a_window)
+        report = await check(client, target)
+        assert report.agrees
+        assert "not looked at: 2024-02-01 00:00:00 to 2024-0" in str(report)
+        assert str(report).endswith("all that was looked at agrees")
+        await pull(client, target, quarter)
+        assert str(await check(client, target)).endswith("\nall of it agrees")

@@ -17,6 +17,7 @@ from servetel_async.bulk.ledger import (
     current,
     digest_of,
     due,
+    gaps,
     half_read,
     read_fact,
     trusted,
@@ -71,6 +72,30 @@ def now(text):
 def test_a_resume_reads_again_what_was_not_seen_as_a_whole(read, at, again):
     """A reading has seen its seconds up to its clock, and nothing if that clock is later than now."""
     assert half_read([read], now(at)) == [read.window] * again
+
+
+@pytest.mark.parametrize(
+    ("readings", "left"),
+    [
+        ([reading("10", "12", "20")], []),
+        ([reading("11", "12", "20", asked_first="2024-05-10 00:00:00")], [("10 00:00:00", "10 23:59:59")]),
+        # A range that is not over, or has no end, is asked for up to the clock.
+        ([reading("10", "10 12:00:00", "10 12:00:00", until="2024-05-31 23:59:59")], []),
+        ([reading("10", "10", "12 12:00:00", until=OPEN_END)], [("11 00:00:00", "12 12:00:00")]),
+        # Whoever has read it, it was read.
+        (
+            [
+                reading("10", "10", "20"),
+                reading("12", "12", "20", asked_first="2024-05-10 00:00:00"),
+                reading("11", "11", "21"),
+            ],
+            [],
+        ),
+    ],
+)
+def test_what_was_asked_for_and_not_read_is_a_gap(readings, left):
+    """The run that asked for it was interrupted."""
+    assert spans(gaps(readings)) == left
 
 
 # What a sync has to do
