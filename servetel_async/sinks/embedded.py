@@ -127,8 +127,6 @@ class EmbeddedDatabase:
         """Whether it is the system that failed, and says nothing against the file."""
         raise NotImplementedError
 
-    # The life of a pull
-
     def open(self, *, fresh: bool = False) -> None:
         """Take the lock, open or create the database; see ``Sink.open``."""
         try:
@@ -147,9 +145,8 @@ class EmbeddedDatabase:
         if self._fresh:
             return None
         with self._telling():
-            if self._in_place:
-                return self._saved("account = ? AND pull = ?", (claim.account, claim.pull))
-            return self._saved("TRUE", ())
+            which = ("account = ? AND pull = ?", (claim.account, claim.pull)) if self._in_place else ("TRUE", ())
+            return self._saved(*which)
 
     def _check_kind(self) -> None:
         if self._target.is_symlink():
@@ -365,7 +362,6 @@ class EmbeddedDatabase:
             if not self._target.exists():
                 return False
             self._connect_to_read(self._target)
-            self._run("BEGIN TRANSACTION")  # not ended: rows and ledger must be of one moment
             return self._has_ledger()
 
     def ledger(self) -> list[Stored]:
@@ -378,8 +374,7 @@ class EmbeddedDatabase:
     def content(self) -> dict[int, Seal]:
         """Compute the seals again; see ``Database.content``."""
         with self._telling():
-            readings = [row[0] for row in self._run(ledger.ALL)]
-            return ledger.content_of(self._totals("TRUE", ()), readings)
+            return ledger.content_of(self._totals("TRUE", ()), [row[0] for row in self._run(ledger.ALL)])
 
     def stamps(self, reading: int) -> list[str | None]:
         """Give when the calls of a reading began; see ``Database.stamps``."""

@@ -159,8 +159,13 @@ class SqliteSink(EmbeddedDatabase):
         self._frozen = _state_of(path) if in_log_mode and not log.exists() else None
         how = "mode=ro" if self._frozen is None else "immutable=1"
         self._database = sqlite3.connect(
-            f"file:{quote(os.fsencode(path))}?{how}", uri=True, timeout=_PATIENCE, check_same_thread=False
+            f"file:{quote(os.fsencode(path))}?{how}",
+            uri=True,
+            timeout=_PATIENCE,
+            isolation_level=None,
+            check_same_thread=False,
         )
+        self._database.execute("BEGIN")  # not ended: rows and ledger must be of one moment
 
     def _put(self, records: list[CallRecord], reading: int) -> Totals:
         assert self._database is not None  # noqa: S101 - for the type checker: it is open
