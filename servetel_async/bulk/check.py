@@ -12,7 +12,7 @@ from servetel_async.bulk.calibrate import Calibration
 from servetel_async.bulk.check_report import CheckReport, Difference, Recount
 from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.journal import scope_of
-from servetel_async.bulk.ledger import current, cut
+from servetel_async.bulk.ledger import current, cut, gaps
 from servetel_async.bulk.receipt import PullReceipt, plural
 from servetel_async.bulk.shelf import Shelf
 from servetel_async.bulk.tally import Tally
@@ -24,10 +24,11 @@ from servetel_async.protocol.undecodable import UNDECODABLE
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.files import digest_of, digests_in
+from servetel_async.sinks.ledger_table import TABLE
 from servetel_async.transport.tasks import run_together
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from servetel_async.bulk.ledger import Reading
     from servetel_async.client import ServetelClient
@@ -74,11 +75,11 @@ async def check(client: ServetelClient, destination: Destination, query: CallQue
     sink = sink_for(destination)
     scope = scope_of(asked, client.zone)
     if sink.keyed_by_id:
-        shelf, differences = await asyncio.to_thread(_look_at_rows, sink)
+        shelf, content = await asyncio.to_thread(_look_at_rows, sink)
         if not shelf.facts:
             raise _no_receipt(sink)
         account = resolve(shelf.accounts, await client.identify())
-        found = _claims_of(shelf, differences, account, scope)
+        found = _claims_of(shelf, _compare_rows(shelf, content), account, scope)
         if not found.claimed:
             raise _other_pulls(sink, shelf, account)
     else:
@@ -89,42 +90,65 @@ async def check(client: ServetelClient, destination: Destination, query: CallQue
     return CheckReport(windows, tuple(found.differences), tuple(found.looked_at), tuple(found.not_looked_at))
 
 
-def _look_at_rows(sink: Sink) -> tuple[Shelf, list[Difference]]:
-    """Compare the rows of each reading with its seal."""
+def _look_at_rows(sink: Sink) -> tuple[Shelf, dict[int, Seal]]:
+    """Read the ledger, and compute its seals again."""
     shelf = Shelf(sink)
     content: dict[int, Seal] = {}
     database = cast("Database", sink)
     try:
         if database.look():
             shelf.load()
+            shelf.find_astray()
             content = shelf.content()
     finally:
         database.abandon()
+    return shelf, content
+
+
+def _compare_rows(shelf: Shelf, content: Mapping[int, Seal]) -> _Found:
+    """Compare the rows of each reading with its seal."""
     differences: list[Difference] = []
-    for fact in shelf.compared():
-        now = content.get(fact.stored.reading)
-        rows = 0 if now is None else now.rows
+    not_looked_at: list[str] = []
+    compared = shelf.compared()
+    for fact in compared:
+        now = content[fact.stored.reading]
         what = f"{fact.reading.first} to {fact.reading.last}"
-        if rows != fact.stored.seal.rows:
-            differences.append(Difference(what, f"{rows:,} of its {plural(fact.stored.seal.rows, 'row')} are there"))
-        elif now is not None and now.digest != fact.stored.seal.digest:
+        if now.rows != fact.stored.seal.rows:
+            differences.append(
+                Difference(what, f"{now.rows:,} of its {plural(fact.stored.seal.rows, 'row')} are there")
+            )
+        elif now.digest != fact.stored.seal.digest:
             differences.append(Difference(what, "its rows are not as they were written"))
-    return shelf, differences
+    if (foreign := content.get(0)) is not None:
+        differences.append(
+            Difference(TABLE, f"{plural(foreign.rows, 'row')} of no reading: another program wrote them")
+        )
+    rows = sum(fact.stored.seal.rows for fact in compared)
+    looked_at = [f"{rows:,} rows of {plural(len(compared), 'reading')} compared with their digests"]
+    numbers = {fact.stored.reading for fact in compared}
+    covered = [content[fact.stored.reading].rows for fact in shelf.facts if fact.stored.reading not in numbers]
+    if sum(covered):
+        not_looked_at.append(f"{plural(sum(covered), 'row')} that a later reading of the window did not bring again")
+    if shelf.unreadable:
+        readings = plural(len(shelf.unreadable), "reading")
+        not_looked_at.append(f"rows and counts of {readings} that this version cannot read: sync, or pull")
+    return _Found([], differences, looked_at, not_looked_at)
 
 
-def _claims_of(shelf: Shelf, differences: list[Difference], account: Account, scope: str) -> _Found:
+def _claims_of(shelf: Shelf, found: _Found, account: Account, scope: str) -> _Found:
     """What of a database can be counted again, with this account and these filters."""
     mine = [fact for fact in shelf.facts if fact.stored.account == account.label]
     readings = [fact.reading for fact in mine if fact.reading.scope == scope]
-    rows = sum(fact.stored.seal.rows for fact in shelf.facts)
-    looked_at = [f"{rows:,} rows of {plural(len(shelf.facts), 'reading')} compared with their digests"]
-    not_looked_at: list[str] = []
+    differences, not_looked_at = list(found.differences), list(found.not_looked_at)
     others = len({fact.stored.account for fact in shelf.facts} - {account.label})
     if others:
         not_looked_at.append(f"counts of {plural(others, 'other account')}: check with their tokens")
     filtered = len({fact.reading.scope for fact in mine} - {scope})
     if filtered:
         not_looked_at.append(f"counts of {plural(filtered, 'pull')} with other filters: give the same filters")
+    if left := gaps(readings):
+        more = f", and {plural(len(left) - 1, 'other part')}" if len(left) > 1 else ""
+        not_looked_at.append(f"{left[0]}{more}: a run was to read it, and was interrupted or is at work")
     now = current(readings)
     claimed = [_claimed(reading) for reading in now]
     rests = cut(readings)
@@ -137,11 +161,15 @@ def _claims_of(shelf: Shelf, differences: list[Difference], account: Account, sc
     if unknown := rows_left.count(None):
         not_looked_at.append(f"counts of {plural(unknown, 'window')} of which a later run read a part: sync, or pull")
     for reading in now:
+        what = f"{reading.first} to {reading.last}"
+        if reading.flaws:
+            differences.append(Difference(what, f"it was not proved when it was read: {reading.flaws[0].why}"))
+        if reading.quarantined:
+            differences.append(Difference(what, f"{plural(len(reading.quarantined), 'record')} of it cannot be read"))
         if missing := shelf.missing(account.label, reading):
-            what = f"{reading.first} to {reading.last}"
             how = f"{plural(missing, 'row')} went to calls of the same id in other windows"
             differences.append(Difference(what, how))
-    return _Found(claimed, differences, looked_at, not_looked_at)
+    return found._replace(claimed=claimed, differences=differences, not_looked_at=not_looked_at)
 
 
 def _claimed(reading: Reading) -> _Claimed:
@@ -157,6 +185,8 @@ def _look_at_files(sink: Sink, receipt: PullReceipt) -> _Found:
     place = sink.place
     assert place is not None  # noqa: S101 - for the type checker: its receipt was read beside it
     differences: list[Difference] = []
+    if not receipt.complete:
+        differences.append(Difference(sink.name, f"it was not complete when it was written: {receipt.certified}"))
     if receipt.files and place.is_dir():
         now = {name: digest.sha256 for name, digest in digests_in(place).items()}
         for name in sorted({*now, *receipt.files}):
@@ -224,13 +254,16 @@ def _receipt(sink: Sink) -> PullReceipt:
     if text is None:
         raise _no_receipt(sink)
     try:
-        return msgspec.json.decode(text, type=PullReceipt)
-    except (*UNDECODABLE, RecursionError):
+        receipt = msgspec.json.decode(text, type=PullReceipt)
+        for each in receipt.windows:
+            Window.of(each.first, each.last)
+    except (*UNDECODABLE, ValueError, RecursionError):
         raise ConfigurationError(
             f"the receipt of {sink.name} cannot be read",
             why="another version of this program wrote it",
             fix="pull again",
         ) from None
+    return receipt
 
 
 def _other_pulls(sink: Sink, shelf: Shelf, account: Account) -> ConfigurationError:

@@ -71,32 +71,39 @@ class CheckReport:
     @property
     def changed(self) -> tuple[Recount, ...]:
         """The windows whose count differs now."""
-        known = [window for window in self.windows if window.counted_then is not None]
-        return tuple(window for window in known if window.counted_then != window.counted_now)
+        return tuple(window for window in self._comparable if window.counted_then != window.counted_now)
+
+    @property
+    def _comparable(self) -> list[Recount]:
+        """The windows of which the API sent a total both times."""
+        return [window for window in self.windows if None not in (window.counted_then, window.counted_now)]
 
     @property
     def agrees(self) -> bool:
-        """Whether nothing that was looked at differs."""
+        """Whether nothing that was looked at differs, and nothing of it was read without a proof."""
         return not self.changed and not self.differences
 
     def __str__(self) -> str:
-        then = sum(window.counted_then or 0 for window in self.windows)
-        now = sum(window.counted_now or 0 for window in self.windows)
+        known, not_looked_at = self._comparable, list(self.not_looked_at)
+        then = sum(window.counted_then or 0 for window in known)
+        now = sum(window.counted_now or 0 for window in known)
         lines = list(self.looked_at)
-        if self.windows and all(window.counted_then is None for window in self.windows):
+        if self.windows and not known:
             lines.append("the API sends no count, so there is none to compare")
         elif self.windows:
-            lines.append(f"{now:,} calls now, {then:,} when it was pulled, in {plural(len(self.windows), 'window')}")
+            lines.append(f"{now:,} calls now, {then:,} when it was pulled, in {plural(len(known), 'window')}")
+            if uncounted := len(self.windows) - len(known):
+                not_looked_at.append(f"counts of {plural(uncounted, 'window')} of which the API sent no total")
         lines += _some([str(window) for window in self.changed], "windows that differ")
         lines += _some([f"{each.what}: {each.how}" for each in self.differences], "that are not as they were written")
-        lines += [f"not looked at: {each}" for each in self.not_looked_at]
-        lines.append(self._verdict())
+        lines += [f"not looked at: {each}" for each in not_looked_at]
+        lines.append(self._verdict(not_looked_at))
         return "\n".join(lines)
 
-    def _verdict(self) -> str:
+    def _verdict(self, not_looked_at: Sequence[str]) -> str:
         if not self.agrees:
             return "it does not agree: pull it again, or sync"
-        return "all of it agrees" if not self.not_looked_at else "all that was looked at agrees"
+        return "all of it agrees" if not not_looked_at else "all that was looked at agrees"
 
 
 def _some(lines: Sequence[str], rest: str) -> list[str]:

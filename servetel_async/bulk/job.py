@@ -19,7 +19,7 @@ from servetel_async.bulk.certify import Certifier
 from servetel_async.bulk.fetcher import Fetcher
 from servetel_async.bulk.frame import Frame, now_in_utc
 from servetel_async.bulk.journal import Header
-from servetel_async.bulk.ledger import FORMAT, Reading, digest_of, unread
+from servetel_async.bulk.ledger import FORMAT, Reading, digest_of, half_read
 from servetel_async.bulk.line import Line
 from servetel_async.bulk.plan import width_for, windows_of
 from servetel_async.bulk.printed import Printed
@@ -205,10 +205,9 @@ class Job:
         if self._sink.done:  # it has its name already: nothing can be added, but it is counted again
             await self._reconcile(whole, read_again=False)
             return
-        await self.reread([reading.window for reading in self.in_order() if reading.flaws])
-        parts = whole.without(self._query.left_out(self._zone))
-        left = [window for part in parts for window in unread(part, self.entries.values(), frame.range.clock)]
-        await self._read_all(left)
+        await self.reread(half_read(self.in_order(), frame.range.clock))
+        kept = [reading.window for reading in self.entries.values()]
+        await self._read_all(whole.without([*self._query.left_out(self._zone), *kept]))
         await self._confirm_conventions(whole)
         await self._reconcile(whole)
 

@@ -13,6 +13,7 @@ import msgspec
 from servetel_async.bulk.ledger import FORMAT, Reading, read_fact
 from servetel_async.errors import ResumeMismatchError
 from servetel_async.protocol.account import Account, resolve
+from servetel_async.protocol.clock import is_wall_stamp
 from servetel_async.protocol.undecodable import UNDECODABLE
 from servetel_async.sinks.sink import Claim
 
@@ -80,14 +81,15 @@ def read_saved(saved: Saved, claim: Claim, name: str) -> tuple[Header, list[Read
     """
     try:
         header = _header(saved.header)
-    except UNDECODABLE:
+    except (*UNDECODABLE, RecursionError):
         header = None
     readings = [read_fact(text) for text in saved.entries]
     facts = [reading for reading in readings if reading is not None]
-    if header is None or header.format != FORMAT or len(facts) < len(readings):
+    is_sound = header is not None and header.format == FORMAT and is_wall_stamp(header.first)
+    if header is None or not is_sound or len(facts) < len(readings):
         raise ResumeMismatchError(
             f"the interrupted pull in {name} cannot be resumed",
-            why="another version of this program began it",
+            why="another version of this program began it, or it is damaged",
             fix=_BEGIN_ANEW,
         )
     if header.pull != claim.pull:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -23,7 +24,7 @@ import msgspec
 from servetel_async.bulk.certified import Flaw  # noqa: TC001 - msgspec reads it
 from servetel_async.bulk.covered import Covered
 from servetel_async.protocol.account import Account  # noqa: TC001 - msgspec reads it
-from servetel_async.protocol.clock import DAY, shift, stamp
+from servetel_async.protocol.clock import DAY, is_wall_stamp, shift, stamp
 from servetel_async.protocol.undecodable import UNDECODABLE
 from servetel_async.protocol.windows import Window
 
@@ -164,9 +165,13 @@ def trusted(readings: Iterable[Reading], now: datetime) -> list[Reading]:
     return [reading for reading in readings if reading.clock <= latest]
 
 
-def unread(whole: Window, readings: Iterable[Reading], now: datetime) -> list[Window]:
-    """What of a range was not seen by any reading, newest first (rules 2 and 3)."""
-    return whole.without([seen for reading in trusted(readings, now) if (seen := reading.seen) is not None])
+def half_read(readings: Sequence[Reading], now: datetime) -> list[Window]:
+    """The windows that a resumed pull has to read again, because not all of them was seen or proved (rules 2 and 3).
+
+    It reads each as a whole: if it read the rest as another window, a file would hold the calls of both.
+    """
+    sound = {reading.window for reading in trusted(readings, now) if reading.seen == reading.window}
+    return [reading.window for reading in readings if reading.flaws or reading.window not in sound]
 
 
 def current(readings: Sequence[Reading]) -> list[Reading]:
@@ -260,6 +265,18 @@ def _territory(readings: Sequence[Reading], now: datetime, lookback: timedelta) 
     return joined(ranges)
 
 
+def gaps(readings: Iterable[Reading]) -> list[Window]:
+    """What was asked for and not read, newest first: a run was interrupted, or is at work."""
+    asked: list[Window] = []
+    read = Covered()
+    for reading in readings:
+        read.add(reading.window)
+        last = min(reading.asked_last, reading.clock)
+        if reading.asked_first <= last:
+            asked.append(Window.of(reading.asked_first, last))
+    return [gap for part in joined(asked) for gap in read.left(part)]
+
+
 def joined(windows: Iterable[Window]) -> list[Window]:
     """Join windows that overlap or touch; newest first."""
     joined: list[Window] = []
@@ -286,12 +303,20 @@ def digest_of(lines: Iterable[bytes]) -> str:
 
 
 _decode = msgspec.json.Decoder(Reading).decode
+_is_stamp = lru_cache(maxsize=1024)(is_wall_stamp)  # the readings of a run have most of theirs in common
 
 
 def read_fact(text: bytes) -> Reading | None:
-    """Read a fact; None for one of another version."""
+    """Read a fact; None for one of another version, and for what is no fact."""
     try:
         reading = _decode(text)
-    except UNDECODABLE:
+    except (*UNDECODABLE, RecursionError):
         return None
-    return reading if reading.format == FORMAT else None
+    return reading if reading.format == FORMAT and _is_dated(reading) else None
+
+
+def _is_dated(reading: Reading) -> bool:
+    """Whether its moments are stamps, so that they compare as texts."""
+    ends = [] if reading.asked_last == OPEN_END else [reading.asked_last]
+    moments = [reading.first, reading.last, reading.clock, reading.here, reading.asked_first, *ends]
+    return reading.first <= reading.last and all(map(_is_stamp, moments))

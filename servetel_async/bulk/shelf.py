@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import msgspec
 
 from servetel_async.bulk.covered import Covered
-from servetel_async.bulk.ledger import read_fact
+from servetel_async.bulk.ledger import cut, read_fact
 from servetel_async.bulk.receipt import PullReceipt
 from servetel_async.bulk.sums import Sums
 from servetel_async.errors import ResumeMismatchError
@@ -39,17 +39,20 @@ class Shelf:
     """The facts of one destination. ``load`` and ``content`` block, so they run in a thread.
 
     Attributes:
-        facts: oldest first; facts of another version are left out.
+        facts: oldest first.
+        unreadable: facts of another version, and what is no fact any more.
         overwritten: calls of this run whose row another window of it has taken, because of an equal id.
     """
 
     def __init__(self, sink: Sink) -> None:
         self.facts: list[Kept] = []
+        self.unreadable: list[Stored] = []
         self.overwritten = 0
         self._query = ""
         self._sink = sink
         self._database = cast("Database", sink) if hasattr(sink, "ledger") else None
         self._rows: dict[int, int] = {}  # of each reading, before this run
+        self._astray: set[int] = set()
         self._sums: dict[str, tuple[Sums, Sums]] = {}  # of each account
 
     def load(self) -> None:
@@ -63,21 +66,18 @@ class Shelf:
         self._rows = {fact.stored.reading: fact.stored.seal.rows for fact in self.facts}
 
     def _refresh(self) -> None:
-        self.facts = self._read()
+        stored = [] if self._database is None else self._database.ledger()
+        found = [(each, read_fact(each.fact)) for each in stored]
+        self.facts = [Kept(each, reading) for each, reading in found if reading is not None]
+        self.unreadable = [each for each, reading in found if reading is None]
         self._sums = {}
 
     def _last_query(self) -> str:
         texts = [] if self._database is None else self._database.receipts()
         for text in texts[:1]:
-            with suppress(*UNDECODABLE):
+            with suppress(*UNDECODABLE, RecursionError):
                 return msgspec.json.decode(text, type=PullReceipt).query
         return "not finished"
-
-    def _read(self) -> list[Kept]:
-        if self._database is None:
-            return []
-        found = [(stored, read_fact(stored.fact)) for stored in self._database.ledger()]
-        return [Kept(stored, reading) for stored, reading in found if reading is not None]
 
     def content(self) -> dict[int, Seal]:
         """Compute the seals from the rows that are there now.
@@ -86,6 +86,27 @@ class Shelf:
             OutputError: if the database cannot be read.
         """
         return {} if self._database is None else self._database.content()
+
+    def find_astray(self) -> None:
+        """Find the readings that have rows outside of what later ones have left of their window.
+
+        Such a row is of a call that the later reading did not bring again. It may be deleted, so no count says anything
+        of the rows of that reading.
+
+        Raises:
+            OutputError: if the database cannot be read.
+        """
+        assert self._database is not None  # noqa: S101 - for the type checker: only a database is checked so
+        kept: dict[tuple[str, str], list[Kept]] = {}
+        for fact in self.facts:
+            kept.setdefault((fact.stored.account, fact.reading.scope), []).append(fact)
+        for facts in kept.values():
+            written = _written(facts)
+            for reading, left in cut([fact.reading for fact in facts]):
+                own = written.get(reading.window)
+                stamps = [] if own is None else self._database.stamps(own.stored.reading)
+                if own is not None and not all(_is_inside(stamp, left) for stamp in stamps):
+                    self._astray.add(own.stored.reading)
 
     def compared(self) -> list[Kept]:
         """The facts whose rows should be as they were written: those that later readings do not cover completely.
@@ -106,25 +127,26 @@ class Shelf:
     def rows_left(self, account: str, scope: str, rests: Sequence[Rest]) -> list[int | None]:
         """The rows of what later readings have left of each reading.
 
-        None where they say nothing of the count: not every counted call became a row of this reading, or a pull with
-        other filters may have taken some of the rows.
+        None where they say nothing of the count: not every counted call became a row of this reading, some of its rows
+        are of calls that have left (``find_astray``), or a pull with other filters may have taken some of them.
         """
-        written: dict[tuple[str, str], Kept] = {}
+        mine = [fact for fact in self.facts if fact.stored.account == account]
+        written = _written([fact for fact in mine if fact.reading.scope == scope])
         others = Covered()
-        for fact in self.facts:
-            if fact.stored.account != account or fact.reading.recounted:  # a count wrote no row
-                continue
-            if fact.reading.scope == scope:
-                written[fact.reading.first, fact.reading.last] = fact
-            else:
+        for fact in mine:
+            if fact.reading.scope != scope and not fact.reading.recounted:
                 others.add(fact.reading.window)
         rows: list[int | None] = []
         for reading, left in rests:
-            own = written[reading.first, reading.last]
-            is_whole = not own.reading.flaws and own.reading.counted == own.reading.records
+            own = written.get(reading.window)
             is_alone = not any(others.inside(part) for part in left)
-            rows.append(own.stored.seal.rows if is_whole and is_alone else None)
+            rows.append(own.stored.seal.rows if own is not None and is_alone and self._is_counted(own) else None)
         return rows
+
+    def _is_counted(self, own: Kept) -> bool:
+        """Whether each counted call became a row, and none of its rows lies outside of what is left of its window."""
+        is_whole = not own.reading.flaws and own.reading.counted == own.reading.records
+        return is_whole and own.stored.reading not in self._astray
 
     def last_query(self) -> str:
         """Which calls the last run read, for people."""
@@ -203,3 +225,12 @@ class Shelf:
                 Sums([(fact.reading.last, fact.stored.seal.rows) for fact in mine]),
             )
         return self._sums[account]
+
+
+def _written(facts: Sequence[Kept]) -> dict[Window, Kept]:
+    """The last fact of each window that wrote rows; a count wrote none."""
+    return {fact.reading.window: fact for fact in facts if not fact.reading.recounted}
+
+
+def _is_inside(stamp: str | None, parts: Sequence[Window]) -> bool:
+    return stamp is not None and any(part.first <= stamp <= part.last for part in parts)

@@ -127,8 +127,6 @@ class EmbeddedDatabase:
         """Whether it is the system that failed, and says nothing against the file."""
         raise NotImplementedError
 
-    # The life of a pull
-
     def open(self, *, fresh: bool = False) -> None:
         """Take the lock, open or create the database; see ``Sink.open``."""
         try:
@@ -147,9 +145,8 @@ class EmbeddedDatabase:
         if self._fresh:
             return None
         with self._telling():
-            if self._in_place:
-                return self._saved("account = ? AND pull = ?", (claim.account, claim.pull))
-            return self._saved("TRUE", ())
+            which = ("account = ? AND pull = ?", (claim.account, claim.pull)) if self._in_place else ("TRUE", ())
+            return self._saved(*which)
 
     def _check_kind(self) -> None:
         if self._target.is_symlink():
@@ -254,7 +251,7 @@ class EmbeddedDatabase:
             return None
         account, pull, header, since = found[0]
         facts = self._run(ledger.FACTS, (account, pull, since))
-        return Saved(header.encode(), [fact.encode() for (fact,) in facts])
+        return Saved(ledger.text_of(header), [ledger.text_of(fact) for (fact,) in facts])
 
     def begin(self, header: bytes, *, keep: bool = False) -> None:
         """Forget what is left of this pull, or of another one in ``DEST.part``, and note the new one."""
@@ -377,8 +374,12 @@ class EmbeddedDatabase:
     def content(self) -> dict[int, Seal]:
         """Compute the seals again; see ``Database.content``."""
         with self._telling():
-            readings = [row[0] for row in self._run(ledger.ALL)]
-            return ledger.content_of(self._totals("TRUE", ()), readings)
+            return ledger.content_of(self._totals("TRUE", ()), [row[0] for row in self._run(ledger.ALL)])
+
+    def stamps(self, reading: int) -> list[str | None]:
+        """Give when the calls of a reading began; see ``Database.stamps``."""
+        with self._telling():
+            return [row[0] for row in self._run(ledger.STAMPS, (reading,))]
 
     def receipts(self) -> list[bytes]:
         """Give the last receipt of each pull; see ``Database.receipts``."""

@@ -122,7 +122,7 @@ def _read(text: bytes, path: Path) -> Line:
         raise _damaged(path, "its checksum does not agree")
     try:
         return _decode(body)
-    except UNDECODABLE:
+    except (*UNDECODABLE, RecursionError):
         raise _damaged(path, "another version of this program wrote it") from None
 
 

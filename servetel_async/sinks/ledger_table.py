@@ -7,6 +7,7 @@ subtracted from the seal of the earlier one.
 
 from __future__ import annotations
 
+import re
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ _LEDGER = (
     "reading BIGINT PRIMARY KEY, account TEXT, scope TEXT, pull TEXT, first TEXT, last TEXT, fact TEXT, "
     "rows BIGINT, digest TEXT"
 )
+_is_digest = re.compile(r"[0-9a-f]{16}").fullmatch
 CREATE = (f"CREATE TABLE IF NOT EXISTS {PULLS} ({_PULLS})", f"CREATE TABLE IF NOT EXISTS {LEDGER} ({_LEDGER})")
 # Every name below is a name of this package; no text of a caller or a server becomes SQL.
 CLEAR = f"DELETE FROM {LEDGER}"  # noqa: S608
@@ -62,6 +64,8 @@ DROP = f"DELETE FROM {LEDGER} WHERE reading = ?"  # noqa: S608
 RECEIVE = f"UPDATE {PULLS} SET finished_at = ?, receipt = ? WHERE account = ? AND pull = ?"  # noqa: S608
 RECEIPTS = f"SELECT receipt FROM {PULLS} WHERE receipt IS NOT NULL ORDER BY finished_at DESC"  # noqa: S608
 ALL = f"SELECT reading, account, scope, pull, first, last, fact, rows, digest FROM {LEDGER} ORDER BY reading"  # noqa: S608
+#: The moments at which the calls of a reading began, as the account's wall clock showed them.
+STAMPS = f'SELECT DISTINCT "date" || \' \' || "time" FROM {TABLE} WHERE reading = ?'  # noqa: S608
 
 
 def numbered(statement: str) -> str:
@@ -84,13 +88,25 @@ def sealed(rows: int, digests: int) -> Seal:
 
 def without(seal: Sequence[Any], rows: int, digests: int) -> Seal:
     """Take rows out of a seal."""
-    return sealed(seal[0] - rows, int(seal[1], 16) - digests)
+    there = _seal(*seal)
+    return sealed(there.rows - rows, int(there.digest, 16) - digests)
+
+
+def _seal(rows: Any, digest: Any) -> Seal:
+    """Read a seal. What is none any more, because another program changed it, is one of no rows: it will differ."""
+    is_one = isinstance(rows, int) and isinstance(digest, str) and _is_digest(digest) is not None
+    return Seal(rows, digest) if is_one else sealed(0, 0)
 
 
 def stored(row: Sequence[Any]) -> Stored:
     """Make a fact of a row of ``ALL``."""
     reading, account, scope, pull, first, last, fact, rows, digest = row
-    return Stored(reading, account, scope, pull, Span(first, last), fact.encode(), Seal(rows, digest))
+    return Stored(reading, account, scope, pull, Span(first, last), text_of(fact), _seal(rows, digest))
+
+
+def text_of(fact: Any) -> bytes:
+    """Give a fact as it was kept; what is no text any more is no fact, whatever another program made of it."""
+    return str(fact).encode()
 
 
 def content_of(totals: Totals, readings: Iterable[int]) -> dict[int, Seal]:

@@ -151,7 +151,7 @@ class PostgresSink:
         if found is None:
             return None
         facts = await self._ask(ledger.FACTS, claim.account, claim.pull, found["since"])
-        return Saved(found["header"].encode(), [fact.encode() for (fact,) in facts])
+        return Saved(ledger.text_of(found["header"]), [ledger.text_of(fact) for (fact,) in facts])
 
     async def _check_database(self) -> None:
         """Refuse what cannot hold calls, before anything is made in it."""
@@ -258,7 +258,8 @@ class PostgresSink:
     def look(self) -> bool:
         """Connect for reading only; see ``Database.look``."""
         self._connect()
-        self._do(self._connection.execute("SET default_transaction_read_only = on"))
+        # Not ended: rows and ledger must be of one moment.
+        self._do(self._connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
         found = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL"
         return bool(self._do(self._connection.fetchval(found, ledger.LEDGER, TABLE)))
 
@@ -270,6 +271,10 @@ class PostgresSink:
         """Compute the seals again; see ``Database.content``."""
         readings = [row[0] for row in self._do(self._ask(ledger.ALL))]
         return ledger.content_of(self._do(self._totals("TRUE")), readings)
+
+    def stamps(self, reading: int) -> list[str | None]:
+        """Give when the calls of a reading began; see ``Database.stamps``."""
+        return [row[0] for row in self._do(self._ask(ledger.STAMPS, reading))]
 
     def receipts(self) -> list[bytes]:
         """Give the last receipt of each pull; see ``Database.receipts``."""

@@ -201,7 +201,8 @@ class Database(Sink, Protocol):
     def look(self) -> bool:
         """Open it for reading only, in place of ``open``: nothing is created, changed or locked.
 
-        ``ledger``, ``content``, ``receipts`` and ``abandon`` work afterwards.
+        ``ledger``, ``content``, ``stamps``, ``receipts`` and ``abandon`` work afterwards. What they give is of one
+        moment, also while a run writes.
 
         Returns:
             Whether a ledger of ours is there; if not, there is nothing to read.
@@ -219,6 +220,10 @@ class Database(Sink, Protocol):
 
     def content(self) -> dict[int, Seal]:
         """Compute the seals from the rows that are there now, by reading; under 0 those of no reading."""
+        ...
+
+    def stamps(self, reading: int) -> list[str | None]:
+        """Return the moments at which the calls of a reading began, as they were sent; None for one that says none."""
         ...
 
     def receipts(self) -> list[bytes]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -24,7 +24,7 @@ from servetel_async.sinks.embedded import EmbeddedDatabase
 from servetel_async.sinks.ledger_table import LEDGER, TABLE, Totals
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
     from pathlib import Path
 
     from servetel_async.protocol.records import CallRecord
@@ -58,6 +58,7 @@ class SqliteSink(EmbeddedDatabase):
     def __init__(self, target: Path) -> None:
         super().__init__(target)
         self._database: sqlite3.Connection | None = None
+        self._frozen: tuple[int, int] | None = None  # a file that is read without locks, as it was when it was opened
 
     def _connect(self, path: Path) -> None:
         if path.is_symlink():
@@ -79,7 +80,19 @@ class SqliteSink(EmbeddedDatabase):
         assert self._database is not None  # noqa: S101 - for the type checker: it is open
         if statement == "BEGIN":
             statement = "BEGIN IMMEDIATE"
-        return self._database.execute(statement, values).fetchall()
+        with self._unwritten():
+            return self._database.execute(statement, values).fetchall()
+
+    @contextmanager
+    def _unwritten(self) -> Generator[None]:
+        """Refuse what was read without locks while another program wrote it: it is of two moments."""
+        try:
+            yield
+        finally:
+            if self._frozen is not None and _state_of(self._target) != self._frozen:
+                raise OutputLockedError(
+                    f"{self.name} is being written", why="another program works on it", fix="wait until it has ended"
+                )
 
     def _disconnect(self) -> None:
         database, self._database = self._database, None
@@ -143,10 +156,16 @@ class SqliteSink(EmbeddedDatabase):
         # A database that was left in write-ahead mode would get a log from a reader. Without one, nothing writes it.
         log = path.with_name(f"{path.name}-wal")
         in_log_mode = _start_of(path, 20)[18:20] == b"\2\2"
-        how = "immutable=1" if in_log_mode and not log.exists() else "mode=ro"
+        self._frozen = _state_of(path) if in_log_mode and not log.exists() else None
+        how = "mode=ro" if self._frozen is None else "immutable=1"
         self._database = sqlite3.connect(
-            f"file:{quote(os.fsencode(path))}?{how}", uri=True, timeout=_PATIENCE, check_same_thread=False
+            f"file:{quote(os.fsencode(path))}?{how}",
+            uri=True,
+            timeout=_PATIENCE,
+            isolation_level=None,
+            check_same_thread=False,
         )
+        self._database.execute("BEGIN")  # not ended: rows and ledger must be of one moment
 
     def _put(self, records: list[CallRecord], reading: int) -> Totals:
         assert self._database is not None  # noqa: S101 - for the type checker: it is open
@@ -161,10 +180,11 @@ class SqliteSink(EmbeddedDatabase):
         totals: Totals = {}
         self._database.text_factory = bytes  # it is faster, and takes what another program wrote that is not UTF-8
         try:
-            for row in self._database.execute(_SELECT + which, values):
-                digest = int.from_bytes(blake2b(_pack(row[1:]), digest_size=8).digest(), "little")
-                rows, digests = totals.get(row[0], (0, 0))
-                totals[row[0]] = rows + 1, digests + digest
+            with self._unwritten():
+                for row in self._database.execute(_SELECT + which, values):
+                    digest = int.from_bytes(blake2b(_pack(row[1:]), digest_size=8).digest(), "little")
+                    rows, digests = totals.get(row[0], (0, 0))
+                    totals[row[0]] = rows + 1, digests + digest
         finally:
             self._database.text_factory = str
         return totals
@@ -220,6 +240,11 @@ def _is_folded_at_once(database: sqlite3.Connection) -> bool:
 def _is_busy(error: Exception) -> bool:
     code = getattr(error, "sqlite_errorname", "") or ""
     return code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED"))
+
+
+def _state_of(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns
 
 
 def _start_of(path: Path, size: int) -> bytes:

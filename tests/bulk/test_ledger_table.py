@@ -17,9 +17,10 @@ from servetel_async.bulk.ledger import (
     current,
     digest_of,
     due,
+    gaps,
+    half_read,
     read_fact,
     trusted,
-    unread,
 )
 from servetel_async.protocol.clock import stamp
 from servetel_async.protocol.windows import Window
@@ -56,24 +57,45 @@ def now(text):
 
 
 @pytest.mark.parametrize(
-    ("whole", "readings", "at", "left"),
+    ("read", "at", "again"),
     [
-        (("01", "02"), [], "10", [("01 00:00:00", "02 23:59:59")]),
-        (("01", "02"), [reading("02", "02", "10")], "10", [("01 00:00:00", "01 23:59:59")]),
-        (("01", "02"), [reading("01", "02", "10")], "10", []),
-        # A day that was read at noon, and resumed on the next day: noon to midnight is left.
-        (("10", "10"), [reading("10", "10", "10 12:00:00")], "11", [("10 12:00:01", "10 23:59:59")]),
-        # A window that had not begun when it was read has seen nothing.
-        (("10", "11"), [reading("11", "11", "10 12:00:00")], "12", [("10 00:00:00", "11 23:59:59")]),
+        (reading("01", "02", "10"), "10", False),
+        # A day that was read at noon, and one that had not begun.
+        (reading("10", "10", "10 12:00:00"), "11", True),
+        (reading("11", "11", "10 12:00:00"), "12", True),
         # A clock of the future: that reading proves nothing. Five minutes are two clocks of one server.
-        (("01", "01"), [reading("01", "01", "20 12:00:00")], "10", [("01 00:00:00", "01 23:59:59")]),
-        (("01", "01"), [reading("01", "01", "10 12:04:59")], "10", []),
+        (reading("01", "01", "20 12:00:00"), "10", True),
+        (reading("01", "01", "10 12:04:59"), "10", False),
+        (reading("01", "02", "10", flaws=(Flaw("", "", "why"),)), "10", True),
     ],
 )
-def test_a_resume_reads_what_no_reading_has_seen(whole, readings, at, left):
+def test_a_resume_reads_again_what_was_not_seen_as_a_whole(read, at, again):
     """A reading has seen its seconds up to its clock, and nothing if that clock is later than now."""
-    window = Window.of(_full(whole[0], "00:00:00"), _full(whole[1], "23:59:59"))
-    assert spans(unread(window, readings, now(at))) == left
+    assert half_read([read], now(at)) == [read.window] * again
+
+
+@pytest.mark.parametrize(
+    ("readings", "left"),
+    [
+        ([reading("10", "12", "20")], []),
+        ([reading("11", "12", "20", asked_first="2024-05-10 00:00:00")], [("10 00:00:00", "10 23:59:59")]),
+        # A range that is not over, or has no end, is asked for up to the clock.
+        ([reading("10", "10 12:00:00", "10 12:00:00", until="2024-05-31 23:59:59")], []),
+        ([reading("10", "10", "12 12:00:00", until=OPEN_END)], [("11 00:00:00", "12 12:00:00")]),
+        # Whoever has read it, it was read.
+        (
+            [
+                reading("10", "10", "20"),
+                reading("12", "12", "20", asked_first="2024-05-10 00:00:00"),
+                reading("11", "11", "21"),
+            ],
+            [],
+        ),
+    ],
+)
+def test_what_was_asked_for_and_not_read_is_a_gap(readings, left):
+    """The run that asked for it was interrupted."""
+    assert spans(gaps(readings)) == left
 
 
 # What a sync has to do
@@ -155,14 +177,12 @@ def test_a_clock_that_was_a_year_ahead_is_no_mark():
 
 
 @pytest.mark.parametrize(
-    ("here", "gap"),
-    [("15 12:00:00", ("15 12:00:01", "31 12:00:00")), ("20 11:00:00", ("20 12:00:01", "31 12:00:00"))],
+    ("here", "seen"), [("15 12:00:00", ("10 00:00:00", "15 12:00:00")), ("20 11:00:00", ("10 00:00:00", "20 12:00:00"))]
 )
-def test_a_clock_far_ahead_of_this_computers_is_not_believed(here, gap):
+def test_a_clock_far_ahead_of_this_computers_is_not_believed(here, seen):
     """Also when the server's clock of now has passed it: what was read counts up to this computer's clock of then."""
     read = reading("10", "20", "20 12:00:00", until=OPEN_END, here=f"2024-05-{here}")
-    whole = Window(now("10 00:00:00"), now("31"))
-    assert spans(unread(whole, [read], now("31"))) == [gap]
+    assert spans([read.seen]) == [seen]
 
 
 def test_what_could_not_be_proved_is_read_again_whatever_its_age():

@@ -6,6 +6,7 @@ import json
 import sqlite3
 from contextlib import closing
 from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -136,9 +137,6 @@ async def test_a_run_that_committed_nothing_decides_nothing(target):
         assert receipt.from_date == "2024-05-11 12:00:00"
 
 
-# Verdicts
-
-
 class _StopError(Exception):
     """The process is killed here."""
 
@@ -149,6 +147,40 @@ def stop_at(windows):
             raise _StopError
 
     return stop
+
+
+async def test_what_a_run_with_a_clock_of_the_future_has_read_is_not_there_twice_when_it_is_resumed(target):
+    """Its windows prove nothing, so they are read again as the windows that they are."""
+    calls = [*every(60, "2024-05-01", NOON)]
+    async with LivingServer(calls, "2025-05-10 12:00:00") as server, server.client() as client:
+        with pytest.raises(_StopError):
+            await pull(client, target, MAY, on_progress=stop_at(3))
+        server.calls[:0] = every(60, "2024-05-10 13:00:00", "2024-05-20")
+        server.now = "2024-05-20 12:00:00"
+        receipt = await pull(client, target, MAY)
+        assert sorted(ids(target)) == listed(server)
+        assert (receipt.complete, receipt.records) == (True, len(listed(server)))
+
+
+async def test_the_hour_of_autumn_that_comes_twice_is_not_there_twice_when_a_pull_is_resumed(target):
+    """A window that ends in that hour is read again as the window that it is."""
+    sunday = "2024-11-03"
+    calls = [*every(10, f"{sunday} 00:00:00", f"{sunday} 01:50:00")]
+    indian = {"first": f"{sunday} 11:50:00", "second": "2024-11-04 12:00:00"}  # 01:20 in New York, for the second time
+    async with (
+        LivingServer(calls, indian["first"]) as server,
+        server.client(zone=ZoneInfo("America/New_York")) as client,
+    ):
+        with pytest.raises(_StopError):
+            await pull(client, target, CallQuery.day(sunday), on_progress=stop_at(1))
+        server.calls[:0] = every(10, f"{sunday} 02:00:00", f"{sunday} 23:50:00")
+        server.now = indian["second"]
+        receipt = await pull(client, target, CallQuery.day(sunday))
+        assert sorted(ids(target)) == sorted(key for _, key in server.calls)
+        assert (receipt.complete, receipt.records) == (True, len(server.calls))
+
+
+# Verdicts
 
 
 async def test_a_resume_with_nothing_left_to_read_counts_again(target):

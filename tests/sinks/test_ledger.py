@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from servetel_async import OutputError
+from servetel_async import OutputError, OutputLockedError
 from servetel_async.sinks.columns import COLUMNS
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.sink import Claim, Seal, Span
@@ -187,6 +187,48 @@ def test_rows_that_nothing_has_touched_agree(pull, seen):
     assert seals == content
     assert seals[1].rows == len(CALLS)
     assert seals[2] == EMPTY
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"], indirect=True)  # DuckDB keeps readers out meanwhile
+def test_who_looks_sees_rows_and_ledger_of_one_moment(pull, opened, database, batch_of):
+    """A window that is written between the two reads is in neither."""
+    pull((span(1), [call(1), call(2)]))
+    sink, reader = opened(), database.sink()
+    sink.begin(b"{}")
+    assert reader.look()
+    try:
+        seals = {each.reading: each.seal for each in reader.ledger()}
+        sink.commit(batch_of(call(1, "b"), call(3)), span(2), b"{}")
+        assert reader.content() == seals
+    finally:
+        reader.abandon()
+
+
+@pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
+def test_what_is_read_without_locks_is_refused_if_a_run_writes_it_meanwhile(pull, database):
+    """A database that another program left in write-ahead mode has no log, and who looks must not make one."""
+    pull((span(1), [call(1), call(2)]))
+    database.ask("PRAGMA journal_mode = WAL")
+    assert not database.target.with_name("a.db-wal").exists()
+    reader = database.sink()
+    assert reader.look()
+    try:
+        assert len(reader.ledger()) == 1
+        pull((span(3), [call(1, "b")]))
+        with pytest.raises(OutputLockedError, match="is being written"):
+            reader.content()
+    finally:
+        reader.abandon()
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "duckdb", "postgres"], indirect=True)
+def test_when_the_calls_of_a_reading_began(pull, database):
+    """As the server said it; None where it did not."""
+    pull((span(1), [call(9)]), (span(2), [CALLS[0]]))
+    reader = database.sink()
+    assert reader.look()
+    assert [reader.stamps(number) for number in (1, 2)] == [[None], ["2024-05-02 19:19:59"]]
+    reader.abandon()
 
 
 def test_digests_are_the_same_in_each_version(pull, seen, kind):
