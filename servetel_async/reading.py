@@ -107,7 +107,7 @@ class Reading:
         """Read on until there are calls to deliver, or to the proved end.
 
         Raises:
-            ServetelError: a page failed, or the pages do not agree.
+            ServetelError: if a page failed, or the pages do not agree.
         """
         while True:
             await self._breathe()

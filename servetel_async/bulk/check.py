@@ -67,7 +67,7 @@ async def check(client: ServetelClient, destination: Destination, query: CallQue
         ConfigurationError: if nothing was pulled into it, or nothing of this account or with these filters.
         ResumeMismatchError: if a file holds the calls of another account.
         OutputError: if it cannot be read.
-        ServetelError: whatever ended the requests.
+        ServetelError: if the requests fail.
     """
     destination = hide(destination)  # an address may hold a password
     asked = query if query is not None else CallQuery()
