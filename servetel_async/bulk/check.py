@@ -121,7 +121,8 @@ def _claims_of(shelf: Shelf, differences: list[Difference], account: Account, sc
     not_looked_at: list[str] = []
     others = len({fact.stored.account for fact in shelf.facts} - {account.label})
     if others:
-        not_looked_at.append(f"counts of {plural(others, 'other account')}: check with their tokens")
+        token = "its token" if others == 1 else "their tokens"
+        not_looked_at.append(f"counts of {plural(others, 'other account')}: check with {token}")
     filtered = len({fact.reading.scope for fact in mine} - {scope})
     if filtered:
         not_looked_at.append(f"counts of {plural(filtered, 'pull')} with other filters: give the same filters")
