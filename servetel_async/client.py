@@ -73,7 +73,7 @@ class ServetelClient:
             ``SERVETEL_TOKEN_FILE``, the profile ``SERVETEL_PROFILE``. A profile may hold a login.
         email: log in instead of using a token; with ``password``.
         password: never kept in a form that prints.
-        base_url: where the API stands; else ``SERVETEL_BASE_URL``, the profile, ``brand``.
+        base_url: where the API is; else ``SERVETEL_BASE_URL``, the profile, ``brand``.
         brand: ``Brand`` or its name; Servetel by default.
         max_concurrency: requests in flight at most.
         rate: requests per second of the whole account in this process; None for no limit.
@@ -91,7 +91,7 @@ class ServetelClient:
             profile's ``account`` or its name, if the token or login is the profile's.
 
     Raises:
-        ConfigurationError: whatever can be known to be wrong before anything is sent.
+        ConfigurationError: if anything is wrong that can be known before a request.
     """
 
     def __init__(
@@ -183,8 +183,8 @@ class ServetelClient:
             filters: see ``CallQuery``.
 
         Raises:
-            ConfigurationError: here, before anything is sent, for whatever the API would misread.
-            ResumeMismatchError: ``start`` belongs to another query.
+            ConfigurationError: here, before anything is sent, if the API would misread a value.
+            ResumeMismatchError: if ``start`` belongs to another query.
         """
         asked = build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
         page_size = self._page_size(page_size)
@@ -243,7 +243,7 @@ class ServetelClient:
             deadline: seconds for the whole search, including that reading.
 
         Raises:
-            OutOfWindowError: the server ignores ``call_id`` and sent other calls, and no dates narrow it down.
+            OutOfWindowError: if the server ignores ``call_id`` and sent other calls, and no dates narrow it down.
         """
         check_seconds("deadline", deadline)
         if not isinstance(call_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -266,7 +266,7 @@ class ServetelClient:
         """Fetch one page as it is: no walk, no proof of completeness. A page past the end holds no records.
 
         Raises:
-            PagingError: the server sent another page, or (``OutOfWindowError``) ignored the dates.
+            PagingError: if the server sent another page, or (``OutOfWindowError``) ignored the dates.
         """
         check_whole("page", page)
         asked = build_query(query, None, None, {})

@@ -22,9 +22,9 @@ async def count_range(inquiry: Inquiry, page_size: int) -> int:
     """Count the calls of a query, window by window.
 
     Raises:
-        CountDriftError: a count may be capped, and its window has no parts.
-        PagingError: the server ignores page numbers, so there is no end to find.
-        RequestRejectedError: the server refuses the query, and not because the range is too long.
+        CountDriftError: if a count may be capped, and its window has no parts.
+        PagingError: if the server ignores page numbers, so there is no end to find.
+        RequestRejectedError: if the server refuses the query, and not because the range is too long.
     """
     windows = inquiry.query.windows(inquiry.source.zone)
     return sum([await _count_all(inquiry, window, page_size) for window in windows])
@@ -43,8 +43,8 @@ async def count_calls(inquiry: Inquiry, window: Window, page_size: int) -> int:
     """Count the calls of a window. A round count may be capped, so it is proved by the counts of parts.
 
     Raises:
-        CountDriftError: the count may be capped, and the window has no parts.
-        PagingError: the server ignores page numbers, so there is no end to find.
+        CountDriftError: if the count may be capped, and the window has no parts.
+        PagingError: if the server ignores page numbers, so there is no end to find.
     """
     newer = most = 0
     while True:

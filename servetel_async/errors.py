@@ -23,7 +23,7 @@
     │   ├── CountDriftError               the list moved and did not settle
     │   └── OutOfWindowError              records outside the dates asked for
     └── OutputError                       the destination cannot be written
-        ├── OutputLockedError             another run is writing it
+        ├── OutputLockedError             another run or program holds it
         ├── OutputUnavailableError        its server is not reachable, or is busy, just now
         └── ResumeMismatchError           saved state belongs to another query
 

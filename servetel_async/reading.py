@@ -107,7 +107,7 @@ class Reading:
         """Read on until there are calls to deliver, or to the proved end.
 
         Raises:
-            ServetelError: a page failed, or the pages do not agree.
+            ServetelError: if a page failed, or the pages do not agree.
         """
         while True:
             await self._breathe()
@@ -307,7 +307,7 @@ class Reading:
         if isinstance(error, OverloadedError) and self.deadline_at is not None and self._stats.pages:
             return DeadlineExceededError(
                 "the deadline passed before the stream's end",
-                fix="allow more time, or go on from the checkpoint",
+                fix="allow more time, or resume from the checkpoint",
                 stopped_by="deadline",
                 page=number,
             )

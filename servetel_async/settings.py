@@ -151,7 +151,7 @@ def choose_range(longest: object) -> timedelta:
     """Choose the longest range of one request; 31 days unless a shorter one is given.
 
     Raises:
-        ConfigurationError: not a ``timedelta`` of whole seconds from an hour to 31 days.
+        ConfigurationError: if it is not a ``timedelta`` of whole seconds from an hour to 31 days.
     """
     if longest is None:
         return LONGEST
@@ -178,7 +178,8 @@ def check_base_url(url: object) -> str:
     """Check where to send the token.
 
     Raises:
-        ConfigurationError: no scheme or host, user info, query or fragment, or plain HTTP beyond this computer.
+        ConfigurationError: if it has no scheme or host; has user info, a query or a fragment; or is plain HTTP beyond
+            this computer.
     """
     url = hide(url)
     if not isinstance(url, str):

@@ -318,7 +318,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
             raise StreamClosedError(
                 "the stream was closed before its end",
                 why=f"{self.stats.records} calls had been handed out",
-                fix="go on in a new stream with start=stream.checkpoint",
+                fix="continue in a new stream with start=stream.checkpoint",
                 checkpoint=self.checkpoint,
             )
         elif self._loop is not asyncio.get_running_loop() and self._loop is not None:
@@ -327,7 +327,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
                 f"this stream {'was begun' if ended else 'is read'} in another event loop",
                 why="its pages arrive in the loop that began to read it"
                 + (", and that loop is closed" if ended else ""),
-                fix="go on in a new stream with start=stream.checkpoint, or read all of it in one asyncio.run()"
+                fix="continue in a new stream with start=stream.checkpoint, or read all of it in one asyncio.run()"
                 if ended
                 else "read it there, or make a client and a stream for each loop",
                 checkpoint=self.checkpoint,

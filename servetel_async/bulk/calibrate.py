@@ -138,7 +138,7 @@ class Calibration:
         """
         async with self._looking:
             believed = self._fetcher.source.conventions
-            met = self._fetcher.met  # calls may have come of windows that ended up empty, for a bound is left out
+            met = self._fetcher.met  # where a bound is left out, a call may have come and its window may be empty
             known = self._known or ([] if met is None else [self.known(met)])
             calls = sorted(known, key=lambda call: not call.tells)[:_CALLS]
             if not calls:

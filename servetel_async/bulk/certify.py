@@ -48,14 +48,14 @@ PAGE_READINGS = 3
 PASSES = 3
 #: A list is restless when counts moved this often, and at least in one of so many requests.
 MOVES, REQUESTS_PER_MOVE = 2, 200
-#: Windows whose count stood still and was wrong, after which no more are cut: it is not one call that is missing.
+#: Windows whose count did not move and was wrong, after which no more are cut: it is not one call that is missing.
 MOST_WRONG_COUNTS = 50
-#: As how many such windows one counts that has at least twice as many calls as came.
+#: A window that counts at least twice the calls that came weighs as much as this many of them.
 FAR_OFF = 10
 _NO_LEAF = "one reply does not hold it whole"
 _OUT_OF_ORDER = "its pages are not in the order of time"
 _ROUND = "its count is a round number, so the API may not count further, and calls may be missing"
-#: Where another reading of the same window would tell no more.
+#: Reasons for which another reading of the same window would prove no more.
 _NO_USE = (_NO_LEAF, _OUT_OF_ORDER, _ROUND)
 #: Pages that a window may cost: for each that it counts at first, and beyond. A list may grow as it is read.
 PAGES_PER_PAGE, MORE_PAGES = 40, 200
@@ -74,7 +74,7 @@ class Certifier:
         fast: leave the seconds that page edges cut as they came, as long as the counts agree.
 
     Attributes:
-        walks: the server sends no total, as far as anybody knows.
+        walks: the server sends no total, as far as is known.
         lost: what the page met that was given up last.
     """
 
@@ -117,7 +117,7 @@ class Certifier:
             above: what the window counts from which this one was cut.
 
         Raises:
-            ServetelError: what ends a pull.
+            ServetelError: if the pull cannot continue.
         """
         seen: dict[Key, Row] = {}
         flawed: Certified | None = None
@@ -194,7 +194,7 @@ class Certifier:
         """Walk a window whose count says nothing: all of it that comes is there, and it is reported as not proved.
 
         Raises:
-            ServetelError: what ends a pull.
+            ServetelError: if the pull cannot continue.
         """
         walked = Tally()  # what was spent on counts must not end the walk early
         found = await self._salvage(window, walked, _flawed(window, Evidence(window), None, why))

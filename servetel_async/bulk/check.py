@@ -68,7 +68,7 @@ async def check(client: ServetelClient, destination: Destination, query: CallQue
         ConfigurationError: if nothing was pulled into it, or nothing of this account or with these filters.
         ResumeMismatchError: if a file holds the calls of another account.
         OutputError: if it cannot be read.
-        ServetelError: whatever ended the requests.
+        ServetelError: if the requests fail.
     """
     destination = hide(destination)  # an address may hold a password
     asked = query if query is not None else CallQuery()
@@ -142,7 +142,8 @@ def _claims_of(shelf: Shelf, found: _Found, account: Account, scope: str) -> _Fo
     differences, not_looked_at = list(found.differences), list(found.not_looked_at)
     others = len({fact.stored.account for fact in shelf.facts} - {account.label})
     if others:
-        not_looked_at.append(f"counts of {plural(others, 'other account')}: check with their tokens")
+        token = "its token" if others == 1 else "their tokens"
+        not_looked_at.append(f"counts of {plural(others, 'other account')}: check with {token}")
     filtered = len({fact.reading.scope for fact in mine} - {scope})
     if filtered:
         not_looked_at.append(f"counts of {plural(filtered, 'pull')} with other filters: give the same filters")

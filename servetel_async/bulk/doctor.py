@@ -39,7 +39,7 @@ _LOOKS = 3
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What was found out; None where the calls there are do not tell.
+    """What was found out; None if the calls do not show it.
 
     Attributes:
         asked: calls per page that were asked for.
@@ -82,7 +82,7 @@ class Probe:
         bounds = "not known: no calls"
         if self.bounds is not None:
             out = [name for name, seconds in zip(("from_date", "to_date"), self.bounds, strict=True) if seconds]
-            bounds = f"{' and '.join(out)} taken out; asked for wider" if out else "both counted in"
+            bounds = f"{' and '.join(out)} left out; a pull asks for a second more" if out else "both counted in"
         ranges = "everything at once"
         if self.longest_range is not None:
             hours = int(self.longest_range.total_seconds()) // 3600
@@ -105,7 +105,7 @@ async def probe(client: ServetelClient) -> Probe:
     """Find out, and let the client remember it.
 
     Raises:
-        ServetelError: whatever ended the requests.
+        ServetelError: if the requests fail.
     """
     fetcher = Fetcher(client, CallQuery(), page_size=ASKED, concurrency=client.max_concurrency, patience=0.0)
     fetcher.page_size, tally = ASKED, Tally()

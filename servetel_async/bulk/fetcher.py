@@ -140,10 +140,10 @@ class Fetcher:
             exact: ask for exactly this range.
 
         Raises:
-            PageTooSlowError: pages of this size are too slow or too large; from now on they are smaller.
-            PageLostError: this page cannot be fetched, though others can.
-            MalformedResponseError: it is empty and has no count, and so is a range that holds calls.
-            ServetelError: no page comes any more, or the failure is final.
+            PageTooSlowError: if pages of this size are too slow or too large; from now on they are smaller.
+            PageLostError: if this page cannot be fetched, though others can.
+            MalformedResponseError: if it is empty and has no count, and a range that holds calls looks the same.
+            ServetelError: if no page comes any more, or the failure is final.
         """
         page = await self._fetch(window, number, tally, size, exact=exact)
         for _ in range(EMPTY_RETRIES):
@@ -221,7 +221,7 @@ class Fetcher:
         """Fetch a single page, which may have any size; see ``careful_page``.
 
         Raises:
-            ServetelError: it does not come.
+            ServetelError: if it does not come.
         """
         while True:
             try:

@@ -143,7 +143,7 @@ class Job:
             ServetelError: if nothing can be pulled from there.
         """
         asked, here = self._query.window(self._zone), _here(self._zone)
-        if asked.end is not None and asked.end > shift(here, DAY):  # a window far in the future would tell nothing
+        if asked.end is not None and asked.end > shift(here, DAY):  # a window far in the future would show nothing
             asked_now = Window(None if asked.start is None else min(asked.start, here), shift(here, DAY))
         else:
             asked_now = asked
@@ -198,7 +198,7 @@ class Job:
             frame: of this run.
 
         Raises:
-            ServetelError: what ends a pull; what was committed stays.
+            ServetelError: if the pull cannot continue; what was committed stays.
         """
         self.frame = frame
         whole = frame.range.window

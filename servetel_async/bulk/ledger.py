@@ -205,10 +205,10 @@ def _rests(readings: Sequence[Reading]) -> list[Rest]:
 def due(readings: Sequence[Reading], now: datetime, lookback: timedelta) -> Due:
     """What a sync has to read and to recount so that a database is current, whatever happened since its last run.
 
-    Its territory is the look-back, and each range that was not over when it was read. The range of a sync has no end,
-    that of a pull ends where it was asked to end. In the territory it reads what no reading has seen, what was younger
-    than a day when it was read, and what could not be proved. It counts again what was younger than the look-back when
-    it was read. The rest is final.
+    Its territory is the look-back, each range that was not over when it was read, and each window that an earlier sync
+    could not prove. The range of a sync has no end, that of a pull ends where it was asked to end. In the territory it
+    reads what no reading has seen, what was younger than a day when it was read, and what could not be proved. It
+    counts again what was younger than the look-back when it was read. The rest is final.
 
     Args:
         readings: of this account, query and mask, in the order in which they were written.

@@ -112,7 +112,7 @@ class Line:
             whole: do not cut them.
 
         Raises:
-            ServetelError: what ends a pull. What was done before it is committed.
+            ServetelError: if the pull cannot continue. What was done before that is committed.
         """
         await self._run([window for window in windows if window not in self._uncounted], whole=whole)
 

@@ -79,7 +79,7 @@ async def pull(
         OutputError: if it exists, cannot be written, or the disk is full.
         OutputLockedError: if another run is writing it.
         ResumeMismatchError: if it holds the state of another pull, another account, or calls under another mask.
-        ServetelError: whatever ended the requests. What was committed is kept for the next run.
+        ServetelError: if the requests fail. What was committed is kept for the next run.
     """
     destination = hide(destination)  # an address may hold a password
     told = None if on_progress is None else Listener("on_progress", on_progress)

@@ -55,7 +55,7 @@ def range_at(asked: Window, clock: datetime, zone: tzinfo, settle: float) -> Pul
         raise ConfigurationError(
             "the range has not begun yet",
             why=f"it begins at {asked.first}, and the server's clock says {stamp(now)}",
-            fix="name a range that has begun; if the clock is wrong, check zone=",
+            fix="name a range that has begun; if that clock is not the account's, check zone=",
         )
     end = now if asked.end is None else min(asked.end, now)
     start = end if asked.start is None else asked.start

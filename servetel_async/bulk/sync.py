@@ -4,7 +4,7 @@
    no killed run leaves a gap.
 2. What was read when it was younger than a day is read again in full: a call's notes, charges and recording come after
    the call.
-3. A window that was older than a day, but younger than the look-back when it was read is counted again. Each window is
+3. A window that was older than a day when it was read, but younger than the look-back, is counted again. Each window is
    counted on its own: one deleted and one late call of a day would cancel out in the day's count. Windows that differ
    are read again, and so is what could not be proved.
 4. Everything is upserted by account and ``id``. What the account has deleted stays in the database.
@@ -74,7 +74,7 @@ async def sync(
         ConfigurationError: if the destination is no database, the query has dates, or ``on_progress`` is ``async``.
         OutputLockedError: if another run is writing it.
         ResumeMismatchError: if its calls are under another mask.
-        ServetelError: whatever ended the requests. What was committed stays.
+        ServetelError: if the requests fail. What was committed stays.
     """
     destination = hide(destination)  # an address may hold a password
     told = None if on_progress is None else Listener("on_progress", on_progress)

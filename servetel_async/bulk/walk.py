@@ -33,7 +33,7 @@ async def walk(
 
     Raises:
         PageTooSlowError, PageLostError: as ``Fetcher.page``.
-        PagingError: the same calls come for ever.
+        PagingError: if the same calls come for ever.
     """
     number, stale, counted = 1, 0, None
     seen: set[Key] = set()

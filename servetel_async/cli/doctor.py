@@ -163,7 +163,7 @@ def _clock(fetched: Fetched[PageBody]) -> str:
     from servetel_async.bulk.pull_range import server_clock
 
     if fetched.value.date is None:
-        return "the server does not tell its own"
+        return "the server sends no Date header"
     ahead = (server_clock(fetched.value.date) - datetime.now(UTC)).total_seconds()
     if abs(ahead) < _CLOSE + fetched.seconds:
         return "the server's and this computer's agree"

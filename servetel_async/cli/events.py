@@ -58,16 +58,16 @@ class Events:
             self.put("progress", **asdict(progress))
 
     def wait(self, event: Event) -> None:
-        """Tell of a request that failed and is tried again; ``seconds`` is None if the time is not known."""
+        """Report a request that failed and is tried again; ``seconds`` is None if the time is not known."""
         seconds = event.seconds if event.kind == "wait" else None
         self.put("wait", page=event.page, error=event.error, status=event.status, seconds=seconds)
 
     def estimate(self, estimate: Estimate) -> None:
-        """Tell what it will cost."""
+        """Report what it will cost."""
         self.put("estimate", calls=estimate.calls, requests=estimate.requests, seconds=estimate.seconds)
 
     def receipt(self, receipt: PullReceipt) -> None:
-        """Tell the verdict."""
+        """Report the verdict."""
         import msgspec  # noqa: PLC0415 - so that --help does without
 
         self.put("receipt", **msgspec.to_builtins(receipt))

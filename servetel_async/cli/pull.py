@@ -91,10 +91,14 @@ class _Orders:
 @mask_flags
 @click.option("--fast", is_flag=True, help="Fewer requests: do not read seconds again that the end of a page cuts.")
 @click.option(
-    "--settle", default="2h", show_default=True, type=Duration(zero=True), help="Younger calls may still arrive."
+    "--settle", default="2h", show_default=True, type=Duration(zero=True), help="How late calls may still arrive."
 )
 @click.option(
-    "--patience", default="30m", show_default=True, type=Duration(zero=True), help="An outage that is waited for."
+    "--patience",
+    default="30m",
+    show_default=True,
+    type=Duration(zero=True),
+    help="How long to wait for the end of an outage.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists; databases are always kept current.")
 @click.option("--no-resume", is_flag=True, help="Drop what an interrupted pull has left, and begin anew.")

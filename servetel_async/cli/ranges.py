@@ -70,7 +70,7 @@ def take_range(options: dict[str, Any], filters: dict[str, Any], zone: tzinfo) -
     """Take the range out of a command's options, and make the query. Days are those of the account's zone.
 
     Raises:
-        ConfigurationError: none or several, or a value that cannot be one.
+        ConfigurationError: if there is no range or several, or a value cannot be read.
     """
     from servetel_async import CallQuery
 

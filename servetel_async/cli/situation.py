@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 #: Seconds over which the rate is taken: what is left will come as fast as what came last.
 SPAN = 30.0
-#: Seconds that a failed request is told.
+#: Seconds for which a failed request is shown.
 FRESH = 5.0
-#: Seconds without anything after which that is told.
+#: Seconds without anything after which that is shown.
 SILENCE = 10.0
 #: Failures in a row after which it is an outage.
 OUTAGE = 5
@@ -26,7 +26,7 @@ _GOOD = 200
 
 
 class Situation:
-    """Knows what a pull and its requests have told.
+    """What a pull and its requests have reported.
 
     Args:
         patience: seconds of an outage that are waited for; None without a limit of this kind.
@@ -44,7 +44,7 @@ class Situation:
         self._failed_at = self._waits_until = 0.0
 
     def take(self, progress: PullProgress) -> None:
-        """Take in where the pull stands."""
+        """Take in how far the pull is."""
         now = self._clock()
         self._progress = progress
         self._samples.append((now, progress.records))

@@ -43,10 +43,14 @@ _PASSING = (exits.INCOMPLETE, exits.TEMPORARY, exits.DISAGREES)
 @click.option("--fast", is_flag=True, help="Fewer requests: do not read seconds again that the end of a page cuts.")
 @mask_flags
 @click.option(
-    "--settle", default="2h", show_default=True, type=Duration(zero=True), help="Younger calls may still arrive."
+    "--settle", default="2h", show_default=True, type=Duration(zero=True), help="How late calls may still arrive."
 )
 @click.option(
-    "--patience", default="30m", show_default=True, type=Duration(zero=True), help="An outage that is waited for."
+    "--patience",
+    default="30m",
+    show_default=True,
+    type=Duration(zero=True),
+    help="How long to wait for the end of an outage.",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per event on standard output, the receipt last.")
 @click.option("--quiet", is_flag=True, help="No progress.")
@@ -54,8 +58,8 @@ _PASSING = (exits.INCOMPLETE, exits.TEMPORARY, exits.DISAGREES)
 def sync(**options: Any) -> int:
     """Bring DEST, a database, up to date: .db, .sqlite, .duckdb or postgresql://...
 
-    The last day is read in full. Each older window of the look-back is counted again, and read again if its count
-    differs. A pause leaves no gap, however long it is.
+    What was read when it was younger than a day is read again. A window that was older, but younger than the look-back,
+    is counted again, and read again if its count differs. A pause leaves no gap, however long it is.
     """
     from servetel_async.cli.job import Job
     from servetel_async.cli.watch import Watch

@@ -30,7 +30,7 @@ class Watch:
 
     Args:
         connection: for the estimate.
-        events: where programs are told; None where there are none.
+        events: of ``--json``; None without it.
         quiet: show nothing.
         estimate: say what it will cost.
         patience: seconds of an outage that are waited for; None without a limit of this kind.

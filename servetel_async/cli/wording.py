@@ -1,18 +1,19 @@
 """The library's messages in the words of the command line: a flag where Python has an argument.
 
-An error of the library speaks to whoever writes Python and to whoever types a command; here only the second is there.
+An error of the library names arguments, for people who write Python. A person who types a command knows flags.
 """
 
 from __future__ import annotations
 
 import re
 
-#: Arguments that have another name here, or none. Each stands like this in the library.
+#: Arguments that have another name here, or none. The library spells each phrase in this way.
 PHRASES = {
     "check zone= and array_style=; a proxy that drops query parameters would show the same": (
         "check --zone; a proxy that drops query parameters would show the same"
     ),
     'give zone=ZoneInfo("Europe/London")': "give --zone Europe/London",
+    "if that clock is not the account's, check zone=": "if that clock is not the account's, check --zone",
     "max_range=timedelta(days=7)": "--max-range 7d",
     "rate=RateLimit(per_second=1)": "--rate 1",
     "RateLimit(per_second=)": "--rate",
@@ -27,7 +28,7 @@ PHRASES = {
     "that is not a month": "--month is not a month",
     "both base_url and brand": "both --base-url and --brand",
 }
-_TOGETHER = re.compile(r"(--[a-z-]+) \([a-z_]+=\w+\)")
+_TOGETHER = re.compile(r"(--[a-z-]+) \([a-z_]+=\w*\)")
 _TIMEOUTS = re.compile(r"Timeouts\([a-z=, ]+\)")
 _VALUE = re.compile(r'\b(from_date|to_date|account)="([^"]*)"')
 #: The first are no English words; the others may be, or columns: they are arguments where an equals sign follows.

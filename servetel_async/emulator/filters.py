@@ -74,7 +74,7 @@ class Filter:
         """Read a query; of a scalar that was sent twice the last one counts, as in PHP.
 
         Raises:
-            BadParameterError: a date, the duration or its operator is malformed.
+            BadParameterError: if a date, the duration or its operator is malformed.
         """
         scalars: dict[str, str] = {}
         arrays: dict[str, set[str]] = {"agents": set(), "department": set(), "ivr": set()}

@@ -74,7 +74,7 @@ class Table:
         """Delete the record with this id.
 
         Raises:
-            KeyError: there is none.
+            KeyError: if there is none.
         """
         for index, call in enumerate(self._calls):
             if call.id == record_id:

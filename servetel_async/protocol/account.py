@@ -1,4 +1,4 @@
-"""Whose calls they are: an account, as far as its token, its login and its address tell; and which known one it is.
+"""Whose calls they are: the account behind a token or a login, and which of the known accounts it is.
 
 1. A token that is a JWT names its account: ``CLAIMS``, in this order. They outlive a renewal of the token. ``iss`` is
    left out: it names the address that issued the token, and one account's logins and portal tokens differ in it.
@@ -110,7 +110,7 @@ def origin_of(base_url: str) -> str:
 
 
 def check_name(name: object) -> str | None:
-    """Check what an account is called. Blanks around it go, and equal characters become equal texts (NFC).
+    """Check the name of an account. Blanks around it are removed, and equal characters become equal texts (NFC).
 
     Raises:
         ConfigurationError: if it is not a text, empty, longer than 64 characters, or holds a control character.
@@ -145,7 +145,7 @@ def resolve(known: Sequence[Account], this: Account) -> Account:
         The known account, with the name it has there; or ``this``, which is new.
 
     Raises:
-        ResumeMismatchError: if the name belongs to another account, or if nothing tells whether this is a known one.
+        ResumeMismatchError: if the name belongs to another account, or if it is unclear whether this is a known one.
     """
     same = next((each for each in known if _is_same(each, this)), None)
     named = None if this.name is None else next((each for each in known if each.label == this.name), None)
@@ -167,7 +167,7 @@ def _is_same(one: Account, other: Account) -> bool:
 
 
 def _surely_differ(one: Account, other: Account) -> bool:
-    """Whether accounts of one address with two fingerprints are two: their identities outlive a renewal."""
+    """Whether two fingerprints at one address are certainly two accounts: both identities outlive a renewal."""
     return one.known_by == other.known_by != "token"
 
 
@@ -194,6 +194,6 @@ def _cannot_tell(doubtful: Sequence[Account], this: Account) -> ResumeMismatchEr
     return ResumeMismatchError(
         f"cannot tell whether this {'login' if this.known_by == 'login' else 'token'} belongs to an account that is "
         "already there",
-        why=f"there are calls of {', '.join(labels)}, and an account whose token is renewed looks like another one",
+        why=f"there are calls of {', '.join(labels)}, and a renewed token looks like the token of another account",
         fix=f'give its name, for example account="{doubtful[0].label}", or a new name if it is another account',
     )

@@ -45,7 +45,7 @@ def account_time(moment: Moment, zone: tzinfo, *, name: str, end: bool = False) 
         end: a day without a time means its last second.
 
     Raises:
-        ConfigurationError: naive, unreadable, or of another type.
+        ConfigurationError: if it is naive, unreadable, or of another type.
     """
     if isinstance(moment, (datetime, date)):
         try:
@@ -166,7 +166,7 @@ def name_zone(zone: tzinfo) -> str | None:
     """Name a zone for records to carry: a text can be written as JSON and means the same in another process.
 
     Raises:
-        ConfigurationError: neither a fixed offset nor a zone of the time-zone database.
+        ConfigurationError: if it is neither a fixed offset nor a zone of the time-zone database.
     """
     if zone is IST:
         return None

@@ -106,7 +106,7 @@ class PageBody:
         A call is its id and start: two calls may share an id.
 
         Raises:
-            Unacceptable: it is none.
+            Unacceptable: if it is not whole.
         """
         reply, self._reply = self._reply, None
         if reply is not None and not self._decode(reply):
@@ -125,7 +125,7 @@ class PageBody:
             now: epoch seconds of this computer.
 
         Raises:
-            Unacceptable: it is none; carries the verdict.
+            Unacceptable: if it is not whole; carries the verdict.
         """
         self._reply = None
         self.body, envelope, self._rows = _split_page(reply, now)
@@ -168,7 +168,7 @@ class PageBody:
         """Decode piece by piece; an empty page gives nothing.
 
         Raises:
-            MalformedResponseError: a record that nobody can read; names its place, never its content.
+            MalformedResponseError: if a record is undecodable; names its place, never its content.
         """
         if self._records is not None:
             records, self._records = self._records, None  # freed: the next page's take their memory
@@ -233,17 +233,17 @@ class PageReader:
             now: epoch seconds of this computer.
 
         Raises:
-            Unacceptable: it does not; carries the verdict.
+            Unacceptable: if it does not; carries the verdict.
         """
         page = PageBody(reply, self._records)
         page.split(reply, now)
         return page
 
     def take(self, reply: Reply, now: float) -> PageBody:
-        """Give a page that whoever consumes it will open, where it looks like a whole one; else see ``read``.
+        """Give a page that its consumer will open, if it looks like a whole one; else see ``read``.
 
         Raises:
-            Unacceptable: it is no page.
+            Unacceptable: if it is not a page.
         """
         body = reply.body
         if SHORT <= len(body) <= HUGE and body[:1] == b"{" and body[-1:] == b"}":

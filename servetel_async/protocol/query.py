@@ -56,7 +56,7 @@ class CallQuery:
         call_id: one call, by the id other systems know.
 
     Raises:
-        ConfigurationError: a value the API would misread, a naive ``datetime``, or a reversed range.
+        ConfigurationError: if the API would misread a value, a ``datetime`` is naive, or the range is reversed.
     """
 
     from_date: Moment | None = None
@@ -153,7 +153,7 @@ class CallQuery:
         outside. ``protocol/wall_range.py`` has the rules.
 
         Raises:
-            ConfigurationError: ``from_date`` lies after ``to_date``.
+            ConfigurationError: if ``from_date`` lies after ``to_date``.
         """
         return wall_windows(self.from_date, self.to_date, zone)
 
@@ -161,7 +161,7 @@ class CallQuery:
         """Give the window from the first to the last second of ``windows()``.
 
         Raises:
-            ConfigurationError: ``from_date`` lies after ``to_date``.
+            ConfigurationError: if ``from_date`` lies after ``to_date``.
         """
         windows = self.windows(zone)
         return Window(windows[-1].start, windows[0].end)

@@ -101,7 +101,7 @@ def rescue(raw: msgspec.Raw | bytes, index: int = 0) -> CallRecord:
     """Read one record field by field.
 
     Raises:
-        MalformedResponseError: it is not an object, or holds no key of a call.
+        MalformedResponseError: if it is not an object, or holds no key of a call.
     """
     if is_too_large(raw):
         raise unreadable(raw, index, "it is too large for a call")

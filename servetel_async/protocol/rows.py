@@ -170,7 +170,7 @@ def records_of(lines: Sequence[bytes], zone: tzinfo = IST) -> list[CallRecord]:
     """Decode rows that were found sound.
 
     Raises:
-        MalformedResponseError: one was not.
+        MalformedResponseError: if one was not sound.
     """
     records = RecordReader().read(lines)
     if zone is not IST:

@@ -67,7 +67,7 @@ def normalise_token(text: object) -> Secret:
     Nothing is echoed.
 
     Raises:
-        ConfigurationError: not a text, masked, or with characters that no token and no header may hold.
+        ConfigurationError: if it is not a text, is masked, or has characters that no token and no header may hold.
     """
     text = hide(text)
     if not isinstance(text, str):

@@ -36,7 +36,7 @@ class DoubledHour(NamedTuple):
 
 
 def doubled_hour(moment: datetime, zone: tzinfo) -> DoubledHour | None:
-    """Find the doubled hour that an aware moment of whole seconds lies in, at either time; None if it is in no such."""
+    """Find the doubled hour that an aware moment of whole seconds lies in, at either time; else None."""
     if isinstance(zone, timezone):
         return None
     local = moment.astimezone(zone)

@@ -30,7 +30,7 @@ def read_zone(name: str) -> tzinfo:
         raise ConfigurationError(
             "there is no such zone",
             why="it is neither a name of the time-zone database nor an offset from -14:00 to +14:00",
-            fix="for example Asia/Kolkata, Europe/London or +05:30; if such a name is refused, run: pip install tzdata",
+            fix="give for example Asia/Kolkata, Europe/London or +05:30; if such a name is refused: pip install tzdata",
         )
     return zone
 

@@ -134,7 +134,7 @@ def flat_records(batch: Batch) -> list[CallRecord]:
     """Decode a window for tables whose ``call_flow`` is JSON: its steps stay the server's text, in half the time.
 
     Raises:
-        MalformedResponseError: a line is not a call.
+        MalformedResponseError: if a line is not a call.
     """
     reader = RecordReader()  # what the plain way cannot read may be an unknown key in every call: this one learns it
     records = [_flat(line, reader) for line in batch.lines]
@@ -188,7 +188,7 @@ def check_columns(columns: Sequence[str] | None) -> tuple[str, ...]:
     """Give the chosen columns' names in the order in which they were chosen; all of them for None.
 
     Raises:
-        ConfigurationError: none, an unknown one, or one twice; or a bare text, whose letters are no names.
+        ConfigurationError: if there is none, one is unknown or comes twice, or they are a bare text and no sequence.
     """
     if columns is None:
         return tuple(_BY_NAME)

@@ -42,8 +42,8 @@ def sink_for(destination: Destination, *, overwrite: bool = False, columns: Sequ
         columns: which columns a CSV or Parquet file has; all of them unless given.
 
     Raises:
-        ConfigurationError: no text and no path, an ending that is not known, no name of its own (``./``), a library
-            that is not installed, or a column that does not exist.
+        ConfigurationError: if it is neither a text nor a path, its ending is not known, it has no name of its own
+            (``./``), a library is not installed, or a column does not exist.
     """
     destination = hide(destination)  # an address may hold a password
     text = _text(destination)

@@ -52,7 +52,7 @@ def create_private(path: Path) -> int:
     """Create a file that was not there, mode 0600 from its first moment; gives its descriptor.
 
     Raises:
-        OSError: it is there already, were it as a link; or the directory does not let us.
+        OSError: if it is there already, even as a link; or if the directory cannot be written.
     """
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600)
 
@@ -144,7 +144,7 @@ def put_in_place(part: Path, target: Path, *, overwrite: bool) -> None:
     """Give a finished file its name, and make the name durable.
 
     Raises:
-        FileExistsError: the name was taken meanwhile, and must not be overwritten.
+        FileExistsError: if the name was taken meanwhile, and must not be overwritten.
         OutputError: if a directory that is not ours has the name.
         OSError: as the system says.
     """

@@ -82,7 +82,7 @@ class Journal:
         """Open one that a killed run left; None where it had not begun.
 
         Raises:
-            ResumeMismatchError: it is damaged, or another version's.
+            ResumeMismatchError: if it is damaged, or another version's.
             OSError: as the system says; FileNotFoundError if there is no journal.
         """
         data = path.read_bytes()

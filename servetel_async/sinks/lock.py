@@ -29,7 +29,7 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
-#: Another process holds the lock. Everything else is no such news.
+#: Errors that say that another process holds the lock.
 _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}  # the last one is of Windows
 
 
@@ -53,7 +53,7 @@ class OutputLock:
         """Take it, or fail at once.
 
         Raises:
-            OutputLockedError: another run has it.
+            OutputLockedError: if another run has it.
             OutputError: if the directory is missing or cannot be written, its file system has no locks, or another
                 program's file has the lock's name.
         """

@@ -44,7 +44,7 @@ def _zstd() -> Any:
     """Give the module, of Python 3.14 or its backport.
 
     Raises:
-        ConfigurationError: there is none.
+        ConfigurationError: if there is none.
     """
     own = sys.version_info >= (3, 14)
     try:
@@ -88,7 +88,7 @@ def unpack(data: bytes) -> bytes:
     """Unpack what a ``fast_packer`` of this run or of another has packed.
 
     Raises:
-        ConfigurationError: it takes Zstandard, which is not installed any more.
+        ConfigurationError: if it takes Zstandard, which is not installed any more.
     """
     if data.startswith(_ZSTD_MAGIC):
         return cast("bytes", _zstd().decompress(data))
@@ -109,7 +109,7 @@ class PackedFile:
         packing: ``".gz"``, ``".zst"``, or None for the bytes as they are.
 
     Raises:
-        ConfigurationError: the packing is not known, or its library is not installed.
+        ConfigurationError: if the packing is not known, or its library is not installed.
     """
 
     def __init__(self, packing: str | None = None) -> None:

@@ -49,7 +49,7 @@ class ParquetEncoder:
         columns: names that ``check_columns`` gave, in the order of the file.
 
     Raises:
-        ConfigurationError: pyarrow is not installed.
+        ConfigurationError: if pyarrow is not installed.
     """
 
     def __init__(self, columns: tuple[str, ...]) -> None:
@@ -91,7 +91,7 @@ class DaysEncoder:
         columns: names that ``check_columns`` gave, in the order of the files.
 
     Raises:
-        ConfigurationError: pyarrow is not installed.
+        ConfigurationError: if pyarrow is not installed.
     """
 
     def __init__(self, columns: tuple[str, ...]) -> None:

@@ -31,14 +31,14 @@ _PASSING = (
     ("DeadlockDetectedError", "another program writes the same tables"),
     ("SerializationError", "another program writes the same rows"),
     ("OutOfMemoryError", "its server has no memory left"),
-    ("TargetServerAttributeNotMatched", "no server of the address is of the wanted kind just now"),
+    ("TargetServerAttributeNotMatched", "no server of the address is of the kind that it asks for just now"),
 )
 #: What passes only after a person acts.
 _LASTING = (
-    ("InvalidPasswordError", "does not let us in", "user or password is wrong", f"check the address; {_ENCODE}"),
+    ("InvalidPasswordError", "refuses the login", "user or password is wrong", f"check the address; {_ENCODE}"),
     (
         "InvalidAuthorizationSpecificationError",
-        "does not let us in",
+        "refuses the login",
         "user or password is wrong, or its server refuses this user, this computer, or connections without TLS",
         "check the address and the server's pg_hba.conf",
     ),
@@ -75,7 +75,7 @@ def unreadable(name: str) -> OutputError:
     """Say that an address is not clear; the address is not given, for a traceback may show arguments."""
     return OutputError(
         f"the address of {name} cannot be read",
-        why="its host or port makes no sense: user or password may hold a character that must be percent-encoded",
+        why="its host or port is not valid: user or password may hold a character that must be percent-encoded",
         fix=_ENCODE,
     )
 
@@ -151,7 +151,7 @@ def _unreachable(error: Exception, library: Any, name: str) -> OutputError:
     if isinstance(error, library.InterfaceError):
         return OutputError(
             f"the address of {name} cannot be used",
-            why="its options contradict or do not exist",
+            why="its options contradict each other, or do not exist",
             fix="check the address",
         )
     if type(error) is ConnectionError:  # asyncpg's own; the system's are of narrower classes

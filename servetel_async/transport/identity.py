@@ -29,7 +29,7 @@ class Identity:
         self._account: Account | None = None
 
     async def account(self) -> Account:
-        """Return the account. The first caller starts the work, and a cancelled caller takes it from no other.
+        """Return the account. The first caller starts the work; it continues for the others if a caller is cancelled.
 
         Raises:
             ServetelError: if no token can be got, or the client is closed before the account is known.

@@ -82,7 +82,7 @@ class Attempts(Generic[T]):
         pace: the account's; a 429 pauses it.
         budget: the client's; it pays for retries.
         deadline_at: loop time after which nothing is waited for any more.
-        notice: told of each wait before it begins: error, seconds.
+        notice: called before each wait, with the error and the seconds.
         history: what was met so far.
         slow_attempts: attempts in all for replies that take too long; None: as ``Retry(attempts=)``.
     """

@@ -120,7 +120,7 @@ class Transport:
         """Give the session of the running loop, made now if it must be.
 
         Raises:
-            ConfigurationError: the client is closed, or in use in another loop.
+            ConfigurationError: if the client is closed, or in use in another loop.
         """
         if self.closed:
             raise ConfigurationError(
@@ -200,7 +200,7 @@ class Transport:
         """Get the token to use now. A login that fails is tried again like any request.
 
         Raises:
-            ServetelError: if there is no token to be had, or the client is closed.
+            ServetelError: if there is no token, or the client is closed.
         """
         self.bind()
         trying = Attempts(
@@ -218,7 +218,7 @@ class Transport:
         """POST once, for logins.
 
         Raises:
-            Unacceptable: no whole reply came.
+            Unacceptable: if no whole reply came.
         """
         try:
             return await self.exchange("POST", URL(self.base_url + path, encoded=True), token, payload=payload)
@@ -240,8 +240,8 @@ class Transport:
         """Send once: through admission, then under the clock.
 
         Raises:
-            Unacceptable: no whole reply came.
-            OverloadedError: no slot or turn in time.
+            Unacceptable: if no whole reply came.
+            OverloadedError: if there is no slot or turn in time.
         """
         bound = self.bind()
         admission, fault = bound.admission, None
@@ -305,7 +305,7 @@ def check_seconds(name: str, seconds: Any) -> None:
     """Check a length of time that a caller gave; None is none.
 
     Raises:
-        ConfigurationError: not a number greater than 0.
+        ConfigurationError: if it is not a number greater than 0.
     """
     if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < 10**9):
         raise ConfigurationError(f"{name} must be a number of seconds greater than 0", fix=f"for example {name}=30")
@@ -315,7 +315,7 @@ def end_of(deadline: float | None) -> float | None:
     """Return the loop time at which a deadline of so many seconds ends; None without one.
 
     Raises:
-        ConfigurationError: not a number greater than 0.
+        ConfigurationError: if it is not a number greater than 0.
     """
     check_seconds("deadline", deadline)
     return None if deadline is None else asyncio.get_running_loop().time() + deadline

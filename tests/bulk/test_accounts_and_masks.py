@@ -70,7 +70,7 @@ async def test_a_database_without_calls_of_an_account_is_not_checked_for_it(two,
 
 
 async def test_two_names_at_one_address_are_two_accounts(tmp_path):
-    """Opaque tokens do not tell accounts apart, so names do."""
+    """Opaque tokens do not distinguish accounts, so names do."""
     target = tmp_path / "a.db"
     async with LivingServer(CALLS, NOW) as server:
         for name in ("delhi", "mumbai"):

@@ -345,6 +345,8 @@ async def test_a_table_of_another_program(inside, emulate, dataset, tmp_path):
         ),
         ("the columns are id, call_id, duration", "the columns are id, call_id, duration"),
         ("a duration of calls", "a duration of calls"),
+        ("use the same --mask or key of --pseudonyms (mask=)", "use the same --mask or key of --pseudonyms"),
+        ("if that clock is not the account's, check zone=", "if that clock is not the account's, check --zone"),
     ],
 )
 def test_messages_speak_of_flags(text, said):

@@ -142,7 +142,7 @@ async def test_records_that_nobody_can_read(inside, emulate, tmp_path, flags, co
 
 
 async def test_an_old_quarantine_goes_with_its_file(inside, emulate, tmp_path):
-    """With --overwrite the output is another one: what was kept apart of the old one tells nothing of it."""
+    """With --overwrite the output is another one: the old quarantine says nothing of the new output."""
     two = Dataset.range("2024-05-06", "2024-05-06", calls=2)
     page = {"count": 2, "limit": 100, "size": 2, "page": 1, "results": [next(two.records()), "no record at all"]}
     bad = await emulate(two, faults=[Fault("status", status=200, body=json.dumps(page).encode(), nth=1)])
