@@ -333,13 +333,8 @@ def _read_strange(reply: Reply, now: float) -> _Split:
 
     Reading it leniently proves it whole, so it is no cut body and another request would bring the same again.
     """
+    _check_strange(reply)
     payload: Any = None
-    if len(reply.body) > MOST_STRANGE:
-        if reply.body[-100:].rstrip()[-1:] == b"}":
-            raise Unacceptable(too_large("it is no strict JSON in UTF-8, so that reading it would take much memory"))
-        raise Unacceptable(_not_a_page(reply, "it is not whole JSON"))
-    if values_in(reply.body) > MOST_STRANGE_VALUES:
-        raise Unacceptable(too_large("it is no strict JSON in UTF-8, and holds too many values to be read again"))
     try:
         payload = json.loads(
             reply.json_bytes().decode("utf-8", "replace"), strict=False, parse_constant=str, parse_float=str
@@ -364,6 +359,16 @@ def _read_strange(reply: Reply, now: float) -> _Split:
         charsets = "UTF-8, UTF-16, UTF-32, Latin-1 and cp1252"
         raise Unacceptable(_not_a_page(reply, f"its charset is none of {charsets}", retries=0))
     raise Unacceptable(_not_a_page(reply, "it is not whole JSON"))
+
+
+def _check_strange(reply: Reply) -> None:
+    """Refuse a body that would take much memory or time to read leniently."""
+    if len(reply.body) > MOST_STRANGE:
+        if reply.body[-100:].rstrip()[-1:] == b"}":
+            raise Unacceptable(too_large("it is no strict JSON in UTF-8, so that reading it would take much memory"))
+        raise Unacceptable(_not_a_page(reply, "it is not whole JSON"))
+    if values_in(reply.body) > MOST_STRANGE_VALUES:
+        raise Unacceptable(too_large("it is no strict JSON in UTF-8, and holds too many values to be read again"))
 
 
 def _not_a_page(reply: Reply, why: str, *, retries: int = 3) -> Any:

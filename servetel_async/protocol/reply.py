@@ -38,14 +38,14 @@ _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _UTF8 = ("utf-8", "utf8", "utf8mb4", "ascii", "us-ascii")
 #: Charsets that are converted. Python knows a hundred more: some take quadratic time, some are no charsets.
 _CONVERTED = {
-    **{name: "utf-16" for name in ("utf-16", "utf16")},
-    **{name: "utf-16-le" for name in ("utf-16le", "utf-16-le")},
-    **{name: "utf-16-be" for name in ("utf-16be", "utf-16-be")},
-    **{name: "utf-32" for name in ("utf-32", "utf32")},
-    **{name: "utf-32-le" for name in ("utf-32le", "utf-32-le")},
-    **{name: "utf-32-be" for name in ("utf-32be", "utf-32-be")},
-    **{name: "latin-1" for name in ("iso-8859-1", "iso8859-1", "latin-1", "latin1")},
-    **{name: "cp1252" for name in ("windows-1252", "cp1252")},
+    **dict.fromkeys(("utf-16", "utf16"), "utf-16"),
+    **dict.fromkeys(("utf-16le", "utf-16-le"), "utf-16-le"),
+    **dict.fromkeys(("utf-16be", "utf-16-be"), "utf-16-be"),
+    **dict.fromkeys(("utf-32", "utf32"), "utf-32"),
+    **dict.fromkeys(("utf-32le", "utf-32-le"), "utf-32-le"),
+    **dict.fromkeys(("utf-32be", "utf-32-be"), "utf-32-be"),
+    **dict.fromkeys(("iso-8859-1", "iso8859-1", "latin-1", "latin1"), "latin-1"),
+    **dict.fromkeys(("windows-1252", "cp1252"), "cp1252"),
 }
 
 
