@@ -6,6 +6,7 @@ profile is checked: with a misspelt ``base_url`` the token would go to the defau
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.clock import IST, name_zone
-from servetel_async.protocol.tokens import Secret, SecretBytes, hide, kind_of
+from servetel_async.protocol.tokens import Secret, SecretBytes, hide, hide_all, kind_of
 from servetel_async.protocol.zone_names import read_zone
 from servetel_async.settings import Brand, check_base_url
 
@@ -35,6 +36,8 @@ _CREDENTIALS = ("token", "token_file", "email")
 #: The zone of a client that is given none: India's, unless a variable, the profile or the brand decides otherwise.
 #: It is another object than ``IST``, so that a given ``IST`` is obeyed.
 DEFAULT_ZONE = timezone(timedelta(hours=5, minutes=30), "IST")
+#: What is named is no file.
+_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 #: Profiles that an error names at most.
 _NAMED = 10
 
@@ -226,16 +229,9 @@ def _parse_profiles(text: Secret, file: Path) -> dict[str, dict[str, Any]]:
 def _parse(text: Secret) -> dict[str, Any] | None:
     """Read TOML; None if it is invalid, because the parser's error would contain the text."""
     try:
-        return cast("dict[str, Any]", _hidden(tomllib.loads(text)))
+        return cast("dict[str, Any]", hide_all(tomllib.loads(text)))
     except (tomllib.TOMLDecodeError, RecursionError):
         return None
-
-
-def _hidden(value: Any) -> Any:
-    """Hide every text, so that no traceback prints it."""
-    if isinstance(value, dict):
-        return {key: _hidden(each) for key, each in cast("dict[str, Any]", value).items()}
-    return [_hidden(each) for each in cast("list[Any]", value)] if isinstance(value, list) else hide(value)
 
 
 def _check_profile(profile: Mapping[str, Any], file: Path) -> Mapping[str, str]:
@@ -293,15 +289,24 @@ def _read_private(file: Path, what: str) -> Secret:
 
     Only a small regular file is read: opening a pipe may block forever.
     """
+    why, fix = "it is not a text", f"check that {file} is the right file"
     try:
         with open(file, "rb", opener=_open) as opened:
             _check_private(os.fstat(opened.fileno()), file, what)
             content = SecretBytes(opened.read(LARGEST_FILE))
-        return Secret(content.decode("utf-8-sig"))
-    except (OSError, ValueError) as error:  # a ValueError: a NUL in the name, or bytes that are not UTF-8
-        refused = error if isinstance(error, ConfigurationError) else None
-        why = (error.strerror or "").lower() if isinstance(error, OSError) else "it is not a text"
-    raise refused or ConfigurationError(f"{what} cannot be read", why=why, fix=f"check that {file} exists and is yours")
+        return content.decode("utf-8-sig")
+    except ConfigurationError as error:
+        refused = error
+    except OSError as error:
+        why, fix = (error.strerror or "").lower(), f"check that {file} is yours"
+        if error.errno in _NO_FILE:  # the name of no file may be a secret
+            fix = "check its name, which is not repeated here: if it was the secret itself, write that into a file"
+        refused = None
+    except ValueError as error:  # bytes that are not UTF-8, or a NUL in the name
+        refused = None
+        if not isinstance(error, UnicodeError):
+            why, fix = "its name holds a NUL", "check its name"
+    raise refused or ConfigurationError(f"{what} cannot be read", why=why, fix=fix)
 
 
 def _open(file: str, flags: int) -> int:

@@ -116,7 +116,7 @@ def report_error(error: BaseException, *, started: bool = False, kept: bool = Fa
 
 def report_usage(error: click.ClickException) -> int:
     """Say what click did not understand, in the same three lines."""
-    what = error.format_message().rstrip(".")
+    what = _without_values(error.format_message().rstrip("."), sys.argv[1:])
     why, fix = "", "see what it takes: servetel --help"
     if isinstance(error, click.UsageError) and error.ctx is not None:
         fix = f"see what it takes: {error.ctx.command_path} --help"
@@ -129,6 +129,17 @@ def report_usage(error: click.ClickException) -> int:
         elif error.possibilities:
             fix = f"perhaps {' or '.join(error.possibilities)}; {fix}"
     return report_error(ConfigurationError(what[:1].lower() + what[1:], why=why, fix=fix))
+
+
+def _without_values(message: str, arguments: list[str]) -> str:
+    """Leave out what was given: click repeats it, and a token may have been given in the wrong place."""
+    values = {argument for argument in arguments if not argument.startswith("-")}
+    values |= {argument.partition("=")[2] for argument in arguments if argument.startswith("-")} - {""}
+    for value in sorted(values, key=len, reverse=True):
+        for written in (repr(value)[1:-1], value):
+            if len(value) > 3 or f"'{written}'" in message:  # noqa: PLR2004 - a short one may be an English word
+                message = message.replace(written, "...")
+    return message
 
 
 def report_stop(number: signal.Signals, what: str = "") -> int:

@@ -23,7 +23,7 @@ import msgspec
 
 from servetel_async.protocol.clock import IST, name_zone
 from servetel_async.protocol.record_reader import RecordReader
-from servetel_async.protocol.reply import HUGE, MOST_STRANGE, Reply, says_no, server_message
+from servetel_async.protocol.reply import HUGE, MOST_STRANGE, Reply, says_no, server_message, values_in
 from servetel_async.protocol.rescue import MANY_VALUES, in_numeric_order, split_object
 from servetel_async.protocol.token_refusal import refuses_token
 from servetel_async.protocol.undecodable import UNDECODABLE
@@ -47,6 +47,14 @@ SHORT = 4 * 1024
 LARGE_SLICE = 512 * 1024
 #: Commas of a page, and so records: about what the largest body holds of values. Each record has its own bounds.
 MOST_ROWS = 700_000
+#: Commas of a page in the places where they are closer to each other than in any call.
+MOST_DENSE = 200_000
+#: Bytes for each comma of a page, below which it is dense. Calls as they come have some 25.
+DENSE = 8
+#: Records of a page whose list is an object. It is sorted, and PHP writes one only where it left some calls out.
+MOST_KEYED = 20_000
+#: Values of a page that is no strict JSON in UTF-8: to read and to write it again takes a microsecond for each.
+MOST_STRANGE_VALUES = 100_000
 
 
 class _Envelope(msgspec.Struct, gc=False):
@@ -195,18 +203,30 @@ def _key_of(record: CallRecord) -> str:
 _NO_ID = (b"", b"null", b'""')
 
 
+class _WrittenKey(msgspec.Struct, gc=False):
+    """What distinguishes a call, as sent. The other keys are skipped: a record may have half a million of them."""
+
+    id: msgspec.Raw = msgspec.Raw()
+    date: msgspec.Raw = msgspec.Raw()
+    time: msgspec.Raw = msgspec.Raw()
+    call_id: msgspec.Raw = msgspec.Raw()
+    uuid: msgspec.Raw = msgspec.Raw()
+
+
+_written_key = msgspec.json.Decoder(_WrittenKey).decode
+
+
 def _written_key_of(row: msgspec.Raw) -> str:
     """Return the same for a record that is not decoded: its id, date and time as sent; without any id, its content."""
     try:
-        fields = split_object(row)
+        key = _written_key(row)
     except (*UNDECODABLE, RecursionError):
-        fields = {}
-    written = [b"" if (raw := fields.get(name)) is None else bytes(raw) for name in ("id", "date", "time")]
-    for name in ("call_id", "uuid"):
-        if written[0] in _NO_ID:
-            written[0] = bytes(fields.get(name) or b"")
-    if written[0] in _NO_ID:
+        key = _WrittenKey()
+    ids = [bytes(raw) for raw in (key.id, key.call_id, key.uuid)]
+    first = next((written for written in ids if written not in _NO_ID), None)
+    if first is None:
         return hashlib.sha256(row).hexdigest()
+    written = [first, bytes(key.date), bytes(key.time)]
     parts = [part.decode("ascii", "backslashreplace").strip('"') for part in written if part != b"null"]
     return " ".join([part for part in parts if part])
 
@@ -252,8 +272,7 @@ class PageReader:
 
 
 def _split_page(reply: Reply, now: float) -> _Split:
-    # A list of so many bytes has at most half as many items.
-    if len(reply.body) > 2 * MOST_ROWS and _seems_dense(reply.body) and reply.body.count(b",") >= MOST_ROWS:
+    if _has_too_many_values(reply.body):
         raise Unacceptable(too_large("it holds more values than any page of calls"))
     try:
         body = reply.json_bytes()
@@ -278,11 +297,16 @@ def _split_page(reply: Reply, now: float) -> _Split:
         return _read_strange(reply, now)
 
 
-def _seems_dense(body: bytes) -> bool:
+def _has_too_many_values(body: bytes) -> bool:
     """Look at an eighth of it, at random places: to count all of its commas takes as long as to split it."""
+    if len(body) < 2 * MOST_DENSE:  # a value takes two bytes
+        return False
     block, step = 4096, 8 * 4096
     places = (start + random.randrange(step - block + 1) for start in range(0, len(body), step))  # noqa: S311 - no secret
-    return 8 * sum(body.count(b",", place, place + block) for place in places) >= MOST_ROWS // 2
+    commas = [body.count(b",", place, place + block) for place in places]
+    if 8 * sum(count for count in commas if count * DENSE >= block) >= MOST_DENSE:
+        return True
+    return 8 * sum(commas) >= MOST_ROWS // 2 and body.count(b",") >= MOST_ROWS
 
 
 def _split_strictly(body: bytes) -> _Envelope:
@@ -296,7 +320,9 @@ def _with_rows(reply: Reply, body: bytes, envelope: _Envelope, rows: msgspec.Raw
     if first == b"[":
         return body, envelope, rows
     if first == b"{":  # PHP writes a list whose keys have gaps as an object
-        return body, envelope, in_numeric_order(split_object(rows))
+        if len(body) > MOST_STRANGE or len(items := split_object(rows)) > MOST_KEYED:
+            raise Unacceptable(too_large("its results are an object with too many keys"))
+        return body, envelope, in_numeric_order(items)
     if first == b"n" and _whole(envelope.count) == 0 and _whole(envelope.size) in (0, None):
         return body, envelope, []
     raise Unacceptable(_not_a_page(reply, "its results are not a list"))
@@ -307,11 +333,8 @@ def _read_strange(reply: Reply, now: float) -> _Split:
 
     Reading it leniently proves it whole, so it is no cut body and another request would bring the same again.
     """
+    _check_strange(reply)
     payload: Any = None
-    if len(reply.body) > MOST_STRANGE:
-        if reply.body[-100:].rstrip()[-1:] == b"}":
-            raise Unacceptable(too_large("it is no strict JSON in UTF-8, so that reading it would take much memory"))
-        raise Unacceptable(_not_a_page(reply, "it is not whole JSON"))
     try:
         payload = json.loads(
             reply.json_bytes().decode("utf-8", "replace"), strict=False, parse_constant=str, parse_float=str
@@ -332,7 +355,20 @@ def _read_strange(reply: Reply, now: float) -> _Split:
         raise Unacceptable(_not_a_page(reply, "it is empty"))
     if head == b"<":
         raise Unacceptable(_not_a_page(reply, "it is a web page: a login, a maintenance note or a proxy", retries=1))
+    if not reply.has_known_charset:
+        charsets = "UTF-8, UTF-16, UTF-32, Latin-1 and cp1252"
+        raise Unacceptable(_not_a_page(reply, f"its charset is none of {charsets}", retries=0))
     raise Unacceptable(_not_a_page(reply, "it is not whole JSON"))
+
+
+def _check_strange(reply: Reply) -> None:
+    """Refuse a body that would take much memory or time to read leniently."""
+    if len(reply.body) > MOST_STRANGE:
+        if reply.body[-100:].rstrip()[-1:] == b"}":
+            raise Unacceptable(too_large("it is no strict JSON in UTF-8, so that reading it would take much memory"))
+        raise Unacceptable(_not_a_page(reply, "it is not whole JSON"))
+    if values_in(reply.body) > MOST_STRANGE_VALUES:
+        raise Unacceptable(too_large("it is no strict JSON in UTF-8, and holds too many values to be read again"))
 
 
 def _not_a_page(reply: Reply, why: str, *, retries: int = 3) -> Any:

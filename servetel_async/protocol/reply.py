@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 MESSAGE_LENGTH = 200
 #: Bytes of a body that is read a second time, leniently.
 SMALL_BODY = 64 * 1024
+#: Values of a body that is read to find out what it says: each takes half a microsecond.
+MOST_SAID = 50_000
 #: Bytes that are read with care at most, as one text: what is no strict JSON in UTF-8 takes sixteen times its size.
 MOST_STRANGE = 2 * 1024 * 1024
 #: Bytes from which on a body is read by a thread: whatever is done with all of it takes several milliseconds.
@@ -31,6 +34,19 @@ _DIGITS = re.compile(r"\d[\d\s().-]{4,}\d")
 _TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{16,}(?:\.[A-Za-z0-9+/_=-]+)*")
 _MAIL = re.compile(r"(?<!\S)\S*@\S+")  # from the beginning of a word only: else a long one is read again at each letter
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+#: Names of UTF-8, and of ASCII, which is a part of it.
+_UTF8 = ("utf-8", "utf8", "utf8mb4", "ascii", "us-ascii")
+#: Charsets that are converted. Python knows a hundred more: some take quadratic time, some are no charsets.
+_CONVERTED = {
+    **dict.fromkeys(("utf-16", "utf16"), "utf-16"),
+    **dict.fromkeys(("utf-16le", "utf-16-le"), "utf-16-le"),
+    **dict.fromkeys(("utf-16be", "utf-16-be"), "utf-16-be"),
+    **dict.fromkeys(("utf-32", "utf32"), "utf-32"),
+    **dict.fromkeys(("utf-32le", "utf-32-le"), "utf-32-le"),
+    **dict.fromkeys(("utf-32be", "utf-32-be"), "utf-32-be"),
+    **dict.fromkeys(("iso-8859-1", "iso8859-1", "latin-1", "latin1"), "latin-1"),
+    **dict.fromkeys(("windows-1252", "cp1252"), "cp1252"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +69,36 @@ class Reply:
         if body.startswith(_UTF16):
             _check_size(body)
             return body.decode("utf-16").encode()
-        match = _CHARSET.search(self.headers.get("content-type", ""))
-        if match is None or match[1].lower() in ("utf-8", "utf8", "ascii", "us-ascii"):
+        charset = self._charset
+        if charset in _UTF8:
             return body
+        if charset not in _CONVERTED:
+            raise UnicodeError("the charset is unknown")
         _check_size(body)
-        try:
-            return body.decode(match[1]).encode()
-        except (LookupError, ValueError):
-            raise UnicodeError("the charset is unknown") from None
+        return body.decode(_CONVERTED[charset]).encode()
+
+    @property
+    def _charset(self) -> str:
+        match = _CHARSET.search(self.headers.get("content-type", ""))
+        return "utf-8" if match is None else match[1].lower().replace("_", "-")
+
+    @property
+    def has_known_charset(self) -> bool:
+        """Whether its charset is one that is read: UTF-8, UTF-16, UTF-32, Latin-1 or cp1252."""
+        return self.body.startswith((codecs.BOM_UTF8, *_UTF16)) or self._charset in (*_UTF8, *_CONVERTED)
 
     def payload(self) -> Any:
         """Read a small body as JSON; None for anything else (HTML, nothing, garbage).
 
         A number too large for a float, or PHP's ``NaN``, becomes a text: it must not hide the rest.
         """
-        try:
+        is_large = len(self.body) > SMALL_BODY
+        if is_large and values_in(self.body) > MOST_SAID:
+            return None
+        with suppress(*UNDECODABLE, UnicodeError, RecursionError):
             return msgspec.json.decode(self.json_bytes())
-        except (*UNDECODABLE, UnicodeError, RecursionError):
-            if len(self.body) > SMALL_BODY:
-                return None
+        if is_large:
+            return None
         try:
             text = self.json_bytes().decode("utf-8", "replace")
             return json.loads(text, strict=False, parse_constant=str, parse_float=str, parse_int=_integer)

@@ -16,8 +16,7 @@ from servetel_async.protocol.clock import IST, is_wall_stamp, name_zone
 from servetel_async.protocol.conventions import inserted_at
 from servetel_async.protocol.record_reader import RecordReader
 from servetel_async.protocol.records import CallRecord, Id  # noqa: TC001 - msgspec reads the annotations
-from servetel_async.protocol.reply import MOST_STRANGE
-from servetel_async.protocol.rescue import MANY_VALUES, rescue
+from servetel_async.protocol.rescue import MANY_VALUES, is_too_large, rescue
 from servetel_async.protocol.undecodable import UNDECODABLE, is_utf8, repair_utf8
 
 if TYPE_CHECKING:
@@ -137,7 +136,7 @@ def _keys_of(lines: list[bytes]) -> list[_Key] | None:
 
 
 def _row(line: bytes, index: int) -> Row:
-    if len(line) > MOST_STRANGE:
+    if is_too_large(line):
         return _strange(line, index)
     line = _one_line(line)
     if line.count(b"[") + line.count(b"{") > MANY_BRACKETS:  # perhaps nested too deeply for whoever decodes it later

@@ -9,6 +9,7 @@ So a sentence counts only if our token is its subject ("Token has expired", ``to
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ _KEYS = frozenset(
         *("exception", "code", "detail", "title", "reason", "status", "type", "description"),
     }
 )
-#: How many characters of one text are looked at, and how deeply texts may be nested.
-_LENGTH, _DEPTH = 300, 3
+#: How many texts are looked at, how many characters of each, and how deeply they may be nested.
+_TEXTS, _LENGTH, _DEPTH = 50, 300, 3
 
 _OAUTH = re.compile(r'\berror\s*=\s*"?invalid_token\b', re.IGNORECASE)
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -72,7 +73,7 @@ def refuses_token(reply: Reply, payload: Any) -> bool:
     body = reply.body.strip()
     if payload is None and len(body) <= _LENGTH and body[:1] not in _STRUCTURED:
         payload = body.decode("utf-8", "replace")
-    words = [_in_words(text) for text in _texts(payload)]
+    words = [_in_words(text) for text in islice(_texts(payload), _TEXTS)]
     if reply.status != 403 and any(_UNAUTHORIZED.fullmatch(each) for each in words):  # noqa: PLR2004
         return True
     return any(_UNAUTHENTICATED.fullmatch(each) or any(p.search(each) for p in _REFUSALS) for each in words)

@@ -11,7 +11,10 @@ from typing import TYPE_CHECKING, Any, cast
 from servetel_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from typing import SupportsIndex
+
+    from typing_extensions import Buffer
 
 _PREFIX = re.compile(r"^(?:Authorization\s*[:=]\s*)?Bearer[ =:]+", re.IGNORECASE)
 _OUTER = " \t\r\n"
@@ -23,12 +26,34 @@ _DIGITS = 30
 
 
 class Secret(str):
-    """A text whose ``repr`` is ``***``: it reaches the wire, but no traceback, log or error that prints its locals."""
+    """A text whose ``repr`` is ``***``: it reaches the wire, but no traceback, log or error that prints its locals.
+
+    What prints locals cuts long texts first. So a part of it, an encoded form and a sum are secret too.
+    """
 
     __slots__ = ()
 
     def __repr__(self) -> str:
         return "***"
+
+    def __format__(self, spec: str) -> str:
+        """Give the text itself only where it is not cut, filled or aligned: nothing that we send is."""
+        return format("***", spec) if spec else str.__str__(self)
+
+    def __getitem__(self, key: SupportsIndex | slice[Any, Any, Any]) -> Secret:
+        return Secret(super().__getitem__(key))
+
+    def __iter__(self) -> Iterator[Secret]:
+        return map(Secret, super().__iter__())
+
+    def __add__(self, other: str) -> Secret:
+        return Secret(super().__add__(other))
+
+    def __radd__(self, other: str) -> Secret:
+        return Secret(str.__add__(other, self))
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> SecretBytes:
+        return SecretBytes(super().encode(encoding, errors))
 
     def __copy__(self) -> Secret:
         return self
@@ -43,10 +68,30 @@ class Secret(str):
 
 
 class SecretBytes(bytes):
-    """Bytes whose ``repr`` is ``***``: of no use as a token, but no less secret for that."""
+    """Bytes whose ``repr`` is ``***``, as are those of a part of them and of a sum."""
 
     def __repr__(self) -> str:
         return "***"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __getitem__(self, key: SupportsIndex | slice[Any, Any, Any]) -> Any:
+        part: Any = super().__getitem__(key)
+        return SecretBytes(part) if isinstance(part, bytes) else part
+
+    def __add__(self, other: Buffer) -> SecretBytes:
+        return SecretBytes(super().__add__(other))
+
+    def __radd__(self, other: bytes) -> SecretBytes:
+        return SecretBytes(other.__add__(self))
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> Secret:
+        return Secret(super().decode(encoding, errors))
+
+    def __reduce__(self) -> tuple[type[SecretBytes], tuple[bytes]]:
+        """Pickle without the value, as ``Secret`` does."""
+        return SecretBytes, (b"***",)
 
 
 def hide(value: Any) -> Any:
@@ -54,6 +99,13 @@ def hide(value: Any) -> Any:
     if isinstance(value, bytes):
         return SecretBytes(value)
     return Secret(str.__str__(value)) if isinstance(value, str) else value  # not the ``__str__`` of an enum
+
+
+def hide_all(value: Any) -> Any:
+    """Hide every text of a JSON or TOML value."""
+    if isinstance(value, dict):
+        return {key: hide_all(each) for key, each in cast("dict[str, Any]", value).items()}
+    return [hide_all(each) for each in cast("list[Any]", value)] if isinstance(value, list) else hide(value)
 
 
 def kind_of(value: object) -> str:

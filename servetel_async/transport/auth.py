@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from servetel_async.errors import AuthenticationError, ConfigurationError, RateLimitError, ServetelError
 from servetel_async.profiles import SecretFile, Sources, no_token
 from servetel_async.protocol.reply import Reply, says_no, server_message
-from servetel_async.protocol.tokens import Secret, expires_at, hide, kind_of, lifetime, normalise_token
+from servetel_async.protocol.tokens import Secret, expires_at, hide, hide_all, kind_of, lifetime, normalise_token
 from servetel_async.protocol.verdict import Action, Unacceptable, judge, malformed
 from servetel_async.transport.callbacks import callback_failed, must_pass
 
@@ -285,7 +285,7 @@ class LoginToken:
             raise self._throttled(wait)
         reply = await self._post("/v1/auth/login", cast("dict[str, str]", self._credentials), None)
         now = time.time()
-        payload = reply.payload()
+        payload = hide_all(reply.payload())
         if reply.status == 200 and not says_no(payload):  # noqa: PLR2004
             return self._keep(reply)
         verdict = judge(reply, now, proved=self._has_logged_in)
@@ -305,7 +305,7 @@ class LoginToken:
         raise Unacceptable(dataclasses.replace(verdict, retries=1))
 
     def _keep(self, reply: Reply) -> Secret:
-        payload = reply.payload()
+        payload = hide_all(reply.payload())
         fields = cast("dict[str, Any]", payload) if isinstance(payload, dict) else {}
         try:
             token = normalise_token(fields.get("access_token"))

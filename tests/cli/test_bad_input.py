@@ -84,7 +84,7 @@ KNOWN_BEFORE = [
     ((*PULL, *MONTH, "--base-url", "http://example.com"), "--base-url is plain http", "readable", "https"),
     ((*PULL, *MONTH, "--base-url", "https://a", "--brand", "smartflo"), "--base-url and --brand", "", "one of them"),
     ((*PULL, *MONTH, "--brand", "other"), "--brand", "", "--help"),
-    ((*PULL, *MONTH, "--token-file", "missing"), "token file cannot be read", "", "missing exists"),
+    ((*PULL, *MONTH, "--token-file", "missing"), "token file cannot be read", "", "which is not repeated here"),
     ((*PULL, *MONTH, "--token-file", "directory.ndjson"), "token file cannot be read", "is a directory", "directory"),
     ((*PULL, *MONTH, "--email", "a@example.com"), "half a login", "and a password", "both --email and --password-file"),
     (
@@ -95,7 +95,7 @@ KNOWN_BEFORE = [
     ),
     (
         (*PULL, *MONTH, "--email", "a@example.com", "--password-file", "missing"),
-        *("password file cannot be read", "", "missing exists"),
+        *("password file cannot be read", "", "which is not repeated here"),
     ),
     (
         (*PULL, *MONTH, "--email", "canary", "--password-file", "secret"),

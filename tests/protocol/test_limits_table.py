@@ -9,11 +9,12 @@ import pytest
 
 from servetel_async.bulk.ledger import Unreadable
 from servetel_async.errors import BodyTooLargeError, MalformedResponseError
-from servetel_async.protocol.decoding import MOST_ROWS, PageReader
+from servetel_async.protocol.decoding import MOST_DENSE, MOST_KEYED, MOST_ROWS, MOST_STRANGE_VALUES, PageReader
 from servetel_async.protocol.records import CallPage
-from servetel_async.protocol.reply import MOST_STRANGE, Reply
+from servetel_async.protocol.reply import MOST_SAID, MOST_STRANGE, Reply
 from servetel_async.protocol.rescue import MANY_VALUES
 from servetel_async.protocol.rows import Row, rows_of
+from servetel_async.protocol.token_refusal import refuses_token
 from servetel_async.protocol.verdict import Action, Unacceptable
 
 #: Bytes of a large page, in several reads of a socket.
@@ -26,6 +27,7 @@ MANY_STEPS = b'{"id": "1", "date": "2024-05-06", "time": "09:00:00", "notes": "%
     b",".join([b"{}"] * MANY_VALUES),
 )
 LONG_NOTES = b'{"id": "1", "date": "2024-05-06", "time": "09:00:00", "notes": "%s"}' % (b"x" * MOST_STRANGE)
+MANY_KEYS = b'{"id": "1", "notes": "xxxx", %s}' % b",".join(b'"k%d": 1' % key for key in range(MANY_VALUES))
 
 
 def page_of(*records, tail=b""):
@@ -50,7 +52,7 @@ def test_no_order_of_values_hides_how_many_there_are(period, dense):
             PageReader().read(Reply(200, body), 0.0)
 
 
-@pytest.mark.parametrize("record", [MANY_STEPS, LONG_NOTES], ids=["many values", "many bytes"])
+@pytest.mark.parametrize("record", [MANY_STEPS, LONG_NOTES, MANY_KEYS], ids=["many values", "many bytes", "many keys"])
 def test_a_record_that_would_take_much_memory_is_refused_alone(record):
     """Its place is named and nothing of it is; the others of its page are read."""
     small = b'{"id": "2", "date": "2024-05-06", "time": "09:00:00"}'
@@ -66,9 +68,16 @@ def test_a_record_that_would_take_much_memory_is_refused_alone(record):
     ("body", "why"),
     [
         (b'{"results": [%s]}' % b",".join([b"0"] * (MOST_ROWS + 1)), "more values than any page"),
+        (b'{"results": [%s]}' % b",".join([b"{}"] * (MOST_DENSE + MOST_DENSE // 5)), "more values than any page"),
+        (b'{"results": {%s}}' % b",".join(b'"%d": {"id": 1}' % key for key in range(MOST_KEYED + 1)), "too many keys"),
+        (b'{"results": {"1": {"notes": "%s"}}}' % (b"x" * MOST_STRANGE), "too many keys"),
         (b'{"load": NaN, "results": ["%s"]}' % (b"x" * MOST_STRANGE), "no strict JSON"),
+        (b'{"load": NaN, "results": [%s]}' % b",".join([b"123456789"] * MOST_STRANGE_VALUES), "too many values"),
     ],
-    ids=["many values", "strange and large"],
+    ids=[
+        *("many values", "values close to each other", "many keys", "a large object"),
+        *("strange and large", "strange with many values"),
+    ],
 )
 def test_a_page_that_would_take_much_memory_is_final(body, why):
     """Another request would bring the same again; a lower page size would not."""
@@ -79,6 +88,28 @@ def test_a_page_that_would_take_much_memory_is_final(body, why):
     assert isinstance(verdict.error, BodyTooLargeError)
     assert why in str(verdict.error)
     assert "page_size" in str(verdict.error)
+
+
+def test_a_large_body_of_many_values_is_not_read_for_what_it_says():
+    """It might be a refusal, but a refusal is short."""
+    body = b'{"message": "Token has expired", %s}' % b",".join(b'"%d": 1' % key for key in range(MOST_SAID))
+    assert Reply(200, body).payload() is None
+
+
+def test_a_refusal_of_many_texts_is_read_in_part():
+    """Each text is searched for what APIs say of tokens; the first ones are enough."""
+    texts = ["x"] * 20_000
+    assert refuses_token(Reply(422, b"{}"), {"errors": ["Token has expired", *texts]})
+    assert not refuses_token(Reply(422, b"{}"), {"errors": [*texts, "Token has expired"]})
+
+
+def test_of_half_a_million_keys_only_those_of_a_call_are_read():
+    """The record is refused on its own, and until then it is known by its id and start."""
+    keys = b",".join(b'"k%d": 1' % key for key in range(100_000))
+    wide = b'{"id": "1", "date": "2024-05-06", "time": "09:00:00", "id": "2", %s}' % keys
+    page = page_of(wide)
+    assert page.open() == ("2 2024-05-06 09:00:00", "2 2024-05-06 09:00:00", 1)
+    assert [row.reason is None for row in rows_of(page)] == [False]
 
 
 def test_a_strange_large_body_that_was_cut_is_tried_again():

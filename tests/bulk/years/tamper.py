@@ -71,7 +71,7 @@ def _spoil_file(path: Path, how: str, dice: Random) -> Spoilt | None:
         path.write_bytes(b"".join(lines))
         return Spoilt("a line removed", damaged=True)
     place = data.index(b"answered") if b"answered" in data else 0
-    path.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    path.write_bytes(data[:place] + bytes([(data[place] + 1) % 256]) + data[place + 1 :])
     return Spoilt("a byte changed", damaged=True)
 
 
@@ -83,7 +83,7 @@ def _spoil_directory(path: Path, how: str, dice: Random) -> Spoilt | None:
     if how in ("change byte", "change rows"):
         file = next(iter(sorted(day.glob("*.parquet"))))
         data = bytearray(file.read_bytes())
-        data[len(data) // 2] ^= 1
+        data[len(data) // 2] = (data[len(data) // 2] + 1) % 256
         file.write_bytes(data)
         return Spoilt(f"a byte of {day.name} changed", damaged=True)
     shutil.rmtree(day)

@@ -1,0 +1,71 @@
+"""A secret that was given in the wrong place: no error repeats it.
+
+Each canary consists of the letters Q, X, J and Z, so that a part of one is recognised.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+
+import pytest
+
+from servetel_async.cli.app import run, servetel
+
+PART = re.compile("[QXJZ]{4,}")
+DICE = random.Random(9)
+TEXT = ["".join(DICE.choices("QXJZ", k=60)) for _ in range(3)]
+SECRETS = {
+    "token": f"eyJ{TEXT[0]}.{TEXT[1]}.{TEXT[2]}",
+    "short token": TEXT[0][:20],
+    "address of a database": f"postgresql://reader:{TEXT[0]}@127.0.0.1:1/calls",
+    "address of the API": f"https://user:{TEXT[0]}@127.0.0.1:1/?token={TEXT[1]}",
+}
+#: An account's name is there to be printed.
+LEFT_OUT = {("doctor", "account")}
+
+
+def places():
+    """Each argument and each flag that takes a value, of each command."""
+    for name, command in servetel.commands.items():
+        if name == "emulate":
+            continue
+        for parameter in command.params:
+            if getattr(parameter, "is_flag", False) or (name, parameter.name) in LEFT_OUT:
+                continue
+            yield pytest.param(name, parameter, id=f"{name} {parameter.opts[-1]}")
+
+
+def arguments(command, parameter, value):
+    given = [] if parameter.param_type_name == "argument" else [parameter.opts[-1], value]
+    needed = [] if command not in ("pull", "sync", "check") else ["calls.db" if given else value]
+    days = ["--day", "2024-05-01"] if command == "pull" and not parameter.opts[-1].startswith("--da") else []
+    where = [] if parameter.name in ("base_url", "brand") else ["--base-url", "http://127.0.0.1:1"]
+    patient = [] if command != "pull" or parameter.name == "patience" else ["--patience", "0s"]
+    return [command, *needed, *given, *days, *(where if command != "demo" else []), *patient]
+
+
+@pytest.mark.parametrize(("command", "parameter"), list(places()))
+def test_no_error_repeats_a_secret_in_the_wrong_place(command, parameter, tmp_path, monkeypatch, capsys):
+    """A token, an address with a password: given as any flag's value or argument, no part of it is printed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SERVETEL_TOKEN", "token-of-this-test")
+    for kind, secret in SECRETS.items():
+        monkeypatch.setattr(sys, "argv", ["servetel", *arguments(command, parameter, secret)])
+        code = run()
+        shown = "".join(capsys.readouterr())
+        found = PART.search(shown)
+        assert not found, f"{kind}: {shown}"
+        assert code, f"{kind} was taken"
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+@pytest.mark.parametrize("given", [[], ["pull", "calls.db"], ["check", "calls.db"], ["doctor"], ["pull", "--day"]])
+def test_no_error_repeats_what_was_given_without_a_flag(given, kind, tmp_path, monkeypatch, capsys):
+    """In place of a command, or as one argument too many."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["servetel", *given, SECRETS[kind]])
+    assert run() == 2
+    assert not PART.search("".join(capsys.readouterr()))
