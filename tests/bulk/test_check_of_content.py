@@ -12,7 +12,7 @@ import pytest
 
 from servetel_async import CallQuery, ConfigurationError
 from servetel_async.bulk.check import check
-from servetel_async.bulk.check_report import CheckReport
+from servetel_async.bulk.check_report import CheckReport, Recount
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.sync import sync
 from tests.bulk.living_server import LivingServer, every
@@ -88,6 +88,20 @@ async def test_what_is_not_there_any_more_shows(server, tmp_path, name, how):
     assert not report.agrees
     assert report.differences
     assert "it does not agree" in str(report)
+
+
+async def test_a_file_that_was_added_to_a_directory_shows(server, tmp_path):
+    """Whoever reads the directory would take its rows for calls."""
+    target = place(tmp_path, "days/")
+    async with server.client() as client:
+        await pull(client, target, DAYS)
+        file = min(Path(target).rglob("*.parquet"))
+        added = file.with_name("part-1.parquet")
+        added.write_bytes(file.read_bytes())
+        report = await check(client, target)
+    assert [(each.what, each.how) for each in report.differences] == [
+        (f"{added.parent.name}/part-1.parquet", "it was not written by the pull")
+    ]
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -166,13 +180,14 @@ async def test_what_is_left_of_a_window_that_was_counted_again_is_compared_with_
     assert [window.rest for window in report.changed] == [True]
 
 
-async def test_the_rest_of_a_window_is_named_where_its_rows_say_nothing_of_its_count(server, tmp_path):
+@pytest.mark.parametrize("last", ["2024-05-07", "2024-05-05 05:00:00"], ids=["all of it", "one of its two parts"])
+async def test_the_rest_of_a_window_is_named_where_its_rows_say_nothing_of_its_count(server, tmp_path, last):
     """A pull with other filters has taken rows of it. The report says that its count was not looked at."""
     target = place(tmp_path, "a.db")
     async with server.client() as client:
         await pull(client, target, DAYS)
         await pull(client, target, PART)
-        await pull(client, target, CallQuery(from_date="2024-05-05", to_date="2024-05-07", direction="inbound"))
+        await pull(client, target, CallQuery(from_date="2024-05-05", to_date=last, direction="inbound"))
         report = await check(client, target)
     assert report.agrees
     assert "not looked at: counts of 1 window of which a later run read a part" in str(report)
@@ -218,6 +233,15 @@ def test_a_report_without_windows_says_only_what_was_looked_at():
     assert "count" not in str(CheckReport((), (), ("2 files compared",), ()))
 
 
+def test_one_window_without_a_count_does_not_silence_the_others():
+    """The report says how many calls they count."""
+    first = Recount("2024-05-02 00:00:00", "2024-05-02 23:59:59", 7, 7)
+    second = Recount("2024-05-01 00:00:00", "2024-05-01 23:59:59", None, 5)
+    said = str(CheckReport((first, second), ()))
+    assert "when it was pulled, in 2 windows" in said
+    assert "sends no count" not in said
+
+
 async def test_a_receipt_is_given_when_the_output_is_final(server, tmp_path):
     """``on_receipt`` takes the same receipt as the caller."""
     taken = []
@@ -259,6 +283,17 @@ async def test_a_row_that_went_to_a_call_of_another_pull_shows(tmp_path):
         report = await check(client, place(tmp_path, "a.db"))
     assert not report.agrees
     assert [each.how for each in report.differences] == ["1 row went to calls of the same id in other windows"]
+
+
+async def test_a_call_whose_row_another_window_took_is_told_where_an_older_reading_has_rows_left(tmp_path):
+    """The row of a call that the account has deleted since makes up for none that this pull has lost."""
+    calls = [*every(300, "2024-01-01", "2024-03-31")]
+    quarter = CallQuery(from_date="2024-01-01", to_date="2024-03-31")
+    async with LivingServer(calls, NOW) as server, server.client() as client:
+        assert (await pull(client, place(tmp_path, "a.db"), quarter)).complete
+        calls[5] = (calls[5][0], calls[-5][1])
+        receipt = await pull(client, place(tmp_path, "a.db"), quarter)
+    assert (receipt.complete, receipt.reason) == (False, "reused_ids")
 
 
 async def test_a_window_without_calls_agrees_where_a_count_of_0_is_left_out(tmp_path):

@@ -208,6 +208,22 @@ async def test_what_holds_is_confirmed_by_one_look(filed_by, weeks, connect):
     assert len(api.requests) - before == 1
 
 
+async def test_a_moment_that_no_call_shows_is_not_looked_for_for_ever(connect, weeks):
+    """The calls of three windows are looked up; on a server that gives none of them each window would cost requests."""
+    api, client = await connect(weeks, filed_by="end")
+    fetcher, calibration = made(client)
+    rows = await fetcher.rows(await fetcher.page(WHOLE, 1, Tally()))
+    for row in rows:
+        api.delete(row.id)
+    costs = []
+    for _ in range(4):
+        before = len(api.requests)
+        await calibration.note(rows, Tally())
+        costs.append(len(api.requests) - before)
+    assert all(costs[:3])
+    assert costs[3] == 0
+
+
 async def test_without_calls_there_is_nothing_to_confirm(connect):
     """An empty range is read under no conventions at all."""
     api, client = await connect(Dataset.range(NIGHT, NIGHT, calls=0))

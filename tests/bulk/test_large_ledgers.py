@@ -80,6 +80,15 @@ def test_what_is_covered_is_what_the_windows_cover(taken, window):
     assert covered.inside(window) == window.without(left)
 
 
+def test_a_window_that_bridges_a_gap_joins_both_sides_to_their_outer_ends():
+    """It ends in the middle of the newer side, whose end stays covered."""
+    of = lambda first, last: Window(BEGIN + first * SECOND, BEGIN + last * SECOND)  # noqa: E731
+    covered = Covered()
+    for each in (of(10, 20), of(30, 40), of(15, 35)):
+        covered.add(each)
+    assert covered.left(of(0, 50)) == [of(41, 50), of(0, 9)]
+
+
 stamps = st.integers(0, 9).map(lambda second: stamp(BEGIN + second * SECOND))
 spans = st.tuples(stamps, stamps).map(sorted)
 

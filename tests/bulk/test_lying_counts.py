@@ -98,6 +98,14 @@ async def test_a_count_that_ends_at_a_limit_is_no_lie():
         assert server.asked[-1].page == 5
 
 
+async def test_the_page_at_a_limit_is_looked_for_in_the_half_that_has_it():
+    """The newest half has nearly as many calls as the limit, and no call on that page."""
+    calls = [call for call in CALLS if "2024-05-01" <= call[0] < "2024-05-16" or "2024-05-17" <= call[0] < "2024-05-27"]
+    async with SmallServer(calls, capped(102)) as server:
+        assert await looked(server, 102) is None
+        assert server.asked[-1].page == 6
+
+
 async def test_one_empty_page_is_no_proof():
     """The last page comes empty once; asked for again it holds calls."""
     lied = []

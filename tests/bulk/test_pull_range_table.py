@@ -107,3 +107,11 @@ def test_an_hour_that_comes_twice(clock, last, past, final):
     """What is read reaches to its end, what is known only to where no second comes again; 60 minutes are 60 minutes."""
     found = range_at(Window(None, None), datetime.fromisoformat(clock).replace(tzinfo=UTC), LONDON, 3600)
     assert (found.window.last, stamp(found.clock), stamp(found.final_until)) == (last, past, final)
+
+
+@pytest.mark.parametrize(("clock", "is_over"), [("2024-10-27 00:40", False), ("2024-10-27 01:40", True)])
+def test_a_range_that_ends_in_an_hour_that_comes_again_is_over_when_it_has_come_again(clock, is_over):
+    """Calls of the second time may still be listed in it."""
+    asked = window("2024-10-26", "2024-10-27 01:30:00")
+    found = range_at(asked, datetime.fromisoformat(clock).replace(tzinfo=UTC), LONDON, 0)
+    assert (found.window, found.is_over) == (asked, is_over)

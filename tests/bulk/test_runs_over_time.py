@@ -14,7 +14,7 @@ from servetel_async import IST, AuthenticationError, CallQuery, ConfigurationErr
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.sync import sync
 from tests.bulk.living_server import LivingServer, every
-from tests.bulk.small_server import Answer
+from tests.bulk.small_server import HONEST, Answer
 from tests.sinks.life import receipt_is_refused
 
 DAY = CallQuery.day("2024-05-10")
@@ -61,6 +61,34 @@ async def test_a_range_that_is_over_is_complete(target):
         receipt = await pull(client, target, DAY)
         assert (receipt.to_date, receipt.asked_to) == ("2024-05-10 23:59:59", None)
         assert "; complete: " in str(receipt)
+
+
+async def test_a_window_is_final_up_to_its_last_second(target):
+    """Here that is the last second in which no late call is expected."""
+    calls = [*every(10, "2024-05-10", "2024-05-10 23:59:00")]
+    async with LivingServer(calls, NOON) as server, server.client() as client:
+        receipt = await pull(client, target, DAY)
+    assert receipt.final_until == "2024-05-10 10:00:00"
+    finals = {window.last: window.final for window in receipt.windows}
+    assert (finals["2024-05-10 10:00:00"], finals[NOON]) == (True, False)
+
+
+async def test_a_late_call_in_the_newest_final_window_is_found(target):
+    """It came after its window was read, so the count of the range differs from those of the windows."""
+    calls, now = [*every(120, "2024-01-01", "2024-03-31 12:00:00")], "2024-03-31 12:00:00"
+    late = ("2024-03-31 09:30:01", "late")
+
+    def habit(asked):
+        length = datetime.fromisoformat(asked.last) - datetime.fromisoformat(asked.first)
+        if asked.limit == 1 and length > timedelta(days=20) and late not in calls:  # after all windows were read
+            calls.append(late)
+            asked.found[:] = [call for call in calls if asked.first <= call[0] <= asked.last]
+        return HONEST
+
+    async with LivingServer(calls, now, habit) as server, server.client() as client:
+        receipt = await pull(client, target, CallQuery(from_date="2024-01-01", to_date="2024-03-31"))
+    assert receipt.complete
+    assert "late" in ids(target)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +265,18 @@ async def test_a_resumed_pull_may_cost_what_all_of_it_may_cost(target):
         assert (receipt.complete, receipt.records) == (True, len(server.calls))
 
 
+async def test_a_resumed_pull_costs_what_its_windows_have_cost(target):
+    """Where no request is repeated its receipt tells of no retry, and of the bytes of all replies."""
+    calls = [*every(1, "2024-05-10", "2024-05-10 23:59:00")]
+    async with LivingServer(calls, "2024-05-11 12:00:00") as server, server.client() as client:
+        whole = await pull(client, target.with_name("whole.ndjson"), DAY)
+        with pytest.raises(_StopError):
+            await pull(client, target, DAY, on_progress=stop_at(len(whole.windows) - 1))
+        receipt = await pull(client, target, DAY)
+    assert receipt.retries == whole.retries == 0
+    assert receipt.received > whole.received // 2
+
+
 async def test_the_verdict_outlives_a_receipt_that_could_not_be_saved(tmp_path):
     """The output has its name and no receipt; the next run counts again, and says what it finds."""
     target = tmp_path / "a.ndjson"
@@ -356,3 +396,15 @@ async def test_a_late_call_before_a_pause_is_found_after_it(tmp_path):
         server.calls += [("2024-05-06 00:00:07", "late"), ("2024-05-09 23:59:59", "late too")]
         await synced(server, target, "2024-07-10 12:00:00")
         assert {"late", "late too"} <= set(ids(target))
+
+
+async def test_where_no_count_comes_any_more_a_sync_reads(tmp_path):
+    """What would have been counted again is read again, so a late call in it is found."""
+    target, silent = tmp_path / "a.db", []
+    habit = lambda _asked: Answer(no_count=True) if silent else HONEST  # noqa: E731
+    async with LivingServer([*every(60, "2024-05-01", "2024-05-11 12:00:00")], NOON, habit) as server:
+        await synced(server, target, NOON)
+        silent.append(True)
+        server.calls.append(("2024-05-06 00:00:01", "late"))
+        await synced(server, target, "2024-05-11 12:00:00")
+    assert "late" in ids(target)

@@ -8,7 +8,9 @@ import threading
 import anyio
 import pytest
 
+from servetel_async.bulk.run import writing
 from servetel_async.bulk.writer import Writer
+from servetel_async.sinks.destination import sink_for
 
 
 @pytest.fixture
@@ -63,3 +65,11 @@ async def test_a_cancel_scope_waits_too(writer):
         asyncio.get_running_loop().call_later(0.02, go.set)
         await writer.run(work)
     assert done == [True]
+
+
+async def test_the_thread_ends_with_the_run(tmp_path):
+    """A program that pulls every hour does not gather threads."""
+    async with writing(sink_for(tmp_path / "a.ndjson")) as writer:
+        thread = await writer.run(threading.current_thread)
+        assert thread.is_alive()
+    assert not thread.is_alive()

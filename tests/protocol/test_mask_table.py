@@ -338,6 +338,13 @@ def test_what_has_not_the_shape_of_its_key(key):
         assert masked(**{key: value}) == {key: "***"}, value
 
 
+@pytest.mark.parametrize("key", ["missed_agents", "call_flow"])
+def test_a_number_in_the_place_of_an_index_is_hidden(key):
+    """A list that PHP wrote as an object has short indexes; a phone number there says who was called."""
+    said = json.dumps(masked(**{key: {"9876543210": {"id": "a", "name": "Asha"}}}))
+    assert "9876543210" not in said
+
+
 @pytest.mark.parametrize(
     ("key", "value", "left"),
     [

@@ -63,6 +63,13 @@ def test_a_number_has_one_token_under_every_key():
     assert len(tokens) == 1
 
 
+def test_an_id_that_may_be_a_persons_text_has_another_digest_with_another_key():
+    """Whoever knows the address cannot compute it without the key."""
+    masks = (MASK, Mask.keyed("another-key-of-24-letters"), Mask.hidden())
+    found = {masked(mask, id="asha@example.com")["id"] for mask in masks}
+    assert len(found) == len(masks)
+
+
 def test_other_numbers_have_other_tokens():
     """Ten thousand of them: 60 bits are enough."""
     assert len({number(f"98765{last:05}") for last in range(10_000)}) == 10_000

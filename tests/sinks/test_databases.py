@@ -331,6 +331,7 @@ def test_a_finish_that_failed_is_made_up_for(begun, sinks, target, end):
     with pytest.raises(OutputError, match="has appeared meanwhile"):
         finished(sink)
     sink.abandon()
+    assert names(target.parent) == {target.name, f"{target.name}.part"}
     target.rmdir()
     again = sinks(target)
     assert open_for(again, CLAIM).entries == [entry(3)]

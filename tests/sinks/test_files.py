@@ -62,6 +62,18 @@ def test_a_lock_file_that_was_removed_meanwhile_is_no_lock(tmp_path, monkeypatch
     assert not file.exists()
 
 
+def test_a_lock_file_that_is_another_runs_stays(tmp_path):
+    """Somebody removed ours, and another run has made its own: only that run removes it."""
+    ours, theirs = OutputLock(tmp_path / "a"), OutputLock(tmp_path / "a")
+    ours.acquire()
+    (tmp_path / "a.lock").unlink()
+    theirs.acquire()
+    ours.release()
+    assert (tmp_path / "a.lock").exists()
+    theirs.release()
+    assert not (tmp_path / "a.lock").exists()
+
+
 def test_a_window_of_large_calls_is_cut_by_its_bytes():
     """Decoded calls are held in memory: a piece has few calls where each is large, and no call is lost."""
     lines = [b"x" * (PIECE_BYTES // 2)] * 5

@@ -368,6 +368,18 @@ def test_a_sqlite_part_of_one_empty_page_is_taken(tmp_path, pull):
     assert {each.name for each in tmp_path.iterdir()} == {"a.db", "a.db.receipt.json"}
 
 
+def test_a_sqlite_part_of_one_page_with_a_view_is_not_taken(tmp_path, pull):
+    """A view takes no page of its own, and it is somebody's work."""
+    sqlite3 = pytest.importorskip("sqlite3")
+    database = sqlite3.connect(tmp_path / "a.db.part")
+    database.execute("CREATE VIEW mine AS SELECT 1")
+    database.close()
+    before = tree(tmp_path)
+    with pytest.raises(OutputError, match="not made by this program"):
+        pull("a.db")
+    assert tree(tmp_path) == before
+
+
 @pytest.mark.parametrize("at", [0, 1 << 20, (1 << 20) - 5])
 def test_a_text_is_found_anywhere_in_a_large_file(at, tmp_path):
     """Also where two pieces that are read meet."""

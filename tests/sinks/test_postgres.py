@@ -475,6 +475,7 @@ def _all_of(error):
         ("postgresql://user:pa#ss@db.example/calls", "a PostgreSQL database"),
         ("postgresql://user:pa?ss@db.example/calls", "a PostgreSQL database"),
         ("postgresql://user:12/pa@ss@db.example/calls", "a PostgreSQL database"),
+        ("postgresql://user:12#ss@db.example/calls", "a PostgreSQL database"),
         ("postgresql://user:pass@[db/calls", "a PostgreSQL database"),
         ("postgresql://db.example/ca\x1b[31mlls", "a PostgreSQL database"),
     ],
