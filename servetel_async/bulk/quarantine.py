@@ -41,6 +41,6 @@ def save_quarantine(sink: Sink, readings: Sequence[Reading]) -> None:
     except OSError as error:
         raise OutputError(
             f"the unreadable records of {sink.name} cannot be saved",
-            why=f"{reason_of(error)}; the output itself is written",
+            why=f"{reason_of(error)}; what was read is kept",
             fix="make space, then run the same command again",
         ) from error
