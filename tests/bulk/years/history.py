@@ -26,6 +26,7 @@ class Traits:
         filed_by: the moment of a call that ranges compare.
         zero_left_out: a count of 0 is not sent.
         count_ignores_dates: the count is that of all calls.
+        uncounted: no count is sent.
         cap: calls on a page at most.
         rotating: each reply has another recording URL for the same call.
         lies: how often another page comes than was asked for, and says so.
@@ -37,12 +38,14 @@ class Traits:
         deleted: share of calls that are deleted one day.
         identity: what tells accounts apart: the "subject" of a token, an account "named" by its user, or the token alone ("opaque").
         renews: the account gets a new token for each run; not where the token alone tells accounts apart.
+        right_here: the clock of this computer is right; else it is that of the computer which plays the history, and does not move.
     """
 
     bounds: str = "inclusive"
     filed_by: str = "start"
     zero_left_out: bool = False
     count_ignores_dates: bool = False
+    uncounted: bool = False
     cap: int | None = None
     rotating: bool = False
     lies: float = 0.0
@@ -54,6 +57,7 @@ class Traits:
     deleted: float = 0.0
     identity: str = "subject"
     renews: bool = False
+    right_here: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Step:
         calls: how many calls each account makes meanwhile.
         account, place: which account, which destination.
         range: of a pull, see ``play``; "again" repeats the run that was ended.
-        kill: how the run is ended.
+        kill: how the run is ended; "named" is after the output got its name, and before its receipt is there. It is not drawn.
         at: the request at which it is ended, or the clock is wrong.
         clock: days by which the server's ``Date`` is wrong, at one request or (``clock_stays``) from it on.
         tick: seconds that pass with each request.

@@ -174,13 +174,18 @@ class Play:
         if self.traits.renews:
             self.accounts[step.account].renew(self.history.seed)
         async with self._client(self.accounts[step.account]) as client:
-            with product.files_of_at_most(size):
+            here = (lambda: self.api.now) if self.traits.right_here else None
+            with (
+                product.files_of_at_most(size),
+                product.clock_here(here),
+                product.receipts_fail(wanted=step.kill == "named"),
+            ):
                 task = asyncio.ensure_future(self._call(client, step, asked))
                 outcome = await task
         if "blocked" in fired:
             with suppress(OSError):
                 receipt.rmdir()
-        return outcome, run, bool(fired) or run.was_refused or step.kill == "full"
+        return outcome, run, bool(fired) or run.was_refused or step.kill in ("full", "named")
 
     def _call(self, client, step: Step, asked: Asked):
         name = self._name(step.place)

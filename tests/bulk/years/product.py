@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import importlib
 import inspect
 import json
@@ -14,17 +15,17 @@ import resource
 import sqlite3
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from servetel_async import CallQuery, ConfigurationError, Retry, ServetelClient, ServetelError
 from servetel_async.bulk.check import check as product_check
 from servetel_async.bulk.pull import pull as product_pull
 from servetel_async.bulk.sync import sync as product_sync
-from tests.bulk.years.server import SERIALS, second
+from tests.bulk.years.server import SERIALS, second, stamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import aiohttp
@@ -201,6 +202,37 @@ def cheap_fingerprints() -> Iterator[None]:
         yield
     finally:
         module._ROUNDS = rounds
+
+
+@contextmanager
+def clock_here(clock: Callable[[], int] | None) -> Iterator[None]:
+    """Let this computer's clock show what the function gives, on the account's wall clock."""
+    if clock is None:
+        yield
+        return
+    module = importlib.import_module("servetel_async.bulk.job")
+    real, module._here = module._here, lambda _zone: datetime.fromisoformat(stamp(clock()))
+    try:
+        yield
+    finally:
+        module._here = real
+
+
+@contextmanager
+def receipts_fail(*, wanted: bool) -> Iterator[None]:
+    """Fail when the output has its name and its receipt is to get one, as a kill between the two would."""
+    file = importlib.import_module("servetel_async.sinks.files").PrivateFile
+
+    def fail(receipt: Any) -> None:
+        receipt.discard()
+        raise OSError(errno.EIO, "ended by the history")
+
+    real = file.put_in_place
+    file.put_in_place = fail if wanted else real
+    try:
+        yield
+    finally:
+        file.put_in_place = real
 
 
 @contextmanager

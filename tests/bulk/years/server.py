@@ -245,7 +245,8 @@ class Api:
         rows = found[(number - 1) * size :][:size]
         bodies = [call.body(self.now, self._url(call)) for call in rows]
         count = len(listed if traits.count_ignores_dates else found)
-        counted = "" if traits.zero_left_out and not count else f'"count": {count}, '
+        is_left_out = traits.uncounted or (traits.zero_left_out and not count)
+        counted = "" if is_left_out else f'"count": {count}, '
         return f'{{{counted}"limit": {limit}, "size": {len(rows)}, "page": {number}, "results": [{", ".join(bodies)}]}}'
 
     def _url(self, call: Call) -> str:

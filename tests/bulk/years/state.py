@@ -54,6 +54,11 @@ class Asked(NamedTuple):
         return self.pending is not None
 
     @property
+    def is_closed(self) -> bool:
+        """Whether the run that this one resumes had given the output its name: a file gets no more calls then."""
+        return self.pending is not None and self.pending.asked.step.kill == "named"
+
+    @property
     def since(self) -> int:
         """When the first of the runs that this one resumes began."""
         return self.began if self.pending is None else self.pending.asked.since

@@ -12,7 +12,7 @@ that the server had. What came or went during the run may be there or not. These
 - *vanished*: a database lost a call that it had;
 - *mask undone*: a call that was masked is in clear after a sync, or a masked pull left one in clear;
 - *future*: a range that has not begun is called complete;
-- *not over*: a range that is not over is called complete, without a word up to when;
+- *not over*: a range that is not over is called complete, without a word up to when, or up to a moment of the future;
 - *another range*: the receipt is of a smaller range than was asked for;
 - *check misses tampering*, *check misses a late call* (in what was called complete and final), *check misses another account*: it agrees;
 - *a false alarm*: not complete, without a reason in the history;
@@ -93,8 +93,10 @@ def judge_claim(
     began = asked.began
     if clock_ok and claimed.first > ended:
         seen.note("future", f"{stamp(claimed.first)} to {stamp(claimed.last)}")
-    elif clock_ok and claimed.last > ended and claimed.verdict == "complete":
-        seen.note("not over", f"up to {stamp(claimed.last)}, and it is {stamp(ended)}")
+    elif clock_ok and claimed.proved > ended:
+        seen.note("not over", f"up to {stamp(claimed.proved)}, and it is {stamp(ended)}")
+    elif clock_ok and claimed.verdict == "complete" and (asked.last is None or asked.last > ended):
+        seen.note("not over", f"{claimed.text}; it is {stamp(ended)}")
     must = [
         call for call in account.between(claimed.first, claimed.proved) if call.listed <= began and call.gone > ended
     ]
@@ -167,7 +169,8 @@ def _judge_range(seen: Seen, asked: Asked, claimed: Claimed) -> None:
         seen.note("another range", f"from {stamp(claimed.first)}, not from {stamp(asked.first)}")
     elif asked.name and asked.pending and not asked.pending.committed and claimed.first < (asked.first or 0):
         seen.note("another range", f"from {stamp(claimed.first)}, although that run had committed nothing")
-    last = asked.since if asked.last is None else min(asked.last, asked.since)
+    now = asked.since if asked.is_closed else asked.began
+    last = now if asked.last is None else min(asked.last, now)
     if claimed.last < last:
         seen.note("another range", f"up to {stamp(claimed.last)}, not to {stamp(last)}")
 
@@ -243,7 +246,8 @@ def reason_for_doubt(
 ) -> bool:
     """Whether the history has a reason why a range may be called not complete."""
     inside = [call for call in account.between(first, last) if call.listed <= ended]
-    changed = any(asked.began < moment <= ended for call in inside for moment in (call.listed, call.gone))
+    since = asked.since if asked.is_closed else asked.began
+    changed = any(since < moment <= ended for call in inside for moment in (call.listed, call.gone))
     times = Counter(call.id for call in account.calls if call.listed <= ended and call.id is not None)
     # A sync also reads what lies before the range that it names; a file cannot tell two calls of one id and second.
     alike = Counter((call.id, call.start) for call in inside if call.id is not None)
