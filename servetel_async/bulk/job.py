@@ -203,6 +203,7 @@ class Job:
         self.frame = frame
         whole = frame.range.window
         if self._sink.done:  # it has its name already: nothing can be added, but it is counted again
+            await self.calibration.ensure(whole, self.extra)
             await self._reconcile(whole, read_again=False)
             return
         await self.reread(half_read(self.in_order(), frame.range.clock))

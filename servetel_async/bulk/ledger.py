@@ -216,7 +216,7 @@ def due(readings: Sequence[Reading], now: datetime, lookback: timedelta) -> Due:
         lookback: how long calls may arrive or change.
     """
     known = trusted(readings, now)
-    territory = _territory(known, now, lookback)
+    territory = _territory(readings, now, lookback)
     answered = Covered()
     for part in territory:
         answered.add(part)
@@ -256,9 +256,10 @@ def _territory(readings: Sequence[Reading], now: datetime, lookback: timedelta) 
     midnight = shift(now, -lookback).replace(hour=0, minute=0, second=0)
     ranges = [Window(midnight, now)]
     for reading in readings:
-        if reading.flaws and reading.asked_last == OPEN_END:  # a sync read it, perhaps for an older range
+        is_trusted = bool(trusted([reading], now))
+        if is_trusted and reading.flaws and reading.asked_last == OPEN_END:  # of a sync, perhaps for an older range
             ranges.append(reading.window)
-        if reading.asked_last > reading.clock:
+        if not is_trusted or reading.asked_last > reading.read_at:  # nothing says that its range was over
             last = min(reading.asked_last, stamp(now))
             if reading.asked_first <= last:
                 ranges.append(Window.of(reading.asked_first, last))

@@ -238,7 +238,8 @@ def test_one_window_without_a_count_does_not_silence_the_others():
     first = Recount("2024-05-02 00:00:00", "2024-05-02 23:59:59", 7, 7)
     second = Recount("2024-05-01 00:00:00", "2024-05-01 23:59:59", None, 5)
     said = str(CheckReport((first, second), ()))
-    assert "when it was pulled, in 2 windows" in said
+    assert "7 calls now, 7 when it was pulled, in 1 window" in said
+    assert "not looked at: counts of 1 window of which the API sent no total" in said
     assert "sends no count" not in said
 
 

@@ -185,6 +185,17 @@ def test_a_clock_far_ahead_of_this_computers_is_not_believed(here, seen):
     assert spans([read.seen]) == [seen]
 
 
+@pytest.mark.parametrize(("at", "here"), [("20", None), ("30", "2024-05-10 12:00:00")], ids=["not passed", "passed"])
+def test_a_month_that_was_pulled_under_a_clock_far_ahead_stays_in_the_territory(at, here):
+    """Nothing says that its range was over, also when the server's clock of now has passed that clock."""
+    wrong = reading("01", "25", "28 12:00:00", until="2024-05-25 23:59:59", **({} if here is None else {"here": here}))
+    found = due([wrong], now(at), timedelta(days=2))
+    left = Window.of(
+        f"2024-05-{'01 00:00:00' if here is None else '10 12:00:01'}", min("2024-05-25 23:59:59", stamp(now(at)))
+    )
+    assert not left.without(found.read)
+
+
 def test_what_could_not_be_proved_is_read_again_whatever_its_age():
     """A flaw is never final."""
     flawed = reading("01", "01", "27", until=OPEN_END, flaws=(Flaw("", "", "why"),))

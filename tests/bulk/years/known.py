@@ -104,6 +104,9 @@ KNOWN: dict[str, History] = {
     "a late call after a file got its name": _history(
         *(_days(29.5, 30), _pull("last month", kill="named"), _days(9), _pull("again")), ending=".ndjson", late=1.0
     ),
+    "a file got its name where the end of a range is left out": _history(
+        *(_days(2.5, 20, 0), _pull("yesterday", kill="named"), _pull("again")), ending=".ndjson", bounds="end_exclusive"
+    ),
     "a late call after an empty file got its name": _history(
         *(_days(28.1, 1, 10), _pull("last month", kill="named"), _days(9), _pull("again")),
         ending=".ndjson",
