@@ -30,6 +30,7 @@ class Traits:
         cap: calls on a page at most.
         rotating: each reply has another recording URL for the same call.
         lies: how often another page comes than was asked for, and says so.
+        elsewhere: that page is one of the range of the request before, and says nothing of it.
         shuffled: calls of one second come in another order each time.
         without_id: share of calls without ``id``.
         reused: share of calls that have the ``id`` of another call of the account.
@@ -49,6 +50,7 @@ class Traits:
     cap: int | None = None
     rotating: bool = False
     lies: float = 0.0
+    elsewhere: bool = False
     shuffled: bool = False
     without_id: float = 0.0
     reused: float = 0.0

@@ -226,6 +226,15 @@ KNOWN: dict[str, History] = {
         lies=0.25,
         seed=431,
     ),
+    "bounds are learnt from pages of other ranges": _history(
+        *(_days(2.5, 6, 440), _pull("yesterday")),
+        ending=".ndjson",
+        page_size=3,
+        bounds="end_exclusive",
+        lies=0.25,
+        elsewhere=True,
+        seed=23,
+    ),
     "counts that ignore the dates": _history(_days(34, 80), _pull("last month"), count_ignores_dates=True),
     "counts of more than forty pages that ignore the dates": _history(
         _days(34, 80), _pull("last month"), page_size=1, count_ignores_dates=True

@@ -212,6 +212,7 @@ class Api:
         self.now = now
         self.run = Run()
         self.dice = dice
+        self._before: list[Call] = []  # of the request before
 
     def answer(self, target: str, token: str) -> tuple[int, int, str]:
         """Status, the clock in ``Date``, and the body."""
@@ -240,7 +241,11 @@ class Api:
             found.sort(key=lambda call: (-call.filed, -call.serial))
         limit, number = int(query.get("limit", "20")), int(query.get("page", "1"))
         size = min(limit, self.cap or limit)
-        if traits.lies and self.dice.random() < traits.lies:
+        before, self._before = self._before, found
+        is_lie = bool(traits.lies) and self.dice.random() < traits.lies
+        if is_lie and traits.elsewhere:
+            found = before
+        elif is_lie:
             number = max(1, number + self.dice.choice([1, 1, -1]))
         rows = found[(number - 1) * size :][:size]
         bodies = [call.body(self.now, self._url(call)) for call in rows]
