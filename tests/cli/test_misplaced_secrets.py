@@ -27,13 +27,14 @@ LEFT_OUT = {("doctor", "account")}
 
 
 def places():
-    """Each argument and each flag that takes a value, of each command."""
-    for name, command in servetel.commands.items():
-        if name == "emulate":
-            continue
-        for parameter in command.params:
-            if getattr(parameter, "is_flag", False) or (name, parameter.name) in LEFT_OUT:
+    """Each argument and each flag that takes a value; the same flag of several commands once."""
+    known = set()
+    for name in ("pull", "sync", "check", "doctor", "demo"):
+        for parameter in servetel.commands[name].params:
+            key = parameter.opts[-1], str(parameter.type)
+            if getattr(parameter, "is_flag", False) or (name, parameter.name) in LEFT_OUT or key in known:
                 continue
+            known.add(key)
             yield pytest.param(name, parameter, id=f"{name} {parameter.opts[-1]}")
 
 
