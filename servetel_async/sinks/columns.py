@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from difflib import get_close_matches
 from operator import attrgetter
 from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Union, get_args, get_origin
@@ -197,9 +198,11 @@ def check_columns(columns: Sequence[str] | None) -> tuple[str, ...]:
     chosen: tuple[Any, ...] = tuple(columns)
     if not chosen:
         raise _refused("no column is chosen")
-    for name in chosen:
+    for number, name in enumerate(chosen, 1):
         if not isinstance(name, str) or name not in _BY_NAME:
-            raise _refused(f"there is no column {name!r:.60}")
+            near = get_close_matches(name, _BY_NAME, 1) if isinstance(name, str) else []
+            perhaps = f"; perhaps '{near[0]}' is meant" if near else ""
+            raise _refused(f"name {number} of the columns is no column{perhaps}")
     if len(set(chosen)) < len(chosen):
         raise _refused("a column is chosen twice")
     return chosen

@@ -127,7 +127,12 @@ KNOWN_BEFORE = [
     (("pull", "there.ndjson", *MONTH, "--dry-run"), "there.ndjson exists", "unasked", "say --overwrite"),
     (("pull", "directory.ndjson", *MONTH), "directory.ndjson is a directory", "", "name of a file"),
     (("pull", "there.db", *MONTH), "there.db is no SQLite database", "another kind", "another destination"),
-    (("pull", "a.csv", *MONTH, "--columns", "id,nonsense"), "no column 'nonsense'", "", "the columns are id, call_id,"),
+    (
+        ("pull", "a.csv", *MONTH, "--columns", "id,nonsense"),
+        "name 2 of the columns is no column",
+        "",
+        "the columns are id, call_id,",
+    ),
     (("pull", "a.csv", *MONTH, "--columns", ""), "no column", "", "the columns are"),
     (("pull", "a.csv", *MONTH, "--columns", "id,id"), "twice", "", "the columns are"),
     (("pull", "a.db", *MONTH, "--columns", "id"), "no choice of columns", "one table", ".csv"),

@@ -5,9 +5,11 @@ Each canary consists of the letters Q, X, J and Z, so that a part of one is reco
 
 from __future__ import annotations
 
+import http.server
 import random
 import re
 import sys
+import threading
 
 import pytest
 
@@ -22,6 +24,8 @@ SECRETS = {
     "address of a database": f"postgresql://reader:{TEXT[0]}@127.0.0.1:1/calls",
     "address of the API": f"https://user:{TEXT[0]}@127.0.0.1:1/?token={TEXT[1]}",
 }
+#: An error that is about the rest of the command line.
+OTHERS = re.compile("there is no --|'--month'")
 #: An account's name is there to be printed.
 LEFT_OUT = {("doctor", "account")}
 
@@ -38,32 +42,56 @@ def places():
             yield pytest.param(name, parameter, id=f"{name} {parameter.opts[-1]}")
 
 
-def arguments(command, parameter, value):
+class Refuse(http.server.BaseHTTPRequestHandler):
+    """Refuses every token, so that each command that gets as far as a request ends at once."""
+
+    def do_GET(self):
+        self.send_response(401)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def address():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def arguments(command, parameter, value, address):
     given = [] if parameter.param_type_name == "argument" else [parameter.opts[-1], value]
     needed = [] if command not in ("pull", "sync", "check") else ["calls.db" if given else value]
-    days = ["--day", "2024-05-01"] if command == "pull" and not parameter.opts[-1].startswith("--da") else []
-    where = [] if parameter.name in ("base_url", "brand") else ["--base-url", "http://127.0.0.1:1"]
-    patient = [] if command != "pull" or parameter.name == "patience" else ["--patience", "0s"]
-    return [command, *needed, *given, *days, *(where if command != "demo" else []), *patient]
+    dated = parameter.opts[-1] in ("--from-date", "--to-date", "--month", "--last")
+    days = ["--month", "2024-05"] if command == "pull" and not dated else []
+    where = [] if parameter.name in ("base_url", "brand") else ["--base-url", address]
+    fast = ["--rate", "0"] if command in ("pull", "sync", "check") and parameter.name != "rate" else []
+    return [command, *needed, *given, *days, *fast, *(where if command != "demo" else [])]
 
 
 @pytest.mark.parametrize(("command", "parameter"), list(places()))
-def test_no_error_repeats_a_secret_in_the_wrong_place(command, parameter, tmp_path, monkeypatch, capsys):
+def test_no_error_repeats_a_secret_in_the_wrong_place(command, parameter, address, tmp_path, monkeypatch, capsys):
     """A token, an address with a password: given as any flag's value or argument, no part of it is printed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SERVETEL_TOKEN", "token-of-this-test")
     for kind, secret in SECRETS.items():
-        monkeypatch.setattr(sys, "argv", ["servetel", *arguments(command, parameter, secret)])
+        monkeypatch.setattr(sys, "argv", ["servetel", *arguments(command, parameter, secret, address)])
         code = run()
         shown = "".join(capsys.readouterr())
         found = PART.search(shown)
         assert not found, f"{kind}: {shown}"
         assert code, f"{kind} was taken"
+        assert parameter.name == "month" or not OTHERS.search(shown), shown
 
 
 @pytest.mark.parametrize("kind", SECRETS)
-@pytest.mark.parametrize("given", [[], ["pull", "calls.db"], ["check", "calls.db"], ["doctor"], ["pull", "--day"]])
+@pytest.mark.parametrize("given", [[], ["pull", "calls.db"], ["check", "calls.db"], ["doctor"], ["pull", "--month"]])
 def test_no_error_repeats_what_was_given_without_a_flag(given, kind, tmp_path, monkeypatch, capsys):
     """In place of a command, or as one argument too many."""
     monkeypatch.chdir(tmp_path)
