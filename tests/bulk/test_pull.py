@@ -347,7 +347,7 @@ async def test_an_output_gets_no_name_before_its_receipt_has_a_place(connect, da
 
 @pytest.mark.parametrize("name", ["may.db", "may.ndjson"])
 async def test_a_pull_that_ended_but_for_its_receipt_is_concluded(connect, dataset, query, tmp_path, name):
-    """The same command reads no call again: it counts them, and the receipt is written."""
+    """The same command reads no window again: it finds out how dates are read, counts, and the receipt is written."""
     api, client = await connect(dataset)
     with receipt_is_refused(tmp_path / name), pytest.raises(OutputError, match="its receipt cannot be saved"):
         await client.pull(tmp_path / name, query=query)
@@ -356,7 +356,8 @@ async def test_a_pull_that_ended_but_for_its_receipt_is_concluded(connect, datas
     api.requests.clear()
     receipt = await client.pull(tmp_path / name, query=query)
     assert (receipt.complete, receipt.records) == (True, 250)
-    assert [request for request in api.requests[1:] if request.limit != 1] == []  # the first one asks for the clock
+    looks = [request for request in api.requests[1:] if request.limit != 1]  # the first one asks for the clock
+    assert len(looks) <= 2
     assert names(tmp_path) == [name, f"{name}.receipt.json"]
     if name == "may.ndjson":
         assert (tmp_path / name).read_bytes() == whole
