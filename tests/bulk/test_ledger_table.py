@@ -82,6 +82,8 @@ def test_a_resume_reads_again_what_was_not_seen_as_a_whole(read, at, again):
         # A range that is not over, or has no end, is asked for up to the clock.
         ([reading("10", "10 12:00:00", "10 12:00:00", until="2024-05-31 23:59:59")], []),
         ([reading("10", "10", "12 12:00:00", until=OPEN_END)], [("11 00:00:00", "12 12:00:00")]),
+        # What was in the future cannot be missing.
+        ([reading("12", "12", "10 12:00:00")], []),
         # Whoever has read it, it was read.
         (
             [

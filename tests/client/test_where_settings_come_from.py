@@ -203,7 +203,7 @@ def test_a_file_that_is_not_there_is_refused(name, monkeypatch, home):
     """What is named must exist: a typing error must not turn into somebody else's account."""
     monkeypatch.setenv(name, str(home / "missing"))
 
-    with pytest.raises(ConfigurationError, match="cannot be read|does not exist"):
+    with pytest.raises(ConfigurationError, match=r"cannot be read|does not exist"):
         ServetelClient()
 
 

@@ -79,6 +79,41 @@ def test_an_unusual_token(token):
     assert str.__eq__(normalise_token(token), token)
 
 
+SECRET = Secret("token-12345678")
+PARTS = [
+    (SECRET[:5], "token"),
+    (SECRET[3], "e"),
+    (next(iter(SECRET)), "t"),
+    (SECRET + "x", "token-12345678x"),
+    ("Bearer " + SECRET, "Bearer token-12345678"),
+    (SECRET.encode(), b"token-12345678"),
+    (SECRET.encode()[:5], b"token"),
+    (SECRET.encode() + b"x", b"token-12345678x"),
+    (b"Bearer " + SECRET.encode(), b"Bearer token-12345678"),
+    (SECRET.encode().decode(), "token-12345678"),
+]
+
+
+@pytest.mark.parametrize(("part", "value"), PARTS, ids=range(len(PARTS)))
+def test_a_part_of_a_secret_and_what_is_made_of_one_is_a_secret(part, value):
+    """What prints local variables cuts, joins and encodes them first."""
+    assert part == value
+    assert repr(part) == "***"
+
+
+def test_a_secret_that_is_formatted_to_a_width_is_not_shown():
+    """Only what we send is formatted, and without a width."""
+    assert f"{SECRET}" == "token-12345678"
+    assert f"{SECRET:.5}" == "***"
+    assert f"{SECRET:>20}".strip() == "***"
+
+
+def test_bytes_of_a_secret_are_shown_and_pickled_as_stars():
+    """A single byte is a number, and says nothing."""
+    hidden = SECRET.encode()
+    assert (str(hidden), pickle.loads(pickle.dumps(hidden)), hidden[0]) == ("***", b"***", ord("t"))
+
+
 BAD_TOKENS = [
     pytest.param("*" * 40, "masked", id="row-156-stars"),
     pytest.param("eyJhbGci****************", "masked", id="row-156-half-masked"),
