@@ -289,6 +289,7 @@ def _read_private(file: Path, what: str) -> Secret:
 
     Only a small regular file is read: opening a pipe may block forever.
     """
+    refused: ConfigurationError | None = None
     why, fix = "it is not a text", f"check that {file} is the right file"
     try:
         with open(file, "rb", opener=_open) as opened:
@@ -301,11 +302,10 @@ def _read_private(file: Path, what: str) -> Secret:
         why, fix = (error.strerror or "").lower(), f"check that {file} is yours"
         if error.errno in _NO_FILE:  # the name of no file may be a secret
             fix = "check its name, which is not repeated here: if it was the secret itself, write that into a file"
-        refused = None
-    except ValueError as error:  # bytes that are not UTF-8, or a NUL in the name
-        refused = None
-        if not isinstance(error, UnicodeError):
-            why, fix = "its name holds a NUL", "check its name"
+    except UnicodeError:
+        pass
+    except ValueError:
+        why, fix = "its name holds a NUL", "check its name"
     raise refused or ConfigurationError(f"{what} cannot be read", why=why, fix=fix)
 
 

@@ -161,8 +161,12 @@ class Due(NamedTuple):
 
 def trusted(readings: Iterable[Reading], now: datetime) -> list[Reading]:
     """Leave out the readings that were given a clock of the future (rule 3)."""
-    latest = stamp(shift(now, TOLERANCE))
+    latest = _latest_clock(now)
     return [reading for reading in readings if reading.clock <= latest]
+
+
+def _latest_clock(now: datetime) -> str:
+    return stamp(shift(now, TOLERANCE))
 
 
 def half_read(readings: Sequence[Reading], now: datetime) -> list[Window]:
@@ -255,8 +259,9 @@ def _territory(readings: Sequence[Reading], now: datetime, lookback: timedelta) 
     """The seconds that a sync keeps current: windows that do not overlap, newest first."""
     midnight = shift(now, -lookback).replace(hour=0, minute=0, second=0)
     ranges = [Window(midnight, now)]
+    latest = _latest_clock(now)
     for reading in readings:
-        is_trusted = bool(trusted([reading], now))
+        is_trusted = reading.clock <= latest
         if is_trusted and reading.flaws and reading.asked_last == OPEN_END:  # of a sync, perhaps for an older range
             ranges.append(reading.window)
         if not is_trusted or reading.asked_last > reading.read_at:  # nothing says that its range was over

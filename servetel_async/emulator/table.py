@@ -74,7 +74,7 @@ class Table:
         """Delete the record with this id.
 
         Raises:
-            KeyError: if there is none.
+            KeyError: if no record has it.
         """
         for index, call in enumerate(self._calls):
             if call.id == record_id:

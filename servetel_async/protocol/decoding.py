@@ -356,8 +356,8 @@ def _read_strange(reply: Reply, now: float) -> _Split:
     if head == b"<":
         raise Unacceptable(_not_a_page(reply, "it is a web page: a login, a maintenance note or a proxy", retries=1))
     if not reply.has_known_charset:
-        charsets = "UTF-8, UTF-16, UTF-32, Latin-1 and cp1252"
-        raise Unacceptable(_not_a_page(reply, f"its charset is none of {charsets}", retries=0))
+        charsets = "UTF-8, UTF-16, UTF-32, Latin-1 or cp1252"
+        raise Unacceptable(_not_a_page(reply, f"its charset is not {charsets}", retries=0))
     raise Unacceptable(_not_a_page(reply, "it is not whole JSON"))
 
 

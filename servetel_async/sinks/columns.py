@@ -189,7 +189,7 @@ def check_columns(columns: Sequence[str] | None) -> tuple[str, ...]:
     """Give the chosen columns' names in the order in which they were chosen; all of them for None.
 
     Raises:
-        ConfigurationError: if there is none, one is unknown or comes twice, or they are a bare text and no sequence.
+        ConfigurationError: if no column is chosen, one is unknown or comes twice, or they are a text, not a sequence.
     """
     if columns is None:
         return tuple(_BY_NAME)

@@ -93,7 +93,7 @@ def without(seal: Sequence[Any], rows: int, digests: int) -> Seal:
 
 
 def _seal(rows: Any, digest: Any) -> Seal:
-    """Read a seal. What is none any more, because another program changed it, is one of no rows: it will differ."""
+    """Read a seal. If another program has damaged it, give one without rows, which will differ."""
     is_one = isinstance(rows, int) and isinstance(digest, str) and _is_digest(digest) is not None
     return Seal(rows, digest) if is_one else sealed(0, 0)
 

@@ -44,7 +44,7 @@ def _zstd() -> Any:
     """Give the module, of Python 3.14 or its backport.
 
     Raises:
-        ConfigurationError: if there is none.
+        ConfigurationError: if it is not installed, or this Python was built without it.
     """
     own = sys.version_info >= (3, 14)
     try:

@@ -1,4 +1,4 @@
-"""Check leaves nothing out: what was not complete, what nobody pulled, and what cannot be compared is named."""
+"""Check names everything that was not complete, that no pull wrote, or that cannot be compared."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ async def test_a_row_that_was_not_brought_again_is_named(tmp_path):
 
 
 async def test_a_call_that_left_the_replaced_part_of_a_window_raises_no_alarm(tmp_path):
-    """Its row stands beside those of the rest, so that their number says nothing of the rest's count."""
+    """Its row is counted with those of the rest, so the number of rows cannot be compared with the count."""
     target = tmp_path / "a.db"
     async with LivingServer(list(CALLS), NOW) as server, server.client() as client:
         await pull(client, target, DAYS)

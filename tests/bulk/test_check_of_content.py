@@ -91,7 +91,7 @@ async def test_what_is_not_there_any_more_shows(server, tmp_path, name, how):
 
 
 async def test_a_file_that_was_added_to_a_directory_shows(server, tmp_path):
-    """Whoever reads the directory would take its rows for calls."""
+    """A reader of the directory would take its rows for calls."""
     target = place(tmp_path, "days/")
     async with server.client() as client:
         await pull(client, target, DAYS)

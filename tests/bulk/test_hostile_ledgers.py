@@ -53,7 +53,7 @@ def test_a_fact_that_is_nested_deeply_is_no_fact():
 
 @pytest.mark.parametrize("statement", ["fact = NULL", "fact = x'ff00'", "rows = NULL", "rows = 'x'", "digest = 'zz'"])
 async def test_a_ledger_that_was_changed_is_made_good_by_the_next_sync(tmp_path, statement):
-    """It reads again what no fact vouches for; a seal that is none differs, and ends nothing."""
+    """It reads again each window without a sound fact; a damaged seal differs, and does not end the run."""
     target = tmp_path / "a.db"
     async with LivingServer(CALLS, NOW) as server, server.client() as client:
         await sync(client, target, CallQuery())

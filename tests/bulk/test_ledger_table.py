@@ -84,7 +84,7 @@ def test_a_resume_reads_again_what_was_not_seen_as_a_whole(read, at, again):
         ([reading("10", "10", "12 12:00:00", until=OPEN_END)], [("11 00:00:00", "12 12:00:00")]),
         # What was in the future cannot be missing.
         ([reading("12", "12", "10 12:00:00")], []),
-        # Whoever has read it, it was read.
+        # Another run may have read it.
         (
             [
                 reading("10", "10", "20"),

@@ -64,7 +64,7 @@ def test_a_number_has_one_token_under_every_key():
 
 
 def test_an_id_that_may_be_a_persons_text_has_another_digest_with_another_key():
-    """Whoever knows the address cannot compute it without the key."""
+    """A reader who knows the address cannot compute it without the key."""
     masks = (MASK, Mask.keyed("another-key-of-24-letters"), Mask.hidden())
     found = {masked(mask, id="asha@example.com")["id"] for mask in masks}
     assert len(found) == len(masks)

@@ -459,7 +459,7 @@ def test_another_charset_is_an_error_at_once(charset):
     headers = {"content-type": f"application/json; charset={charset}"}
     verdict = refusal(b'{"results":[{"id":"1"}]}', headers)
     assert type(verdict.error) is MalformedResponseError
-    assert "charset is none of UTF-8" in str(verdict.error)
+    assert "charset is not UTF-8" in str(verdict.error)
     assert verdict.action is Action.FAIL
     assert Reply(500, b'{"message":"x"}', headers).payload() is None
 

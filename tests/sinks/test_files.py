@@ -63,7 +63,7 @@ def test_a_lock_file_that_was_removed_meanwhile_is_no_lock(tmp_path, monkeypatch
 
 
 def test_a_lock_file_that_is_another_runs_stays(tmp_path):
-    """Somebody removed ours, and another run has made its own: only that run removes it."""
+    """Our lock file was removed, and another run has made its own: only that run removes it."""
     ours, theirs = OutputLock(tmp_path / "a"), OutputLock(tmp_path / "a")
     ours.acquire()
     (tmp_path / "a.lock").unlink()

@@ -369,7 +369,7 @@ def test_a_sqlite_part_of_one_empty_page_is_taken(tmp_path, pull):
 
 
 def test_a_sqlite_part_of_one_page_with_a_view_is_not_taken(tmp_path, pull):
-    """A view takes no page of its own, and it is somebody's work."""
+    """A view takes no page of its own, but a user made it."""
     sqlite3 = pytest.importorskip("sqlite3")
     database = sqlite3.connect(tmp_path / "a.db.part")
     database.execute("CREATE VIEW mine AS SELECT 1")
