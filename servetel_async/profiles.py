@@ -6,28 +6,24 @@ profile is checked: with a misspelt ``base_url`` the token would go to the defau
 
 from __future__ import annotations
 
-import errno
 import os
-import stat
-import sys
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta, timezone
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.clock import IST, name_zone
-from servetel_async.protocol.tokens import Secret, SecretBytes, hide, hide_all, kind_of
+from servetel_async.protocol.tokens import Secret, hide, hide_all, kind_of
 from servetel_async.protocol.zone_names import read_zone
+from servetel_async.secret_files import SecretFile, expand, read_private
 from servetel_async.settings import Brand, check_base_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import tzinfo
+    from pathlib import Path
 
-#: Bytes of a token, a password or a file of profiles; a real one is far smaller.
-LARGEST_FILE = 64 * 1024
 #: Keys of a profile.
 KEYS = ("account", "base_url", "brand", "email", "password", "password_file", "token", "token_file", "zone")
 _VARIABLES = ("TOKEN", "TOKEN_FILE", "BASE_URL", "ZONE", "PROFILE", "CONFIG")
@@ -36,46 +32,10 @@ _CREDENTIALS = ("token", "token_file", "email")
 #: The zone of a client that is given none: India's, unless a variable, the profile or the brand decides otherwise.
 #: It is another object than ``IST``, so that a given ``IST`` is obeyed.
 DEFAULT_ZONE = timezone(timedelta(hours=5, minutes=30), "IST")
-#: What is named is no file.
-_NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 #: Profiles that an error names at most.
 _NAMED = 10
-
-
-class SecretFile:
-    """A file that holds a token or a password. It is read when it is needed, and again when the token is refused.
-
-    Args:
-        path: the file; ``~`` is the home directory.
-        what: its name in error messages.
-    """
-
-    def __init__(self, path: str | os.PathLike[str], what: str = "the token file") -> None:
-        self.path = _expand(os.fspath(path))
-        self._what = what
-
-    def read(self) -> Secret:
-        """Read it; without its line end.
-
-        Raises:
-            ConfigurationError: if it is missing, empty, unreadable, no regular file, too large, or readable by others.
-        """
-        content = Secret(_read_private(self.path, self._what).rstrip("\r\n"))
-        if not content or content.isspace():
-            raise ConfigurationError(
-                f"{self._what} is empty", why="it must hold a secret", fix=f"write it into {self.path}"
-            )
-        return content
-
-    def __call__(self) -> Secret:
-        """Give its content, as a token provider does."""
-        return self.read()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, SecretFile) and self.path == other.path
-
-    def __hash__(self) -> int:
-        return hash(self.path)
+#: Where a login or an address may come from.
+_PROFILE, _CHOSEN, _ENVIRONMENT, _CALL = "the profile", "the chosen profile", "the environment", "the call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +50,8 @@ class Sources:
         brand: the brand's name.
         account: what the account of this token or login is called.
         zone: the name of the account's zone.
+        login_from: where the token or login comes from; None if there is none.
+        address_from: where ``base_url`` comes from; None if there is none.
     """
 
     token: str | SecretFile | None = None
@@ -99,6 +61,21 @@ class Sources:
     brand: str | None = None
     account: str | None = None
     zone: str | None = None
+    login_from: str | None = field(default=None, compare=False)
+    address_from: str | None = field(default=None, compare=False)
+
+    def with_login(
+        self, token: SecretFile | None = None, email: str | None = None, password: SecretFile | None = None
+    ) -> Sources:
+        """The same, for a token or login of the call. A profile does not name the account of that."""
+        return replace(
+            self,
+            token=token,
+            email=email,
+            password=password,
+            account=account_of_environment(),
+            login_from=_CALL,
+        )
 
 
 def account_of_environment(environment: Mapping[str, str] | None = None) -> str | None:
@@ -152,7 +129,16 @@ def read_sources(environment: Mapping[str, str] | None = None, *, profile: str |
     where = first if first.base_url is not None or first.brand is not None else second
     called = (first.account or second.account) if who is own and _has_login(own) else account
     zone = first.zone or second.zone
-    return replace(who, base_url=where.base_url, brand=where.brand, account=called, zone=zone)
+    names = {id(own): _PROFILE if profile is None else _CHOSEN, id(other): _ENVIRONMENT}
+    return replace(
+        who,
+        base_url=where.base_url,
+        brand=where.brand,
+        account=called,
+        zone=zone,
+        login_from=names[id(who)] if _has_login(who) else None,
+        address_from=None if where.base_url is None else names[id(where)],
+    )
 
 
 def _own_name(profile: str | None) -> str | None:
@@ -175,7 +161,7 @@ def read_missing(*, login: bool, address: bool) -> Sources:
         ConfigurationError: see ``read_sources``. Without need the profile is not read.
     """
     sources = read_sources() if login or address else Sources()
-    return sources if login else replace(sources, account=account_of_environment())
+    return sources if login else sources.with_login()
 
 
 def _file(name: str | None, what: str = "the token file") -> SecretFile | None:
@@ -183,7 +169,7 @@ def _file(name: str | None, what: str = "the token file") -> SecretFile | None:
 
 
 def _read_profile(told: Mapping[str, str | None], given: str | None) -> Mapping[str, str]:
-    file = _expand(told["CONFIG"] or "~/.config/servetel/config.toml")
+    file = expand(told["CONFIG"] or "~/.config/servetel/config.toml")
     try:
         found = file.is_file()
     except OSError:  # a home directory that this user may not read
@@ -195,7 +181,7 @@ def _read_profile(told: Mapping[str, str | None], given: str | None) -> Mapping[
                 "the profile's file does not exist", fix=f"write {file}, or set neither {where} nor SERVETEL_CONFIG"
             )
         return {}
-    profiles = _parse_profiles(_read_private(file, "the profile's file"), file)
+    profiles = _parse_profiles(read_private(file, "the profile's file"), file)
     name = "default" if asked is None else asked
     if name in profiles:
         return _check_profile(profiles[name], file)
@@ -277,61 +263,6 @@ def _shown(key: str) -> str:
     return "".join(each if each.isprintable() else "?" for each in key[:40])
 
 
-def _expand(file: str) -> Path:
-    try:
-        return Path(file).expanduser()
-    except RuntimeError:  # there is no such home directory
-        return Path(file)
-
-
-def _read_private(file: Path, what: str) -> Secret:
-    """Read a file that may hold a secret. It is refused if other users may read it and this user owns it.
-
-    Only a small regular file is read: opening a pipe may block forever.
-    """
-    refused: ConfigurationError | None = None
-    why, fix = "it is not a text", f"check that {file} is the right file"
-    try:
-        with open(file, "rb", opener=_open) as opened:
-            _check_private(os.fstat(opened.fileno()), file, what)
-            content = SecretBytes(opened.read(LARGEST_FILE))
-        return content.decode("utf-8-sig")
-    except ConfigurationError as error:
-        refused = error
-    except OSError as error:
-        why, fix = (error.strerror or "").lower(), f"check that {file} is yours"
-        if error.errno in _NO_FILE:  # the name of no file may be a secret
-            fix = "check its name, which is not repeated here: if it was the secret itself, write that into a file"
-    except UnicodeError:
-        pass
-    except ValueError:
-        why, fix = "its name holds a NUL", "check its name"
-    raise refused or ConfigurationError(f"{what} cannot be read", why=why, fix=fix)
-
-
-def _open(file: str, flags: int) -> int:
-    return os.open(file, flags | getattr(os, "O_NONBLOCK", 0))  # a pipe without a writer opens at once
-
-
-def _check_private(found: os.stat_result, file: Path, what: str) -> None:
-    if not stat.S_ISREG(found.st_mode):
-        raise ConfigurationError(
-            f"{what} cannot be read",
-            why="it is not a regular file",
-            fix=f"write a file, and name it in place of {file}",
-        )
-    if sys.platform != "win32" and stat.S_IMODE(found.st_mode) & 0o077 and found.st_uid == os.geteuid():
-        raise ConfigurationError(
-            f"{what} may be read by other users", why="it holds a secret", fix=f"run: chmod 600 {file}"
-        )
-    if found.st_size > LARGEST_FILE:
-        raise ConfigurationError(
-            f"{what} cannot be read",
-            why=f"it is larger than {LARGEST_FILE // 1024} KiB",
-            fix=f"check that {file} is the right file",
-        )
-
-
 def no_token() -> ConfigurationError:
     """Return the error for a client that is given no token and finds none."""
     return ConfigurationError(
@@ -344,16 +275,35 @@ def no_token() -> ConfigurationError:
 def choose_base_url(base_url: str | None, brand: Brand | str | None, sources: Sources) -> str:
     """Choose where the API is: the argument, then the environment, then the profile, then Servetel.
 
+    A token or login goes to a ``base_url`` of its own source, or to one that was given for this call. One that was
+    given for this call also goes to ``SERVETEL_BASE_URL``. A brand is the vendor's own address: any token may go there.
+
     Raises:
-        ConfigurationError: if the address is not valid, or if two were given.
+        ConfigurationError: if the address is not valid, if two were given, or if it is not meant for the token.
     """
     if base_url is not None and brand is not None:
         raise ConfigurationError("both base_url and brand are given", fix="give one of them")
     if brand is None and base_url is None:
         base_url, brand = sources.base_url, sources.brand
+        if base_url is not None:
+            _refuse_mixture(sources.login_from, sources.address_from)
     if base_url is not None:
         return check_base_url(base_url)
     return (Brand.SERVETEL if brand is None else Brand.named(brand)).base_url
+
+
+def _refuse_mixture(login_from: str | None, address_from: str | None) -> None:
+    if login_from in (None, address_from) or (login_from == _CALL and address_from != _PROFILE):
+        return
+    if address_from == _ENVIRONMENT:
+        fix = "write the address into the profile as base_url, or unset SERVETEL_BASE_URL"
+    else:
+        fix = "write the token into the profile too, or give the address as well: base_url= or --base-url"
+    raise ConfigurationError(
+        f"the token or login comes from {login_from}, and the address from {address_from}",
+        why="the token might go to a server that it is not meant for",
+        fix=fix,
+    )
 
 
 def choose_zone(zone: tzinfo, base_url: str, sources: Sources) -> tzinfo:

@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -108,7 +108,8 @@ class Connection:
         Raises:
             ConfigurationError: if they contradict each other, or the profile is wrong.
         """
-        from servetel_async.profiles import SecretFile, account_of_environment, read_sources
+        from servetel_async.profiles import read_sources
+        from servetel_async.secret_files import SecretFile
 
         if self.token_file is not None and (self.email is not None or self.password_file is not None):
             raise ConfigurationError(
@@ -123,11 +124,10 @@ class Connection:
         found = read_sources(profile=self.profile)
         if self.token_file is None and self.email is None:
             return found
-        given = replace(found, account=account_of_environment())  # the profile names only its own
         if self.token_file is not None:
-            return replace(given, token=SecretFile(self.token_file), email=None, password=None)
+            return found.with_login(SecretFile(self.token_file))
         password = SecretFile(str(self.password_file), "the password file")
-        return replace(given, token=None, email=hide(self.email), password=password)
+        return found.with_login(email=hide(self.email), password=password)
 
     def address(self, sources: Sources) -> str:
         """Choose where the API is: the flags, else these sources.
@@ -158,7 +158,8 @@ class Connection:
             ConfigurationError: if a setting is found to be wrong before anything is sent.
         """
         from servetel_async import ServetelClient, Timeouts
-        from servetel_async.profiles import SecretFile, no_token
+        from servetel_async.profiles import no_token
+        from servetel_async.secret_files import SecretFile
 
         sources = self.sources()
         if sources.token is None and sources.email is None:  # the client would look into the default profile

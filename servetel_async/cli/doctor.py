@@ -77,9 +77,10 @@ def _show_installation() -> None:
 
 
 def _show_settings(connection: Connection) -> None:
-    from servetel_async.profiles import SecretFile, choose_zone
+    from servetel_async.profiles import choose_zone
     from servetel_async.protocol.clock import name_zone
     from servetel_async.protocol.tokens import expires_at, normalise_token
+    from servetel_async.secret_files import SecretFile
 
     sources = connection.sources()
     if sources.email is not None:
@@ -97,7 +98,7 @@ def _show_settings(connection: Connection) -> None:
 
 
 def _token_source(connection: Connection, sources: Sources) -> str:
-    from servetel_async.profiles import SecretFile
+    from servetel_async.secret_files import SecretFile
 
     if connection.token_file is not None:
         return "--token-file"

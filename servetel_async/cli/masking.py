@@ -49,8 +49,8 @@ def choose_mask(mask: bool, pseudonyms: str | None) -> Mask | None:
     Raises:
         ConfigurationError: if there is no key, it is too short, or its file may be read by others.
     """
-    from servetel_async.profiles import SecretFile
     from servetel_async.protocol.mask import Mask
+    from servetel_async.secret_files import SecretFile
 
     if pseudonyms is None:
         return Mask.chosen(mask, None)

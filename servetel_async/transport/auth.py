@@ -18,10 +18,11 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from servetel_async.errors import AuthenticationError, ConfigurationError, RateLimitError, ServetelError
-from servetel_async.profiles import SecretFile, Sources, no_token
+from servetel_async.profiles import Sources, no_token
 from servetel_async.protocol.reply import Reply, says_no, server_message
 from servetel_async.protocol.tokens import Secret, expires_at, hide, hide_all, kind_of, lifetime, normalise_token
 from servetel_async.protocol.verdict import Action, Unacceptable, judge, malformed
+from servetel_async.secret_files import SecretFile
 from servetel_async.transport.callbacks import callback_failed, must_pass
 
 if TYPE_CHECKING:

@@ -77,9 +77,9 @@ async def test_doctor_says_where_the_login_comes_from(inside, portal, tmp_path):
     api = await portal()
     ended = await inside("doctor", "--email", EMAIL, "--password-file", "password", api=api)
     assert (ended.code, b"login       from the flags" in ended.out) == (0, True)
-    text = f'[profiles.default]\nemail = "{EMAIL}"\npassword_file = "~/password"\n'
+    text = f'[profiles.default]\nbase_url = "{api.base_url}"\nemail = "{EMAIL}"\npassword_file = "~/password"\n'
     config = private(tmp_path / "config.toml", text)
-    ended = await inside("doctor", SERVETEL_BASE_URL=api.base_url, SERVETEL_CONFIG=str(config))
+    ended = await inside("doctor", SERVETEL_CONFIG=str(config))
     assert (ended.code, b"login       from the profile" in ended.out) == (0, True)
     assert b"canary" not in ended.out + ended.err
 
@@ -89,14 +89,15 @@ async def test_a_token_file_that_is_rotated_on_the_way(way, launch, emulate, lar
     """The token ends in the middle, and the file holds the next one by then: the pull does not notice."""
     api = await emulate(large, **KNOWN, faults=[Fault("stall", seconds=1, nth=LATE, times=1)])
     private(tmp_path / "token", f"{api.token}\n")
-    private(tmp_path / "config.toml", '[profiles.default]\ntoken_file = "~/token"\n')
+    profile = f'[profiles.default]\nbase_url = "{api.base_url}"\ntoken_file = "~/token"\n'
+    private(tmp_path / "config.toml", profile)
     flags = ("--token-file", "token") if way == "flag" else ()
     environment = {
-        "flag": {"SERVETEL_TOKEN": "canary-token-123"},
-        "variable": {"SERVETEL_TOKEN_FILE": str(tmp_path / "token")},
+        "flag": {"SERVETEL_TOKEN": "canary-token-123", "SERVETEL_BASE_URL": api.base_url},
+        "variable": {"SERVETEL_TOKEN_FILE": str(tmp_path / "token"), "SERVETEL_BASE_URL": api.base_url},
         "profile": {"SERVETEL_CONFIG": str(tmp_path / "config.toml")},
     }[way]
-    running = await launch("pull", "a.ndjson", *SLOW, *flags, SERVETEL_BASE_URL=api.base_url, **environment)
+    running = await launch("pull", "a.ndjson", *SLOW, *flags, **environment)
     await struck(api, "stall")
     api.expire_tokens()
     async with (

@@ -89,6 +89,19 @@ def test_what_is_given_wins_over_what_is_found(monkeypatch, home):
     assert made(token="given-token-123", brand="acefone") == (Brand.ACEFONE.base_url, "given-token-123")
 
 
+def test_the_address_of_a_profile_gets_no_other_token(monkeypatch, home):
+    """A token that was given, or that the environment holds, does not go to a server that only the profile names."""
+    write(home / ".config/servetel/config.toml", PROFILES)
+    monkeypatch.setenv("SERVETEL_PROFILE", "other")
+    with pytest.raises(ConfigurationError, match="from the call, and the address from the profile"):
+        made(token="given-token-123")
+    monkeypatch.setenv("SERVETEL_TOKEN", "environment-token")
+    with pytest.raises(ConfigurationError, match="from the environment, and the address from the profile"):
+        made()
+    url = "https://other.example.invalid"
+    assert made(token="given-token-123", base_url=url) == (url, "given-token-123")
+
+
 @pytest.mark.parametrize("where", ["variable", "profile"])
 def test_a_token_file_beside_a_token_may_be_missing(where, monkeypatch, home):
     """The argument wins, so the file is not read: a missing file is not an error."""

@@ -15,7 +15,7 @@ PACKAGE = Path(servetel_async.__file__).parent
 STOREYS = [
     {"version", "errors"},
     {"protocol"},
-    {"settings"},
+    {"settings", "secret_files"},
     {"profiles"},
     {"transport", "sinks", "emulator"},
     {"page_source", "stats", "ranges", "piece"},

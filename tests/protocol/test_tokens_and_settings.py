@@ -8,14 +8,18 @@ import json
 import os
 import pickle
 import sys
+import tempfile
 import traceback
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from servetel_async.errors import ConfigurationError
-from servetel_async.profiles import KEYS, LARGEST_FILE, SecretFile, Sources, choose_base_url, read_sources
+from servetel_async.profiles import KEYS, Sources, choose_base_url, read_sources
 from servetel_async.protocol.tokens import Secret, SecretBytes, expires_at, hide, kind_of, lifetime, normalise_token
+from servetel_async.secret_files import LARGEST_FILE, SecretFile
 from servetel_async.settings import (
     Brand,
     RateLimit,
@@ -648,6 +652,46 @@ def test_a_profile_that_was_chosen_counts_first(profiles, profile, environment, 
     assert read_sources(environment, profile=profile) == sources
 
 
+ENV_TOKEN, ENV_URL = {"SERVETEL_TOKEN": "t"}, {"SERVETEL_BASE_URL": "https://u.example"}
+#: The profile of a flag, the environment, whether the call brings a login of its own, and the address or who is mixed.
+MIXTURES = [
+    (None, ENV_TOKEN | ENV_URL, False, "https://u.example"),
+    (None, ENV_TOKEN | ENV_URL | {"SERVETEL_PROFILE": "work"}, False, "https://u.example"),
+    (None, ENV_TOKEN | {"SERVETEL_PROFILE": "work"}, False, "from the environment, and the address from the profile"),
+    (None, ENV_URL | {"SERVETEL_PROFILE": "work"}, False, "from the profile, and the address from the environment"),
+    (None, ENV_URL, False, "from the profile, and the address from the environment"),
+    (None, {"SERVETEL_PROFILE": "work"}, True, "from the call, and the address from the profile"),
+    (None, ENV_URL | {"SERVETEL_PROFILE": "work"}, True, "https://u.example"),
+    (None, {}, True, Brand.SMARTFLO.base_url),
+    (None, ENV_TOKEN, False, Brand.SMARTFLO.base_url),
+    (None, {"SERVETEL_PROFILE": "work"}, False, "https://work.example"),
+    ("work", {}, True, "https://work.example"),
+    ("work", ENV_TOKEN | ENV_URL, False, "https://work.example"),
+    ("address", ENV_TOKEN, False, "from the environment, and the address from the chosen profile"),
+    ("address", {}, False, "https://address.example"),
+    ("login", ENV_URL, False, "from the chosen profile, and the address from the environment"),
+]
+
+
+@pytest.mark.parametrize(("profile", "environment", "has_login", "outcome"), MIXTURES)
+def test_a_token_goes_only_to_an_address_that_it_is_meant_for(
+    profiles, monkeypatch, profile, environment, has_login, outcome
+):
+    """It is of the same source, of the call, or a brand of the vendor. A mixture is refused before anything is sent."""
+    profiles.write_text(PROFILES + '[profiles.address]\nbase_url = "https://address.example"\n')
+    sources = read_sources(environment, profile=profile)
+    if has_login:
+        sources = sources.with_login(SecretFile("~/token"))
+    assert choose_base_url("https://given.example", None, sources) == "https://given.example"
+    assert choose_base_url(None, "acefone", sources) == Brand.ACEFONE.base_url
+    if outcome.startswith("https"):
+        assert choose_base_url(None, None, sources) == outcome
+    else:
+        with pytest.raises(ConfigurationError, match=outcome) as refused:
+            choose_base_url(None, None, sources)
+        assert "might go to a server that it is not meant for" in refused.value.why
+
+
 def at_home(value):
     """The home of these tests is known only now."""
     return SecretFile(f"~/{value.path.name}") if isinstance(value, SecretFile) else value
@@ -801,6 +845,36 @@ def test_a_secret_that_is_the_users_alone(home, mode):
     """Row 129: any mode that shuts the others out will do; white space around the token goes."""
     token = private(home / "token", " token-of-somebody\r\n", mode)
     assert normalise_token(read_sources({"SERVETEL_TOKEN_FILE": str(token)}).token.read()) == "token-of-somebody"
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root may give a file away")
+@pytest.mark.parametrize("mode", [0o600, 0o644], ids=oct)
+def test_a_secret_of_another_user_is_refused(home, mode):
+    """That user could put another token, or another address, into it."""
+    token = private(home / "token", "token-of-another-user", mode)
+    config = private(home / "c.toml", PROFILES, mode)
+    for each in (token, config):
+        os.chown(each, 65534, 65534)
+    with pytest.raises(ConfigurationError, match="belongs to another user"):
+        read_sources({"SERVETEL_TOKEN_FILE": str(token)}).token.read()
+    with pytest.raises(ConfigurationError, match="belongs to another user"):
+        read_sources({"SERVETEL_CONFIG": str(config)})
+
+
+@pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root may act as another user")
+@pytest.mark.parametrize(("mode", "is_taken"), [(0o644, True), (0o664, False), (0o646, False)])
+def test_a_secret_of_root_is_taken_if_only_root_may_change_it(mode, is_taken):
+    """Secrets of a container belong to root, and the user that runs it may read them."""
+    with tempfile.TemporaryDirectory() as directory:
+        Path(directory).chmod(0o755)
+        token = private(Path(directory) / "token", "token-of-root", mode)
+        os.seteuid(65534)
+        try:
+            refusal = pytest.raises(ConfigurationError, match="may be changed by other users")
+            with nullcontext() if is_taken else refusal:
+                assert SecretFile(token).read() == "token-of-root"
+        finally:
+            os.seteuid(0)
 
 
 @pytest.mark.parametrize("kind", ["directory", "no-text", "nul", "pipe", "huge"])

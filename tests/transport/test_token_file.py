@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from servetel_async import AuthenticationError, ServetelClient
-from servetel_async.profiles import SecretFile
+from servetel_async.secret_files import SecretFile
 from tests.transport.conftest import QUICK
 from tests.transport.leaks import assert_clean, failure_of
 from tests.transport.wire_server import OK, reply
