@@ -8,6 +8,7 @@ import pytest
 #: Skips that are right on Linux, as root, with everything installed: how the reason begins, and why it may be.
 RIGHT = {
     "atheris is not installed": "a fuzzer that must be compiled with clang; the seeded mutations run in any case",
+    "LibreOffice is not installed": "it is large; a model of how spreadsheets read the file is tested in any case",
 }
 
 

@@ -2,11 +2,13 @@
 
 1. No byte order mark: programs would read it as a part of the first column's name. Excel is told UTF-8 when importing.
 2. A text that a spreadsheet would run as a formula gets a ``'`` in front (OWASP ASVS 1.2.10): one that begins with
-   ``= + - @``, their full-width forms, TAB, CR, LF or NUL, also where characters that nobody sees stand before the
-   sign. A phone number with its ``+`` is no formula and stays. Numbers are written as numbers, a minus included.
+   ``= + - @``, their full-width forms, TAB, CR, LF or NUL, also where invisible characters are before the sign. A phone
+   number with its ``+`` is not a formula and stays. Numbers are written as numbers, with their minus.
+   A spreadsheet may also split at ``;``, TAB, ``|`` or a line end, and take another quote than ours. So a sign behind
+   one of these, or behind a comma, gets the ``'`` as well.
 3. NUL, at which many readers stop, becomes U+2400 (a visible NUL). All other characters stay as they are, so do ESC and
    U+2028; a lone surrogate was U+FFFD already when the page was read. The server's own text is what NDJSON holds.
-4. A field is quoted where it holds a comma, a quote or a line end.
+4. A field is quoted where it holds one of these separators, a quote or a line end.
 5. None and the empty text are an empty field, lists and objects are JSON, moments are ISO 8601 with their offset.
 """
 
@@ -36,7 +38,16 @@ _MARKS = (0xAD, 0x61C, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x
 _UNSEEN = "".join(map(chr, (*range(1, 32), *range(127, 160), *_MARKS)))
 _SUSPECT = _RISKY | frozenset(_UNSEEN)
 _is_phone = re.compile(r"\+?[0-9]{6,15}").fullmatch
-_needs_quotes = re.compile(r'[",\r\n]').search
+#: Where a spreadsheet may split a line.
+_SEPARATORS = ",;|\t\r\n"
+_needs_quotes = re.compile(f'["{_SEPARATORS}]').search
+_INVISIBLE = "".join(each for each in _UNSEEN if each not in _SEPARATORS)
+_GAP = re.escape(f"{_SEPARATORS}\"'{_INVISIBLE}")
+#: A separator before a sign, with the quotes and invisible characters around it. A number of JSON is not a formula.
+_before_sign = re.compile(
+    f"(?<![{_GAP}])[\"'{re.escape(_INVISIBLE)}]*+[{_SEPARATORS}][{_GAP}]*+(?=[{re.escape(''.join(_RISKY))}])"
+    r"(?![+-][0-9]++(?:\.[0-9]++)?(?:[,\]}]|\Z))"
+)
 _VISIBLE_NUL = "\u2400"
 
 
@@ -124,7 +135,8 @@ def _guard(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    doubled = text.replace('"', '""')
+    """Quote a text, and guard the signs in it that are behind a separator."""
+    doubled = _before_sign.sub(r"\g<0>'", text).replace('"', '""')
     return f'"{doubled}"'
 
 

