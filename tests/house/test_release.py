@@ -136,13 +136,27 @@ def test_a_workflow_may_do_little(workflow):
 
 
 @needs_workflows
+def test_each_job_of_a_release_checks_what_it_gets():
+    """A job that takes files from another one compares their digests before it does anything with them."""
+    text = (GITHUB / "workflows" / "release.yml").read_text("utf-8")
+    jobs = dict(re.findall(r"^  (\w+):\n((?:(?:    .*)?\n)+)", text.partition("\njobs:\n")[2] + "\n", re.MULTILINE))
+    assert {"build", "test", "sbom", "attest", "publish", "announce"} <= set(jobs)
+    for name, job in jobs.items():
+        steps = re.split(r"^      - ", job, flags=re.MULTILINE)[1:]
+        for step, after in zip(steps, [*steps[1:], ""], strict=True):
+            if "download-artifact@" in step:
+                assert re.search(r"run: diff <\(.*DIGEST.* <\(cd \w+ && sha256sum", after), name
+                assert re.search(r"DIGESTS?: \$\{\{ needs\.\w+\.outputs\.digests? \}\}", after), name
+
+
+@needs_workflows
 def test_zizmor_finds_nothing():
     """A linter of workflows has no word to say of ours."""
     zizmor = shutil.which("zizmor") or shutil.which("zizmor", path=str(Path(sys.executable).parent))
     if zizmor is None:
         pytest.skip("not installed: zizmor")
     done = subprocess.run(
-        [zizmor, "--offline", "--strict-collection", "--quiet", str(GITHUB)],
+        [zizmor, "--offline", "--strict-collection", "--persona=auditor", "--quiet", str(GITHUB)],
         capture_output=True,
         check=False,
         text=True,
