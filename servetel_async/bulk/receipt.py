@@ -6,7 +6,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.account import Account  # noqa: TC001 - msgspec reads it
+from servetel_async.protocol.undecodable import UNDECODABLE
+from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
     from servetel_async.protocol.query import CallQuery
@@ -140,6 +143,25 @@ class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
             return f"NOT COMPLETE: {self.certified}"
         up_to = "" if self.asked_to is None else f" up to {self.to_date}"
         return f"complete{up_to}: {self.certified}"
+
+
+def read_receipt(text: bytes, name: str) -> PullReceipt:
+    """Read the receipt of an output of this name.
+
+    Raises:
+        ConfigurationError: if it is not a receipt of this version.
+    """
+    try:
+        receipt = msgspec.json.decode(text, type=PullReceipt)
+        for each in receipt.windows:
+            Window.of(each.first, each.last)
+    except (*UNDECODABLE, ValueError, RecursionError):
+        raise ConfigurationError(
+            f"the receipt of {name} cannot be read",
+            why="another version of this program wrote it",
+            fix="pull again",
+        ) from None
+    return receipt
 
 
 def describe(query: CallQuery) -> str:

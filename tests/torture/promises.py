@@ -95,7 +95,7 @@ PROMISES = (
         "P11",
         "hostile bytes",
         "1,000,000 mutated pages: errors of ours only, 50 ms each at most, nothing of the body in them",
-        ("tests/torture/test_mutated_pages.py",),
+        ("tests/torture/test_mutated_pages.py", "tests/torture/test_mutated_replies.py", "tests/torture/test_fuzz.py"),
     ),
     Promise(
         "P12",

@@ -1,0 +1,147 @@
+"""Damaged replies over HTTP, from a real server: each ends as a page or as an error of ours, soon, and within its deadline."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import time
+import zlib
+from collections import Counter
+from random import Random
+
+import pytest
+
+from servetel_async import CallQuery, Retry, ServetelClient, ServetelError, Timeouts
+from tests.torture.mutated_headers import CHARSETS
+from tests.torture.mutated_pages import BASES, DAMAGE, assert_nothing_of_it, damaged
+from tests.torture.report import SEED, TORTURE, measured
+from tests.transport.leaks import TOKEN
+from tests.transport.wire_server import Act, Drip, Fin, Hang, Send, WireServer, http
+
+REPLIES = 10_000 if TORTURE else 250
+SLOW_REPLIES = 1_000 if TORTURE else 40
+#: Seconds of CPU that one turn of the loop may take.
+LONGEST = 0.05
+#: Seconds that a call may take, and by which it may be late.
+DEADLINE, LATE = 0.25, 0.1
+
+pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
+
+
+PACKERS = {"gzip": gzip.compress, "deflate": zlib.compress, "gzip of half": lambda data: gzip.compress(data)[:40]}
+ENCODINGS = ("plain", "plain", "plain", "gzip", "gzip of half", "deflate", "br", "QXJZ", "gzip, gzip")
+
+
+def damaged_reply(dice, counted):
+    """The bytes of a reply, of which head or body is damaged. Its charset, encoding or length may lie as well."""
+    body = dice.choice(BASES)
+    encoding = dice.choice(ENCODINGS)
+    counted[f"encoding {encoding}"] += 1
+    body = PACKERS.get(encoding, bytes)(body)
+    headers = [("Date", "Thu, 02 May 2024 10:00:00 GMT")]
+    if encoding != "plain":
+        headers.append(("Content-Encoding", encoding.split(" of")[0]))
+    content_type = "application/json"
+    if dice.random() < 0.3:
+        content_type += f"; charset={dice.choice(CHARSETS)}"
+    length = len(body)
+    if dice.random() < 0.2:
+        length = max(0, length + dice.choice((1, -1, 10**9, -(10**9))))
+        counted["length"] += 1
+    head, body = http(body, 200, *headers, content_type=content_type, length=length).split(b"\r\n\r\n", 1)
+    if dice.random() < 0.5:
+        damage = dice.choice(("bits flipped", "left out", "said again", "NUL", "bad UTF-8", "huge number"))
+        counted[f"head, {damage}"] += 1
+        head = DAMAGE[damage](head, dice)
+    elif body:
+        body = damaged(body, dice, counted)
+    return head + b"\r\n\r\n" + body
+
+
+async def longest_turn(turns):
+    """Note the CPU time of each turn of the loop until it is cancelled."""
+    while True:
+        began = time.thread_time()
+        await asyncio.sleep(0)
+        turns.append(time.thread_time() - began)
+
+
+@contextlib.asynccontextmanager
+async def client_of(act):
+    async with WireServer(act) as server:
+        options = {"retry": Retry(attempts=1, base=0.001, throttled_base=0.001), "timeouts": Timeouts(5, 5, 5)}
+        async with ServetelClient(TOKEN, base_url=server.url, rate=None, **options) as client:
+            yield client
+
+
+async def test_a_damaged_reply_is_read_or_refused():
+    """The head of the reply is damaged too, by a real server: the loop is never held, and an error is one of ours."""
+    dice, counted, turns = Random(f"replies {SEED}"), Counter(), []
+
+    def act(_request):
+        return Act("damaged", (Send(damaged_reply(dice, counted)), Fin()))
+
+    watching = asyncio.create_task(longest_turn(turns))
+    async with client_of(act) as client:
+        for number in range(REPLIES):
+            asking = client.count("2024-05-02", "2024-05-02") if number % 2 else client.fetch_page(CallQuery())
+            (outcome,) = await asyncio.gather(asking, return_exceptions=True)
+            if not isinstance(outcome, BaseException):
+                counted["a page"] += 1
+                continue
+            assert isinstance(outcome, ServetelError), repr(outcome)
+            assert_nothing_of_it(outcome)
+            counted["errors"] += 1
+            counted[type(outcome).__name__] += 1
+    watching.cancel()
+    measured(
+        "P11",
+        f"{REPLIES:,} damaged replies over HTTP: {counted['a page']:,} read, {counted['errors']:,} refused; "
+        f"the loop was held for {max(turns) * 1e3:.0f} ms at most",
+        seeds=str(SEED),
+    )
+    assert max(turns) <= LONGEST
+    encodings = [f"encoding {each}" for each in ENCODINGS]
+    for kind in (
+        *("a page", "MalformedResponseError", "ConnectionFailedError", "head, bits flipped", "head, NUL", "length"),
+        *encodings,
+    ):
+        assert counted[kind], kind
+
+
+async def test_a_damaged_reply_that_never_ends_is_left_at_the_deadline():
+    """It comes in drops, or stops half way: the call ends at its deadline, with an error or with what came."""
+    dice, counted, late = Random(f"late replies {SEED}"), Counter(), []
+
+    def act(_request):
+        data = damaged_reply(dice, counted)
+        half = dice.randrange(1, len(data))
+        drops = (Send(data[:half]), Drip(data[half:], 0.01), Hang())
+        return Act("damaged", drops if dice.random() < 0.5 else (Send(data[:half]), Hang()))
+
+    async with client_of(act) as client:
+        for number in range(0, SLOW_REPLIES, 10):
+            began = time.monotonic()
+            ends = await asyncio.gather(*(ended(client, number + each) for each in range(10)), return_exceptions=True)
+            assert not [each for each in ends if isinstance(each, BaseException)]
+            late.append(time.monotonic() - began - DEADLINE)
+            counted.update(ends)
+    measured(
+        "P11",
+        f"{SLOW_REPLIES:,} damaged replies that never end: each call ended {max(late) * 1e3:.0f} ms after its deadline at most",
+        seeds=str(SEED),
+    )
+    assert max(late) <= LATE
+    assert counted["DeadlineExceededError"]
+
+
+async def ended(client, number):
+    """How a call under a deadline ends: the name of its error, or that there is a value."""
+    day = CallQuery(from_date="2024-05-02", to_date=f"2024-05-{2 + number % 28:02}")  # equal calls share a request
+    try:
+        await (client.count(query=day, deadline=DEADLINE) if number % 3 else client.fetch_page(day, deadline=DEADLINE))
+    except ServetelError as error:
+        assert_nothing_of_it(error)
+        return type(error).__name__
+    return "a value"
