@@ -20,9 +20,10 @@ from servetel_async.protocol.clock import IST, zone_named
 from servetel_async.sinks.columns import COLUMNS, KEY, MOMENTS, PIECE_BYTES, flat_records, pieces_of, values_by_name
 from servetel_async.sinks.embedded import EmbeddedDatabase
 from servetel_async.sinks.files import create_private, put_in_place, remove
-from servetel_async.sinks.ledger_table import LEDGER, TABLE, Totals
+from servetel_async.sinks.ledger_table import LEDGER, PULLS, TABLE, Totals
 from servetel_async.sinks.libraries import missing
 from servetel_async.sinks.moments import moments_of, stamps_of
+from servetel_async.sinks.opened import open_to_read
 from servetel_async.sinks.ownership import make_directory
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ _CONFIG = {
     "autoinstall_known_extensions": "false",  # nothing is fetched from anywhere: what is needed is built in
     "temp_directory": "",  # calls are spilt into no file that others could read
 }
+#: Once it is connected: no view or macro of others reads files or loads code.
+_CLOSED = ("SET enable_external_access = false", "SET autoload_known_extensions = false")
 _TYPES = {"INTEGER": "BIGINT", "NUMERIC": "DOUBLE", "TEXT": "VARCHAR"}
 #: What a database file of DuckDB holds from its ninth byte on.
 _MAGIC = b"DUCK"
@@ -157,9 +160,9 @@ class DuckdbSink(EmbeddedDatabase):
         find = f"SELECT 1 FROM duckdb_tables() {_HERE} AND table_name IN (?, ?)"  # noqa: S608 - a text of ours
         return len(self._run(find, (LEDGER, TABLE))) > 1
 
-    def _is_view(self) -> bool:
-        find = f"SELECT 1 FROM duckdb_views() {_HERE} AND view_name = ?"  # noqa: S608 - a text of ours
-        return self._run(find, (TABLE,)) != []
+    def _foreign_parts(self) -> list[tuple[str, str]]:
+        find = f"SELECT view_name FROM duckdb_views() {_HERE} AND view_name IN (?, ?, ?)"  # noqa: S608 - a text of ours
+        return [("view", name) for (name,) in self._run(find, (TABLE, LEDGER, PULLS))]
 
     def _is_blank(self, path: Path) -> bool:
         return path == self._part and not self._is_foreign(path) and path.stat().st_size <= _BLANK
@@ -167,9 +170,13 @@ class DuckdbSink(EmbeddedDatabase):
     def _opened(self, path: Path, *, read_only: bool = False) -> Any:
         failure = None
         try:
-            return self._library.connect(str(path), read_only=read_only, config=_CONFIG)
+            database = self._library.connect(str(path), read_only=read_only, config=_CONFIG)
+            for setting in _CLOSED:
+                database.execute(setting)
         except self._library.Error as error:
             failure = self._without_words(error)
+        else:
+            return database
         raise failure
 
     @property
@@ -309,7 +316,7 @@ class DuckdbSink(EmbeddedDatabase):
 
     def _is_foreign(self, path: Path) -> bool:
         try:
-            with path.open("rb") as file:
+            with open_to_read(path, follow=True) as file:
                 start = file.read(12)
         except OSError:
             return False

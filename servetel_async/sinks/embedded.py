@@ -18,7 +18,6 @@ from servetel_async.sinks.files import (
     PrivateFile,
     check_places,
     create_private,
-    name_of,
     open_private,
     output_error,
     put_in_place,
@@ -27,6 +26,7 @@ from servetel_async.sinks.files import (
 )
 from servetel_async.sinks.ledger_table import INDEXED, TABLE, Totals
 from servetel_async.sinks.lock import OutputLock
+from servetel_async.sinks.opened import name_of, refuse_lone_log, refuse_planted_database
 from servetel_async.sinks.ownership import refuse_foreign_part
 from servetel_async.sinks.places import refuse_mount_point
 from servetel_async.sinks.sink import Output, Saved
@@ -92,8 +92,8 @@ class EmbeddedDatabase:
         """Name and type of each column that there is; the type of a column of the key ends with ``KEY``."""
         raise NotImplementedError
 
-    def _is_view(self) -> bool:
-        """Whether a view has the table's name."""
+    def _foreign_parts(self) -> list[tuple[str, str]]:
+        """Views that have the name of a table of ours, and triggers on one: ``view`` or ``trigger``, and the name."""
         raise NotImplementedError
 
     def _is_blank(self, path: Path) -> bool:
@@ -161,10 +161,12 @@ class EmbeddedDatabase:
         self._settle_names()
         self._in_place = self._target.exists()
         if self._in_place:
+            refuse_planted_database(self._target, self.beside)
             self._connect(self._target)
+            refuse_planted_database(self._target, self.beside)  # a log that came in between was opened by its name
             self._prepare()
             return
-        self._check_alone()
+        refuse_lone_log(self._target, self.beside)
         if not self._part.exists():
             self._create()
             return
@@ -183,17 +185,6 @@ class EmbeddedDatabase:
                 why="it is damaged, or another program wrote it",
                 fix="say --no-resume (resume=False) to begin anew, or give another destination",
             ) from error
-
-    def _check_alone(self) -> None:
-        """A log whose database is gone would be read into the new one as soon as that bears the name."""
-        for ending in self.beside:
-            log = self._target.with_name(f"{self._target.name}{ending}")
-            if os.path.lexists(log):
-                raise OutputError(
-                    f"{name_of(log)} is there without {self.name}",
-                    why="it belongs to a database of that name, and would be read into the new one",
-                    fix="bring its database back, or remove it",
-                )
 
     def _settle_names(self) -> None:
         """A run that was killed between the two steps of naming left one file under two names."""
@@ -217,11 +208,11 @@ class EmbeddedDatabase:
 
     def _is_ours(self) -> bool:
         """Whether the table is there already; raises if it is not ours."""
-        if self._is_view():
+        for kind, name in self._foreign_parts():
             raise OutputError(
-                f"{self.name} holds a view {TABLE}",
-                why="calls can only be written to a table",
-                fix="rename the view, or give another destination",
+                f"{self.name} holds a {kind} {name if name.isidentifier() else ascii(name)}",
+                why="calls can only be written to a table, and nothing of others may run with them",
+                fix=f"drop or rename the {kind}, or give another destination",
             )
         columns = self._columns()
         if columns and columns != [(name, f"{kind} KEY" if name in KEY else kind) for name, kind in self.columns]:
@@ -328,7 +319,7 @@ class EmbeddedDatabase:
         """Give a new database its name."""
         if self._in_place:
             return
-        self._check_alone()
+        refuse_lone_log(self._target, self.beside)
         descriptor = open_private(self._part)
         try:
             os.fsync(descriptor)
@@ -361,6 +352,7 @@ class EmbeddedDatabase:
             self._check_kind()
             if not self._target.exists():
                 return False
+            refuse_planted_database(self._target, self.beside, owner=self._target.stat().st_uid)
             self._connect_to_read(self._target)
             return self._has_ledger()
 

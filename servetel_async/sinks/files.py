@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from servetel_async.errors import OutputError
 from servetel_async.sinks import ownership
+from servetel_async.sinks.opened import name_of, open_regular, open_to_read
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,11 +31,6 @@ _NO_DIRECTORY_FSYNC = {
 #: What is saved beside an output, after its name.
 RECEIPT, QUARANTINE = ".receipt.json", ".quarantine.ndjson"
 _CHECK = "check the directory, its permissions and the free space, or give another destination"
-
-
-def name_of(path: Path) -> str:
-    """Give a file's name as text for messages and receipts: bytes that are no UTF-8 are spelt out."""
-    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
 
 
 def reason_of(error: OSError) -> str:
@@ -58,12 +54,12 @@ def create_private(path: Path) -> int:
 
 
 def open_private(path: Path) -> int:
-    """Open a file that is there, for reading and writing; never through a link.
+    """Open a regular file that is there, for reading and writing; never through a link.
 
     Raises:
         OSError: as the system says.
     """
-    return os.open(path, os.O_RDWR | _NO_LINK)
+    return open_regular(path, os.O_RDWR)
 
 
 class Digest(NamedTuple):
@@ -98,8 +94,8 @@ def digest_of(path: Path) -> Digest:
     """
     if path.is_dir():
         return digest_of_all(digests_in(path))
-    with path.open("rb") as file:
-        return Digest(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+    with open_to_read(path, follow=True) as file:
+        return Digest(os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest())
 
 
 def digests_in(directory: Path) -> dict[str, Digest]:

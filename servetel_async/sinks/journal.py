@@ -13,7 +13,8 @@ import msgspec
 
 from servetel_async.errors import ResumeMismatchError
 from servetel_async.protocol.undecodable import UNDECODABLE
-from servetel_async.sinks.files import create_private, name_of, open_private, sync_directory, write_all
+from servetel_async.sinks.files import create_private, open_private, sync_directory, write_all
+from servetel_async.sinks.opened import name_of, objection_to, planted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,23 +84,21 @@ class Journal:
 
         Raises:
             ResumeMismatchError: if it is damaged, or another version's.
+            OutputError: if it is not as we leave it: another user may have written it.
             OSError: as the system says; FileNotFoundError if there is no journal.
         """
-        data = path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        lines = [_read(line, path) for line in data[:whole].splitlines()]
-        if not lines:
-            return None
-        if lines[0].kind != "begin" or lines[0].format != FORMAT:
-            raise _damaged(path, "another version of this program wrote it")
         descriptor = open_private(path)
         try:
-            os.ftruncate(descriptor, whole)
-            os.lseek(descriptor, whole, os.SEEK_SET)
+            lines, whole = _load(descriptor, path)
+            if lines:
+                os.ftruncate(descriptor, whole)
+                os.lseek(descriptor, whole, os.SEEK_SET)
+                return cls(descriptor, lines)
         except BaseException:
             os.close(descriptor)
             raise
-        return cls(descriptor, lines)
+        os.close(descriptor)
+        return None
 
     def append(self, line: Line) -> None:
         """Add a line; it is on the disk when this returns.
@@ -114,6 +113,19 @@ class Journal:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def _load(descriptor: int, path: Path) -> tuple[list[Line], int]:
+    """Read whole lines; returns them and their size."""
+    if why := objection_to(os.fstat(descriptor)):
+        raise planted(name_of(path), why)
+    with open(descriptor, "rb", closefd=False) as file:
+        data = file.read()
+    whole = data.rfind(b"\n") + 1
+    lines = [_read(line, path) for line in data[:whole].splitlines()]
+    if lines and (lines[0].kind != "begin" or lines[0].format != FORMAT):
+        raise _damaged(path, "another version of this program wrote it")
+    return lines, whole
 
 
 def _read(text: bytes, path: Path) -> Line:

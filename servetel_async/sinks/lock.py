@@ -10,7 +10,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from servetel_async.errors import OutputError, OutputLockedError
-from servetel_async.sinks.files import name_of, output_error, reason_of
+from servetel_async.sinks.files import output_error, reason_of
+from servetel_async.sinks.opened import name_of
 from servetel_async.sinks.ownership import foreign
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+_CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 #: Errors that say that another process holds the lock.
 _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}  # the last one is of Windows
 
@@ -59,7 +61,7 @@ class OutputLock:
         """
         while self._descriptor is None:
             try:
-                descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+                descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | _CAREFULLY, 0o600)
             except OSError as error:
                 raise output_error(self._name, error) from error
             found = os.fstat(descriptor)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from servetel_async.errors import OutputError
+from servetel_async.sinks.opened import name_of, objection_to, open_to_read, planted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -111,7 +112,7 @@ def owns_file(path: Path) -> bool:
     while name.endswith(".part"):
         name = name.removesuffix(".part")
     wanted = next(start for ending, start in _BEGINNINGS.items() if name.endswith(ending))
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         start = b"".join(file.read(_START).split())
     return all(
         byte in _HEXADECIMAL if expected == ord("X") else byte == expected
@@ -138,7 +139,7 @@ def holds(path: Path, *texts: bytes) -> bool:
     if not is_file(path):
         return False
     kept = b""
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         while piece := file.read(_PIECE):
             if any(text in kept + piece for text in texts):
                 return True
@@ -165,9 +166,18 @@ def refuse_foreign_part(
     there = [path for path in names if os.path.lexists(path)]
     named = any(holds(path, *ours) for path in there)
     for path in there:
+        name = name_of(path)
         is_known_file = is_file(path) and (named or is_empty_file(path) or is_blank(path))
         if not is_known_file and (path == part or not owns_directory(path)):
-            raise foreign(os.fsencode(path.name).decode("utf-8", "backslashreplace"))
+            raise foreign(name)
+        if is_file(path) and (why := objection_to(path.lstat(), names=_names_of(path))):
+            raise planted(name, why)
+
+
+def _names_of(path: Path) -> int:
+    """Give 2 if the output has its name already and the part is not removed yet."""
+    target = path.with_name(path.name.removesuffix(".part"))
+    return 2 if target != path and is_file(target) and target.samefile(path) else 1
 
 
 def foreign(name: str) -> OutputError:

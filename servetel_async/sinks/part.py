@@ -31,7 +31,6 @@ from servetel_async.sinks.files import (
     digest_of,
     digest_of_all,
     digests_in,
-    name_of,
     open_private,
     output_error,
     put_in_place,
@@ -43,6 +42,7 @@ from servetel_async.sinks.files import (
 from servetel_async.sinks.journal import Journal, Line
 from servetel_async.sinks.lock import OutputLock
 from servetel_async.sinks.ndjson import LinesEncoder
+from servetel_async.sinks.opened import name_of, objection_to, planted
 from servetel_async.sinks.packing import fast_packer, unpack
 from servetel_async.sinks.places import refuse_mount_point
 from servetel_async.sinks.sink import Batch, Output, Saved
@@ -180,6 +180,8 @@ class FileSink:
 
     def _open_part(self, journal: Journal) -> None:
         self._descriptor = open_private(self._part)
+        if why := objection_to(os.fstat(self._descriptor)):
+            raise planted(name_of(self._part), why)
         end = max(line.end for line in journal.lines)
         if os.fstat(self._descriptor).st_size < end:
             raise self._changed()

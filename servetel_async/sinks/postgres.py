@@ -25,13 +25,8 @@ from servetel_async.sinks.columns import COLUMNS, KEY, MOMENTS, flat_records, va
 from servetel_async.sinks.ledger_table import INDEXED, TABLE, Totals, numbered
 from servetel_async.sinks.libraries import missing
 from servetel_async.sinks.moments import moments_of, stamps_of
-from servetel_async.sinks.postgres_errors import (
-    explain,
-    is_readable,
-    refuse_other_encoding,
-    refuse_other_kinds,
-    unreadable,
-)
+from servetel_async.sinks.postgres_errors import explain, is_readable, refuse_other_encoding, unreadable
+from servetel_async.sinks.postgres_tables import FOREIGN_PARTS, KINDS, refuse_foreign_parts, refuse_other_kinds
 from servetel_async.sinks.sink import Output, Saved
 
 if TYPE_CHECKING:
@@ -154,14 +149,14 @@ class PostgresSink:
         return Saved(ledger.text_of(found["header"]), [ledger.text_of(fact) for (fact,) in facts])
 
     async def _check_database(self) -> None:
-        """Refuse what cannot hold calls, before anything is made in it."""
+        """Refuse what cannot hold calls, or belongs to others, before anything is made in it or read from it."""
         refuse_other_encoding(await self._connection.fetchval("SHOW server_encoding"), self.name)
-        found = await self._connection.fetch(
-            "SELECT relname, relkind::text FROM pg_class "
-            "WHERE relnamespace = current_schema()::regnamespace AND relname = ANY($1)",
-            [TABLE, ledger.PULLS, ledger.LEDGER],
-        )
-        refuse_other_kinds([tuple(row) for row in found], self.name)
+        schema = await self._connection.fetchval("SELECT quote_ident(current_schema())")
+        if schema is not None:  # no name of ours is looked for in another schema
+            await self._connection.execute(f"SET search_path = {schema}")
+        ours = [TABLE, ledger.PULLS, ledger.LEDGER]
+        refuse_other_kinds([tuple(row) for row in await self._connection.fetch(KINDS, ours)], self.name)
+        refuse_foreign_parts([tuple(row) for row in await self._connection.fetch(FOREIGN_PARTS, ours)], self.name)
 
     async def _prepare(self) -> None:
         found = await self._connection.fetch(
@@ -260,6 +255,7 @@ class PostgresSink:
         self._connect()
         # Not ended: rows and ledger must be of one moment.
         self._do(self._connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+        self._do(self._check_database())
         found = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL"
         return bool(self._do(self._connection.fetchval(found, ledger.LEDGER, TABLE)))
 

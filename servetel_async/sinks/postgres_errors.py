@@ -8,19 +8,14 @@ from __future__ import annotations
 import re
 import socket
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from servetel_async.errors import OutputError, OutputUnavailableError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 #: One host of an address: a name or a number, an IPv6 address in brackets, and its port.
 _is_host = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?").fullmatch
 _ENCODE = "percent-encode user and password (/ is %2F, # is %23, ? is %3F, @ is %40, % is %25), or set PGPASSWORD"
-#: Kinds of relations that are no tables, as ``pg_class.relkind`` spells them.
-_OTHER_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index"}
 #: What passes by itself: the class of asyncpg's errors, and what it means.
 _PASSING = (
     ("TooManyConnectionsError", "its server has no connection left"),
@@ -92,25 +87,6 @@ def refuse_other_encoding(encoding: str, name: str) -> None:
             why="names and notes of calls may have letters that it cannot hold",
             fix="make one that can: createdb -E UTF8 -T template0 NAME",
         )
-
-
-def refuse_other_kinds(found: Sequence[tuple[str, str]], name: str) -> None:
-    """Refuse a view, or anything else that is no table, under the name of a table of ours.
-
-    Args:
-        found: name and ``relkind`` of each relation that has such a name.
-        name: of the database.
-
-    Raises:
-        OutputError: if there is one.
-    """
-    for relation, kind in found:
-        if kind in _OTHER_KINDS:
-            raise OutputError(
-                f"{name} holds {_OTHER_KINDS[kind]} {relation}",
-                why="calls can only be written to a table",
-                fix="rename it, or give another database or schema",
-            )
 
 
 def explain(error: Exception, library: Any, name: str, *, connected: bool) -> OutputError:

@@ -21,7 +21,8 @@ import msgspec
 from servetel_async.errors import OutputError, OutputLockedError
 from servetel_async.sinks.columns import COLUMNS, rows_of
 from servetel_async.sinks.embedded import EmbeddedDatabase
-from servetel_async.sinks.ledger_table import LEDGER, TABLE, Totals
+from servetel_async.sinks.ledger_table import LEDGER, PULLS, TABLE, Totals
+from servetel_async.sinks.opened import open_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -48,6 +49,10 @@ _SELECT = f"SELECT {', '.join(_names[-1:] + _names[:-1])} FROM {TABLE} WHERE "  
 _pack = msgspec.msgpack.Encoder().encode
 
 
+#: A view, a trigger or a column's default of others calls no function that does more than compute.
+_NO_TRUST = "PRAGMA trusted_schema = OFF"
+
+
 class SqliteSink(EmbeddedDatabase):
     """A database: new, or one that is kept current. Rows of calls that the pull does not bring stay as they are."""
 
@@ -69,6 +74,7 @@ class SqliteSink(EmbeddedDatabase):
         )
         # A call is 2 to 3 KB: pages of 4 KB would stand half empty. The size is fixed with the first table.
         database.execute("PRAGMA page_size = 16384")
+        database.execute(_NO_TRUST)
         database.execute("PRAGMA cache_size = -64000")
         database.execute("PRAGMA synchronous = FULL")
         database.execute("BEGIN IMMEDIATE")  # to know now whether another program has it
@@ -137,8 +143,13 @@ class SqliteSink(EmbeddedDatabase):
         found = self._run(f"SELECT name, type, pk FROM pragma_table_info('{TABLE}')")  # noqa: S608 - a name of ours
         return [(name, f"{kind} KEY" if key else kind) for name, kind, key in found]
 
-    def _is_view(self) -> bool:
-        return self._run("SELECT 1 FROM sqlite_master WHERE type = 'view' AND name = ?", (TABLE,)) != []
+    def _foreign_parts(self) -> list[tuple[str, str]]:
+        found = self._run(
+            "SELECT type, name FROM sqlite_master WHERE type = 'view' AND name IN (?1, ?2, ?3) "
+            "OR type = 'trigger' AND tbl_name IN (?1, ?2, ?3) ORDER BY type DESC, name",
+            (TABLE, LEDGER, PULLS),
+        )
+        return [(kind, name) for kind, name in found]
 
     def _has_ledger(self) -> bool:
         return (
@@ -165,6 +176,7 @@ class SqliteSink(EmbeddedDatabase):
             isolation_level=None,
             check_same_thread=False,
         )
+        self._database.execute(_NO_TRUST)
         self._database.execute("BEGIN")  # not ended: rows and ledger must be of one moment
 
     def _put(self, records: list[CallRecord], reading: int) -> Totals:
@@ -248,5 +260,5 @@ def _state_of(path: Path) -> tuple[int, int]:
 
 
 def _start_of(path: Path, size: int) -> bytes:
-    with path.open("rb") as file:
+    with open_to_read(path, follow=True) as file:
         return file.read(size)

@@ -258,6 +258,7 @@ def test_a_damaged_part_is_refused_and_left_as_it_is(begun, sinks, target, damag
     else:
         part.unlink()
         rows(part, "CREATE TABLE call_records (id INTEGER, servetel_pulls TEXT)")
+        part.chmod(0o600)
     before = contents(target.parent)
     sink = sinks(target)
     with pytest.raises(ResumeMismatchError, match="cannot be resumed"):
@@ -318,6 +319,7 @@ def test_both_a_database_and_a_part_are_left_as_they_are(begun, sinks, target, e
     part.unlink()
     end(begun(target, 1))
     part.write_bytes(kept)
+    part.chmod(0o600)
     before = contents(target.parent)
     with pytest.raises(ResumeMismatchError, match="Both"):
         open_for(sinks(target), CLAIM)
@@ -516,3 +518,13 @@ def test_a_view_in_the_place_of_the_table_is_named(sinks, target):
     with pytest.raises(OutputError, match="holds a view call_records"):
         open_for(sinks(target), CLAIM)
     assert contents(target.parent) == before
+
+
+@pytest.mark.parametrize("table", ["call_records", "servetel_pulls", "servetel_ledger"])
+def test_a_view_that_has_the_name_of_a_table_of_ours_is_refused(table, begun, sinks, target, end):
+    """Its author would decide what a pull reads and writes."""
+    end(begun(target, 1))
+    rows(target, f"DROP TABLE {table}")
+    rows(target, f"CREATE VIEW {table} AS SELECT 1 AS id")
+    with pytest.raises(OutputError, match=f"holds a view {table}"):
+        open_for(sinks(target), CLAIM)

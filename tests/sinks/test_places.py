@@ -311,6 +311,7 @@ def test_every_beginning_of_a_journal_is_ours(size, tmp_path, pull):
     pull("whole.ndjson", killed=True)
     journal = tmp_path / "a.ndjson.part.journal"
     journal.write_bytes((tmp_path / "whole.ndjson.part.journal").read_bytes()[:size])
+    journal.chmod(0o600)
     pull("a.ndjson")
     assert not journal.exists()
 
@@ -345,14 +346,13 @@ def test_a_foreign_receipt_that_appears_meanwhile_is_kept(tmp_path):
 @pytest.mark.parametrize("name", DATABASES)
 def test_a_part_of_ours_that_holds_nothing_yet_is_taken(name, tmp_path, pull):
     """A kill right after it was made leaves an empty file, or a database without a table."""
-    (tmp_path / f"{name}.part").touch()
+    part = tmp_path / f"{name}.part"
     if name == "a.db":
-        pull(name)
+        part.touch()
     else:
-        library = pytest.importorskip("duckdb")
-        (tmp_path / f"{name}.part").unlink()
-        library.connect(str(tmp_path / f"{name}.part")).close()
-        pull(name)
+        pytest.importorskip("duckdb").connect(str(part)).close()
+    part.chmod(0o600)
+    pull(name)
     assert {each.name for each in tmp_path.iterdir()} == {name, f"{name}.receipt.json"}
 
 
@@ -364,6 +364,7 @@ def test_a_sqlite_part_of_one_empty_page_is_taken(tmp_path, pull):
     database.execute("PRAGMA journal_mode = WAL")
     database.close()
     assert (tmp_path / "a.db.part").stat().st_size == 16384
+    (tmp_path / "a.db.part").chmod(0o600)
     pull("a.db")
     assert {each.name for each in tmp_path.iterdir()} == {"a.db", "a.db.receipt.json"}
 

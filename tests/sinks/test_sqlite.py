@@ -555,3 +555,16 @@ def test_a_new_database_that_cannot_be_folded_gets_no_name(begun, tmp_path):
     sink.abandon()
     assert not (tmp_path / NAME).exists()
     assert rows(tmp_path / f"{NAME}.part", "SELECT id FROM call_records") == [("1",)]
+
+
+def test_a_trigger_on_a_table_of_ours_is_refused(tmp_path):
+    """It would run with each call that is written."""
+    target = tmp_path / "a.db"
+    sink = SqliteSink(target)
+    open_for(sink, CLAIM)
+    sink.begin(b"{}")
+    end(sink)
+    with closing(sqlite3.connect(target)) as database:
+        database.execute("CREATE TRIGGER theirs AFTER INSERT ON call_records BEGIN DELETE FROM servetel_ledger; END")
+    with pytest.raises(OutputError, match="holds a trigger theirs"):
+        open_for(SqliteSink(target), CLAIM)

@@ -21,7 +21,7 @@ def names_in(file):
 
 def test_every_fault_is_there():
     """Each of the 263 numbers names one fault. A number is never used again, because tests name it."""
-    assert sorted(fault["number"] for fault in FAULTS) == list(range(1, 268))
+    assert sorted(fault["number"] for fault in FAULTS) == list(range(1, 276))
     assert len({fault["what"] for fault in FAULTS}) == len(FAULTS)
 
 

@@ -1,0 +1,129 @@
+"""Open files that were there before: what has their names may be a link, a pipe, a device or another user's file.
+
+Each is opened once, without waiting and without following a link. What was opened is judged through its descriptor, so
+it cannot be exchanged between the look and the use.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from typing import TYPE_CHECKING
+
+from servetel_async.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from io import BufferedReader
+    from pathlib import Path
+
+_QUIETLY = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
+_NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+
+
+def name_of(path: Path) -> str:
+    """Give a file's name as text for messages and receipts: bytes that are no UTF-8 are spelt out."""
+    return os.fsencode(path.name).decode("utf-8", "backslashreplace")
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
+    """Open a regular file; gives its descriptor.
+
+    Args:
+        path: its name.
+        flags: of ``os.open``.
+        follow: whether the name may be a link: the user gave it.
+
+    Raises:
+        OSError: as the system says; ``EINVAL`` if it is no regular file.
+    """
+    descriptor = os.open(path, flags | _QUIETLY | (0 if follow else _NO_LINK))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), os.fspath(path))
+    return descriptor
+
+
+def open_to_read(path: Path, *, follow: bool = False) -> BufferedReader:
+    """Open a regular file for reading; see ``open_regular``."""
+    return os.fdopen(open_regular(path, follow=follow), "rb")
+
+
+def objection_to(found: os.stat_result, *, names: int = 1, closed: int = 0o077, owner: int | None = None) -> str:
+    """Return why a file of our own cannot be trusted; empty if it is as we leave it.
+
+    Args:
+        found: what the system says of it.
+        names: that it may have: two if a kill came between the new name and the removal of the old one.
+        closed: the rights that no other user may have. Our state gives none.
+        owner: who must have it; None is this user.
+    """
+    if sys.platform == "win32":
+        return ""
+    if not stat.S_ISREG(found.st_mode):
+        return "it is not a regular file"
+    if found.st_uid != (os.geteuid() if owner is None else owner):
+        return "it belongs to another user"
+    if found.st_nlink > names:
+        return "it has a second name, so another file may be changed with it"
+    if stat.S_IMODE(found.st_mode) & closed:
+        return "other users may read or write it"
+    return ""
+
+
+def refuse_planted_database(path: Path, endings: Iterable[str], *, owner: int | None = None) -> None:
+    """Refuse a database of another user, or one that all users may write, and a log of another user beside it.
+
+    A database library opens a log by its name, and brings what is in it into the database. The owner of a database may
+    let other users read it and a group write it.
+
+    Args:
+        path: the database.
+        endings: of its logs.
+        owner: who must have them; None is this user.
+
+    Raises:
+        OutputError: if there is one.
+        OSError: if it cannot be looked at.
+    """
+    for each in (path, *(path.with_name(f"{path.name}{ending}") for ending in endings)):
+        try:
+            found = each.lstat()
+        except FileNotFoundError:
+            continue
+        if each != path and stat.S_ISDIR(found.st_mode):
+            continue  # no library opens it as a log
+        if why := objection_to(found, closed=0o002, owner=owner):
+            name = name_of(each)
+            raise OutputError(
+                f"{name} cannot be trusted",
+                why=f"{why}, so calls in it may be forged",
+                fix=f"if it is yours, make it yours alone: chown and chmod o-w {name}; else give another destination",
+            )
+
+
+def refuse_lone_log(path: Path, endings: Iterable[str]) -> None:
+    """Refuse a log whose database is gone: it would be read into the new one as soon as that has the name.
+
+    Raises:
+        OutputError: if there is one.
+    """
+    for ending in endings:
+        log = path.with_name(f"{path.name}{ending}")
+        if os.path.lexists(log):
+            raise OutputError(
+                f"{name_of(log)} is there without {name_of(path)}",
+                why="it belongs to a database of that name, and would be read into the new one",
+                fix="bring its database back, or remove it",
+            )
+
+
+def planted(name: str, why: str) -> OutputError:
+    """Return the error for a file that is not as we leave it."""
+    return OutputError(
+        f"{name} cannot be resumed",
+        why=f"{why}, so what is in it may be forged",
+        fix=f"if it is yours, run: chmod 600 {name}; if not, remove it, or give another destination",
+    )
