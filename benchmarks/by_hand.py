@@ -20,10 +20,10 @@ import msgspec
 from benchmarks.contenders import by_aiohttp
 from servetel_async.protocol.clock import IST
 from servetel_async.protocol.records import CallRecord
-from servetel_async.sinks.columns import COLUMNS, check_columns
-from servetel_async.sinks.csv import CsvEncoder
-from servetel_async.sinks.parquet import ParquetEncoder
+from servetel_async.sinks.formats.csv import CsvEncoder
+from servetel_async.sinks.formats.parquet import ParquetEncoder
 from servetel_async.sinks.sink import Batch
+from servetel_async.sinks.table.columns import COLUMNS, check_columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ from benchmarks.measure import all_cores, interleave, once, ratio
 from benchmarks.page_server import MONTH, serving
 from benchmarks.section import Section, at_least, at_most, table
 from servetel_async import CallQuery, ServetelClient
-from servetel_async.bulk.writer import Writer
+from servetel_async.bulk.sink_thread import Writer
 
 if TYPE_CHECKING:
     from typing import Any

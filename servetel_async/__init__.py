@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.query import CallQuery
     from servetel_async.protocol.records import CallPage, CallRecord
     from servetel_async.settings import Brand, RateLimit, Retry, Timeouts
-    from servetel_async.stream import CallStream
+    from servetel_async.streaming.stream import CallStream
 
 __all__ = [
     "IST",
@@ -91,7 +91,7 @@ _HOMES = {
     "RateLimit": "settings",
     "Retry": "settings",
     "Timeouts": "settings",
-    "CallStream": "stream",
+    "CallStream": "streaming.stream",
 }
 
 

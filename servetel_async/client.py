@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any, Self, Unpack, cast
 
 import anyio
 
-from servetel_async.call_search import find_call
+from servetel_async.aio.tasks import OwnedTasks
 from servetel_async.client_pages import ClientPages
-from servetel_async.counting import count_range
 from servetel_async.errors import ConfigurationError
-from servetel_async.inquiry import Inquiry, check_alone
 from servetel_async.page_source import PageRequest
 from servetel_async.profiles import DEFAULT_ZONE, choose_base_url, choose_zone, read_missing
 from servetel_async.protocol.account import check_name
@@ -29,14 +27,16 @@ from servetel_async.settings import (
     choose_range,
     choose_rate,
 )
-from servetel_async.stats import ClientStats
-from servetel_async.stream import CallStream, check_whole
-from servetel_async.transport.auth import choose_tokens
+from servetel_async.streaming.call_search import find_call
+from servetel_async.streaming.counting import count_range
+from servetel_async.streaming.single_pages import Inquiry, check_alone
+from servetel_async.streaming.stats import ClientStats
+from servetel_async.streaming.stream import CallStream, check_whole
+from servetel_async.transport.credentials import choose_tokens
+from servetel_async.transport.endpoint import Transport, check_seconds, end_of
 from servetel_async.transport.identity import Identity
 from servetel_async.transport.session import check_given
 from servetel_async.transport.single_flight import SingleFlight
-from servetel_async.transport.tasks import OwnedTasks
-from servetel_async.transport.transport import Transport, check_seconds, end_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -57,9 +57,9 @@ if TYPE_CHECKING:
     from servetel_async.protocol.query import Filters
     from servetel_async.protocol.reply import Reply
     from servetel_async.protocol.tokens import Secret
-    from servetel_async.transport.auth import TokenProvider
     from servetel_async.transport.call import Fetched
-    from servetel_async.transport.transport import Event
+    from servetel_async.transport.credentials import TokenProvider
+    from servetel_async.transport.endpoint import Event
 
 
 class ServetelClient:

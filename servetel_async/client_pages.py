@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from servetel_async.page_source import PageRequest
     from servetel_async.protocol.path import PagePaths
     from servetel_async.transport.call import Fetched
-    from servetel_async.transport.transport import Transport
+    from servetel_async.transport.endpoint import Transport
 
 
 class ClientPages:

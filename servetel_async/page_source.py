@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from servetel_async.settings import Retry
     from servetel_async.transport.admission import Flow
     from servetel_async.transport.call import Fetched
-    from servetel_async.transport.pace import AccountPace
     from servetel_async.transport.retry import Refused
     from servetel_async.transport.single_flight import SingleFlight
+    from servetel_async.transport.throttle import AccountPace
 
 PageTask: TypeAlias = "asyncio.Task[Fetched[PageBody]]"
 

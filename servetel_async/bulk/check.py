@@ -6,24 +6,24 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from servetel_async.bulk.calibrate import Calibration
+from servetel_async.aio.tasks import run_together
 from servetel_async.bulk.check_report import CheckReport, Difference, Recount
-from servetel_async.bulk.fetcher import Fetcher
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.bulk.journal import scope_of
 from servetel_async.bulk.ledger import current, cut, gaps
 from servetel_async.bulk.receipt import PullReceipt, plural, read_receipt
 from servetel_async.bulk.shelf import Shelf
-from servetel_async.bulk.tally import Tally
+from servetel_async.bulk.windows.date_bounds import Calibration
 from servetel_async.errors import ConfigurationError, ResumeMismatchError
 from servetel_async.protocol.account import resolve
 from servetel_async.protocol.query import CallQuery
 from servetel_async.protocol.tokens import hide
 from servetel_async.protocol.windows import Window
+from servetel_async.sinks.databases.journal_table import TABLE
 from servetel_async.sinks.destination import sink_for
-from servetel_async.sinks.files import digest_of, digests_in
-from servetel_async.sinks.ledger_table import TABLE
-from servetel_async.sinks.opened import open_to_read
-from servetel_async.transport.tasks import run_together
+from servetel_async.sinks.files.atomic import digest_of, digests_in
+from servetel_async.sinks.files.opened import open_to_read
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,8 +16,8 @@ from servetel_async.protocol.reply import MOST_STRANGE
 from servetel_async.version import __version__
 
 if TYPE_CHECKING:
-    from servetel_async.bulk.certified import Certified
-    from servetel_async.bulk.tally import Tally
+    from servetel_async.bulk.fetching.cost import Tally
+    from servetel_async.bulk.windows.certified import Certified
     from servetel_async.protocol.rows import Row
     from servetel_async.sinks.sink import Span
 

@@ -12,36 +12,36 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servetel_async.bulk.audit import find_changed
-from servetel_async.bulk.calibrate import Calibration
-from servetel_async.bulk.certified import Flaw
-from servetel_async.bulk.certify import Certifier
-from servetel_async.bulk.fetcher import Fetcher
+from servetel_async.aio.tasks import CONTROLLING
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.bulk.frame import Frame, now_in_utc
 from servetel_async.bulk.journal import Header
 from servetel_async.bulk.ledger import FORMAT, Reading, digest_of, half_read
-from servetel_async.bulk.line import Line
-from servetel_async.bulk.plan import width_for, windows_of
 from servetel_async.bulk.printed import Printed
 from servetel_async.bulk.progress import PullProgress
 from servetel_async.bulk.pull_range import PullRange, account_clock, clock_matters, range_at
 from servetel_async.bulk.receipt import describe, plural
-from servetel_async.bulk.start import count_before, find_start
-from servetel_async.bulk.tally import Tally
+from servetel_async.bulk.windows.certified import Flaw
+from servetel_async.bulk.windows.certifier import Certifier
+from servetel_async.bulk.windows.date_bounds import Calibration
+from servetel_async.bulk.windows.earliest import count_before, find_start
+from servetel_async.bulk.windows.plan import width_for, windows_of
+from servetel_async.bulk.windows.reconcile import find_changed
+from servetel_async.bulk.windows.scheduler import Line
 from servetel_async.protocol.account import Account  # noqa: TC001 - msgspec reads it
 from servetel_async.protocol.clock import DAY, on_wall, shift, stamp
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.sink import Batch, Span
 from servetel_async.transport.callbacks import callback_failed
-from servetel_async.transport.tasks import CONTROLLING
 from servetel_async.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import tzinfo
 
-    from servetel_async.bulk.certified import Certified
-    from servetel_async.bulk.writer import Writer
+    from servetel_async.bulk.sink_thread import Writer
+    from servetel_async.bulk.windows.certified import Certified
     from servetel_async.errors import ServetelError
     from servetel_async.page_source import PageSource
     from servetel_async.protocol.mask import Mask

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from servetel_async.bulk.certified import Flaw  # noqa: TC001 - msgspec reads it
-from servetel_async.bulk.covered import Covered
+from servetel_async.bulk.windows.certified import Flaw  # noqa: TC001 - msgspec reads it
+from servetel_async.bulk.windows.covered import Covered
 from servetel_async.protocol.account import Account  # noqa: TC001 - msgspec reads it
 from servetel_async.protocol.clock import DAY, is_wall_stamp, shift, stamp
 from servetel_async.protocol.undecodable import UNDECODABLE

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import tzinfo
 
+    from servetel_async.bulk.fetching.cost import Tally
     from servetel_async.bulk.job import Job
     from servetel_async.bulk.ledger import Reading
     from servetel_async.bulk.pull_range import PullRange
-    from servetel_async.bulk.tally import Tally
     from servetel_async.bulk.verdict import Verdict
     from servetel_async.protocol.account import Account
     from servetel_async.protocol.query import CallQuery

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servetel_async.errors import OutputError
-from servetel_async.sinks.files import QUARANTINE, check_place, reason_of, remove, save_private
+from servetel_async.sinks.files.atomic import QUARANTINE, check_place, reason_of, remove, save_private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

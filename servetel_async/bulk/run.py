@@ -9,8 +9,8 @@ import msgspec
 
 from servetel_async.bulk.outcome import build_receipt, outcome_of
 from servetel_async.bulk.quarantine import save_quarantine
+from servetel_async.bulk.sink_thread import Writer
 from servetel_async.bulk.verdict import Evidence, counted_in, judge, named
-from servetel_async.bulk.writer import Writer
 from servetel_async.errors import CountDriftError, PagingError
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 import msgspec
 
-from servetel_async.bulk.covered import Covered
 from servetel_async.bulk.ledger import cut, read_fact
 from servetel_async.bulk.receipt import PullReceipt
-from servetel_async.bulk.sums import Sums
+from servetel_async.bulk.windows.covered import Covered
+from servetel_async.bulk.windows.sums import Sums
 from servetel_async.errors import ResumeMismatchError
 from servetel_async.protocol.undecodable import UNDECODABLE
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from servetel_async.bulk.job import Job
     from servetel_async.bulk.ledger import Reading, Rest
-    from servetel_async.bulk.writer import Writer
+    from servetel_async.bulk.sink_thread import Writer
     from servetel_async.protocol.account import Account
     from servetel_async.protocol.windows import Window
     from servetel_async.sinks.sink import Claim, Database, Seal, Sink, Stored

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from servetel_async.aio.tasks import run_together
 from servetel_async.bulk.frame import Frame
 from servetel_async.bulk.job import Job, Settings
 from servetel_async.bulk.journal import claim_of
@@ -29,7 +30,6 @@ from servetel_async.protocol.tokens import hide
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.destination import sink_for
 from servetel_async.transport.callbacks import Listener
-from servetel_async.transport.tasks import run_together
 
 if TYPE_CHECKING:
     from servetel_async.bulk.job import OnProgress

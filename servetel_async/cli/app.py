@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING
 import click
 
 from servetel_async.cli import exits
-from servetel_async.cli.check import check
-from servetel_async.cli.demo import demo
-from servetel_async.cli.doctor import doctor
-from servetel_async.cli.emulate import emulate
-from servetel_async.cli.pull import pull
-from servetel_async.cli.running import heed
-from servetel_async.cli.sync import sync
-from servetel_async.cli.terminal import standard_output
+from servetel_async.cli.commands.check import check
+from servetel_async.cli.commands.demo import demo
+from servetel_async.cli.commands.doctor import doctor
+from servetel_async.cli.commands.emulate import emulate
+from servetel_async.cli.commands.pull import pull
+from servetel_async.cli.commands.sync import sync
+from servetel_async.cli.output.terminal import standard_output
+from servetel_async.cli.run import heed
 from servetel_async.errors import OutputError
 from servetel_async.version import __version__
 

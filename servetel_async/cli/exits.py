@@ -22,8 +22,8 @@ import traceback
 
 import click
 
-from servetel_async.cli.terminal import say
-from servetel_async.cli.wording import in_flags
+from servetel_async.cli.output.terminal import say
+from servetel_async.cli.output.wording import in_flags
 from servetel_async.errors import (
     AuthenticationError,
     BodyTooLargeError,

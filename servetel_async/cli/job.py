@@ -7,12 +7,12 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from servetel_async.cli import exits
-from servetel_async.cli.terminal import say
+from servetel_async.cli.output.terminal import say
 
 if TYPE_CHECKING:
     from servetel_async.bulk.receipt import PullReceipt
-    from servetel_async.cli.events import Events
-    from servetel_async.cli.watch import Watch
+    from servetel_async.cli.output.events import Events
+    from servetel_async.cli.output.watch import Watch
 
 #: Windows that are named where the output is not complete; the receipt names all of them.
 _NAMED = 10

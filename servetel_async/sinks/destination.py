@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.tokens import hide, kind_of
-from servetel_async.sinks.columns import check_columns
-from servetel_async.sinks.libraries import missing as missing  # noqa: PLC0414 - given on to the sinks
-from servetel_async.sinks.ndjson import LinesEncoder, StdoutSink
-from servetel_async.sinks.part import FileSink
-from servetel_async.sinks.places import resolve
+from servetel_async.sinks.extras import missing as missing  # noqa: PLC0414 - given on to the sinks
+from servetel_async.sinks.files.file_sink import FileSink
+from servetel_async.sinks.files.places import resolve
+from servetel_async.sinks.formats.ndjson import LinesEncoder, StdoutSink
+from servetel_async.sinks.table.columns import check_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,11 @@ _KNOWN = (
 )
 
 #: The module and the class of a database file, by its ending.
-_DATABASES = {".db": ("sqlite", "SqliteSink"), ".sqlite": ("sqlite", "SqliteSink"), ".duckdb": ("duckdb", "DuckdbSink")}
+_DATABASES = {
+    ".db": ("databases.sqlite", "SqliteSink"),
+    ".sqlite": ("databases.sqlite", "SqliteSink"),
+    ".duckdb": ("databases.duckdb", "DuckdbSink"),
+}
 
 Destination = str | os.PathLike[str]
 
@@ -62,11 +66,11 @@ def _choose(text: str, columns: tuple[str, ...], *, overwrite: bool) -> tuple[Si
     if text == STDOUT:
         return StdoutSink(), False
     if text.lower().startswith(POSTGRES):
-        return _made("postgres", "PostgresSink", text), False
+        return _made("databases.postgres", "PostgresSink", text), False
     if "://" in text:
         raise _unknown()
     if text.endswith(("/", os.sep)):
-        days = _made("parquet", "DaysEncoder", columns)
+        days = _made("formats.parquet", "DaysEncoder", columns)
         return FileSink(resolve(text), days, overwrite=overwrite, directory=True), True
     name = PurePath(text).name.lower()
     packing = next((ending for ending in (".gz", ".zst") if name.endswith(ending)), None)
@@ -74,9 +78,9 @@ def _choose(text: str, columns: tuple[str, ...], *, overwrite: bool) -> tuple[Si
     if ending in (".ndjson", ".jsonl"):
         return FileSink(resolve(text), None if packing is None else LinesEncoder(packing), overwrite=overwrite), False
     if ending == ".csv":
-        return FileSink(resolve(text), _made("csv", "CsvEncoder", columns, packing), overwrite=overwrite), True
+        return FileSink(resolve(text), _made("formats.csv", "CsvEncoder", columns, packing), overwrite=overwrite), True
     if ending == ".parquet" and packing is None:
-        return FileSink(resolve(text), _made("parquet", "ParquetEncoder", columns), overwrite=overwrite), True
+        return FileSink(resolve(text), _made("formats.parquet", "ParquetEncoder", columns), overwrite=overwrite), True
     if ending in _DATABASES and packing is None:
         return _made(*_DATABASES[ending], resolve(text)), False
     raise _unknown()

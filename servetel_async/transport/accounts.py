@@ -11,8 +11,8 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from servetel_async.transport.pace import AccountPace
 from servetel_async.transport.process_lock import process_lock
+from servetel_async.transport.throttle import AccountPace
 
 if TYPE_CHECKING:
     from collections.abc import Hashable

@@ -23,11 +23,11 @@ from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
 from servetel_async.errors import OverloadedError
-from servetel_async.transport.pace import LATENESS
+from servetel_async.transport.throttle import LATENESS
 
 if TYPE_CHECKING:
     from servetel_async.settings import RateLimit, Timeouts
-    from servetel_async.transport.pace import AccountPace
+    from servetel_async.transport.throttle import AccountPace
     from servetel_async.transport.traffic import Traffic
 
 #: How many single requests may go in a row while pages wait.

@@ -6,10 +6,10 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from servetel_async.aio.fairness import HEAVY
 from servetel_async.errors import DeadlineExceededError, ServetelError
 from servetel_async.protocol.reply import HUGE
 from servetel_async.protocol.verdict import OK, Unacceptable, judge
-from servetel_async.transport.turns import HEAVY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
     from servetel_async.protocol.reply import Reply
     from servetel_async.transport.admission import Ticket
+    from servetel_async.transport.endpoint import Transport
     from servetel_async.transport.retry import History
-    from servetel_async.transport.transport import Transport
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -9,8 +9,8 @@ from servetel_async.protocol.account import identify
 
 if TYPE_CHECKING:
     from servetel_async.protocol.account import Account
+    from servetel_async.transport.endpoint import Transport
     from servetel_async.transport.single_flight import SingleFlight
-    from servetel_async.transport.transport import Transport
 
 
 class Identity:

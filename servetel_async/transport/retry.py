@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from servetel_async.errors import ServetelError, StoppedBy
     from servetel_async.protocol.tokens import Secret
     from servetel_async.settings import Retry
-    from servetel_async.transport.pace import AccountPace
     from servetel_async.transport.retry_budget import RetryBudget
+    from servetel_async.transport.throttle import AccountPace
 
 T = TypeVar("T")
 

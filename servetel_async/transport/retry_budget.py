@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from servetel_async.transport.process_lock import process_lock
 
 if TYPE_CHECKING:
-    from servetel_async.transport.pace import AccountPace
+    from servetel_async.transport.throttle import AccountPace
 
 TRANSIENT_COST = 14
 THROTTLED_COST = 5

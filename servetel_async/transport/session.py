@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from servetel_async.aio.fairness import Turns
+from servetel_async.aio.tasks import start
 from servetel_async.errors import ConfigurationError
-from servetel_async.transport.tasks import start
-from servetel_async.transport.turns import Turns
-from servetel_async.transport.wire import CleanRequest, connections_of
+from servetel_async.transport.attempt import CleanRequest, connections_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Iterable, Sequence

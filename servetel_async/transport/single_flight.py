@@ -12,8 +12,8 @@ import asyncio
 import copy
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from servetel_async.aio.tasks import end, error_of
 from servetel_async.errors import DeadlineExceededError, OverloadedError, ServetelError
-from servetel_async.transport.tasks import end, error_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Hashable

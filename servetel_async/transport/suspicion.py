@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from servetel_async.protocol.tokens import Secret
     from servetel_async.protocol.verdict import Verdict
-    from servetel_async.transport.auth import TokenSource
+    from servetel_async.transport.credentials import TokenSource
 
 #: Such replies in a row after which the token is suspected. The first is usually a fault of the gateway itself.
 ENOUGH = 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 
 from servetel_async import CallQuery, Retry, ServetelClient
-from servetel_async.bulk.fetcher import Fetcher
-from servetel_async.bulk.tally import Tally
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.protocol.windows import Window
 from tests.bulk import fake_clock
 from tests.bulk.slots import assert_free

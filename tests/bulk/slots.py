@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from servetel_async.bulk.concurrency import Concurrency
+    from servetel_async.bulk.fetching.concurrency import Concurrency
 
 
 def _ends_at_once(work: Coroutine[Any, Any, Any]) -> bool:

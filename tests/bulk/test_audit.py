@@ -7,9 +7,9 @@ import contextlib
 import pytest
 
 from servetel_async import CallQuery, Retry, ServerError, ServetelClient
-from servetel_async.bulk.audit import find_changed
-from servetel_async.bulk.fetcher import Fetcher
-from servetel_async.bulk.tally import Tally
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.fetcher import Fetcher
+from servetel_async.bulk.windows.reconcile import find_changed
 from tests.bulk.facts import reading
 from tests.bulk.small_server import Answer, SmallServer, calls_at
 

@@ -9,10 +9,10 @@ import json
 import pytest
 
 from servetel_async import IST, CallQuery, OutOfWindowError, Retry, ServerError, ServetelClient
-from servetel_async.bulk.calibrate import Calibration
-from servetel_async.bulk.fetcher import Fetcher
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.bulk.pull import pull
-from servetel_async.bulk.tally import Tally
+from servetel_async.bulk.windows.date_bounds import Calibration
 from servetel_async.protocol.conventions import Bounds, Conventions
 from servetel_async.protocol.rows import Row
 from servetel_async.protocol.windows import Window

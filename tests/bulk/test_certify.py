@@ -8,10 +8,10 @@ from random import Random
 import pytest
 
 from servetel_async import CallQuery, OutOfWindowError, PagingError, Retry, ServetelClient
-from servetel_async.bulk.certified import Certified, Flaw, merged
-from servetel_async.bulk.certify import LARGE, MORE_PAGES, PAGES_PER_PAGE, READINGS_OF_SECOND, Certifier
-from servetel_async.bulk.fetcher import Fetcher
-from servetel_async.bulk.tally import Tally
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.fetcher import Fetcher
+from servetel_async.bulk.windows.certified import Certified, Flaw, merged
+from servetel_async.bulk.windows.certifier import LARGE, MORE_PAGES, PAGES_PER_PAGE, READINGS_OF_SECOND, Certifier
 from servetel_async.protocol.rows import Row
 from servetel_async.protocol.windows import Window
 from tests.bulk import fake_clock
@@ -762,7 +762,7 @@ async def test_a_large_window_is_put_in_order_like_a_small_one():
 @pytest.mark.parametrize("more", [1, 3])
 async def test_a_list_without_a_count_that_grows_as_fast_as_it_is_read(more, monkeypatch):
     """A walk has an end too: it is left as not proved, with what was there at first."""
-    monkeypatch.setattr("servetel_async.bulk.walk.MOST_PAGES", 100)
+    monkeypatch.setattr("servetel_async.bulk.windows.uncounted.MOST_PAGES", 100)
     calls = spread(8)
     before = set(calls)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from servetel_async import Retry, ServetelClient
-from servetel_async.bulk.certified import Flaw
-from servetel_async.bulk.tally import Tally
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.windows.certified import Flaw
 from servetel_async.protocol.windows import Window
 from tests.bulk import fake_clock
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at

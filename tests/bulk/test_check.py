@@ -6,7 +6,7 @@ import pytest
 
 from servetel_async import CallQuery, ConfigurationError
 from servetel_async.bulk.check import check
-from servetel_async.bulk.doctor import probe
+from servetel_async.bulk.probe import probe
 from servetel_async.emulator import Dataset
 from servetel_async.protocol.conventions import Bounds
 

@@ -8,7 +8,7 @@ from random import Random
 import anyio
 import pytest
 
-from servetel_async.bulk.concurrency import Concurrency
+from servetel_async.bulk.fetching.concurrency import Concurrency
 from tests.bulk.slots import assert_free, free_slots
 
 

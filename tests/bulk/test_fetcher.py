@@ -23,8 +23,8 @@ from servetel_async import (
     StreamClosedError,
     Timeouts,
 )
-from servetel_async.bulk.fetcher import SMALLEST_PAGE, TRIES, Fetcher, PageLostError, PageTooSlowError
-from servetel_async.bulk.tally import Tally
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.fetcher import SMALLEST_PAGE, TRIES, Fetcher, PageLostError, PageTooSlowError
 from servetel_async.protocol.conventions import Bounds
 from servetel_async.protocol.windows import Window
 from servetel_async.settings import LARGEST_PAGE

@@ -10,10 +10,10 @@ from datetime import datetime
 import pytest
 
 from servetel_async import IST, CallQuery, OutOfWindowError
-from servetel_async.bulk.calibrate import Calibration
-from servetel_async.bulk.doctor import probe
-from servetel_async.bulk.fetcher import Fetcher
-from servetel_async.bulk.tally import Tally
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.fetcher import Fetcher
+from servetel_async.bulk.probe import probe
+from servetel_async.bulk.windows.date_bounds import Calibration
 from servetel_async.emulator import Dataset
 from servetel_async.protocol.conventions import Bounds, Conventions, KnownCall
 from servetel_async.protocol.windows import Window

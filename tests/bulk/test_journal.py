@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from servetel_async import CallQuery, ResumeMismatchError
-from servetel_async.bulk.certified import Flaw
 from servetel_async.bulk.journal import Header, account_of, claim_of, read_saved
 from servetel_async.bulk.ledger import FORMAT, Unreadable
+from servetel_async.bulk.windows.certified import Flaw
 from servetel_async.protocol.clock import IST
 from servetel_async.sinks.sink import Saved
 from tests.bulk.facts import ACCOUNT, reading

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servetel_async.bulk.covered import Covered
 from servetel_async.bulk.ledger import current, due, joined
 from servetel_async.bulk.shelf import Kept, Shelf
+from servetel_async.bulk.windows.covered import Covered
 from servetel_async.protocol.clock import EARLIEST, LATEST, stamp
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.sink import Seal, Span, Stored

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servetel_async.bulk.certified import Flaw
 from servetel_async.bulk.ledger import (
     FORMAT,
     OPEN_END,
@@ -22,6 +21,7 @@ from servetel_async.bulk.ledger import (
     read_fact,
     trusted,
 )
+from servetel_async.bulk.windows.certified import Flaw
 from servetel_async.protocol.clock import stamp
 from servetel_async.protocol.windows import Window
 from tests.bulk import facts

@@ -10,7 +10,7 @@ import pytest
 
 from servetel_async import CallQuery, Retry, ServetelClient, ServetelError
 from servetel_async.bulk.check import check
-from servetel_async.bulk.doctor import probe
+from servetel_async.bulk.probe import probe
 from tests.bulk.small_server import SmallServer, calls_at, capped, hiding, shallow
 
 _NEWEST = dt.datetime(2024, 5, 31, 23, 0)  # noqa: DTZ001 - the account's wall clock

@@ -15,12 +15,12 @@ import anyio
 import pytest
 
 from servetel_async import CallQuery, OutOfWindowError, RequestRejectedError, Retry, ServerError, ServetelClient
-from servetel_async.bulk.calibrate import Calibration
-from servetel_async.bulk.certify import Certifier
-from servetel_async.bulk.fetcher import Fetcher
-from servetel_async.bulk.line import Line
-from servetel_async.bulk.plan import MOST_PAGES
-from servetel_async.bulk.tally import Tally
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.fetcher import Fetcher
+from servetel_async.bulk.windows.certifier import Certifier
+from servetel_async.bulk.windows.date_bounds import Calibration
+from servetel_async.bulk.windows.plan import MOST_PAGES
+from servetel_async.bulk.windows.scheduler import Line
 from servetel_async.protocol.clock import SECOND
 from servetel_async.protocol.conventions import Bounds, Conventions
 from servetel_async.protocol.windows import Window

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from servetel_async import CallQuery, Retry, ServetelClient
-from servetel_async.bulk.fetcher import Fetcher
-from servetel_async.bulk.lying_counts import find_lie
-from servetel_async.bulk.tally import Tally
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.fetcher import Fetcher
+from servetel_async.bulk.windows.lying_counts import find_lie
 from servetel_async.protocol.windows import Window
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at, capped
 

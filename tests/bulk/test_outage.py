@@ -18,7 +18,7 @@ from servetel_async import (
     ServetelClient,
     Timeouts,
 )
-from servetel_async.bulk.outage import PROBE_CAP, THRESHOLD, Outage
+from servetel_async.bulk.fetching.circuit_breaker import PROBE_CAP, THRESHOLD, Outage
 from servetel_async.bulk.pull import pull
 from servetel_async.emulator import Dataset, Emulator, Fault
 from tests.bulk import fake_clock

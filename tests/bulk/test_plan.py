@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from servetel_async.bulk.plan import (
+from servetel_async.bulk.windows.plan import (
     MOST_CALLS,
     MOST_PAGES,
     PAGES,

@@ -26,8 +26,8 @@ from servetel_async import (
     ServerError,
     ServetelClient,
 )
-from servetel_async.bulk.certify import MORE_PAGES, PAGES_PER_PAGE
 from servetel_async.bulk.receipt import duration
+from servetel_async.bulk.windows.certifier import MORE_PAGES, PAGES_PER_PAGE
 from servetel_async.emulator import Dataset, Emulator, Fault
 from tests.sinks.life import receipt_is_refused
 

@@ -11,11 +11,11 @@ import pytest
 
 from servetel_async import CallQuery, RequestRejectedError, Retry, ServetelClient
 from servetel_async.bulk.check import check
-from servetel_async.bulk.doctor import probe
-from servetel_async.bulk.fetcher import Fetcher
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.fetcher import Fetcher
+from servetel_async.bulk.probe import probe
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.sync import sync
-from servetel_async.bulk.tally import Tally
 from servetel_async.emulator import Dataset, Emulator
 from servetel_async.protocol.windows import Window
 from tests.bulk.short_ranges import CALLS, DAY, allows, dates, elapsed, exactly, length, refusal, refused

@@ -9,13 +9,13 @@ import json
 import pytest
 
 from servetel_async import CallQuery, RequestTimeoutError, Retry, ServerError, ServetelClient
-from servetel_async.bulk.calibrate import Calibration
-from servetel_async.bulk.doctor import probe
-from servetel_async.bulk.fetcher import SMALLEST_PAGE, PageTooSlowError
-from servetel_async.bulk.outage import THRESHOLD
+from servetel_async.bulk.fetching.circuit_breaker import THRESHOLD
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.fetcher import SMALLEST_PAGE, PageTooSlowError
+from servetel_async.bulk.probe import probe
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.sync import sync
-from servetel_async.bulk.tally import Tally
+from servetel_async.bulk.windows.date_bounds import Calibration
 from servetel_async.protocol.conventions import Bounds, Conventions
 from tests.bulk.fetching import DAY, SICK, fetching, first, on_clock
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from servetel_async.bulk.certified import Flaw
 from servetel_async.bulk.ledger import Unreadable
 from servetel_async.bulk.verdict import Evidence, counted_in, judge
+from servetel_async.bulk.windows.certified import Flaw
 from tests.bulk import facts
 
 

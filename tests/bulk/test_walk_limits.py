@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from servetel_async.bulk.tally import Tally
-from servetel_async.bulk.walk import STALE_PAGES, walk
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.windows.uncounted import STALE_PAGES, walk
 from servetel_async.protocol.evidence import Evidence
 from tests.bulk.small_server import HONEST, Answer
 from tests.bulk.test_certify import HOUR, reading, spread

@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from servetel_async.bulk.run import writing
-from servetel_async.bulk.writer import Writer
+from servetel_async.bulk.sink_thread import Writer
 from servetel_async.sinks.destination import sink_for
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import servetel_async
-from servetel_async.cli.wording import PHRASES, in_flags
+from servetel_async.cli.output.wording import PHRASES, in_flags
 from servetel_async.emulator import Fault
 from tests.cli.conftest import MONTH
 

@@ -155,7 +155,7 @@ async def test_an_old_quarantine_goes_with_its_file(inside, emulate, tmp_path):
 
 async def test_5_a_database_that_another_program_has(inside, emulate, dataset, tmp_path, monkeypatch):
     """It passes, so a loop may try again; no request was made."""
-    monkeypatch.setattr("servetel_async.sinks.sqlite._PATIENCE", 0.01)
+    monkeypatch.setattr("servetel_async.sinks.databases.sqlite._PATIENCE", 0.01)
     api = await emulate(dataset)
     assert (await inside("pull", "a.db", *MONTH, api=api)).code == 0
     asked = len(api.requests)
@@ -263,7 +263,7 @@ def test_the_command_to_run_again(arguments, said):
 
 STORM = """
 import asyncio, signal, sys
-from servetel_async.cli import running
+from servetel_async.cli import run as running
 from servetel_async.cli.exits import Stopped
 
 async def work():

@@ -15,9 +15,9 @@ import pytest
 from servetel_async import IST, CallQuery, ServetelClient
 from servetel_async.bulk.pull import pull
 from servetel_async.cli import exits
-from servetel_async.cli.connection import Connection
 from servetel_async.cli.job import Job
-from servetel_async.cli.watch import Watch
+from servetel_async.cli.options.connection import Connection
+from servetel_async.cli.output.watch import Watch
 from servetel_async.emulator import Dataset, Fault
 from tests.cli.conftest import LATE, MONTH, SLOW, committed, failing, struck
 

@@ -8,12 +8,12 @@ import sys
 import pytest
 
 from servetel_async.bulk.progress import PullProgress
-from servetel_async.cli.durations import rough
-from servetel_async.cli.estimates import Estimate
-from servetel_async.cli.progress import Bar, Log, display
-from servetel_async.cli.situation import Situation
-from servetel_async.cli.terminal import escape, say
-from servetel_async.transport.transport import Event
+from servetel_async.cli.options.durations import rough
+from servetel_async.cli.output.estimates import Estimate
+from servetel_async.cli.output.progress import Bar, Log, display
+from servetel_async.cli.output.situation import Situation
+from servetel_async.cli.output.terminal import escape, say
+from servetel_async.transport.endpoint import Event
 
 GOOD = Event("request", 1, 200)
 FAILED = Event("request", 12, 503)

@@ -11,7 +11,7 @@ import pytest
 
 from servetel_async import ConfigurationError, RequestRejectedError, ServetelClient
 from servetel_async.emulator import Dataset, Emulator, Fault
-from servetel_async.stats import ClientStats
+from servetel_async.streaming.stats import ClientStats
 from servetel_async.transport.process_lock import process_lock
 from tests.bulk import fake_clock
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from servetel_async import Retry, ServetelClient, ServetelError
 
-OUR_OWN = ("servetel_async.bulk.pull", "servetel_async.sinks.csv", "servetel_async.sinks.sqlite")
+OUR_OWN = ("servetel_async.bulk.pull", "servetel_async.sinks.formats.csv", "servetel_async.sinks.databases.sqlite")
 
 
 async def pull(job: dict[str, Any]) -> dict[str, Any]:

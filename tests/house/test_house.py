@@ -1,4 +1,4 @@
-"""The house: which room may import which, how large a room may be, and what stands in the public one."""
+"""The package: how large a file may be, what is public, and what an import loads."""
 
 import ast
 import json
@@ -11,85 +11,7 @@ import pytest
 import servetel_async
 
 PACKAGE = Path(servetel_async.__file__).parent
-#: From the ground up: a room may import from its own storey and from those below it.
-STOREYS = [
-    {"version", "errors"},
-    {"protocol"},
-    {"settings", "secret_files"},
-    {"profiles"},
-    {"transport", "sinks", "emulator"},
-    {"page_source", "stats", "ranges", "piece"},
-    {"resume", "counted_range", "client_pages"},
-    {"inquiry"},
-    {"window_reading"},
-    {"reading", "counting"},
-    {"stream"},
-    {"call_search"},
-    {"client"},
-    {"bulk"},
-    {"cli", "__main__"},
-]
-#: Names that are imported inside a function, because they lead upstairs.
-DOORS = {("client", "bulk")}
-#: Rooms that know nothing of each other although they stand on one storey.
-STRANGERS = {("transport", "sinks"), ("transport", "emulator"), ("sinks", "emulator"), ("reading", "counting")}
-OUTSIDE = {
-    "protocol": {"aiohttp", "anyio", "asyncio", "tenacity"},
-    "sinks": {"aiohttp"},
-    "transport": {"click", "rich"},
-}
-
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py")
-
-
-def room(module):
-    """The room of ``servetel_async.room.file``."""
-    return module.split(".")[1] if "." in module else ""
-
-
-def imports(file):
-    """All modules that a file imports, and whether inside a function; what only the type checker reads is left out."""
-    tree = ast.parse(file.read_text("utf-8"))
-    inside = {
-        id(node)
-        for function in ast.walk(tree)
-        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
-        for node in ast.walk(function)
-    }
-    typed = {
-        id(node)
-        for test in ast.walk(tree)
-        if isinstance(test, ast.If) and ast.unparse(test.test) == "TYPE_CHECKING"
-        for node in ast.walk(test)
-    }
-    for node in ast.walk(tree):
-        if id(node) in typed:
-            continue
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom):
-            names = [node.module or ""]
-        for name in names:
-            yield name, id(node) in inside
-
-
-def storey(name):
-    return next(index for index, rooms in enumerate(STOREYS) if name in rooms)
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_imports_point_one_way(file):
-    """No room imports from a storey above its own, nor from a stranger; upstairs lead only doors that are known."""
-    here = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    for name, in_function in imports(file):
-        if not name.startswith("servetel_async."):
-            assert name.split(".")[0] not in OUTSIDE.get(here, set()), name
-            continue
-        there = room(name)
-        if in_function and (here, there) in DOORS:
-            continue
-        assert storey(there) <= storey(here), name
-        assert (here, there) not in STRANGERS, name
-        assert (there, here) not in STRANGERS, name
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))

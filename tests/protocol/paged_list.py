@@ -1,7 +1,7 @@
 """A list of calls behind a page number, as a server may serve it, and a reader of it without a network.
 
 The server answers in the moment it is asked, from the list as it stands then; the reader takes the answers later, in order or not, with a
-window of pages outstanding, exactly as ``servetel_async.reading`` does. So concurrency is a matter of interleaving, and every run repeats.
+window of pages outstanding, exactly as ``servetel_async.streaming.reader`` does. So concurrency is a matter of interleaving, and every run repeats.
 """
 
 from __future__ import annotations

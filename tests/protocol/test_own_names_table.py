@@ -10,7 +10,7 @@ from servetel_async.protocol.clock import IST
 from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.records import EXTRA, ZONE
 from servetel_async.protocol.reply import Reply
-from servetel_async.sinks.columns import COLUMNS, rows_of
+from servetel_async.sinks.table.columns import COLUMNS, rows_of
 
 CALL = {"id": "1", "date": "2024-05-06", "time": "10:00:00"}
 OURS = {

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from servetel_async import MalformedResponseError
 from servetel_async.protocol.clock import IST
-from servetel_async.sinks.columns import check_columns
-from servetel_async.sinks.csv import CsvEncoder
+from servetel_async.sinks.formats.csv import CsvEncoder
 from servetel_async.sinks.sink import Batch
+from servetel_async.sinks.table.columns import check_columns
 from tests.sinks.spreadsheets import QUOTES, SEPARATORS, SIGNS, cells, is_formula, without_guards
 
 

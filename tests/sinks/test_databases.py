@@ -463,7 +463,7 @@ def test_a_missing_library_names_its_extra(monkeypatch, target):
 
 def test_a_part_that_somebody_writes_is_locked_and_not_damaged(begun, sinks, target, monkeypatch):
     """Nobody is told to throw it away."""
-    monkeypatch.setattr("servetel_async.sinks.sqlite._PATIENCE", 0.01)
+    monkeypatch.setattr("servetel_async.sinks.databases.sqlite._PATIENCE", 0.01)
     begun(target, 3).abandon()
     connect: Any = duckdb.connect if target.suffix == ".duckdb" else sqlite3.connect
     with closing(connect(str(target.with_name(f"{target.name}.part")))) as other:

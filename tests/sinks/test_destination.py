@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from servetel_async import ConfigurationError
-from servetel_async.sinks.columns import COLUMNS, check_columns
-from servetel_async.sinks.csv import CsvEncoder
 from servetel_async.sinks.destination import sink_for
-from servetel_async.sinks.ndjson import LinesEncoder, StdoutSink
-from servetel_async.sinks.parquet import DaysEncoder, ParquetEncoder
-from servetel_async.sinks.part import FileSink
+from servetel_async.sinks.files.file_sink import FileSink
+from servetel_async.sinks.formats.csv import CsvEncoder
+from servetel_async.sinks.formats.ndjson import LinesEncoder, StdoutSink
+from servetel_async.sinks.formats.parquet import DaysEncoder, ParquetEncoder
+from servetel_async.sinks.table.columns import COLUMNS, check_columns
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 import pytest
 
 from servetel_async import ConfigurationError, OutputError, OutputLockedError, ResumeMismatchError
-from servetel_async.sinks import libraries
-from servetel_async.sinks.columns import COLUMNS
-from servetel_async.sinks.duckdb import DuckdbSink
-from servetel_async.sinks.ownership import make_directory
+from servetel_async.sinks import extras as libraries
+from servetel_async.sinks.databases.duckdb import DuckdbSink
+from servetel_async.sinks.files.ownership import make_directory
 from servetel_async.sinks.sink import Claim, Span
+from servetel_async.sinks.table.columns import COLUMNS
 from tests.sinks.life import finished, open_for
 
 duckdb = pytest.importorskip("duckdb")
@@ -345,7 +345,7 @@ def test_a_file_that_may_not_be_written(save, tmp_path):
     (tmp_path / NAME).chmod(0o400)
     code = (
         "from pathlib import Path; from servetel_async import OutputError; from servetel_async.sinks.sink import Claim\n"
-        "from servetel_async.sinks.duckdb import DuckdbSink as Sink\n"
+        "from servetel_async.sinks.databases.duckdb import DuckdbSink as Sink\n"
         f"try: Sink(Path({str(tmp_path / NAME)!r})).open()\n"
         "except OutputError as error: print(error.why)"
     )

@@ -12,16 +12,16 @@ import pytest
 
 from servetel_async.errors import OutputError
 from servetel_async.protocol.clock import IST
-from servetel_async.sinks.columns import PIECE_BYTES, pieces_of
-from servetel_async.sinks.csv import CsvEncoder
-from servetel_async.sinks.files import digest_of, put_in_place, remove
-from servetel_async.sinks.lock import OutputLock
-from servetel_async.sinks.ndjson import StdoutSink
+from servetel_async.sinks.files.atomic import digest_of, put_in_place, remove
+from servetel_async.sinks.files.lock import OutputLock
+from servetel_async.sinks.formats.csv import CsvEncoder
+from servetel_async.sinks.formats.ndjson import StdoutSink
 from servetel_async.sinks.sink import Batch
+from servetel_async.sinks.table.columns import PIECE_BYTES, pieces_of
 
 LIMITED = """
 import os, resource, sys
-from servetel_async.sinks.files import write_all
+from servetel_async.sinks.files.atomic import write_all
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 descriptor = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
 try:

@@ -9,7 +9,7 @@ import zlib
 import pytest
 
 from servetel_async import ResumeMismatchError
-from servetel_async.sinks.journal import FORMAT, Journal, Line
+from servetel_async.sinks.files.journal import FORMAT, Journal, Line
 
 WINDOW = Line("window", first="2024-05-01 00:00:00", last="2024-05-01 23:59:59", end=12, crc=7)
 

@@ -11,9 +11,9 @@ from contextlib import closing
 import pytest
 
 from servetel_async import OutputError, OutputLockedError
-from servetel_async.sinks.columns import COLUMNS
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.sink import Claim, Seal, Span
+from servetel_async.sinks.table.columns import COLUMNS
 from tests.sinks.life import finished, open_for
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 

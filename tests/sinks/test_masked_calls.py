@@ -16,9 +16,9 @@ from servetel_async.protocol.clock import IST
 from servetel_async.protocol.mask import Mask
 from servetel_async.protocol.rescue import rescue
 from servetel_async.protocol.rows import records_of
-from servetel_async.sinks.columns import flat_records
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.sink import Batch, Claim, Span
+from servetel_async.sinks.table.columns import flat_records
 from tests.sinks.life import finished, open_for
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from servetel_async.protocol.clock import IST, read_stamp
-from servetel_async.sinks.moments import microseconds_of, moments_of, stamps_of, texts_of
+from servetel_async.sinks.table.timestamps import microseconds_of, moments_of, stamps_of, texts_of
 
 EPOCH, MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 ZONES = [

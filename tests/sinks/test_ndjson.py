@@ -10,7 +10,7 @@ import os
 import pytest
 
 from servetel_async import OutputError
-from servetel_async.sinks.ndjson import LinesEncoder, StdoutSink
+from servetel_async.sinks.formats.ndjson import LinesEncoder, StdoutSink
 from servetel_async.sinks.sink import Claim, Span
 from tests.sinks.life import finished, open_for
 
@@ -74,7 +74,7 @@ def test_packed_lines_are_the_same_lines(hostile, tmp_path):
 def pipe(monkeypatch):
     """A pipe in place of standard output; gives the end to read from."""
     reading, writing = os.pipe()
-    monkeypatch.setattr("servetel_async.sinks.ndjson._STDOUT", writing)
+    monkeypatch.setattr("servetel_async.sinks.formats.ndjson._STDOUT", writing)
     yield reading
     for end in (reading, writing):
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from servetel_async import OutputError
-from servetel_async.sinks.part import FileSink
+from servetel_async.sinks.files.file_sink import FileSink
 from tests.sinks.life import finished, open_for
 from tests.sinks.test_part import CLAIM, KINDS, begun, days, end, entry, windows  # noqa: F401 - two fixtures
 

@@ -12,8 +12,8 @@ import sys
 import pytest
 
 from servetel_async import ConfigurationError
-from servetel_async.sinks.packing import PackedFile, fast_packer
-from servetel_async.sinks.packing import unpack as unpack_fast
+from servetel_async.sinks.files.compression import PackedFile, fast_packer
+from servetel_async.sinks.files.compression import unpack as unpack_fast
 
 OPENED = {None: bytes, ".gz": gzip.decompress}
 

@@ -15,11 +15,11 @@ import pytest
 
 from servetel_async import MalformedResponseError, OutputError
 from servetel_async.protocol.clock import IST
-from servetel_async.sinks import parquet
-from servetel_async.sinks.columns import check_columns
-from servetel_async.sinks.parquet import NO_DAY, DaysEncoder, ParquetEncoder
-from servetel_async.sinks.part import FileSink
+from servetel_async.sinks.files.file_sink import FileSink
+from servetel_async.sinks.formats import parquet
+from servetel_async.sinks.formats.parquet import NO_DAY, DaysEncoder, ParquetEncoder
 from servetel_async.sinks.sink import Batch, Claim, Span
+from servetel_async.sinks.table.columns import check_columns
 from tests.sinks.life import finished, open_for
 
 pq = pytest.importorskip("pyarrow.parquet")

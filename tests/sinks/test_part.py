@@ -11,13 +11,13 @@ import stat
 import pytest
 
 from servetel_async import OutputError, OutputLockedError
-from servetel_async.sinks.columns import check_columns
-from servetel_async.sinks.csv import CsvEncoder
-from servetel_async.sinks.files import digest_of, remove
-from servetel_async.sinks.ndjson import LinesEncoder
-from servetel_async.sinks.parquet import DaysEncoder
-from servetel_async.sinks.part import FileSink
+from servetel_async.sinks.files.atomic import digest_of, remove
+from servetel_async.sinks.files.file_sink import FileSink
+from servetel_async.sinks.formats.csv import CsvEncoder
+from servetel_async.sinks.formats.ndjson import LinesEncoder
+from servetel_async.sinks.formats.parquet import DaysEncoder
 from servetel_async.sinks.sink import Claim, Span
+from servetel_async.sinks.table.columns import check_columns
 from tests.sinks.life import finished, named_without_receipt, open_for
 
 CLAIM = Claim("pull", "scope", "account")

@@ -8,9 +8,9 @@ import shutil
 import pytest
 
 from servetel_async import ConfigurationError, OutputError
-from servetel_async.sinks import ownership, places
 from servetel_async.sinks.destination import sink_for
-from servetel_async.sinks.files import remove, save_private
+from servetel_async.sinks.files import ownership, places
+from servetel_async.sinks.files.atomic import remove, save_private
 from servetel_async.sinks.sink import Claim, Span
 from tests.sinks.life import finished, open_for
 

@@ -13,11 +13,11 @@ from datetime import UTC, datetime
 import pytest
 
 from servetel_async import ConfigurationError, OutputError, OutputLockedError, OutputUnavailableError
-from servetel_async.sinks import libraries
-from servetel_async.sinks.columns import COLUMNS
-from servetel_async.sinks.postgres import PostgresSink
-from servetel_async.sinks.postgres_errors import explain, is_readable
+from servetel_async.sinks import extras as libraries
+from servetel_async.sinks.databases.postgres import PostgresSink
+from servetel_async.sinks.databases.postgres_errors import explain, is_readable
 from servetel_async.sinks.sink import Claim, Span
+from servetel_async.sinks.table.columns import COLUMNS
 from tests.sinks.life import finished, open_for
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 

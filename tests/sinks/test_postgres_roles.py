@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from servetel_async.errors import OutputError
-from servetel_async.sinks.postgres import PostgresSink
+from servetel_async.sinks.databases.postgres import PostgresSink
 from servetel_async.sinks.sink import Claim
 from tests.sinks.life import open_for
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from servetel_async import OutputError, OutputLockedError, ResumeMismatchError
+from servetel_async.sinks.databases.sqlite import SqliteSink
 from servetel_async.sinks.sink import Claim, Span
-from servetel_async.sinks.sqlite import SqliteSink
 from tests.sinks.life import finished, open_for
 
 CLAIM = Claim("pull", "scope", "account")
@@ -444,7 +444,7 @@ def test_a_reader_that_stays_keeps_the_log(save, begun, tmp_path):
 def test_a_reader_in_a_transaction_of_a_database_without_a_log_is_waited_for(save, tmp_path, monkeypatch):
     """The change of the mode needs a moment without readers. After that, readers block nothing."""
     save(b'{"id":"9"}')
-    monkeypatch.setattr("servetel_async.sinks.sqlite._PATIENCE", 0.01)
+    monkeypatch.setattr("servetel_async.sinks.databases.sqlite._PATIENCE", 0.01)
     with closing(sqlite3.connect(tmp_path / NAME)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM call_records").fetchone()
@@ -497,7 +497,7 @@ def test_a_part_that_somebody_reads_is_not_named(begun, tmp_path):
 
 def test_another_programs_transaction_locks_it(tmp_path, monkeypatch):
     """A database that another program is writing is locked, not broken."""
-    monkeypatch.setattr("servetel_async.sinks.sqlite._PATIENCE", 0.01)
+    monkeypatch.setattr("servetel_async.sinks.databases.sqlite._PATIENCE", 0.01)
     with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("BEGIN IMMEDIATE")

@@ -37,7 +37,7 @@ from typing import NamedTuple
 from servetel_async import IST, CallQuery, ResumeMismatchError, Retry, ServerError, ServetelError
 from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.reply import Reply
-from servetel_async.stream import CallStream
+from servetel_async.streaming.stream import CallStream
 from servetel_async.transport.call import Fetched
 from servetel_async.transport.retry import History
 

@@ -30,7 +30,7 @@ from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.rows import records_of, rows_of
 from servetel_async.protocol.verdict import OK, Unacceptable, judge
-from servetel_async.sinks.journal import Journal, Line
+from servetel_async.sinks.files.journal import Journal, Line
 from tests.torture.mutated_pages import BASES, DAMAGE
 
 MONTH = CallQuery(from_date="2024-05-01", to_date="2024-05-31")

@@ -19,7 +19,7 @@ from servetel_async import Retry, ServetelClient, ServetelError
 
 MUCH, LITTLE = 64 * 1024 * 1024, 4096
 #: What is imported when a pull begins: without memory the import is what fails, and nothing else is seen.
-EARLY = ("servetel_async.bulk.pull", "servetel_async.sinks.sqlite", "servetel_async.sinks.ndjson")
+EARLY = ("servetel_async.bulk.pull", "servetel_async.sinks.databases.sqlite", "servetel_async.sinks.formats.ndjson")
 
 
 def take_the_memory(held):

@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from servetel_async import ServetelError
-from servetel_async.inquiry import check_alone
 from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.lookup import pick_call
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.rows import records_of, rows_of
 from servetel_async.protocol.sieve import Sieve
 from servetel_async.protocol.verdict import OK, Unacceptable, judge
+from servetel_async.streaming.single_pages import check_alone
 from tests.torture.mutated_headers import mutated_headers
 from tests.torture.mutated_pages import BASES, DAMAGE, DAY, RECORD, STATUSES, assert_nothing_of_it, damaged, page
 from tests.torture.report import SEED, TORTURE, measured

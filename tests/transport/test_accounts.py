@@ -14,7 +14,7 @@ from servetel_async import OverloadedError, RateLimit, RateLimitError, Retry, Se
 from servetel_async.emulator import Dataset, Emulator, Fault
 from servetel_async.transport import accounts, process_lock
 from servetel_async.transport.accounts import account_pace
-from servetel_async.transport.pace import MARGIN
+from servetel_async.transport.throttle import MARGIN
 from tests.transport.leaks import TOKEN, failure_of
 
 FIFTY = RateLimit(per_second=50)

@@ -15,7 +15,7 @@ import pytest
 
 from servetel_async import OverloadedError, RateLimit, Timeouts
 from servetel_async.transport.admission import SINGLES_IN_A_ROW, Admission, Flow, Ticket
-from servetel_async.transport.pace import MARGIN, AccountPace
+from servetel_async.transport.throttle import MARGIN, AccountPace
 from servetel_async.transport.traffic import Traffic
 from tests.bulk import fake_clock
 from tests.transport.leaks import failure_of

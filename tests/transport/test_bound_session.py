@@ -10,8 +10,8 @@ import types
 
 from servetel_async import ServetelClient
 from servetel_async.emulator import Dataset, Emulator
+from servetel_async.transport import attempt as wire
 from servetel_async.transport import session as session_module
-from servetel_async.transport import wire
 
 DATA = Dataset.month("2024-05", calls=3)
 

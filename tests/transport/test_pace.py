@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from servetel_async import OverloadedError, RateLimit
-from servetel_async.transport.pace import MARGIN, AccountPace
+from servetel_async.transport.throttle import MARGIN, AccountPace
 from tests.transport.leaks import failure_of
 from tests.transport.wire_server import ACTS, OK
 

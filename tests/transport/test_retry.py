@@ -26,9 +26,9 @@ from servetel_async import (
 from servetel_async.emulator import Fault
 from servetel_async.protocol.verdict import Action, Unacceptable, Verdict
 from servetel_async.transport import retry as retry_module
-from servetel_async.transport.pace import AccountPace
 from servetel_async.transport.retry import Attempts, History
 from servetel_async.transport.retry_budget import RetryBudget
+from servetel_async.transport.throttle import AccountPace
 from tests.transport.conftest import QUICK
 from tests.transport.leaks import assert_clean, failure_of
 from tests.transport.wire_server import ACTS, OK, PAGE, Act, Send, http, reply

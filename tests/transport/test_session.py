@@ -25,7 +25,7 @@ from servetel_async import (
     WrongAddressError,
     __version__,
 )
-from servetel_async.transport.wire import _arrive
+from servetel_async.transport.attempt import _arrive
 from tests.transport.leaks import TOKEN, assert_clean, failure_of
 from tests.transport.wire_server import ACTS, OK, PATH, closed_port, reply
 

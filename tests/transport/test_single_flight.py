@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from servetel_async import DeadlineExceededError, OverloadedError, RateLimitError, ServerError, StreamClosedError
+from servetel_async.aio.tasks import OwnedTasks
 from servetel_async.transport.single_flight import SingleFlight
-from servetel_async.transport.tasks import OwnedTasks
 from tests.bulk import fake_clock
 from tests.transport.leaks import failure_of
 

@@ -8,7 +8,7 @@ import anyio
 import pytest
 
 from servetel_async import ServetelError, StreamClosedError
-from servetel_async.transport.tasks import end, error_of, run_together, start
+from servetel_async.aio.tasks import end, error_of, run_together, start
 
 
 class Works:

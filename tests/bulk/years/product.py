@@ -221,7 +221,7 @@ def clock_here(clock: Callable[[], int] | None) -> Iterator[None]:
 @contextmanager
 def receipts_fail(*, wanted: bool) -> Iterator[None]:
     """Fail when the output has its name and its receipt is to get one, as a kill between the two would."""
-    file = importlib.import_module("servetel_async.sinks.files").PrivateFile
+    file = importlib.import_module("servetel_async.sinks.files.atomic").PrivateFile
 
     def fail(receipt: Any) -> None:
         receipt.discard()

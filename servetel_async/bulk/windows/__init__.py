@@ -1,0 +1,1 @@
+"""Windows: how a range is cut, read, proved and reconciled."""

@@ -1,0 +1,387 @@
+"""Certified windows: one window is read until it is proved that every call of it is there, or said that it is not.
+
+1. A window that one response holds whole is a *leaf*: one reply is one read, nothing can move inside of it.
+2. Else its pages are read, the last one after all others, so that its count is the count after. ``evidence.py`` of the
+   protocol judges: the count never moved, as many different calls, every second that a page edge cuts was read alone.
+3. What is not proved, read once more if its count stood still, is cut into leaves, down to a single second; a second
+   that holds more than a page is read until the union of the readings is what the server counts. One call that goes and
+   one that comes between two replies leave every count as it was: only leaves are safe from them. So where counts are
+   seen to move often, windows are read as leaves from the start.
+4. What is not proved even then is walked to an empty page, so that all of it that comes is there, and reported with
+   its window and the reason, never hidden. A count that is wrong everywhere is not looked for second by second.
+5. A server that sends no total is walked to an empty page, and again where calls were met twice or a page had a hole.
+   The first count that is more than its page ends that: it is a total, and what looked otherwise was a lie.
+6. A round count may be a limit of the server (``capping.py``) and proves nothing: the window is cut, down to a second.
+7. A list may grow as fast as it is read. So what a window may cost is bounded, and then the window is reported: that is
+   the one reason for which calls may be missing from it though no page was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from contextlib import suppress
+from math import inf
+from typing import TYPE_CHECKING
+
+from servetel_async.aio.tasks import run_together
+from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.fetcher import PageLostError, PageTooSlowError
+from servetel_async.bulk.windows.certified import Certified, Flaw, merged, united
+from servetel_async.bulk.windows.lying_counts import find_lie
+from servetel_async.bulk.windows.uncounted import walk
+from servetel_async.errors import PagingError
+from servetel_async.protocol.capping import may_be_capped
+from servetel_async.protocol.evidence import Evidence, Key, ordered
+from servetel_async.protocol.windows import Window
+
+if TYPE_CHECKING:
+    from servetel_async.bulk.fetching.fetcher import Fetcher
+    from servetel_async.errors import ServetelError
+    from servetel_async.protocol.decoding import PageBody
+    from servetel_async.protocol.rows import Row
+
+#: Readings of a window before it is cut, of a second that one page holds, and of one that needs several pages.
+READINGS, READINGS_OF_LEAF, READINGS_OF_SECOND = 2, 3, 30
+#: Requests for one page whose length disagrees with the count.
+PAGE_READINGS = 3
+PASSES = 3
+#: A list is restless when counts moved this often, and at least in one of so many requests.
+MOVES, REQUESTS_PER_MOVE = 2, 200
+#: Windows whose count did not move and was wrong, after which no more are cut: it is not one call that is missing.
+MOST_WRONG_COUNTS = 50
+#: A window that counts at least twice the calls that came weighs as much as this many of them.
+FAR_OFF = 10
+_NO_LEAF = "one reply does not hold it whole"
+_OUT_OF_ORDER = "its pages are not in the order of time"
+_ROUND = "its count is a round number, so the API may not count further, and calls may be missing"
+#: Reasons for which another reading of the same window would prove no more.
+_NO_USE = (_NO_LEAF, _OUT_OF_ORDER, _ROUND)
+#: Pages that a window may cost: for each that it counts at first, and beyond. A list may grow as it is read.
+PAGES_PER_PAGE, MORE_PAGES = 40, 200
+_TOO_FAST = "its list changed faster than it could be read"
+#: Records from which on a window is put in order by a thread.
+LARGE = 2_000
+#: Pieces of a window are to be leaves although calls are not spread evenly.
+FILL = 0.75
+
+
+class Certifier:
+    """See the module.
+
+    Args:
+        fetcher: where pages come from.
+        fast: leave the seconds that page edges cut as they came, as long as the counts agree.
+
+    Attributes:
+        walks: the server sends no total, as far as is known.
+        lost: what the page met that was given up last.
+    """
+
+    def __init__(self, fetcher: Fetcher, *, fast: bool) -> None:
+        self._fetcher = fetcher
+        self._fast = fast
+        self.walks = False
+        self.lost: ServetelError | None = None
+        self._leaves_only = False
+        self._wrong_counts = 0
+        self._moves = 0
+        self._most_rows: float = 0
+
+    def expect(self, counted: int) -> None:
+        """Take note of what a part of the range counts before it is read: that bounds what all of it may cost."""
+        # A list that grows as it is read is larger each time a window is read again, and so is its limit.
+        self._most_rows += PAGES_PER_PAGE * counted + MORE_PAGES * self._fetcher.page_size
+
+    def is_spent(self, tally: Tally | None = None) -> bool:
+        """Whether a window, or all of it, has cost what it may."""
+        most = 0 if self.walks else self._most_rows
+        return (tally is not None and tally.is_spent()) or 0 < most < self._fetcher.total.rows
+
+    async def read(
+        self,
+        window: Window,
+        tally: Tally,
+        first: PageBody | None = None,
+        *,
+        leaves: bool = False,
+        above: int | None = None,
+    ) -> Certified:
+        """Read a closed window, whole or in parts.
+
+        Args:
+            window: which seconds.
+            tally: takes its cost.
+            first: its first page, if it was fetched already.
+            leaves: believe only what one reply holds whole.
+            above: what the window counts from which this one was cut.
+
+        Raises:
+            ServetelError: if the pull cannot continue.
+        """
+        seen: dict[Key, Row] = {}
+        flawed: Certified | None = None
+        counted: int | None = None
+        readings, reading = self._readings(window, None), 0
+        while flawed is None or (reading < readings and not self.is_spent(tally)):
+            try:
+                flawed = await self._read_once(window, tally, first, leaves=leaves or self._restless())
+            except PageTooSlowError:  # not its fault: the same again, with smaller pages
+                first = None
+                continue
+            except PageLostError as lost:
+                self.lost = lost.error
+                flawed = _lost(window, lost)
+                break  # it was tried often enough
+            first = None
+            if not flawed.flaws:
+                return flawed
+            self.limit(tally, len(flawed.calls) if flawed.counted is None else flawed.counted)
+            if (lie := await self._find_lie(window, tally, flawed, above)) is not None:
+                return await self.walk_uncounted(window, tally, lie)
+            if self._is_hopeless(flawed):
+                break
+            readings = max(readings, self._readings(window, flawed.counted))
+            if window.seconds == 1 and flawed.counted is not None:
+                if (whole := united(seen, flawed, counted)) is not None:
+                    return whole
+                counted = flawed.counted
+            self._moves += flawed.moved
+            if window.seconds > 1 and (flawed.moved or flawed.flaws[0].why in _NO_USE):
+                break
+            reading += 1
+        return await self._cut(window, tally, flawed)
+
+    async def _cut(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
+        """Read its parts, where that can prove more."""
+        self._wrong_counts += flawed.wrong * (FAR_OFF if flawed.is_far_off else 1)
+        is_spent = self.is_spent(tally) and not flawed.flaws[0].lost
+        if is_spent:
+            flawed.flaws = [Flaw(window.first, window.last, _TOO_FAST)]
+        if is_spent or window.seconds == 1 or (flawed.wrong and self._is_wrong_everywhere):
+            return await self._salvage(window, tally, flawed)
+        return await self._read_parts(window, tally, flawed)
+
+    def _readings(self, window: Window, counted: int | None) -> int:
+        if window.seconds > 1:
+            return READINGS
+        return READINGS_OF_SECOND if (counted or 0) > self._fetcher.page_size else READINGS_OF_LEAF
+
+    async def _find_lie(self, window: Window, tally: Tally, flawed: Certified, above: int | None) -> str | None:
+        """Say why its count cannot be true, if there is reason to ask."""
+        if not flawed.is_doubtful(above) or self._restless() or self._is_hopeless(flawed):
+            return None
+        return await find_lie(self._fetcher, window, flawed.counted or 0, tally)
+
+    def _is_hopeless(self, flawed: Certified) -> bool:
+        """Whether another reading of the same window would prove no more."""
+        return flawed.flaws[0].why == _ROUND or (self._is_wrong_everywhere and flawed.wrong and flawed.is_far_off)
+
+    @property
+    def _is_wrong_everywhere(self) -> bool:
+        return self._wrong_counts > MOST_WRONG_COUNTS
+
+    def limit(self, tally: Tally, counted: int) -> None:
+        """Say what a window may cost, once, by what it counts or gives at first."""
+        if tally.limit is None:
+            pages = -(-counted // self._fetcher.page_size)
+            tally.limit = tally.pages + PAGES_PER_PAGE * pages + MORE_PAGES
+
+    def _restless(self) -> bool:
+        return self._moves >= MOVES and self._moves * REQUESTS_PER_MOVE > self._fetcher.total.requests
+
+    async def walk_uncounted(self, window: Window, tally: Tally, why: str) -> Certified:
+        """Walk a window whose count says nothing: all of it that comes is there, and it is reported as not proved.
+
+        Raises:
+            ServetelError: if the pull cannot continue.
+        """
+        walked = Tally()  # what was spent on counts must not end the walk early
+        found = await self._salvage(window, walked, _flawed(window, Evidence(window), None, why))
+        tally.add(walked)
+        return found
+
+    async def _salvage(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
+        """Add whatever comes of a window that cannot be proved."""
+        if flawed.flaws[0].lost:
+            return flawed
+        evidence, is_walked = Evidence(window, self._fetcher.source.zone), False
+        with suppress(PageLostError, PagingError):
+            while not is_walked:
+                with suppress(PageTooSlowError):  # repeat it with smaller pages
+                    await walk(self._fetcher, window, tally, evidence, self._fetcher.page_size)
+                    is_walked = True
+        found = {(row.id, row.start): row for row in (*flawed.calls, *evidence.calls())}
+        flawed.calls = ordered(found.values())
+        return flawed
+
+    async def _read_parts(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
+        leaf = max(1, int(FILL * self._fetcher.page_size))
+        pieces = max(2, -(-(flawed.counted or 0) // leaf))
+        counted = flawed.counted
+        parts = [self.read(piece, tally, leaves=True, above=counted) for piece in window.cut(pieces)]
+        return merged(await run_together(parts))
+
+    async def _read_once(  # noqa: PLR0911 - one return for each way a window can turn out
+        self, window: Window, tally: Tally, page: PageBody | None, *, leaves: bool
+    ) -> Certified:
+        fetcher, source = self._fetcher, self._fetcher.source
+        asked = fetcher.page_size
+        if self.walks:
+            found = await self._walk(window, tally, asked)
+            if not source.count_is_total:
+                return found
+            # A count was more than its page: it counts the whole after all, and what said otherwise was a lie.
+            self.walks, self._most_rows, page = False, inf, None
+        if page is None:
+            page = await fetcher.page(window, 1, tally, size=asked)
+        evidence = Evidence(window, source.zone)
+        rows = await fetcher.rows(page)
+        evidence.add(1, rows, page.count)
+        total = await self._total(window, tally, page, len(rows), asked)
+        if total is None and source.count_is_total:
+            return _flawed(window, evidence, None, "a page had no count")
+        if total is None:
+            self.walks = True
+            return await self._read_once(window, tally, None, leaves=leaves)
+        if may_be_capped(total):
+            return _flawed(window, evidence, total, _ROUND)
+        if total == len(rows):
+            await self._see_end(window, tally, evidence, asked, total)
+            return await _judge(window, evidence, "leaf")
+        if (leaves or self._leaves_only) and window.seconds > 1 and total > asked:
+            return _flawed(window, evidence, total, _NO_LEAF)
+        size = await self._real_size(window, tally, evidence, total, len(rows), asked)
+        if size is None:
+            return _flawed(window, evidence, total, f"the API counts {total:,} and gave a first page of {len(rows):,}")
+        return await self._read_pages(window, tally, evidence, total, size, asked)
+
+    async def _see_end(self, window: Window, tally: Tally, evidence: Evidence, asked: int, total: int) -> None:
+        """A page that is full to the brim may have been miscounted: the next one must be empty."""
+        if len(evidence.calls()) >= asked and self._fetcher.source.count_is_total:
+            page = await self._fetcher.page(window, 2, tally, size=asked)
+            rows = await self._fetcher.rows(page)
+            # This server counts, but leaves out the count of an empty page. The page was requested often enough.
+            evidence.add(2, rows, total if page.count is None and not rows else page.count)
+
+    async def _total(self, window: Window, tally: Tally, page: PageBody, rows: int, asked: int) -> int | None:
+        """What the count says of the whole window; None where it says nothing of it."""
+        source, count = self._fetcher.source, page.count
+        if count is None or source.count_is_total:
+            return count
+        if count < rows:  # it counts nothing, unless that was an accident
+            again = await self._fetcher.page(window, 1, tally, size=asked)
+            return None if (again.count or 0) < again.open()[2] else count
+        # It may be the number of rows on this page: the next one tells. One empty page may be an accident, two are not.
+        if await self._is_empty(window, tally, 2 if rows else 1, asked, 2 if rows else 1):
+            return count
+        return count if source.count_is_total else None
+
+    async def _is_empty(self, window: Window, tally: Tally, number: int, asked: int, times: int) -> bool:
+        for _ in range(times):
+            if (await self._fetcher.page(window, number, tally, size=asked)).open()[2]:
+                return False
+        return True
+
+    async def _real_size(  # noqa: PLR0917 - what is known of the first page
+        self, window: Window, tally: Tally, evidence: Evidence, total: int, rows: int, asked: int
+    ) -> int | None:
+        """How many calls a full page has; None where the first page was not one."""
+        source = self._fetcher.source
+        if rows >= asked or rows == source.page_cap:
+            return rows
+        if rows == 0 or total < rows:
+            return None
+        second = await self._fetcher.page(window, 2, tally, size=asked)
+        more = await self._fetcher.rows(second)
+        if len(more) != min(rows, total - rows):
+            return None
+        evidence.add(2, more, second.count)
+        source.page_cap = rows
+        self._fetcher.page_size = min(self._fetcher.page_size, rows)
+        return rows
+
+    async def _read_pages(  # noqa: PLR0917 - as above
+        self, window: Window, tally: Tally, evidence: Evidence, total: int, size: int, asked: int
+    ) -> Certified:
+        last = -(-total // size)
+
+        async def read_page(number: int) -> None:
+            expected = size if number < last else total - (last - 1) * size
+            for _ in range(PAGE_READINGS):
+                if len(evidence.counts) > 1:
+                    return  # it has moved, or one count was wrong: the rest would prove nothing
+                page = await self._fetcher.page(window, number, tally, size=asked)
+                rows = await self._fetcher.rows(page)
+                evidence.add(number, rows, page.count)
+                if len(rows) == expected or page.count != total:
+                    break
+
+        await run_together([read_page(number) for number in range(2, last) if not evidence.has(number)])
+        if not evidence.has(last):
+            await read_page(last)  # after all others: its count is the count after
+        if len(evidence.counts) > 1:
+            return await _judge(window, evidence, "counted")
+        if not evidence.in_order():
+            self._leaves_only = True
+            return _flawed(window, evidence, total, _OUT_OF_ORDER)
+        cut = [] if self._fast or window.seconds == 1 else evidence.cut_seconds()
+        flaws = await self._repair(evidence, cut, tally)
+        found = await _judge(window, evidence, "repaired" if cut else "counted")
+        found.flaws += flaws
+        return found
+
+    async def _repair(self, evidence: Evidence, seconds: list[str], tally: Tally) -> list[Flaw]:
+        """Read each second that an edge cuts on its own; gives those that could not be proved."""
+        alone = [Window.of(second, second) for second in seconds]
+        parts = await run_together([self.read(window, tally) for window in alone])
+        for second, part in zip(seconds, parts, strict=True):
+            evidence.replace(second, part.calls)
+        return [flaw for part in parts for flaw in part.flaws]
+
+    async def _walk(self, window: Window, tally: Tally, asked: int) -> Certified:
+        evidence = Evidence(window)
+        for _ in range(PASSES):
+            evidence = Evidence(window, self._fetcher.source.zone)
+            if not await walk(self._fetcher, window, tally, evidence, asked, until_total=True):
+                return _flawed(window, evidence, None, _TOO_FAST)
+            flaws: list[Flaw] = []
+            if not self._fast and window.seconds > 1 and evidence.in_order():
+                flaws = await self._repair(evidence, evidence.cut_seconds(), tally)
+            calls = evidence.calls()
+            if may_be_capped(len(calls)):
+                return _flawed(window, evidence, None, _ROUND)
+            if not flaws and not evidence.has_hole() and not evidence.duplicates_left():
+                return Certified(calls, None, evidence.duplicates, Counter(walked=1))
+        why = "calls came twice or pages had holes, and the API sends no count to prove anything by"
+        return _flawed(window, evidence, None, why)
+
+
+async def _judge(window: Window, evidence: Evidence, kind: str) -> Certified:
+    """Put a window in order and see what it proves; a large one in a thread, for sorting cannot be done by pieces."""
+    if len(evidence) < LARGE:
+        return _judged(window, evidence, kind)
+    return await asyncio.to_thread(_judged, window, evidence, kind)
+
+
+def _judged(window: Window, evidence: Evidence, kind: str) -> Certified:
+    calls = evidence.calls()
+    why = evidence.flaw(len(calls))
+    counted = next(iter(evidence.counts)) if len(evidence.counts) == 1 else max(evidence.counts, key=lambda c: c or 0)
+    found = Certified(calls, counted, evidence.duplicates, Counter({kind: 1}))
+    if why is not None:
+        found.moved = len(evidence.counts) > 1
+        found.wrong = not found.moved
+        found.kinds.clear()
+        found.flaws.append(Flaw(window.first, window.last, why))
+    return found
+
+
+def _flawed(window: Window, evidence: Evidence, counted: int | None, why: str) -> Certified:
+    flaws = [Flaw(window.first, window.last, why)]
+    wrong = counted is not None and why not in _NO_USE
+    return Certified(evidence.calls(), counted, evidence.duplicates, flaws=flaws, wrong=wrong)
+
+
+def _lost(window: Window, lost: PageLostError) -> Certified:
+    return Certified([], None, flaws=[Flaw(window.first, window.last, lost.error.what, lost=True)])

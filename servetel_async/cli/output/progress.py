@@ -1,0 +1,178 @@
+"""How progress is shown: a bar of two rows on a terminal, a line every ten seconds where there is none."""
+
+# ruff: noqa: PLC0415 - rich is slow to import, and only a terminal needs it
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import IO, TYPE_CHECKING, Protocol, TextIO, cast
+
+from servetel_async.cli.output.situation import Situation
+from servetel_async.cli.output.terminal import is_terminal, say
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from rich.console import RenderableType
+
+    from servetel_async.bulk.progress import PullProgress
+    from servetel_async.transport.endpoint import Event
+
+#: Seconds between two lines in a log.
+LOG_EVERY = 10.0
+
+
+class Display(Protocol):
+    """Shows how far a pull is, between ``start`` and ``stop``."""
+
+    def start(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def show(self, progress: PullProgress) -> None:
+        """Take in where it is now."""
+        ...
+
+    def note(self, event: Event) -> None:
+        """Take note of a request or a wait."""
+        ...
+
+    def tick(self) -> None:
+        """Show it; called every now and then, also while nothing comes."""
+        ...
+
+
+def display(*, quiet: bool, patience: float | None = None) -> Display:
+    """Choose by where standard error goes."""
+    if quiet:
+        return Silent()
+    situation = Situation(patience)
+    return Bar(situation) if is_terminal() else Log(situation)
+
+
+class Silent:
+    """Shows nothing."""
+
+    def start(self) -> None:
+        """Nothing to begin."""
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
+    def show(self, progress: PullProgress) -> None:
+        """Nothing."""
+
+    def note(self, event: Event) -> None:
+        """Nothing."""
+
+    def tick(self) -> None:
+        """Nothing."""
+
+
+class Log(Silent):
+    """A line now and then, fit for a log file."""
+
+    def __init__(
+        self,
+        situation: Situation,
+        clock: Callable[[], float] = time.monotonic,
+        write: Callable[[str], None] = say,
+    ) -> None:
+        self._situation = situation
+        self._clock = clock
+        self._write = write
+        self._next = clock() + LOG_EVERY
+
+    def show(self, progress: PullProgress) -> None:
+        """Take it in, and write a line if it is time for one."""
+        self._situation.take(progress)
+        self.tick()
+
+    def note(self, event: Event) -> None:
+        """Take note of it."""
+        self._situation.note(event)
+
+    def tick(self) -> None:
+        """Write a line if it is time for one: a log that stands still looks like a hang."""
+        if self._clock() >= self._next:
+            self._next = self._clock() + LOG_EVERY
+            second = self._situation.second_row()
+            self._write(f"{self._situation.first_row()}; {second}" if second else self._situation.first_row())
+
+
+class Bar(Silent):
+    """A bar with rate and remaining time; below it a second row, only while there is something to say."""
+
+    def __init__(self, situation: Situation) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+        from rich.text import Text
+
+        self._situation = situation
+        self._row = ""
+        row_now = self._row_now
+
+        class TwoRows(Progress):
+            def get_renderables(self) -> Iterable[RenderableType]:
+                yield self.make_tasks_table(self.tasks)
+                row = row_now()
+                if row:
+                    yield Text(f"  {row}", style="dim")
+
+        columns = (BarColumn(), TextColumn("{task.fields[text]}", markup=False))
+        console = Console(file=cast("IO[str]", _Terminal(sys.stderr)))
+        self._bar = TwoRows(*columns, console=console, transient=True, redirect_stdout=False)
+        self._task = self._bar.add_task("", total=None, text=situation.first_row())
+
+    def start(self) -> None:
+        """Draw it."""
+        self._bar.start()
+
+    def stop(self) -> None:
+        """Wipe it away."""
+        self._bar.stop()
+
+    def show(self, progress: PullProgress) -> None:
+        """Move it."""
+        self._situation.take(progress)
+        self._bar.update(self._task, completed=progress.records, total=progress.total)
+        self.tick()
+
+    def note(self, event: Event) -> None:
+        """Take note of it."""
+        self._situation.note(event)
+
+    def tick(self) -> None:
+        """Tell both rows anew."""
+        self._row = self._situation.second_row()
+        self._bar.update(self._task, text=self._situation.first_row())
+
+    def _row_now(self) -> str:
+        return self._row
+
+
+class _Terminal:
+    """A terminal that may be gone: a window that was closed must not end a pull."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.encoding = stream.encoding
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except (OSError, ValueError):
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            return
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._stream.fileno()

@@ -1,0 +1,1 @@
+"""Databases: one row for each call, and the ledger beside them."""

@@ -1,0 +1,1 @@
+"""Calls as a table: its columns and its timestamps."""
