@@ -27,7 +27,7 @@ PARTS = {
     "benchmarks/": "the consumer's own loop",
     "protocol/decoding": "decoding",
     "protocol/record_reader": "decoding",
-    "protocol/sieve": "each call once, and inside of its window",
+    "protocol/window_filter": "each call once, and inside of its window",
     "servetel_async/stream": "the stream",
     "servetel_async/reading": "the stream",
     "protocol/": "page arithmetic, verdicts",

@@ -15,7 +15,7 @@ from benchmarks.measure import all_cores, interleave, once, ratio
 from benchmarks.page_server import MONTH, serving
 from benchmarks.section import Section, at_least, at_most, table
 from servetel_async import CallQuery, ServetelClient
-from servetel_async.bulk.sink_thread import Writer
+from servetel_async.bulk.sink_thread import SinkThread
 
 if TYPE_CHECKING:
     from typing import Any
@@ -33,7 +33,7 @@ BY_HAND = {".csv": by_hand.csv_by_hand, ".parquet": by_hand.parquet_by_hand}
 POSTGRES = os.environ.get("SERVETEL_BENCHMARK_POSTGRES")
 
 
-class TimedWriter(Writer):
+class TimedWriter(SinkThread):
     """Counts the seconds in which its thread works."""
 
     busy = 0.0
@@ -52,7 +52,7 @@ class TimedWriter(Writer):
 def into_each(url: str, calls: int, kinds: list[str]) -> list[list[str]]:
     """Calls a second into each destination, and how much of the time its thread worked."""
     module: Any = importlib.import_module("servetel_async.bulk.pull")
-    real, module.Writer = module.Writer, TimedWriter
+    real, module.SinkThread = module.SinkThread, TimedWriter
     rows = []
     try:
         for kind in kinds:
@@ -63,7 +63,7 @@ def into_each(url: str, calls: int, kinds: list[str]) -> list[list[str]]:
             outside = 1 - TimedWriter.busy / wall
             rows.append([_name(kind), f"{units / wall:,.0f}", f"{cpu / units * 1e6:.1f}", f"{outside:.0%}"])
     finally:
-        module.Writer = real
+        module.SinkThread = real
     return rows
 
 

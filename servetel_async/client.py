@@ -16,8 +16,8 @@ from servetel_async.protocol.account import check_name
 from servetel_async.protocol.path import PagePaths
 from servetel_async.protocol.query import ARRAY_STYLES, ArrayStyle, CallQuery, build_query
 from servetel_async.protocol.records import CallPage, CallRecord
-from servetel_async.protocol.sieve import Sieve
-from servetel_async.protocol.tokens import hide
+from servetel_async.protocol.tokens import as_secret
+from servetel_async.protocol.window_filter import WindowFilter
 from servetel_async.settings import (
     Brand,
     RateLimit,
@@ -115,7 +115,7 @@ class ServetelClient:
         on_event: Callable[[Event], object] | None = None,
         account: str | None = None,
     ) -> None:
-        token, email, password, base_url = hide(token), hide(email), hide(password), hide(base_url)
+        token, email, password, base_url = as_secret(token), as_secret(email), as_secret(password), as_secret(base_url)
         check_whole("max_concurrency", max_concurrency)
         check_whole("page_size", page_size)
         if array_style not in ARRAY_STYLES:
@@ -279,7 +279,7 @@ class ServetelClient:
         body = await self._get(PageRequest(asked, window, page, size, deadline_at))
         check_alone(body, page)
         records = body.records(self.zone)
-        Sieve(window).sift(records)
+        WindowFilter(window).sift(records)
         return CallPage(records=tuple(records), number=page, count=body.count, limit=body.limit, raw=body.body)
 
     async def pull(
@@ -325,8 +325,8 @@ class ServetelClient:
         from servetel_async.bulk.pull import pull  # noqa: PLC0415 - a program that only streams needs no sinks
         from servetel_async.protocol.mask import Mask  # noqa: PLC0415
 
-        pseudonyms = hide(pseudonyms)
-        dest, asked = hide(dest), build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
+        pseudonyms = as_secret(pseudonyms)
+        dest, asked = as_secret(dest), build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
         return await pull(
             self,
             dest,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.clock import IST, name_zone
-from servetel_async.protocol.tokens import Secret, hide, hide_all, kind_of
+from servetel_async.protocol.tokens import Secret, as_secret, as_secrets, kind_of
 from servetel_async.protocol.zone_names import read_zone
 from servetel_async.secret_files import SecretFile, expand, read_private
 from servetel_async.settings import Brand, check_base_url
@@ -109,7 +109,7 @@ def read_sources(environment: Mapping[str, str] | None = None, *, profile: str |
             profile is unknown, has an unknown key, a value that is not a text, or settings that contradict each other.
     """
     given = os.environ if environment is None else environment
-    told = {name: hide(given.get(f"SERVETEL_{name}") or None) for name in _VARIABLES}
+    told = {name: as_secret(given.get(f"SERVETEL_{name}") or None) for name in _VARIABLES}
     account = account_of_environment(given)
     del given, environment  # a traceback of what follows would print every variable there is
     chosen = _read_profile(told, profile)
@@ -215,7 +215,7 @@ def _parse_profiles(text: Secret, file: Path) -> dict[str, dict[str, Any]]:
 def _parse(text: Secret) -> dict[str, Any] | None:
     """Read TOML; None if it is invalid, because the parser's error would contain the text."""
     try:
-        return cast("dict[str, Any]", hide_all(tomllib.loads(text)))
+        return cast("dict[str, Any]", as_secrets(tomllib.loads(text)))
     except (tomllib.TOMLDecodeError, RecursionError):
         return None
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.clock import IST
-from servetel_async.protocol.tokens import hide, kind_of
+from servetel_async.protocol.tokens import as_secret, kind_of
 from servetel_async.protocol.windows import LONGEST, SHORTEST
 
 
@@ -181,7 +181,7 @@ def check_base_url(url: object) -> str:
         ConfigurationError: if it has no scheme or host; has user info, a query or a fragment; or is plain HTTP beyond
             this computer.
     """
-    url = hide(url)
+    url = as_secret(url)
     if not isinstance(url, str):
         raise ConfigurationError(f"base_url is of type {kind_of(url)}", fix='for example "https://api.servetel.in"')
     example = 'write it like "https://api.servetel.in"'

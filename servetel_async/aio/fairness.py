@@ -8,7 +8,7 @@ import asyncio
 HEAVY = 256 * 1024
 
 
-class Turns:
+class LoopFairness:
     """The turns of one loop."""
 
     def __init__(self) -> None:

@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from servetel_async.aio.tasks import run_together
 from servetel_async.bulk.check_report import CheckReport, Difference, Recount
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.bulk.journal import scope_of
 from servetel_async.bulk.ledger import current, cut, gaps
 from servetel_async.bulk.receipt import PullReceipt, plural, read_receipt
 from servetel_async.bulk.shelf import Shelf
-from servetel_async.bulk.windows.date_bounds import Calibration
+from servetel_async.bulk.windows.date_bounds import DateBoundsProbe
 from servetel_async.errors import ConfigurationError, ResumeMismatchError
 from servetel_async.protocol.account import resolve
 from servetel_async.protocol.query import CallQuery
-from servetel_async.protocol.tokens import hide
+from servetel_async.protocol.tokens import as_secret
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.databases.journal_table import TABLE
 from servetel_async.sinks.destination import sink_for
@@ -72,7 +72,7 @@ async def check(client: ServetelClient, destination: Destination, query: CallQue
         OutputError: if it cannot be read.
         ServetelError: if the requests fail.
     """
-    destination = hide(destination)  # an address may hold a password
+    destination = as_secret(destination)  # an address may hold a password
     asked = query if query is not None else CallQuery()
     sink = sink_for(destination)
     scope = scope_of(asked, client.zone)
@@ -213,20 +213,20 @@ async def _recount(client: ServetelClient, asked: CallQuery, claimed: Sequence[_
         concurrency=client.max_concurrency,
         patience=client.retry.longest_wait,
     )
-    tally = Tally()
+    cost = Cost()
     if claimed:  # count with the conventions that this server has
         whole = Window.of(min(each.first for each in claimed), max(each.last for each in claimed))
-        await Calibration(fetcher).ensure(whole, tally)
-    counts = await run_together([_count(fetcher, each.left, tally) for each in claimed])
+        await DateBoundsProbe(fetcher).ensure(whole, cost)
+    counts = await run_together([_count(fetcher, each.left, cost) for each in claimed])
     return tuple(
         Recount(each.first, each.last, each.counted, count, rest=each.left != [Window.of(each.first, each.last)])
         for each, count in zip(claimed, counts, strict=True)
     )
 
 
-async def _count(fetcher: Fetcher, parts: Sequence[Window], tally: Tally) -> int | None:
+async def _count(fetcher: Fetcher, parts: Sequence[Window], cost: Cost) -> int | None:
     """What the API counts in some parts; None if it does not count one of them."""
-    counts = await run_together([fetcher.count(part, tally) for part in parts])
+    counts = await run_together([fetcher.count(part, cost) for part in parts])
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
 

@@ -16,9 +16,9 @@ from servetel_async.protocol.reply import MOST_STRANGE
 from servetel_async.version import __version__
 
 if TYPE_CHECKING:
-    from servetel_async.bulk.fetching.cost import Tally
+    from servetel_async.bulk.fetching.cost import Cost
     from servetel_async.bulk.windows.certified import Certified
-    from servetel_async.protocol.rows import Row
+    from servetel_async.protocol.rows import RawRecord
     from servetel_async.sinks.sink import Span
 
 
@@ -38,13 +38,13 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
     here: str
     asked_first: str
 
-    def fact(self, span: Span, found: Certified, tally: Tally, digest: str) -> Reading:
+    def fact(self, span: Span, found: Certified, cost: Cost, digest: str) -> Reading:
         """Make the fact of a window that was read.
 
         Args:
             span: its seconds.
             found: what was read.
-            tally: what it cost.
+            cost: what it cost.
             digest: of the lines that are written.
         """
         sound = [row for row in found.calls if row.reason is None]
@@ -70,10 +70,10 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
             flaws=tuple(found.flaws),
             quarantined=unreadable,
             conventions=found.conventions,
-            pages=tally.pages,
-            requests=tally.requests,
-            retries=tally.retries,
-            received=tally.received,
+            pages=cost.pages,
+            requests=cost.requests,
+            retries=cost.retries,
+            received=cost.received,
             at=now_in_utc(),
             version=__version__,
         )
@@ -91,14 +91,14 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
             version=__version__,
         )
 
-    def _raw(self, row: Row) -> str:
+    def _raw(self, row: RawRecord) -> str:
         """The record as text; with a mask, or if it is huge, its length and digest: its fields cannot be masked."""
         if self.mask or len(row.line) > MOST_STRANGE:
             return f"{len(row.line)} bytes, sha256 {hashlib.sha256(row.line).hexdigest()}"
         return row.line.decode("utf-8", "replace")
 
 
-def _outside(span: Span, rows: list[Row]) -> int:
+def _outside(span: Span, rows: list[RawRecord]) -> int:
     """Count the rows whose moment lies outside the window. The rows are in order, so it shows at both ends."""
     if not rows or (rows[0].moment <= span.last and span.first <= rows[-1].moment):
         return 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from servetel_async.aio.tasks import CONTROLLING
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.bulk.frame import Frame, now_in_utc
 from servetel_async.bulk.journal import Header
@@ -24,11 +24,11 @@ from servetel_async.bulk.pull_range import PullRange, account_clock, clock_matte
 from servetel_async.bulk.receipt import describe, plural
 from servetel_async.bulk.windows.certified import Flaw
 from servetel_async.bulk.windows.certifier import Certifier
-from servetel_async.bulk.windows.date_bounds import Calibration
+from servetel_async.bulk.windows.date_bounds import DateBoundsProbe
 from servetel_async.bulk.windows.earliest import count_before, find_start
 from servetel_async.bulk.windows.plan import width_for, windows_of
 from servetel_async.bulk.windows.reconcile import find_changed
-from servetel_async.bulk.windows.scheduler import Line
+from servetel_async.bulk.windows.scheduler import WindowScheduler
 from servetel_async.protocol.account import Account  # noqa: TC001 - msgspec reads it
 from servetel_async.protocol.clock import DAY, on_wall, shift, stamp
 from servetel_async.protocol.windows import Window
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import tzinfo
 
-    from servetel_async.bulk.sink_thread import Writer
+    from servetel_async.bulk.sink_thread import SinkThread
     from servetel_async.bulk.windows.certified import Certified
     from servetel_async.errors import ServetelError
     from servetel_async.page_source import PageSource
     from servetel_async.protocol.mask import Mask
     from servetel_async.protocol.query import CallQuery
-    from servetel_async.sinks.sink import Claim, Sink
+    from servetel_async.sinks.sink import PullIdentity, Sink
     from servetel_async.transport.callbacks import Listener
 
     OnProgress = Callable[[PullProgress], object]
@@ -97,7 +97,7 @@ class Job:
         source: PageSource,
         query: CallQuery,
         sink: Sink,
-        writer: Writer,
+        writer: SinkThread,
         settings: Settings,
         told: Listener[PullProgress] | None,
     ) -> None:
@@ -113,7 +113,7 @@ class Job:
         self.moved: list[Reading] = []
         self.written: set[Span] = set()
         self.confirmed = True
-        self.extra = Tally()  # of requests that belong to no window
+        self.extra = Cost()  # of requests that belong to no window
         self.begun = time.monotonic()
         self.here = stamp(_here(source.zone))
         self._query = query
@@ -125,13 +125,13 @@ class Job:
         self.frame: Frame  # known once the account and the server's clock are
         self._printed = None if sink.resumable else Printed()
         self._certifier = Certifier(self.fetcher, fast=settings.fast)
-        self.calibration = Calibration(self.fetcher)
+        self.calibration = DateBoundsProbe(self.fetcher)
         width = width_for(settings.page_size, settings.concurrency)
-        self._line = Line(self.fetcher, self._certifier, self.calibration, self._commit, width)
+        self._line = WindowScheduler(self.fetcher, self._certifier, self.calibration, self._commit, width)
         self._committed = 0
         self._is_resumed = False
         self._resumed = self._told = 0
-        self._before = Tally()
+        self._before = Cost()
         self._tops: list[Window] = []
         self.fetcher.on_page = self._tell
 
@@ -179,7 +179,7 @@ class Job:
                 clocks.append(account_clock(page.date, self._zone))
         return sorted(clocks)[len(clocks) // 2]
 
-    def header(self, claim: Claim, account: Account, found: PullRange) -> Header:
+    def header(self, claim: PullIdentity, account: Account, found: PullRange) -> Header:
         """Describe the pull that begins."""
         return Header(
             format=FORMAT,
@@ -217,7 +217,7 @@ class Job:
         self.entries = {_span(reading): reading for reading in kept}
         self._committed = self._resumed = sum(reading.records for reading in self.entries.values())
         for reading in kept:
-            self._before.add(Tally(reading.pages, reading.requests, reading.retries, reading.received))
+            self._before.add(Cost(reading.pages, reading.requests, reading.retries, reading.received))
             self._certifier.expect(max(reading.counted or 0, reading.records))
         self._is_resumed = bool(kept)
         if kept:
@@ -289,16 +289,16 @@ class Job:
         """The readings of this run, newest window first."""
         return sorted(self.entries.values(), key=lambda reading: reading.last, reverse=True)
 
-    async def _commit(self, window: Window, found: Certified, tally: Tally) -> None:
+    async def _commit(self, window: Window, found: Certified, cost: Cost) -> None:
         span = Span(window.first, window.last)
-        fact = await self._writer.run(self._write, span, found, tally)
+        fact = await self._writer.run(self._write, span, found, cost)
         before = self.entries.get(span)
         self.entries[span] = fact
         self.written.add(span)
         self._committed += fact.records - (before.records if before is not None else 0)
         self._tell()
 
-    def _write(self, span: Span, found: Certified, tally: Tally) -> Reading:
+    def _write(self, span: Span, found: Certified, cost: Cost) -> Reading:
         """Write a window, in the writer's thread."""
         sound = [row for row in found.calls if row.reason is None]
         if self._printed is not None:
@@ -308,7 +308,7 @@ class Job:
             lines = list(map(self._settings.mask.line, lines))
         if self._printed is not None and (gone := self._printed.gone(span, found.calls)):
             found.flaws.append(Flaw(span.first, span.last, f"{plural(gone, 'printed call')} left the list since"))
-        fact = self.frame.fact(span, found, tally, digest_of(lines))
+        fact = self.frame.fact(span, found, cost, digest_of(lines))
         self._sink.commit(Batch(lines, self._zone), span, msgspec.json.encode(fact))
         return fact
 
@@ -322,9 +322,9 @@ class Job:
         return self._resumed + sum(known) if self._tops and len(known) == len(counts) else None
 
     @property
-    def cost(self) -> Tally:
+    def cost(self) -> Cost:
         """What this run has cost, and what the windows had that it found committed."""
-        cost = Tally()
+        cost = Cost()
         cost.add(self._before)
         cost.add(self.fetcher.total)
         return cost

@@ -15,7 +15,7 @@ from servetel_async.errors import ResumeMismatchError
 from servetel_async.protocol.account import Account, resolve
 from servetel_async.protocol.clock import is_wall_stamp
 from servetel_async.protocol.undecodable import UNDECODABLE
-from servetel_async.sinks.sink import Claim
+from servetel_async.sinks.sink import PullIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         format: of headers and facts.
-        pull: identifies it; see ``Claim``.
+        pull: identifies it; see ``PullIdentity``.
         account: whose calls.
         what: which calls, for people; holds no number and no name.
         first: the first second of its range.
@@ -52,7 +52,9 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 _header = msgspec.json.Decoder(Header).decode
 
 
-def claim_of(query: CallQuery, zone: tzinfo, account: str, *, shape: Sequence[str], range_name: str | None) -> Claim:
+def claim_of(
+    query: CallQuery, zone: tzinfo, account: str, *, shape: Sequence[str], range_name: str | None
+) -> PullIdentity:
     """Identify a pull.
 
     Args:
@@ -65,7 +67,7 @@ def claim_of(query: CallQuery, zone: tzinfo, account: str, *, shape: Sequence[st
     scope = scope_of(query, zone)
     asked = query.fingerprint(zone) if range_name is None else f"{scope} {range_name}"
     pull = hashlib.sha256("\0".join([asked, str(zone), *shape]).encode()).hexdigest()[:16]
-    return Claim(pull, scope, account)
+    return PullIdentity(pull, scope, account)
 
 
 def scope_of(query: CallQuery, zone: tzinfo) -> str:
@@ -73,7 +75,7 @@ def scope_of(query: CallQuery, zone: tzinfo) -> str:
     return query.replace(from_date=None, to_date=None).fingerprint(zone)
 
 
-def read_saved(saved: Saved, claim: Claim, name: str) -> tuple[Header, list[Reading]]:
+def read_saved(saved: Saved, claim: PullIdentity, name: str) -> tuple[Header, list[Reading]]:
     """Read what an interrupted pull left.
 
     Raises:

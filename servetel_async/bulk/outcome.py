@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import tzinfo
 
-    from servetel_async.bulk.fetching.cost import Tally
+    from servetel_async.bulk.fetching.cost import Cost
     from servetel_async.bulk.job import Job
     from servetel_async.bulk.ledger import Reading
     from servetel_async.bulk.pull_range import PullRange
@@ -50,7 +50,7 @@ class PullOutcome(NamedTuple):
     readings: Sequence[Reading]
     verdict: Verdict
     counted_before: int | None
-    cost: Tally
+    cost: Cost
     waited: float
     begun: float
     mask: str

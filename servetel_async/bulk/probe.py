@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.bulk.receipt import plural
-from servetel_async.bulk.windows.date_bounds import Calibration
+from servetel_async.bulk.windows.date_bounds import DateBoundsProbe
 from servetel_async.errors import RequestRejectedError
 from servetel_async.protocol.capping import may_be_capped
 from servetel_async.protocol.clock import SECOND
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from servetel_async.client import ServetelClient
     from servetel_async.protocol.conventions import Bounds, FiledBy
     from servetel_async.protocol.decoding import PageBody
-    from servetel_async.protocol.rows import Row
+    from servetel_async.protocol.rows import RawRecord
 
 _FILED_BY = {
     "start": "the start of a call",
@@ -108,18 +108,18 @@ async def probe(client: ServetelClient) -> Probe:
         ServetelError: if the requests fail.
     """
     fetcher = Fetcher(client, CallQuery(), page_size=ASKED, concurrency=client.max_concurrency, patience=0.0)
-    fetcher.page_size, tally = ASKED, Tally()
-    everything, first = await _first_look(fetcher, tally)
+    fetcher.page_size, cost = ASKED, Cost()
+    everything, first = await _first_look(fetcher, cost)
     asked = fetcher.page_size  # smaller than at first if such pages were too slow
     rows = rows_of(first)
-    one = await fetcher.sure_page(everything, 1, tally, size=1)
+    one = await fetcher.sure_page(everything, 1, cost, size=1)
     total = None if one.count is None or len(rows) < 2 else one.count > 1  # noqa: PLR2004 - one call tells nothing
     if total:
         client.count_is_total = True
     cap = len(rows) if first.count is not None and total and len(rows) < min(asked, first.count) else None
     client.page_cap = cap if cap is not None else client.page_cap
-    calibration = Calibration(fetcher)
-    await calibration.check(everything, rows, tally)
+    calibration = DateBoundsProbe(fetcher)
+    await calibration.check(everything, rows, cost)
     conventions = client.conventions
     starts = [row.start for row in rows if row.start]
     return Probe(
@@ -130,29 +130,29 @@ async def probe(client: ServetelClient) -> Probe:
         bounds=None if conventions is None else conventions.bounds,
         filed_by=conventions.filed_by if conventions is not None and calibration.tells_moment else None,
         newest_first=all(former >= latter for former, latter in pairwise(starts)) if len(starts) > 1 else None,
-        ties_stable=await _ties_are_stable(fetcher, rows, tally),
+        ties_stable=await _ties_are_stable(fetcher, rows, cost),
         calls=one.count if total else None,
         longest_range=None if everything.start is None else client.longest_range,
     )
 
 
-async def _first_look(fetcher: Fetcher, tally: Tally) -> tuple[Window, PageBody]:
+async def _first_look(fetcher: Fetcher, cost: Cost) -> tuple[Window, PageBody]:
     """Ask for all calls in one range; for the last month, or less, if the server refuses that."""
     everything = Window(None, None)
     try:
-        return everything, await fetcher.sure_page(everything, 1, tally)
+        return everything, await fetcher.sure_page(everything, 1, cost)
     except RequestRejectedError:
         now = datetime.now(UTC).astimezone(fetcher.source.zone).replace(tzinfo=None, microsecond=0)
-    return await fetcher.first_look(Window(now - LONGEST + SECOND, now), tally)
+    return await fetcher.first_look(Window(now - LONGEST + SECOND, now), cost)
 
 
-async def _ties_are_stable(fetcher: Fetcher, rows: list[Row], tally: Tally) -> bool | None:
+async def _ties_are_stable(fetcher: Fetcher, rows: list[RawRecord], cost: Cost) -> bool | None:
     """Read the newest second that has several calls again, a few times."""
     second = next((former.start for former, latter in pairwise(rows) if former.start == latter.start != ""), None)
     if second is None:
         return None
     orders: set[tuple[str, ...]] = set()
     for _ in range(_LOOKS):
-        page = await fetcher.sure_page(Window.of(second, second), 1, tally)
+        page = await fetcher.sure_page(Window.of(second, second), 1, cost)
         orders.add(tuple(row.id for row in rows_of(page)))
     return len(orders) == 1

@@ -15,7 +15,7 @@ from servetel_async.bulk.journal import account_of, claim_of, read_saved
 from servetel_async.bulk.run import conclude, writing
 from servetel_async.bulk.shelf import Shelf
 from servetel_async.protocol.account import resolve
-from servetel_async.protocol.tokens import hide
+from servetel_async.protocol.tokens import as_secret
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.destination import sink_for
 from servetel_async.transport.callbacks import Listener
@@ -81,7 +81,7 @@ async def pull(
         ResumeMismatchError: if it holds the state of another pull, another account, or calls under another mask.
         ServetelError: if the requests fail. What was committed is kept for the next run.
     """
-    destination = hide(destination)  # an address may hold a password
+    destination = as_secret(destination)  # an address may hold a password
     told = None if on_progress is None else Listener("on_progress", on_progress)
     sink = sink_for(destination, overwrite=overwrite, columns=columns)
     settings = Settings(

@@ -9,7 +9,7 @@ import msgspec
 
 from servetel_async.bulk.outcome import build_receipt, outcome_of
 from servetel_async.bulk.quarantine import save_quarantine
-from servetel_async.bulk.sink_thread import Writer
+from servetel_async.bulk.sink_thread import SinkThread
 from servetel_async.bulk.verdict import Evidence, counted_in, judge, named
 from servetel_async.errors import CountDriftError, PagingError
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def writing(sink: Sink) -> AsyncGenerator[Writer]:
+async def writing(sink: Sink) -> AsyncGenerator[SinkThread]:
     """Give the thread that writes into a destination, and release the destination at the end."""
-    writer = Writer()
+    writer = SinkThread()
     try:
         yield writer
     finally:
@@ -43,7 +43,7 @@ async def writing(sink: Sink) -> AsyncGenerator[Writer]:
 async def conclude(
     job: Job,
     sink: Sink,
-    writer: Writer,
+    writer: SinkThread,
     query: CallQuery,
     *,
     strict: bool,

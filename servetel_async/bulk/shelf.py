@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from servetel_async.bulk.job import Job
     from servetel_async.bulk.ledger import Reading, Rest
-    from servetel_async.bulk.sink_thread import Writer
+    from servetel_async.bulk.sink_thread import SinkThread
     from servetel_async.protocol.account import Account
     from servetel_async.protocol.windows import Window
-    from servetel_async.sinks.sink import Claim, Database, Seal, Sink, Stored
+    from servetel_async.sinks.sink import Database, PullIdentity, Seal, Sink, Stored
 
 
 class Kept(NamedTuple):
@@ -176,7 +176,7 @@ class Shelf:
                 fix="use the same --mask or key of --pseudonyms (mask=), or give another destination",
             )
 
-    async def settle(self, job: Job, claim: Claim, writer: Writer) -> None:
+    async def settle(self, job: Job, claim: PullIdentity, writer: SinkThread) -> None:
         """Find calls that took each other's rows, read their windows once more, and note how many are left.
 
         A call that moved to another window during the run looks like two calls with one id. The second reading shows
@@ -189,7 +189,7 @@ class Shelf:
             await job.reread(short)
             await writer.run(self._short, job, claim)
 
-    def _short(self, job: Job, claim: Claim) -> list[Window]:
+    def _short(self, job: Job, claim: PullIdentity) -> list[Window]:
         """Windows of this run that have fewer rows than calls; notes how many rows they lack."""
         self._refresh()
         latest = {

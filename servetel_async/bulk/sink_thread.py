@@ -17,7 +17,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Writer:
+class SinkThread:
     """One thread for what blocks.
 
     A call that was begun is waited for even if the task is cancelled meanwhile: else the cleaning up would run beside

@@ -26,7 +26,7 @@ from servetel_async.bulk.run import conclude, writing
 from servetel_async.bulk.shelf import Shelf
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.account import resolve
-from servetel_async.protocol.tokens import hide
+from servetel_async.protocol.tokens import as_secret
 from servetel_async.protocol.windows import Window
 from servetel_async.sinks.destination import sink_for
 from servetel_async.transport.callbacks import Listener
@@ -76,7 +76,7 @@ async def sync(
         ResumeMismatchError: if its calls are under another mask.
         ServetelError: if the requests fail. What was committed stays.
     """
-    destination = hide(destination)  # an address may hold a password
+    destination = as_secret(destination)  # an address may hold a password
     told = None if on_progress is None else Listener("on_progress", on_progress)
     if query.from_date is not None or query.to_date is not None:
         raise ConfigurationError("sync takes no dates", why="it looks back from now", fix="say how far: --lookback 7d")

@@ -17,7 +17,7 @@ from servetel_async.cli.commands.emulate import emulate
 from servetel_async.cli.commands.pull import pull
 from servetel_async.cli.commands.sync import sync
 from servetel_async.cli.output.terminal import standard_output
-from servetel_async.cli.run import heed
+from servetel_async.cli.run import install_signal_handlers
 from servetel_async.errors import OutputError
 from servetel_async.version import __version__
 
@@ -41,7 +41,7 @@ for command in (check, demo, doctor, emulate, pull, sync):
 def run() -> int:  # noqa: PLR0911 - a table of endings
     """Run the command line; gives the exit code and lets no exception out."""
     _hold_descriptors()
-    heed(_terminate)
+    install_signal_handlers(_terminate)
     try:
         code = servetel.main(prog_name="servetel", standalone_mode=False)
     except click.exceptions.Exit as error:

@@ -26,7 +26,7 @@ SIGNALS = tuple(signal.Signals[name] for name in _NAMES if name in signal.Signal
 ECHO = 0.5
 
 
-def heed(handler: Callable[[int, FrameType | None], None]) -> None:
+def install_signal_handlers(handler: Callable[[int, FrameType | None], None]) -> None:
     """Until a command's own event loop takes the signals over, end on them like Ctrl-C does, through the finallys."""
     for number in SIGNALS:
         if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:

@@ -60,7 +60,7 @@ class Second(NamedTuple):
         return Second(start, self.ids + ids if start and not first and start == self.start else ids)
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """A piece of the list, and what a checkpoint inside it needs.
 
     Attributes:
@@ -77,9 +77,9 @@ class Place(NamedTuple):
     fresh: Sequence[CallRecord]
     second: Second
 
-    def at(self, last: CallRecord) -> Place:
+    def at(self, last: CallRecord) -> Position:
         """The same place, as long as ``last`` is the last call that was handed out: it holds no other."""
-        return Place(self.window, self._rank_of(last) - 1, (last,), (last,), self._second_before(last))
+        return Position(self.window, self._rank_of(last) - 1, (last,), (last,), self._second_before(last))
 
     def checkpoint(self, last: CallRecord, query: str) -> Checkpoint:
         """Make the checkpoint after ``last``, for the query with this fingerprint."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from servetel_async.errors import MalformedResponseError
-    from servetel_async.protocol.pages import Edges
+    from servetel_async.protocol.pages import PageFingerprint
     from servetel_async.protocol.records import CallRecord
 
 #: Records that are decoded at a time: some 300 KB of objects.
@@ -108,7 +108,7 @@ class PageBody:
         self._rows: msgspec.Raw | list[msgspec.Raw] | None = None
         self._records: tuple[CallRecord, ...] | None = None
 
-    def open(self) -> Edges:
+    def open(self) -> PageFingerprint:
         """Prove that the page is whole, and return what distinguishes it: first call, last call and number of records.
 
         A call is its id and start: two calls may share an id.

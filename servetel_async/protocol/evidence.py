@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from datetime import tzinfo
 
-    from servetel_async.protocol.rows import Row
+    from servetel_async.protocol.rows import RawRecord
     from servetel_async.protocol.windows import Window
 
 Key = tuple[str, str]
@@ -35,7 +35,7 @@ class MisfiledError(Exception):
         row: the call.
     """
 
-    def __init__(self, row: Row) -> None:
+    def __init__(self, row: RawRecord) -> None:
         super().__init__()
         self.row = row
 
@@ -55,10 +55,10 @@ class Evidence:
         self.counts: set[int | None] = set()
         self._window = window
         self._zone = zone
-        self._pages: dict[int, list[Row]] = {}
-        self._seconds: dict[str, list[Row]] = {}
+        self._pages: dict[int, list[RawRecord]] = {}
+        self._seconds: dict[str, list[RawRecord]] = {}
 
-    def add(self, number: int, rows: list[Row], count: int | None) -> None:
+    def add(self, number: int, rows: list[RawRecord], count: int | None) -> None:
         """Take a page in; a page that was asked for again takes the place of its first answer.
 
         Raises:
@@ -104,13 +104,13 @@ class Evidence:
         edges = pairwise(pages)
         return sorted({former[-1].moment for former, latter in edges if former[-1].moment == latter[0].moment} - {""})
 
-    def replace(self, second: str, rows: Iterable[Row]) -> None:
+    def replace(self, second: str, rows: Iterable[RawRecord]) -> None:
         """Put what was read of one second alone in the place of what the pages had of it."""
         self._seconds[second] = list(rows)
 
-    def calls(self) -> list[Row]:
+    def calls(self) -> list[RawRecord]:
         """Every call once, newest first, calls of one second by id: whoever reads it again gets the same order."""
-        found: dict[Key, Row] = {}
+        found: dict[Key, RawRecord] = {}
         for _, rows in sorted(self._pages.items()):
             found.update(((row.id, row.start), row) for row in rows if row.moment not in self._seconds)
         for rows in self._seconds.values():
@@ -128,22 +128,22 @@ class Evidence:
         return None
 
 
-def ordered(rows: Iterable[Row]) -> list[Row]:
+def ordered(rows: Iterable[RawRecord]) -> list[RawRecord]:
     """Sort newest first, calls of one second by id; those without a moment come last."""
     by_id = sorted(rows, key=_id)
     by_id.sort(key=_moment, reverse=True)
     return by_id
 
 
-def _id(row: Row) -> str:
+def _id(row: RawRecord) -> str:
     return row.id
 
 
-def _moment(row: Row) -> str:
+def _moment(row: RawRecord) -> str:
     return row.moment
 
 
-def check_inside(window: Window, rows: Iterable[Row], zone: tzinfo = IST) -> None:
+def check_inside(window: Window, rows: Iterable[RawRecord], zone: tzinfo = IST) -> None:
     """Check that every call lies in the window. A call without a readable moment passes.
 
     Raises:
@@ -151,7 +151,7 @@ def check_inside(window: Window, rows: Iterable[Row], zone: tzinfo = IST) -> Non
         MisfiledError: if only the moment under which the server is believed to file it lies outside.
     """
     first, last = window.first, window.last
-    misfiled: Row | None = None
+    misfiled: RawRecord | None = None
     for row in rows:
         if first <= row.moment <= last or not is_wall_stamp(row.moment):
             continue

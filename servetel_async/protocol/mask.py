@@ -24,7 +24,7 @@ from servetel_async.errors import ConfigurationError, MalformedResponseError
 from servetel_async.protocol.harmless import is_key
 from servetel_async.protocol.mask_rules import RECORD, masked_fields
 from servetel_async.protocol.rescue import rescue
-from servetel_async.protocol.tokens import SecretBytes, hide, kind_of
+from servetel_async.protocol.tokens import SecretBytes, as_secret, kind_of
 from servetel_async.protocol.undecodable import UNDECODABLE
 
 #: Bytes of a key for pseudonyms, at least: with a shorter one the numbers behind the tokens could be found by trial.
@@ -64,7 +64,7 @@ class Mask:
         Raises:
             ConfigurationError: if the key is of another type, too short, or not a text in UTF-8.
         """
-        key = hide(key)
+        key = as_secret(key)
         secret = _secret_key(key)
         return cls(f"pseudonyms:{hmac.digest(secret, b'fingerprint', 'sha256')[:4].hex()}", secret)
 

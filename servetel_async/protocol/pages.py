@@ -39,7 +39,7 @@ LOOK_AHEAD_SHARE = 40
 FRONT_PASSES = 2
 BARREN_PAGES = 8
 
-Edges = tuple[str, str, int]
+PageFingerprint = tuple[str, str, int]
 
 
 class Step(enum.Enum):
@@ -50,7 +50,7 @@ class Step(enum.Enum):
     PASS_OVER = "pass over"  # noqa: S105 - no password
 
 
-class PageWalk:
+class Paginator:
     """The walk over one window's pages; knows numbers only, neither requests nor records.
 
     A pass reads the list from its front: a whole pass to its end, a ``front`` pass down to what is known. What was seen
@@ -117,7 +117,7 @@ class PageWalk:
         self._barren = 0
         self._ended = False
         self._moved = False
-        self._edges: dict[Edges, int | None] = {}
+        self._edges: dict[PageFingerprint, int | None] = {}
         self._again: dict[int, int] = {}
 
     # What to ask for
@@ -164,7 +164,7 @@ class PageWalk:
 
     # What came
 
-    def accept(self, number: int, *, rows: int, count: int | None, echo: int | None, edges: Edges) -> Step:
+    def accept(self, number: int, *, rows: int, count: int | None, echo: int | None, edges: PageFingerprint) -> Step:
         """Judge one page before its records are handed out.
 
         Args:
@@ -257,7 +257,7 @@ class PageWalk:
         """Whether the list is known to have moved since the walk began."""
         return bool(self.believed) and (self._moved or self.passes > 1)
 
-    def _contradicts(self, number: int, count: int | None, echo: int | None, edges: Edges) -> bool:
+    def _contradicts(self, number: int, count: int | None, echo: int | None, edges: PageFingerprint) -> bool:
         if echo is not None and echo != number:
             return True
         return edges in self._edges and self._edges[edges] == count

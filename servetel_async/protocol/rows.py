@@ -34,7 +34,7 @@ MANY_BRACKETS = 500
 MARGIN = 32
 
 
-class Row(msgspec.Struct, frozen=True, gc=False):  # ten thousands are held: the collector need not look at them
+class RawRecord(msgspec.Struct, frozen=True, gc=False):  # ten thousands are held: the collector need not look at them
     """One record.
 
     Attributes:
@@ -88,7 +88,7 @@ _FAILURES = (*UNDECODABLE, RecursionError)
 
 def rows_of(
     page: PageBody, first: int = 0, last: int | None = None, *, filed_by: FiledBy = "start", zone: tzinfo = IST
-) -> list[Row]:
+) -> list[RawRecord]:
     """Give the page's records as rows, in the page's order. A record that cannot be read has a reason.
 
     Args:
@@ -107,12 +107,12 @@ def rows_of(
     return rows if filed_by == "start" else [_filed(row, filed_by, zone) for row in rows]
 
 
-def _sound(line: bytes, key: _Key) -> Row:
+def _sound(line: bytes, key: _Key) -> RawRecord:
     end = key.end_stamp
-    return Row(line, key.id, f"{key.date} {key.time}", None, end if type(end) is str else "")
+    return RawRecord(line, key.id, f"{key.date} {key.time}", None, end if type(end) is str else "")
 
 
-def _filed(row: Row, filed_by: FiledBy, zone: tzinfo) -> Row:
+def _filed(row: RawRecord, filed_by: FiledBy, zone: tzinfo) -> RawRecord:
     moment = row.end if filed_by == "end" else inserted_at(row.id, zone)
     return msgspec.structs.replace(row, filed_at=moment if is_wall_stamp(moment) else "")
 
@@ -135,7 +135,7 @@ def _keys_of(lines: list[bytes]) -> list[_Key] | None:
     return cast("list[_Key]", keys)
 
 
-def _row(line: bytes, index: int) -> Row:
+def _row(line: bytes, index: int) -> RawRecord:
     if is_too_large(line):
         return _strange(line, index)
     line = _one_line(line)
@@ -156,13 +156,13 @@ def _one_line(line: bytes) -> bytes:
     return line if line.isascii() or is_utf8(line) else repair_utf8(line)
 
 
-def _strange(line: bytes, index: int) -> Row:
+def _strange(line: bytes, index: int) -> RawRecord:
     try:
         record = rescue(line, index)
     except MalformedResponseError as error:
-        return Row(line, f"sha256-{hashlib.sha256(line).hexdigest()[:24]}", "", error.why)
+        return RawRecord(line, f"sha256-{hashlib.sha256(line).hexdigest()[:24]}", "", error.why)
     start = f"{record.date} {record.time}" if record.date and record.time else ""
-    return Row(line, record.id, start, None, record.end_stamp or "")
+    return RawRecord(line, record.id, start, None, record.end_stamp or "")
 
 
 def records_of(lines: Sequence[bytes], zone: tzinfo = IST) -> list[CallRecord]:

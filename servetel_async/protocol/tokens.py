@@ -94,18 +94,18 @@ class SecretBytes(bytes):
         return SecretBytes, (b"***",)
 
 
-def hide(value: Any) -> Any:
+def as_secret(value: Any) -> Any:
     """Make a text a ``Secret``, so that no traceback prints it; leave what is neither text nor bytes as it is."""
     if isinstance(value, bytes):
         return SecretBytes(value)
     return Secret(str.__str__(value)) if isinstance(value, str) else value  # not the ``__str__`` of an enum
 
 
-def hide_all(value: Any) -> Any:
+def as_secrets(value: Any) -> Any:
     """Hide every text of a JSON or TOML value."""
     if isinstance(value, dict):
-        return {key: hide_all(each) for key, each in cast("dict[str, Any]", value).items()}
-    return [hide_all(each) for each in cast("list[Any]", value)] if isinstance(value, list) else hide(value)
+        return {key: as_secrets(each) for key, each in cast("dict[str, Any]", value).items()}
+    return [as_secrets(each) for each in cast("list[Any]", value)] if isinstance(value, list) else as_secret(value)
 
 
 def kind_of(value: object) -> str:
@@ -121,7 +121,7 @@ def normalise_token(text: object) -> Secret:
     Raises:
         ConfigurationError: if it is not a text, is masked, or has characters that no token and no header may hold.
     """
-    text = hide(text)
+    text = as_secret(text)
     if not isinstance(text, str):
         raise ConfigurationError(f"the token is of type {kind_of(text)}", fix="give it as a text")
     token = Secret(_PREFIX.sub("", text.strip(_OUTER), count=1).strip(_OUTER))

@@ -8,7 +8,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from servetel_async.errors import ConfigurationError
-from servetel_async.protocol.tokens import hide, kind_of
+from servetel_async.protocol.tokens import as_secret, kind_of
 from servetel_async.sinks.extras import missing as missing  # noqa: PLC0414 - given on to the sinks
 from servetel_async.sinks.files.file_sink import FileSink
 from servetel_async.sinks.files.places import resolve
@@ -49,7 +49,7 @@ def sink_for(destination: Destination, *, overwrite: bool = False, columns: Sequ
         ConfigurationError: if it is neither a text nor a path, its ending is not known, it has no name of its own
             (``./``), a library is not installed, or a column does not exist.
     """
-    destination = hide(destination)  # an address may hold a password
+    destination = as_secret(destination)  # an address may hold a password
     text = _text(destination)
     chosen = check_columns(columns)
     sink, takes_columns = _choose(text, chosen, overwrite=overwrite)

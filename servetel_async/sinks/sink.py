@@ -34,7 +34,7 @@ class Batch(NamedTuple):
         return records_of(self.lines, self.zone)
 
 
-class Claim(NamedTuple):
+class PullIdentity(NamedTuple):
     """Which pull wants the destination.
 
     Attributes:
@@ -79,7 +79,7 @@ class Stored(NamedTuple):
 
     Attributes:
         reading: its number; the rows of ``call_records`` carry it.
-        account, scope, pull: as ``Claim`` has them.
+        account, scope, pull: as ``PullIdentity`` has them.
         span: its window.
         fact: JSON that a sink does not read.
         seal: what should be there now.
@@ -149,7 +149,7 @@ class Sink(Protocol):
         """
         ...
 
-    def resume(self, claim: Claim) -> Saved | None:
+    def resume(self, claim: PullIdentity) -> Saved | None:
         """Claim it for a pull, after ``open``.
 
         Returns:

@@ -6,7 +6,7 @@ import enum
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from servetel_async.protocol.checkpoint import Place
+    from servetel_async.protocol.checkpoint import Position
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.records import CallRecord
 
@@ -26,4 +26,4 @@ class Piece(NamedTuple):
     records: list[CallRecord]
     page: PageBody
     number: int
-    place: Place | None
+    place: Position | None

@@ -23,8 +23,8 @@ from servetel_async.errors import (
 )
 from servetel_async.page_source import PageRequest
 from servetel_async.protocol.after_anchor import AfterAnchor
-from servetel_async.protocol.checkpoint import Checkpoint, Place, Second
-from servetel_async.protocol.pages import PageWalk, Step
+from servetel_async.protocol.checkpoint import Checkpoint, Position, Second
+from servetel_async.protocol.pages import Paginator, Step
 from servetel_async.protocol.verdict import Unacceptable, Verdict
 from servetel_async.ranges import RangeLimit
 from servetel_async.streaming.piece import End, Piece
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from servetel_async.counted_range import CountedRange
     from servetel_async.page_source import PageSource, PageTask
     from servetel_async.protocol.decoding import PageBody
-    from servetel_async.protocol.pages import Edges
+    from servetel_async.protocol.pages import PageFingerprint
     from servetel_async.protocol.query import CallQuery
     from servetel_async.protocol.records import CallRecord
     from servetel_async.streaming.stats import StreamStats
@@ -131,11 +131,11 @@ class Reading:
         pieces, self._unread = self._unread, []
         return pieces[-1]._replace(records=[record for piece in pieces for record in piece.records])
 
-    def begun(self, left: list[CallRecord], place: Place | None) -> Piece | None:
+    def begun(self, left: list[CallRecord], place: Position | None) -> Piece | None:
         """Make a piece of what is left of the page in hand; None if nothing is."""
         return Piece(left, self._open.page, self._open.number, place) if left and self._open is not None else None
 
-    def checkpoint(self, last: CallRecord | None, place: Place | None) -> str | None:
+    def checkpoint(self, last: CallRecord | None, place: Position | None) -> str | None:
         """Return the checkpoint after ``last``, the last delivered call; without one, that of the stream's start."""
         if last is None or place is None or not self._ordered:
             return None if self._anchor is None else str(self._anchor)
@@ -183,7 +183,7 @@ class Reading:
                 second, self._second = self._second, self._second.then(fresh)
                 place = None
                 if self._current.has_places:
-                    place = Place(self._current.window, before, records, fresh, second)
+                    place = Position(self._current.window, before, records, fresh, second)
                 return Piece(fresh, page, number, place)
         return None
 
@@ -195,7 +195,7 @@ class Reading:
             window, left = left.newest(self._source.longest_range)
         if left is not None:
             self._windows.insert(0, left)
-        walk = PageWalk(self._page_size, believed=self._source.count_is_total)
+        walk = Paginator(self._page_size, believed=self._source.count_is_total)
         self._current, self._has_come = WindowReading(window, walk, self._stats), False
         return self._current
 
@@ -296,13 +296,13 @@ class Reading:
         if error is not None:
             if isinstance(error, ServetelError):
                 self._stats.requests += error.attempts - counted
-            raise self._in_its_story(error, number)
+            raise self.as_deadline_error(error, number)
         fetched = task.result()
         self._stats.requests += fetched.requests - counted
         self._stats.size += fetched.size
         return number, fetched
 
-    def _in_its_story(self, error: BaseException, number: int) -> BaseException:
+    def as_deadline_error(self, error: BaseException, number: int) -> BaseException:
         """A page that could not be sent before the deadline is no overload where other pages were read before it."""
         if isinstance(error, OverloadedError) and self.deadline_at is not None and self._stats.pages:
             return DeadlineExceededError(
@@ -386,7 +386,7 @@ class Reading:
             return
         self._resumption = None
         current.after = AfterAnchor(resumption.checkpoint)
-        current.walk = PageWalk(
+        current.walk = Paginator(
             self._page_size,
             believed=self._source.count_is_total,
             before=(found.number - 1) * found.size,
@@ -398,7 +398,7 @@ class Reading:
             self._open_page(current, found.number, found.fetched)
 
 
-def _opened(page: PageBody) -> Edges | Verdict:
+def _opened(page: PageBody) -> PageFingerprint | Verdict:
     """Open a page, or say what is wrong with it; what was raised stays here, for its frames hold the page."""
     try:
         return page.open()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from servetel_async.errors import PagingError, ResumeMismatchError
 from servetel_async.protocol.anchor_search import AnchorSearch
 from servetel_async.protocol.checkpoint import readable_start
-from servetel_async.protocol.pages import PageWalk, Step
+from servetel_async.protocol.pages import Paginator, Step
 from servetel_async.protocol.rows import rows_of
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Resumption:
 
     def _begin(self, *, count_is_total: bool) -> None:
         self._searches += 1
-        self._walk = PageWalk(self._page_size, believed=count_is_total)  # judges each page and learns the page size
+        self._walk = Paginator(self._page_size, believed=count_is_total)  # judges each page and learns the page size
         self._search = AnchorSearch(self.checkpoint.rank, self.checkpoint.start)
         self._counts: set[int | None] = set()
         self._doubted: set[int] = set()  # pages that were requested again

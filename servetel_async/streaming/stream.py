@@ -9,11 +9,11 @@ The rules it is built by; ``docs/explanation/stream.md`` says why.
    loses nothing, and the next one takes the same page.
 4. Page tasks belong to the client and know the client, never the stream: dropping the stream frees it.
 5. ``aclose`` cancels and waits, under a shield that lives within that one await. ``__del__`` only cancels.
-6. No scope is open while it is suspended: a stream may stand in anybody's generator.
+6. No scope is open while it is suspended: a stream may be used inside any generator.
 7. Ordered, and failing at the head: what was handed out is an exact prefix, so ``checkpoint`` is exact.
 8. Finished, failed and closed early are three outcomes: the end; the same error again; ``StreamClosedError``.
-9. The end is proved (``protocol/pages.py``), each call passes once and lies in the window (``protocol/sieve.py``).
-10. Ranges over 31 days are walked window by window, newest first (``reading.py``).
+9. The end is proved (``protocol/pages.py``). Each call passes once and is in the window (``window_filter.py``).
+10. A range over 31 days is read window by window, newest first (``reader.py``).
 11. Between two awaits its state is whole: every await may be cancelled, twice.
 """
 
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from servetel_async.page_source import PageSource, PageTask
-    from servetel_async.protocol.checkpoint import Place
+    from servetel_async.protocol.checkpoint import Position
     from servetel_async.protocol.query import CallQuery
 
 
@@ -86,7 +86,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ready: Iterator[CallRecord] = iter(())
         self._last: CallRecord | None = None
-        self._place: Place | None = None
+        self._place: Position | None = None
         self._settled: str | None = None  # the last checkpoint before the list moved
         self._ending: set[PageTask] = set()
         self._handed_out_at: float | None = None
@@ -280,7 +280,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         await self._wind_up()
         raise StopAsyncIteration if failure is None else failure
 
-    def _set_place(self, place: Place | None) -> None:
+    def _set_place(self, place: Position | None) -> None:
         """Note where the calls to be handed out stand; where they stand nowhere, hold on to the place before them."""
         if place is None and self._place is not None:
             self._settled = self.checkpoint

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from servetel_async.errors import CountDriftError
 from servetel_async.protocol.capping import cannot_narrow, crosses_limit, may_be_capped, remainder
-from servetel_async.protocol.pages import PageWalk
-from servetel_async.protocol.sieve import Sieve
+from servetel_async.protocol.pages import Paginator
+from servetel_async.protocol.window_filter import WindowFilter
 from servetel_async.streaming.resume import anchor_is_gone
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ class WindowReading:
         is_part: it is not the whole any more.
     """
 
-    def __init__(self, window: Window, walk: PageWalk, stats: StreamStats) -> None:
+    def __init__(self, window: Window, walk: Paginator, stats: StreamStats) -> None:
         self.window = window
         self.walk = walk
         self.after: AfterAnchor | None = None
         self.is_part = False
-        self._sieve = Sieve(window)
+        self._sieve = WindowFilter(window)
         self._stats = stats
         self._before = (stats.duplicates, stats.reused_ids, stats.undated, stats.count)
         self._ends: dict[int, Ends] = {}
@@ -79,7 +79,7 @@ class WindowReading:
         self._stats.count = None if total is None or counted is None else counted + total
 
     def conclude(self) -> bool:
-        """See ``PageWalk.conclude``.
+        """See ``Paginator.conclude``.
 
         Raises:
             ResumeMismatchError: if the walk is complete, but did not meet the call of the checkpoint.
@@ -151,7 +151,7 @@ class WindowReading:
         self._counted = self._counted or walk.count or 0
         self._found += walk.distinct
         self.window, self.is_part = part, True
-        self.walk = PageWalk(page_size, believed=bool(walk.believed), of_size=of_size)
+        self.walk = Paginator(page_size, believed=bool(walk.believed), of_size=of_size)
         self.after = None  # all of the part is behind the checkpoint
         self._ends = {}
         self._sieve.narrow(part)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from yarl import URL
 
-    from servetel_async.aio.fairness import Turns
+    from servetel_async.aio.fairness import LoopFairness
 
 ERROR_BODY = 64 * 1024
 _KEPT_HEADERS = ("content-type", "date", "retry-after", "www-authenticate")
@@ -128,7 +128,7 @@ async def exchange(
     given: bool,
     total: float | None,
     clock: aiohttp.ClientTimeout,
-    turns: Turns,
+    turns: LoopFairness,
     largest: int,
     on_sent: Callable[[], None],
     json: dict[str, str] | None = None,
@@ -177,7 +177,7 @@ async def exchange(
     raise failure.with_traceback(None)  # the frames below hold the reply and its body
 
 
-async def _read(response: aiohttp.ClientResponse, turns: Turns, largest: int) -> Reply:
+async def _read(response: aiohttp.ClientResponse, turns: LoopFairness, largest: int) -> Reply:
     headers = {name: ", ".join(response.headers.getall(name)) for name in _KEPT_HEADERS if name in response.headers}
     whole = response.status == 200  # noqa: PLR2004
     length = response.content_length
@@ -206,7 +206,7 @@ async def _arrive(content: aiohttp.StreamReader, length: int) -> None:
         await content.wait_eof()
 
 
-async def _join(content: aiohttp.StreamReader, size: int, turns: Turns) -> bytes:
+async def _join(content: aiohttp.StreamReader, size: int, turns: LoopFairness) -> bytes:
     """Join what has arrived, a part in each turn: to touch a megabyte of new memory takes a millisecond."""
     held, joined = io.BytesIO(bytes(size)), 0
     async for chunk, _ in content.iter_chunks():

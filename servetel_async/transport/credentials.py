@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from servetel_async.errors import AuthenticationError, ConfigurationError, RateLimitError, ServetelError
 from servetel_async.profiles import Sources, no_token
 from servetel_async.protocol.reply import Reply, says_no, server_message
-from servetel_async.protocol.tokens import Secret, expires_at, hide, hide_all, kind_of, lifetime, normalise_token
+from servetel_async.protocol.tokens import Secret, as_secret, as_secrets, expires_at, kind_of, lifetime, normalise_token
 from servetel_async.protocol.verdict import Action, Unacceptable, judge, malformed
 from servetel_async.secret_files import SecretFile
 from servetel_async.transport.callbacks import callback_failed, must_pass
@@ -194,7 +194,7 @@ class ProvidedToken:
         task = asyncio.current_task()
         try:
             given = self._provider()
-            return hide(await given if inspect.isawaitable(given) else given)
+            return as_secret(await given if inspect.isawaitable(given) else given)
         except BaseException as error:
             if must_pass(error, task):
                 raise
@@ -227,7 +227,7 @@ class LoginToken:
     """A token from e-mail and password, refreshed before it ends."""
 
     def __init__(self, email: object, password: object, post: Post, spawn: Spawn) -> None:
-        email, password = hide(email), hide(password)
+        email, password = as_secret(email), as_secret(password)
         if email is None or password is None:
             raise ConfigurationError(
                 "half a login is given",
@@ -286,7 +286,7 @@ class LoginToken:
             raise self._throttled(wait)
         reply = await self._post("/v1/auth/login", cast("dict[str, str]", self._credentials), None)
         now = time.time()
-        payload = hide_all(reply.payload())
+        payload = as_secrets(reply.payload())
         if reply.status == 200 and not says_no(payload):  # noqa: PLR2004
             return self._keep(reply)
         verdict = judge(reply, now, proved=self._has_logged_in)
@@ -306,7 +306,7 @@ class LoginToken:
         raise Unacceptable(dataclasses.replace(verdict, retries=1))
 
     def _keep(self, reply: Reply) -> Secret:
-        payload = hide_all(reply.payload())
+        payload = as_secrets(reply.payload())
         fields = cast("dict[str, Any]", payload) if isinstance(payload, dict) else {}
         try:
             token = normalise_token(fields.get("access_token"))

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
-from servetel_async.aio.fairness import Turns
+from servetel_async.aio.fairness import LoopFairness
 from servetel_async.aio.tasks import start
 from servetel_async.errors import ConfigurationError
 from servetel_async.transport.attempt import CleanRequest, connections_of
@@ -67,7 +67,7 @@ class BoundSession:
         self.loop = asyncio.get_running_loop()
         self.pid = os.getpid()
         self.admission = admission
-        self.turns = Turns()
+        self.turns = LoopFairness()
         if given is not None and given.closed:
             raise ConfigurationError("the session that this client was given is closed", fix="give one that is open")
         owner = getattr(given, "_loop", self.loop)  # aiohttp has no other name for it that is not deprecated

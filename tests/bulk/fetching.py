@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 from servetel_async import CallQuery, Retry, ServetelClient
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.protocol.windows import Window
 from tests.bulk import fake_clock
@@ -32,7 +32,7 @@ async def fetching(habit=None, *, page_size=20, concurrency=4, patience=1800.0, 
     ):
         fetcher = Fetcher(client, CallQuery(), page_size=page_size, concurrency=concurrency, patience=patience)
         if warm:
-            await fetcher.page(DAY, 1, Tally())
+            await fetcher.page(DAY, 1, Cost())
             server.asked.clear()
         server.habit = habit or server.habit
         yield server, fetcher

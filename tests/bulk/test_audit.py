@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from servetel_async import CallQuery, Retry, ServerError, ServetelClient
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.bulk.windows.reconcile import find_changed
 from tests.bulk.facts import reading
@@ -38,20 +38,20 @@ def days_of(changed):
 async def test_no_windows():
     """Nothing is asked for nothing."""
     async with serving() as (server, fetcher):
-        assert await find_changed(fetcher, [], Tally()) == []
+        assert await find_changed(fetcher, [], Cost()) == []
         assert server.asked == []
 
 
 async def test_all_agree():
     """One request for every 31 days, of one record each; none of them is longer."""
-    tally = Tally()
+    cost = Cost()
     month = [day for day in DAYS if day.startswith("2024-05")]
     async with serving() as (server, fetcher):
-        assert await find_changed(fetcher, entries(month), tally) == []
+        assert await find_changed(fetcher, entries(month), cost) == []
         assert [(asked.first, asked.last, asked.limit) for asked in server.asked] == [
             ("2024-05-01 00:00:00", "2024-05-30 23:59:59", 1)
         ]
-        assert tally.requests == 1
+        assert cost.requests == 1
 
 
 async def test_long_ranges_are_counted_in_months():
@@ -59,7 +59,7 @@ async def test_long_ranges_are_counted_in_months():
     gapless = [f"2024-05-{day:02}" for day in range(1, 32)] + [f"2024-06-{day:02}" for day in range(1, 31)]
     calls = calls_at(*(f"{day} {hour:02}:00:00" for day in gapless for hour in (0, 12)))
     async with serving(calls) as (server, fetcher):
-        assert await find_changed(fetcher, entries(gapless), Tally()) == []
+        assert await find_changed(fetcher, entries(gapless), Cost()) == []
         assert sorted(asked.window for asked in server.asked) == [
             ("2024-05-01 00:00:00", "2024-05-30 23:59:59"),
             ("2024-05-31 00:00:00", "2024-06-30 23:59:59"),
@@ -81,7 +81,7 @@ async def test_what_differs_is_found_by_halving(changed, more):
         else:
             calls = [call for call in calls if call[0] != f"{day} 12:00:00"]
     async with serving(calls) as (server, fetcher):
-        found = await find_changed(fetcher, entries(month), Tally())
+        found = await find_changed(fetcher, entries(month), Cost())
         assert days_of(found) == changed
         assert len(server.asked) <= 1 + 2 * 5 * len(changed)
 
@@ -89,15 +89,15 @@ async def test_what_differs_is_found_by_halving(changed, more):
 async def test_one_window():
     """It is compared by itself."""
     async with serving() as (_, fetcher):
-        assert await find_changed(fetcher, entries(["2024-05-01"]), Tally()) == []
-        assert days_of(await find_changed(fetcher, entries(["2024-05-01"], counted=3), Tally())) == ["2024-05-01"]
+        assert await find_changed(fetcher, entries(["2024-05-01"]), Cost()) == []
+        assert days_of(await find_changed(fetcher, entries(["2024-05-01"], counted=3), Cost())) == ["2024-05-01"]
 
 
 async def test_a_window_longer_than_a_month():
     """The audit counts such a window on its own, in parts: no request is longer than 31 days."""
     long = reading("2024-04-01 00:00:00", "2024-05-30 23:59:59", counted=120, records=120)
     async with serving() as (server, fetcher):
-        assert await find_changed(fetcher, [long], Tally()) == []
+        assert await find_changed(fetcher, [long], Cost()) == []
         assert [asked.window for asked in server.asked] == [
             ("2024-04-30 00:00:00", "2024-05-30 23:59:59"),
             ("2024-04-01 00:00:00", "2024-04-29 23:59:59"),
@@ -107,7 +107,7 @@ async def test_a_window_longer_than_a_month():
 async def test_a_count_that_is_missing_differs():
     """What cannot be compared is not called equal."""
     async with serving(habit=lambda _: Answer(no_count=True)) as (_, fetcher):
-        assert days_of(await find_changed(fetcher, entries(["2024-05-01", "2024-05-02"]), Tally())) == [
+        assert days_of(await find_changed(fetcher, entries(["2024-05-01", "2024-05-02"]), Cost())) == [
             "2024-05-01",
             "2024-05-02",
         ]
@@ -116,13 +116,13 @@ async def test_a_count_that_is_missing_differs():
 async def test_an_uncounted_entry_is_counted_as_nothing():
     """So it differs as soon as there is a call in it, and not before."""
     async with serving() as (_, fetcher):
-        assert await find_changed(fetcher, entries(["2024-07-01"], counted=None), Tally()) == []
-        assert days_of(await find_changed(fetcher, entries(["2024-05-01"], counted=None), Tally())) == ["2024-05-01"]
+        assert await find_changed(fetcher, entries(["2024-07-01"], counted=None), Cost()) == []
+        assert days_of(await find_changed(fetcher, entries(["2024-05-01"], counted=None), Cost())) == ["2024-05-01"]
 
 
 async def test_a_failure_ends_it():
     """The others are over when it is raised."""
     async with serving(habit=lambda _: Answer(status=500)) as (_, fetcher):
         with pytest.raises(ServerError):
-            await find_changed(fetcher, entries(), Tally())
+            await find_changed(fetcher, entries(), Cost())
         assert not fetcher.source._tasks

@@ -9,12 +9,12 @@ import json
 import pytest
 
 from servetel_async import IST, CallQuery, OutOfWindowError, Retry, ServerError, ServetelClient
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.bulk.pull import pull
-from servetel_async.bulk.windows.date_bounds import Calibration
+from servetel_async.bulk.windows.date_bounds import DateBoundsProbe
 from servetel_async.protocol.conventions import Bounds, Conventions
-from servetel_async.protocol.rows import Row
+from servetel_async.protocol.rows import RawRecord
 from servetel_async.protocol.windows import Window
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at, inclusive
 
@@ -44,11 +44,11 @@ async def serving(kind, calls, habit=None):
 
 
 def calibration(client):
-    return Calibration(Fetcher(client, CallQuery(), page_size=5, concurrency=2, patience=1))
+    return DateBoundsProbe(Fetcher(client, CallQuery(), page_size=5, concurrency=2, patience=1))
 
 
 def rows(*starts):
-    return [Row(b"{}", str(number), start) for number, start in enumerate(starts)]
+    return [RawRecord(b"{}", str(number), start) for number, start in enumerate(starts)]
 
 
 def written(path):
@@ -62,7 +62,7 @@ def written(path):
 async def test_one_record_tells(server):
     """Looked up by its own second; the client remembers it, and what was asked before is asked again if it must be."""
     async with serving(server, calls_at(NOON)) as (api, client):
-        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        await calibration(client).check(WHOLE, rows(NOON), Cost())
         assert client.conventions == Conventions("start", SERVERS[server][1])
         requests = {"inclusive": 2, "to is exclusive": 6, "from is exclusive": 7, "both are exclusive": 9}
         assert len(api.asked) == requests[server]
@@ -73,7 +73,7 @@ async def test_neighbours_do_not_mislead(server):
     """Calls one second before and after the one that is looked up are not taken for it."""
     calls = calls_at("2024-05-06 11:59:59", NOON, "2024-05-06 12:00:01")
     async with serving(server, calls) as (_, client):
-        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        await calibration(client).check(WHOLE, rows(NOON), Cost())
         assert client.conventions == Conventions("start", SERVERS[server][1])
 
 
@@ -82,11 +82,11 @@ async def test_it_is_looked_at_once(server):
     """A pull looks once. Another pull of the same client takes what it found as a hint, and verifies it by one look."""
     async with serving(server, calls_at(NOON)) as (api, client):
         looking = calibration(client)
-        await looking.check(WHOLE, rows(NOON), Tally())
+        await looking.check(WHOLE, rows(NOON), Cost())
         api.asked.clear()
-        await looking.check(WHOLE, rows(NOON), Tally())
+        await looking.check(WHOLE, rows(NOON), Cost())
         assert api.asked == []
-        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        await calibration(client).check(WHOLE, rows(NOON), Cost())
         assert len(api.asked) == 1
 
 
@@ -98,25 +98,25 @@ async def test_a_page_that_lies_excludes_no_bound(lies):
         client,
     ):
         lied = api.asked
-        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        await calibration(client).check(WHOLE, rows(NOON), Cost())
         assert client.conventions == Conventions()
 
 
 async def test_a_record_that_is_gone():
     """The next one is looked up; where none is there any more it stays unknown."""
     async with serving("to is exclusive", calls_at("2024-05-06 09:00:00")) as (_, client):
-        await calibration(client).check(WHOLE, rows("2024-05-06 13:00:00", NOON), Tally())
+        await calibration(client).check(WHOLE, rows("2024-05-06 13:00:00", NOON), Cost())
         assert client.conventions is None
-        await calibration(client).check(WHOLE, rows("2024-05-06 09:00:00", NOON), Tally())
+        await calibration(client).check(WHOLE, rows("2024-05-06 09:00:00", NOON), Cost())
         assert client.conventions == Conventions("start", Bounds(0, 1))
 
 
 async def test_records_without_a_start_cannot_be_looked_up():
     """They are passed over; with none left nothing is asked."""
     async with serving("inclusive", calls_at(NOON)) as (api, client):
-        await calibration(client).check(WHOLE, rows("", "24:00", "2024-05-06 25:00:00"), Tally())
+        await calibration(client).check(WHOLE, rows("", "24:00", "2024-05-06 25:00:00"), Cost())
         assert (client.conventions, api.asked) == (None, [])
-        await calibration(client).check(WHOLE, rows(NOON, "", ""), Tally())
+        await calibration(client).check(WHOLE, rows(NOON, "", ""), Cost())
         assert client.conventions == Conventions()
 
 
@@ -124,7 +124,7 @@ async def test_records_without_a_start_cannot_be_looked_up():
 async def test_an_empty_window_is_looked_at_from_outside(server):
     """An excluded bound may hide all there is: each edge second is asked for with a second more on both sides."""
     async with serving(server, calls_at(LAST)) as (_, client):
-        await calibration(client).check(WHOLE, [], Tally())
+        await calibration(client).check(WHOLE, [], Cost())
         assert client.conventions == Conventions("start", SERVERS[server][1])
 
 
@@ -132,9 +132,9 @@ async def test_an_empty_window_with_nothing_around_it():
     """Two requests for each edge, and nothing is known yet."""
     async with serving("inclusive", calls_at(NOON)) as (api, client):
         looking = calibration(client)
-        await looking.check(WHOLE, [], Tally())
+        await looking.check(WHOLE, [], Cost())
         assert (client.conventions, sorted(api.windows.values())) == (None, [2, 2])
-        assert await looking.confirm(Tally())
+        assert await looking.confirm(Cost())
 
 
 @pytest.mark.parametrize("call", [FIRST, LAST])
@@ -142,7 +142,7 @@ async def test_one_empty_look_at_an_edge_proves_nothing(call):
     """The first look at each edge is answered as if nothing lay there; the second look finds the call."""
     habit = lambda asked: Answer(rows=[], count=0) if api.windows[asked.window] == 1 else HONEST  # noqa: E731
     async with serving("both are exclusive", calls_at(call), habit) as (api, client):
-        await calibration(client).check(WHOLE, [], Tally())
+        await calibration(client).check(WHOLE, [], Cost())
         assert client.conventions == Conventions("start", Bounds(1, 1))
 
 
@@ -164,7 +164,7 @@ async def test_an_empty_range_whose_edges_are_not_shown_is_not_complete(lie, tmp
 async def test_an_empty_window_of_one_second():
     """Both of its edges are one, which is looked at twice."""
     async with serving("inclusive", []) as (api, client):
-        await calibration(client).check(Window.of(NOON, NOON), [], Tally())
+        await calibration(client).check(Window.of(NOON, NOON), [], Cost())
         assert len(api.asked) == 2
 
 
@@ -172,7 +172,7 @@ async def test_an_empty_window_of_one_second():
 async def test_an_open_window_has_no_edges(window):
     """Nothing is asked for."""
     async with serving("inclusive", []) as (api, client):
-        await calibration(client).check(window, [], Tally())
+        await calibration(client).check(window, [], Cost())
         assert api.asked == []
 
 
@@ -180,7 +180,7 @@ async def test_a_crowded_neighbour_does_not_hide_it():
     """Pages are read on while they are full of calls of the second beside it."""
     made = calls_at(NOON, *["2024-05-06 12:00:01"] * 12)
     async with serving("from is exclusive", made) as (_, client):
-        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        await calibration(client).check(WHOLE, rows(NOON), Cost())
         assert client.conventions == Conventions("start", Bounds(1, 0))
 
 
@@ -188,7 +188,7 @@ async def test_a_crowd_without_end_is_given_up():
     """A second beside it with more calls than anybody looks through is no proof."""
     made = calls_at(*["2024-05-06 12:00:01"] * 150)
     async with serving("from is exclusive", made) as (api, client):
-        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        await calibration(client).check(WHOLE, rows(NOON), Cost())
         assert client.conventions is None
         assert len(api.asked) < 100
 
@@ -197,7 +197,7 @@ async def test_several_windows_at_once_look_once():
     """The others wait for it, and read again only if they must."""
     async with serving("to is exclusive", calls_at(NOON)) as (api, client):
         looking = calibration(client)
-        await asyncio.gather(*(looking.check(WHOLE, rows(NOON), Tally()) for _ in range(4)))
+        await asyncio.gather(*(looking.check(WHOLE, rows(NOON), Cost()) for _ in range(4)))
         assert client.conventions == Conventions("start", Bounds(0, 1))
         assert len(api.asked) == 6
 
@@ -210,8 +210,8 @@ async def test_a_failure_ends_the_look():
     ):
         looking = calibration(client)
         with pytest.raises(ServerError):
-            await looking.check(WHOLE, rows(NOON), Tally())
-        await looking.check(WHOLE, rows(NOON), Tally())
+            await looking.check(WHOLE, rows(NOON), Cost())
+        await looking.check(WHOLE, rows(NOON), Cost())
         assert client.conventions == Conventions()
 
 
@@ -324,7 +324,7 @@ async def test_a_page_of_another_range_is_no_evidence():
     made = calls_at(NOON, "2024-05-04 12:00:00")
     lie = Answer(rows=made, count=2)
     async with serving("to is exclusive", made, lambda asked: lie if asked.nth <= 2 else HONEST) as (_, client):
-        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        await calibration(client).check(WHOLE, rows(NOON), Cost())
         assert client.conventions == Conventions("start", Bounds(0, 1))
 
 
@@ -340,7 +340,7 @@ async def test_a_page_that_does_not_agree_with_its_request_is_asked_for_again(li
         return lie if api.windows[NOON, NOON] <= 3 and asked.window == (NOON, NOON) else HONEST
 
     async with serving("inclusive", calls_at(NOON), habit) as (api, client):
-        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        await calibration(client).check(WHOLE, rows(NOON), Cost())
         assert client.conventions == Conventions()
         assert api.windows == {(NOON, NOON): 5}
 
@@ -363,7 +363,7 @@ async def test_a_page_that_always_lies_is_left():
     """A few requests, and nothing is believed."""
     habit = lambda asked: Answer(rows=[], count=1)  # noqa: E731 - as the others
     async with serving("inclusive", calls_at(NOON), habit) as (api, client):
-        await calibration(client).check(WHOLE, rows(NOON), Tally())
+        await calibration(client).check(WHOLE, rows(NOON), Cost())
         assert client.conventions is None
         assert len(api.asked) < 40
 
@@ -376,7 +376,7 @@ async def test_looks_that_do_not_agree_lead_to_another_look():
         return Answer(rows=[made[1]], count=1) if asked.nth == 1 else HONEST
 
     async with serving("to is exclusive", made, habit) as (_, client):
-        await calibration(client).check(WHOLE, rows("2024-05-06 13:00:00", NOON), Tally())
+        await calibration(client).check(WHOLE, rows("2024-05-06 13:00:00", NOON), Cost())
         assert client.conventions == Conventions("start", Bounds(0, 1))
 
 

@@ -8,11 +8,11 @@ from random import Random
 import pytest
 
 from servetel_async import CallQuery, OutOfWindowError, PagingError, Retry, ServetelClient
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.bulk.windows.certified import Certified, Flaw, merged
 from servetel_async.bulk.windows.certifier import LARGE, MORE_PAGES, PAGES_PER_PAGE, READINGS_OF_SECOND, Certifier
-from servetel_async.protocol.rows import Row
+from servetel_async.protocol.rows import RawRecord
 from servetel_async.protocol.windows import Window
 from tests.bulk import fake_clock
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at, capped
@@ -44,10 +44,10 @@ class Reading:
         self.server = server
         self.fetcher = fetcher
         self.certifier = certifier
-        self.tally = Tally()
+        self.cost = Cost()
 
     async def read(self, window=HOUR, first=None):
-        return await self.certifier.read(window, self.tally, first)
+        return await self.certifier.read(window, self.cost, first)
 
     def assert_whole(self, found, window=HOUR):
         """Every call of the window is there once, newest first, and nothing is said against it."""
@@ -96,7 +96,7 @@ async def test_a_full_page_that_was_miscounted_is_no_leaf():
 async def test_a_first_page_that_is_there_already():
     """It is not asked for again."""
     async with reading(spread(4)) as case:
-        page = await case.fetcher.page(HOUR, 1, Tally())
+        page = await case.fetcher.page(HOUR, 1, Cost())
         case.assert_whole(await case.read(first=page))
         assert len(case.server.asked) == 1
 
@@ -607,7 +607,7 @@ def test_a_poisoned_second_costs_one_second():
 
     async def main():
         async with reading(calls, habit) as case:
-            await case.fetcher.page(NINE, 1, Tally())
+            await case.fetcher.page(NINE, 1, Cost())
             found = await case.read()
             assert [(flaw.first, flaw.last, flaw.lost) for flaw in found.flaws] == [(bad[0], bad[0], True)]
             assert len(found.calls) == 59
@@ -628,7 +628,7 @@ def test_pages_that_became_smaller():
 
     async def main():
         async with reading(calls, habit, page_size=20) as case:
-            await case.fetcher.page(HOUR, 1, Tally())
+            await case.fetcher.page(HOUR, 1, Cost())
             case.fetcher.page_size = 40
             case.assert_whole(await case.read())
             assert case.fetcher.page_size == 20
@@ -723,7 +723,7 @@ async def test_calls_outside_of_the_window_end_it():
 
 def test_merged():
     """Calls are ordered, counts and duplicates added, kinds and flaws collected."""
-    old, new = Row(b"{}", "a", "2024-05-06 09:00:00"), Row(b"{}", "b", "2024-05-06 09:00:01")
+    old, new = RawRecord(b"{}", "a", "2024-05-06 09:00:00"), RawRecord(b"{}", "b", "2024-05-06 09:00:01")
     flaw = Flaw("x", "y", "z")
     first, second = Certified([old], 1, 2), Certified([new], 1, 3, flaws=[flaw])
     first.kinds.update(leaf=1)
@@ -801,7 +801,7 @@ async def test_a_count_that_may_be_a_limit_is_proved_by_parts(page_size, leaves)
     """The window is cut, and each part has a count of its own, whether or not one reply holds the whole count."""
     calls = calls_at(*(f"2024-05-06 09:{index // 60 % 60:02}:{index % 60:02}" for index in range(2_500)))
     async with reading(calls, capped(1_000), page_size=page_size) as case:
-        found = await case.certifier.read(HOUR, Tally(), leaves=leaves)
+        found = await case.certifier.read(HOUR, Cost(), leaves=leaves)
         case.assert_whole(found)
         assert found.counted == 2_500
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from servetel_async import Retry, ServetelClient
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.windows.certified import Flaw
 from servetel_async.protocol.windows import Window
 from tests.bulk import fake_clock
@@ -18,8 +18,8 @@ def test_a_lost_second_stays_lost_when_the_budget_is_spent():
 
     async def main():
         async with reading(calls, lambda asked: Answer(status=500) if bad in asked.found else HONEST) as case:
-            await case.fetcher.page(NINE, 1, Tally())  # other pages come
-            case.tally = Tally(pages=1, limit=0)
+            await case.fetcher.page(NINE, 1, Cost())  # other pages come
+            case.cost = Cost(pages=1, limit=0)
             found = await case.read()
             assert [(flaw.first, flaw.last, flaw.lost) for flaw in found.flaws] == [(bad[0], bad[0], True)]
             assert sorted((row.start, row.id) for row in found.calls) == sorted({*calls} - {bad})
@@ -38,8 +38,8 @@ async def test_a_restless_list_is_read_in_one_page_windows_from_the_start():
 
     async with reading(calls, habit) as case:
         for hour in hours[:2]:
-            case.assert_whole(await case.certifier.read(hour, Tally()), hour)
-        found = await case.certifier.read(hours[2], Tally())
+            case.assert_whole(await case.certifier.read(hour, Cost()), hour)
+        found = await case.certifier.read(hours[2], Cost())
         case.assert_whole(found, hours[2])
         assert set(found.kinds) == {"leaf"}
 
@@ -135,6 +135,6 @@ async def test_what_was_walked_is_not_held_against_what_is_counted():
 
     async with reading(calls, habit, total=False) as case:
         for window in (first, second):
-            case.assert_whole(await case.certifier.read(window, Tally()), window)
+            case.assert_whole(await case.certifier.read(window, Cost()), window)
         case.certifier.expect(15)
-        case.assert_whole(await case.certifier.read(third, Tally()), third)
+        case.assert_whole(await case.certifier.read(third, Cost()), third)

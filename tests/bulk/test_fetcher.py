@@ -23,7 +23,7 @@ from servetel_async import (
     StreamClosedError,
     Timeouts,
 )
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import SMALLEST_PAGE, TRIES, Fetcher, PageLostError, PageTooSlowError
 from servetel_async.protocol.conventions import Bounds
 from servetel_async.protocol.windows import Window
@@ -37,51 +37,51 @@ from tests.bulk.small_server import HONEST, Answer, SmallServer, bare, shallow
 async def test_a_page_is_counted():
     """Pages, requests, rows and bytes go to its window and to the whole."""
     async with fetching(warm=False) as (_, fetcher):
-        tally = Tally()
-        page = await fetcher.page(DAY, 2, tally)
+        cost = Cost()
+        page = await fetcher.page(DAY, 2, cost)
         assert (page.count, page.page, page.open()[2]) == (60, 2, 20)
-        assert (tally.pages, tally.requests, tally.retries, tally.rows) == (1, 1, 0, 20)
-        assert tally.received > 1000
-        assert tally == fetcher.total
+        assert (cost.pages, cost.requests, cost.retries, cost.rows) == (1, 1, 0, 20)
+        assert cost.received > 1000
+        assert cost == fetcher.total
 
 
 async def test_a_tally_takes_another_in():
     """Number by number."""
-    tally = Tally(1, 2, 3, 4, 5)
-    tally.add(Tally(10, 20, 30, 40, 50))
-    assert tally == Tally(11, 22, 33, 44, 55)
+    cost = Cost(1, 2, 3, 4, 5)
+    cost.add(Cost(10, 20, 30, 40, 50))
+    assert cost == Cost(11, 22, 33, 44, 55)
 
 
 async def test_the_size_that_is_asked_for():
     """Its own, unless another one is given; and never more than the server is known to give."""
     async with fetching() as (server, fetcher):
-        await fetcher.page(DAY, 1, Tally())
-        await fetcher.page(DAY, 1, Tally(), size=7)
+        await fetcher.page(DAY, 1, Cost())
+        await fetcher.page(DAY, 1, Cost(), size=7)
         fetcher.source.page_cap = 5
         capped = Fetcher(fetcher.source, CallQuery(), page_size=20, concurrency=1, patience=1)
-        await capped.page(DAY, 1, Tally())
+        await capped.page(DAY, 1, Cost())
         assert [asked.limit for asked in server.asked] == [20, 7, 5]
 
 
 async def test_a_count_is_a_page_of_one():
     """One request, whatever the page size."""
     async with fetching() as (server, fetcher):
-        assert await fetcher.count(DAY, Tally()) == 60
+        assert await fetcher.count(DAY, Cost()) == 60
         assert [(asked.page, asked.limit) for asked in server.asked] == [(1, 1)]
 
 
 @pytest.mark.parametrize(("pages", "once", "twice"), [(10, False, False), (11, True, False), (21, True, True)])
 def test_what_a_window_may_cost(pages, once, twice):
     """It is spent when it has cost more than it may, and not before; without a limit it never is."""
-    tally = Tally(pages=pages, limit=10)
-    assert (tally.is_spent(), tally.is_spent(2)) == (once, twice)
-    assert not Tally(pages=pages).is_spent()
+    cost = Cost(pages=pages, limit=10)
+    assert (cost.is_spent(), cost.is_spent(2)) == (once, twice)
+    assert not Cost(pages=pages).is_spent()
 
 
 async def test_no_count_is_none():
     """Where the server sends none."""
     async with fetching(lambda _: Answer(no_count=True)) as (_, fetcher):
-        assert await fetcher.count(DAY, Tally()) is None
+        assert await fetcher.count(DAY, Cost()) is None
 
 
 async def test_each_page_is_told():
@@ -90,12 +90,12 @@ async def test_each_page_is_told():
         before = fetcher.total.pages
         told = []
         fetcher.on_page = lambda: told.append(fetcher.total.pages - before)
-        await fetcher.page(DAY, 1, Tally())
-        await fetcher.page(DAY, 2, Tally())
+        await fetcher.page(DAY, 1, Cost())
+        await fetcher.page(DAY, 2, Cost())
         assert told == [1, 2]
         fetcher.on_page = lambda: 1 / 0
         with pytest.raises(ZeroDivisionError):
-            await fetcher.page(DAY, 1, Tally())
+            await fetcher.page(DAY, 1, Cost())
 
 
 async def test_newer_windows_come_first():
@@ -103,7 +103,7 @@ async def test_newer_windows_come_first():
     async with fetching(concurrency=1) as (server, fetcher):
         windows = [Window.of(f"2024-05-{day:02} 00:00:00", f"2024-05-{day:02} 23:59:59") for day in (2, 4, 3, 5)]
         windows.append(Window(None, None))
-        await asyncio.gather(*(fetcher.page(window, 1, Tally()) for window in windows))
+        await asyncio.gather(*(fetcher.page(window, 1, Cost()) for window in windows))
         assert [asked.last[:10] for asked in server.asked] == [
             "2024-05-02",
             "~",
@@ -140,11 +140,11 @@ def test_a_server_that_never_answers_well(attempts):
 
     async def main():
         async with fetching(lambda _: SICK, attempts=attempts, warm=False) as (server, fetcher):
-            tally = Tally()
+            cost = Cost()
             with pytest.raises(ServerError):
-                await fetcher.page(DAY, 1, tally)
-            assert len(server.asked) == tally.requests == attempts
-            assert tally.retries == attempts - 1
+                await fetcher.page(DAY, 1, cost)
+            assert len(server.asked) == cost.requests == attempts
+            assert cost.retries == attempts - 1
 
     on_clock(main)
 
@@ -154,9 +154,9 @@ def test_the_first_page_may_need_the_clients_retries():
 
     async def main():
         async with fetching(first(2, SICK), attempts=3, warm=False) as (_, fetcher):
-            tally = Tally()
-            assert (await fetcher.page(DAY, 1, tally)).count == 60
-            assert (tally.requests, tally.retries, tally.pages) == (3, 2, 1)
+            cost = Cost()
+            assert (await fetcher.page(DAY, 1, cost)).count == 60
+            assert (cost.requests, cost.retries, cost.pages) == (3, 2, 1)
 
     on_clock(main)
 
@@ -181,9 +181,9 @@ def test_a_passing_failure_is_tried_again(answer):
 
     async def main():
         async with fetching(first(3, answer)) as (_, fetcher):
-            tally = Tally()
-            assert (await fetcher.page(DAY, 2, tally)).page == 2
-            assert (tally.requests, tally.retries, tally.pages) == (4, 3, 1)
+            cost = Cost()
+            assert (await fetcher.page(DAY, 2, cost)).page == 2
+            assert (cost.requests, cost.retries, cost.pages) == (4, 3, 1)
 
     on_clock(main)
 
@@ -196,7 +196,7 @@ def test_a_no_in_passing_is_asked_once_more(times):
     async def main():
         async with fetching(first(times, no)) as (server, fetcher):
             with contextlib.nullcontext() if times == 1 else pytest.raises(RequestRejectedError):
-                assert (await fetcher.page(DAY, 2, Tally())).page == 2
+                assert (await fetcher.page(DAY, 2, Cost())).page == 2
             assert len(server.asked) == 2
 
     on_clock(main)
@@ -209,7 +209,7 @@ def test_the_bound_of_a_backoff_doubles(monkeypatch, drawn, waited):
 
     async def main():
         async with fetching(first(3, SICK)) as (_, fetcher):
-            await fetcher.page(DAY, 1, Tally())
+            await fetcher.page(DAY, 1, Cost())
             assert fetcher.waited == waited
 
     on_clock(main)
@@ -221,7 +221,7 @@ def test_backoffs_are_counted():
     async def main():
         async with fetching(first(3, SICK)) as (_, fetcher):
             begun = asyncio.get_running_loop().time()
-            await fetcher.page(DAY, 1, Tally())
+            await fetcher.page(DAY, 1, Cost())
             assert fetcher.waited == pytest.approx(asyncio.get_running_loop().time() - begun)
             assert 0 < fetcher.waited < 0.5 + 1 + 2
 
@@ -242,7 +242,7 @@ def test_what_is_final_is_raised_at_once(answer, error):
     async def main():
         async with fetching(lambda _: answer) as (server, fetcher):
             with pytest.raises(error):
-                await fetcher.page(DAY, 1, Tally())
+                await fetcher.page(DAY, 1, Cost())
             assert len(server.asked) == 1
 
     on_clock(main)
@@ -257,15 +257,15 @@ def test_one_page_that_never_comes_is_lost(page):
 
     async def main():
         async with fetching(habit) as (server, fetcher):
-            tally = Tally()
+            cost = Cost()
             with pytest.raises(PageLostError) as caught:
-                await fetcher.page(DAY, page, tally)
+                await fetcher.page(DAY, page, cost)
             assert isinstance(caught.value.error, ServerError)
             tries = [asked for asked in server.asked if asked.limit == 20]
             assert TRIES <= len(tries) <= TRIES + 2
             assert len(server.asked) <= len(tries) + 2
-            assert tally.requests == len(server.asked)
-            assert (await fetcher.page(DAY, 2, Tally())).page == 2
+            assert cost.requests == len(server.asked)
+            assert (await fetcher.page(DAY, 2, Cost())).page == 2
 
     on_clock(main)
 
@@ -281,7 +281,7 @@ def test_a_page_that_came_late_is_not_lost():
             return SICK if asked.page == 3 and bad[0] < TRIES else HONEST
 
         async with fetching(habit) as (_, fetcher):
-            assert (await fetcher.page(DAY, 3, Tally())).page == 3
+            assert (await fetcher.page(DAY, 3, Cost())).page == 3
 
     on_clock(main)
 
@@ -292,7 +292,7 @@ def test_a_lost_page_that_is_looked_at_alone_is_an_error():
     async def main():
         async with fetching(lambda asked: SICK if asked.page == 3 else HONEST) as (_, fetcher):
             with pytest.raises(ServerError):
-                await fetcher.sure_page(DAY, 3, Tally())
+                await fetcher.sure_page(DAY, 3, Cost())
 
     on_clock(main)
 
@@ -304,7 +304,7 @@ def test_when_nothing_comes_any_more_patience_ends_it():
         async with fetching(lambda _: SICK, patience=300) as (server, fetcher):
             begun = asyncio.get_running_loop().time()
             results = await asyncio.gather(
-                *(fetcher.page(DAY, page, Tally()) for page in (1, 2, 3)), return_exceptions=True
+                *(fetcher.page(DAY, page, Cost()) for page in (1, 2, 3)), return_exceptions=True
             )
             assert {type(result) for result in results} == {ServerError}
             assert asyncio.get_running_loop().time() - begun == pytest.approx(300, abs=5)
@@ -327,10 +327,10 @@ def test_two_timeouts_halve_the_page_size(size):
         async with fetching(habit) as (server, fetcher):
             fetcher.page_size = size
             with pytest.raises(PageTooSlowError):
-                await fetcher.page(DAY, 1, Tally())
+                await fetcher.page(DAY, 1, Cost())
             assert fetcher.page_size == size // 2
             assert len(server.asked) == 2
-            assert (await fetcher.page(DAY, 1, Tally())).limit == size // 2
+            assert (await fetcher.page(DAY, 1, Cost())).limit == size // 2
 
     on_clock(main)
 
@@ -344,7 +344,7 @@ def test_pages_never_become_smaller_than_the_smallest():
     async def main():
         async with fetching(habit) as (_, fetcher):
             fetcher.page_size = SMALLEST_PAGE
-            assert (await fetcher.page(DAY, 1, Tally())).limit == SMALLEST_PAGE
+            assert (await fetcher.page(DAY, 1, Cost())).limit == SMALLEST_PAGE
 
     on_clock(main)
 
@@ -357,7 +357,7 @@ def test_the_last_halving_ends_at_the_smallest(size, halved):
         async with fetching(lambda _: Answer(after=3600)) as (_, fetcher):
             fetcher.page_size = size
             with pytest.raises(PageTooSlowError):
-                await fetcher.page(DAY, 1, Tally())
+                await fetcher.page(DAY, 1, Cost())
             assert fetcher.page_size == halved
 
     on_clock(main)
@@ -372,7 +372,7 @@ def test_pages_that_were_asked_for_together_halve_once():
             fetcher,
         ):
             fetcher.page_size = 100
-            works = (fetcher.page(DAY, 1, Tally(), size=100) for _ in range(2))
+            works = (fetcher.page(DAY, 1, Cost(), size=100) for _ in range(2))
             results = await asyncio.gather(*works, return_exceptions=True)
             assert {type(result) for result in results} == {PageTooSlowError}
             assert fetcher.page_size == 50
@@ -387,7 +387,7 @@ def test_a_late_complaint_about_an_old_size():
         async with fetching(lambda asked: Answer(after=3600) if asked.limit > 50 else HONEST) as (_, fetcher):
             fetcher.page_size = 12
             with pytest.raises(PageTooSlowError):
-                await fetcher.page(DAY, 1, Tally(), size=100)
+                await fetcher.page(DAY, 1, Cost(), size=100)
             assert fetcher.page_size == 12
 
     on_clock(main)
@@ -401,7 +401,7 @@ def test_a_timeout_between_other_failures_does_not_halve():
 
     async def main():
         async with fetching(habit) as (_, fetcher):
-            assert (await fetcher.page(DAY, 1, Tally())).count == 60
+            assert (await fetcher.page(DAY, 1, Cost())).count == 60
             assert fetcher.page_size == 20
 
     on_clock(main)
@@ -412,7 +412,7 @@ def test_a_timeout_slows_all_down():
 
     async def main():
         async with fetching(first(1, Answer(after=3600)), concurrency=8) as (_, fetcher):
-            await fetcher.page(DAY, 1, Tally())
+            await fetcher.page(DAY, 1, Cost())
             assert 4 <= fetcher._concurrency.limit < 5
 
     on_clock(main)
@@ -423,7 +423,7 @@ def test_a_429_slows_all_down():
 
     async def main():
         async with fetching(first(1, Answer(status=429)), concurrency=8) as (_, fetcher):
-            await fetcher.page(DAY, 1, Tally())
+            await fetcher.page(DAY, 1, Cost())
             assert 4 <= fetcher._concurrency.limit < 5
 
     on_clock(main)
@@ -434,7 +434,7 @@ def test_the_next_pull_begins_where_the_last_one_was():
 
     async def main():
         async with fetching(first(1, Answer(status=429)), concurrency=8) as (_, fetcher):
-            await fetcher.page(DAY, 1, Tally())
+            await fetcher.page(DAY, 1, Cost())
             learnt = fetcher._concurrency.limit
             another = Fetcher(fetcher.source, CallQuery(), page_size=100, concurrency=8, patience=60)
             assert 4 <= another._concurrency.limit == learnt
@@ -451,7 +451,7 @@ def test_a_body_that_is_too_large_halves_at_once():
     async def main():
         async with fetching(lambda asked: HUGE if asked.limit > 10 else HONEST) as (server, fetcher):
             with pytest.raises(PageTooSlowError):
-                await fetcher.page(DAY, 1, Tally())
+                await fetcher.page(DAY, 1, Cost())
             assert (fetcher.page_size, len(server.asked)) == (10, 1)
 
     on_clock(main)
@@ -463,7 +463,7 @@ def test_a_small_page_that_is_too_large_is_an_error():
     async def main():
         async with fetching(lambda _: HUGE) as (_, fetcher):
             with pytest.raises(BodyTooLargeError):
-                await fetcher.page(DAY, 1, Tally(), size=SMALLEST_PAGE)
+                await fetcher.page(DAY, 1, Cost(), size=SMALLEST_PAGE)
 
     on_clock(main)
 
@@ -474,7 +474,7 @@ def test_a_page_that_is_looked_at_alone_may_be_smaller():
     async def main():
         async with fetching(lambda asked: Answer(after=3600) if asked.limit > 20 else HONEST) as (_, fetcher):
             fetcher.page_size = 100
-            page = await fetcher.sure_page(DAY, 1, Tally())
+            page = await fetcher.sure_page(DAY, 1, Cost())
             assert page.limit == fetcher.page_size == 12
 
     on_clock(main)
@@ -486,7 +486,7 @@ def test_a_413_halves_at_once():
     async def main():
         async with fetching(lambda asked: Answer(status=413) if asked.limit > 10 else HONEST) as (server, fetcher):
             with pytest.raises(PageTooSlowError):
-                await fetcher.page(DAY, 1, Tally())
+                await fetcher.page(DAY, 1, Cost())
             assert (fetcher.page_size, len(server.asked)) == (10, 1)
 
     on_clock(main)
@@ -498,7 +498,7 @@ def test_a_413_for_a_small_page_is_final():
     async def main():
         async with fetching(lambda _: Answer(status=413)) as (server, fetcher):
             with pytest.raises(RequestRejectedError):
-                await fetcher.page(DAY, 1, Tally(), size=SMALLEST_PAGE)
+                await fetcher.page(DAY, 1, Cost(), size=SMALLEST_PAGE)
             assert len(server.asked) == 1
 
     on_clock(main)
@@ -513,7 +513,7 @@ def test_another_page_for_ever():
     async def main():
         async with fetching(lambda _: Answer(page=7)) as (_, fetcher):
             with pytest.raises(PageLostError) as caught:
-                await fetcher.page(DAY, 2, Tally())
+                await fetcher.page(DAY, 2, Cost())
             assert type(caught.value.error) is PagingError
             assert "page 7 came instead" in str(caught.value.error)
 
@@ -523,7 +523,7 @@ def test_another_page_for_ever():
 async def test_an_empty_page_may_bear_any_number():
     """Past the end some servers say page 1."""
     async with fetching(lambda _: Answer(rows=[], page=1)) as (_, fetcher):
-        assert (await fetcher.page(DAY, 9, Tally())).open()[2] == 0
+        assert (await fetcher.page(DAY, 9, Cost())).open()[2] == 0
 
 
 def test_garbage_for_ever():
@@ -532,7 +532,7 @@ def test_garbage_for_ever():
     async def main():
         async with fetching(lambda _: Answer(body=b"<html>"), patience=60) as (_, fetcher):
             with pytest.raises(MalformedResponseError):
-                await fetcher.page(DAY, 2, Tally())
+                await fetcher.page(DAY, 2, Cost())
 
     on_clock(main)
 
@@ -543,7 +543,7 @@ def test_garbage_for_ever():
 async def test_a_client_that_is_closed_under_it():
     """It says so, and is no cancellation."""
     async with fetching(lambda _: Answer(after=3600)) as (server, fetcher):
-        task = asyncio.create_task(fetcher.page(DAY, 1, Tally()))
+        task = asyncio.create_task(fetcher.page(DAY, 1, Cost()))
         while not server.asked:
             await asyncio.sleep(0)
         await fetcher.source.aclose()
@@ -558,7 +558,7 @@ async def test_a_cancelled_page_leaves_nothing(times):
         server,
         fetcher,
     ):
-        tasks = [asyncio.create_task(fetcher.page(DAY, page, Tally())) for page in (1, 2, 3)]
+        tasks = [asyncio.create_task(fetcher.page(DAY, page, Cost())) for page in (1, 2, 3)]
         while not server.asked:
             await asyncio.sleep(0)
         for task in tasks[:2]:
@@ -576,7 +576,7 @@ def test_a_cancel_scope_around_a_page():
     async def main():
         async with fetching(lambda _: Answer(after=3600)) as (server, fetcher):
             with anyio.move_on_after(20) as scope:
-                await fetcher.page(DAY, 1, Tally())
+                await fetcher.page(DAY, 1, Cost())
             assert scope.cancelled_caught
             assert len(server.asked) == 1
 
@@ -588,7 +588,7 @@ def test_a_cancelled_backoff():
 
     async def main():
         async with fetching(lambda _: SICK) as (server, fetcher):
-            task = asyncio.create_task(fetcher.page(DAY, 1, Tally()))
+            task = asyncio.create_task(fetcher.page(DAY, 1, Cost()))
             while not server.asked:
                 await asyncio.sleep(0)
             task.cancel()
@@ -611,7 +611,7 @@ def test_the_clients_own_timeouts_hold():
                 fetcher = Fetcher(client, CallQuery(), page_size=SMALLEST_PAGE, concurrency=1, patience=1)
                 begun = asyncio.get_running_loop().time()
                 with pytest.raises(RequestTimeoutError):
-                    await fetcher.page(DAY, 1, Tally())
+                    await fetcher.page(DAY, 1, Cost())
                 assert asyncio.get_running_loop().time() - begun == pytest.approx(5, abs=1.1)
 
     on_clock(main)
@@ -628,7 +628,7 @@ async def test_a_bare_empty_page_of_a_server_that_counts_is_asked_for_again(know
     """If the server is not known to count, the reader of the page decides what it means."""
     async with fetching(bare(times=times, when=lambda _asked: True)) as (server, fetcher):
         fetcher.source.count_is_total = known
-        page = await fetcher.page(DAY, 1, Tally())
+        page = await fetcher.page(DAY, 1, Cost())
         assert len(page.rows()) == (20 if known else 0)
         assert len(server.asked) == asked
 
@@ -641,7 +641,7 @@ LOOK = {1: [(DAY.first, DAY.last)], 2: []}
 async def test_a_bare_empty_page_is_believed_in_the_end(number):
     """As a first page it then means a count of 0; as a later page it has no count."""
     async with fetching(lambda asked: HONEST if asked.found else BARE) as (server, fetcher):
-        page = await fetcher.page(NIGHT, number, Tally())
+        page = await fetcher.page(NIGHT, number, Cost())
         assert (page.rows(), page.count) == ([], 0 if number == 1 else None)
         assert [asked.window for asked in server.asked] == [(NIGHT.first, NIGHT.last)] * 3 + LOOK[number]
 
@@ -650,7 +650,7 @@ async def test_a_bare_empty_page_of_a_silent_server_is_never_believed():
     """The server sends the same for a window in which it counted calls: the pull ends with an error and can be resumed."""
     async with fetching(lambda _: BARE) as (_, fetcher):
         with pytest.raises(MalformedResponseError) as failure:
-            await fetcher.page(NIGHT, 1, Tally())
+            await fetcher.page(NIGHT, 1, Cost())
         assert failure.value.retryable
 
 
@@ -659,14 +659,14 @@ async def test_one_bare_empty_page_is_no_count(known):
     """``check`` and ``sync`` compare counts: one empty reply by accident is not a changed count."""
     async with fetching(bare(times=1, when=lambda _asked: True)) as (_, fetcher):
         fetcher.source.count_is_total = known
-        assert await fetcher.count(DAY, Tally()) == 60
+        assert await fetcher.count(DAY, Cost()) == 60
 
 
 async def test_a_window_without_calls_counts_0_where_no_count_is_sent():
     """The server is asked once more: an empty page says that there are no calls, however it counts."""
     async with fetching(lambda _: BARE) as (server, fetcher):
         fetcher.source.count_is_total = False
-        assert await fetcher.count(DAY, Tally()) == 0
+        assert await fetcher.count(DAY, Cost()) == 0
         assert len(server.asked) == 2
 
 
@@ -674,9 +674,9 @@ async def test_a_page_refused_for_its_depth_is_lost_and_not_the_end():
     """A refused deep page is lost, because a shorter window has no such page. A refused page that is not deep ends the pull."""
     async with fetching(shallow(0)) as (_, fetcher):
         with pytest.raises(PageLostError):
-            await fetcher.page(DAY, 51, Tally())
+            await fetcher.page(DAY, 51, Cost())
         with pytest.raises(RequestRejectedError):
-            await fetcher.page(DAY, 49, Tally())
+            await fetcher.page(DAY, 49, Cost())
 
 
 def test_after_an_outage_fewer_requests_go_at_once():
@@ -692,7 +692,7 @@ def test_after_an_outage_fewer_requests_go_at_once():
     async def main():
         nonlocal server
         async with fetching(habit, concurrency=8) as (server, fetcher):
-            pages = [fetcher.page(DAY, number % 3 + 1, Tally()) for number in range(24)]
+            pages = [fetcher.page(DAY, number % 3 + 1, Cost()) for number in range(24)]
             assert [len(page.rows()) for page in await asyncio.gather(*pages)] == [20] * 24
             assert max(in_flight[8:16]) <= 6  # the first eight waited for the end of the outage
 
@@ -704,5 +704,5 @@ async def test_records_of_another_year_say_nothing_of_the_bounds():
     """A page that ignores the range is not taken for one whose range was a second too wide."""
     async with fetching(lambda _: Answer(rows=[("2019-01-01 00:00:00", "old")], count=1)) as (server, fetcher):
         fetcher.source.bounds = Bounds(1, 1)
-        page = await fetcher.page(DAY, 1, Tally())
+        page = await fetcher.page(DAY, 1, Cost())
         assert (len(page.rows()), len(server.asked), fetcher.source.bounds) == (1, 1, Bounds(1, 1))

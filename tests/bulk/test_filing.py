@@ -10,10 +10,10 @@ from datetime import datetime
 import pytest
 
 from servetel_async import IST, CallQuery, OutOfWindowError
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.bulk.probe import probe
-from servetel_async.bulk.windows.date_bounds import Calibration
+from servetel_async.bulk.windows.date_bounds import DateBoundsProbe
 from servetel_async.emulator import Dataset
 from servetel_async.protocol.conventions import Bounds, Conventions, KnownCall
 from servetel_async.protocol.windows import Window
@@ -152,7 +152,7 @@ async def test_a_server_that_ignores_the_dates_is_still_an_error(filed_by, weeks
 
 def made(client):
     fetcher = Fetcher(client, CallQuery(), page_size=20, concurrency=2, patience=1)
-    return fetcher, Calibration(fetcher)
+    return fetcher, DateBoundsProbe(fetcher)
 
 
 @filings
@@ -163,9 +163,9 @@ async def test_what_was_remembered_is_verified_by_one_look(filed_by, bounds, wee
     remembered = Conventions(filed_by, BOUNDS[bounds])
     client.conventions = Conventions.of(remembered.text)
     _, calibration = made(client)
-    await calibration.ensure(WHOLE, Tally())
+    await calibration.ensure(WHOLE, Cost())
     assert (calibration.is_sure, calibration.text, len(api.requests)) == (True, remembered.text, 2)
-    await calibration.ensure(WHOLE, Tally())
+    await calibration.ensure(WHOLE, Cost())
     assert len(api.requests) == 2
 
 
@@ -175,7 +175,7 @@ async def test_what_was_remembered_wrongly_is_found_out_anew(filed_by, weeks, co
     _, client = await connect(weeks, filed_by=filed_by, bounds="end_exclusive")
     client.conventions = Conventions("start", Bounds(0, 0))
     _, calibration = made(client)
-    await calibration.ensure(WHOLE, Tally())
+    await calibration.ensure(WHOLE, Cost())
     assert client.conventions == Conventions(filed_by, Bounds(0, 1))
 
 
@@ -188,8 +188,8 @@ async def test_a_new_process_counts_what_was_pulled(filed_by, bounds, weeks, con
     receipt = await client.pull(tmp_path / "a.ndjson", query=WEEK)
     client.conventions = None
     fetcher, calibration = made(client)
-    await calibration.ensure(WHOLE, Tally())
-    counts = [await fetcher.count(Window.of(each.first, each.last), Tally()) for each in receipt.windows]
+    await calibration.ensure(WHOLE, Cost())
+    counts = [await fetcher.count(Window.of(each.first, each.last), Cost()) for each in receipt.windows]
     assert counts == [each.counted for each in receipt.windows]
 
 
@@ -201,10 +201,10 @@ async def test_what_holds_is_confirmed_by_one_look(filed_by, weeks, connect):
     """A call that was read is looked up."""
     api, client = await connect(weeks, filed_by=filed_by)
     fetcher, calibration = made(client)
-    await calibration.check(WHOLE, rows := await fetcher.rows(await fetcher.page(WHOLE, 1, Tally())), Tally())
-    await calibration.note(rows, Tally())
+    await calibration.check(WHOLE, rows := await fetcher.rows(await fetcher.page(WHOLE, 1, Cost())), Cost())
+    await calibration.note(rows, Cost())
     before = len(api.requests)
-    assert await calibration.confirm(Tally())
+    assert await calibration.confirm(Cost())
     assert len(api.requests) - before == 1
 
 
@@ -212,13 +212,13 @@ async def test_a_moment_that_no_call_shows_is_not_looked_for_for_ever(connect, w
     """The calls of three windows are looked up; on a server that gives none of them each window would cost requests."""
     api, client = await connect(weeks, filed_by="end")
     fetcher, calibration = made(client)
-    rows = await fetcher.rows(await fetcher.page(WHOLE, 1, Tally()))
+    rows = await fetcher.rows(await fetcher.page(WHOLE, 1, Cost()))
     for row in rows:
         api.delete(row.id)
     costs = []
     for _ in range(4):
         before = len(api.requests)
-        await calibration.note(rows, Tally())
+        await calibration.note(rows, Cost())
         costs.append(len(api.requests) - before)
     assert all(costs[:3])
     assert costs[3] == 0
@@ -228,7 +228,7 @@ async def test_without_calls_there_is_nothing_to_confirm(connect):
     """An empty range is read under no conventions at all."""
     api, client = await connect(Dataset.range(NIGHT, NIGHT, calls=0))
     _, calibration = made(client)
-    assert await calibration.confirm(Tally())
+    assert await calibration.confirm(Cost())
     assert (client.conventions, api.requests) == (None, [])
 
 
@@ -236,25 +236,25 @@ async def test_a_belief_that_does_not_hold_is_put_right(weeks, connect):
     """The call does not come as believed: it is found out anew, and the caller reads again what was read before."""
     _, client = await connect(weeks, filed_by="end", bounds="start_exclusive")
     fetcher, calibration = made(client)
-    await calibration.check(WHOLE, rows := await fetcher.rows(await fetcher.page(WHOLE, 1, Tally())), Tally())
-    await calibration.note(rows, Tally())
+    await calibration.check(WHOLE, rows := await fetcher.rows(await fetcher.page(WHOLE, 1, Cost())), Cost())
+    await calibration.note(rows, Cost())
     client.conventions = Conventions("start", Bounds(0, 0))
-    assert not await calibration.confirm(Tally())
+    assert not await calibration.confirm(Cost())
     assert client.conventions == Conventions("end", Bounds(1, 0))
-    assert await calibration.confirm(Tally())
+    assert await calibration.confirm(Cost())
 
 
 async def test_calls_that_are_gone_neither_confirm_nor_refute(weeks, connect):
     """They were deleted since; a belief stays, and without one nothing is confirmed."""
     api, client = await connect(weeks)
     fetcher, calibration = made(client)
-    await calibration.check(WHOLE, rows := await fetcher.rows(await fetcher.page(WHOLE, 1, Tally())), Tally())
-    await calibration.note(rows, Tally())
+    await calibration.check(WHOLE, rows := await fetcher.rows(await fetcher.page(WHOLE, 1, Cost())), Cost())
+    await calibration.note(rows, Cost())
     for row in rows:
         api.delete(row.id)
-    assert await calibration.confirm(Tally())
+    assert await calibration.confirm(Cost())
     client.conventions = None
-    assert not await calibration.confirm(Tally())
+    assert not await calibration.confirm(Cost())
 
 
 async def test_a_pull_that_could_not_establish_how_dates_are_read_is_not_complete(weeks, connect, tmp_path):
@@ -315,14 +315,14 @@ async def test_a_call_that_is_gone_changes_nothing(weeks, connect):
     api, client = await connect(weeks, filed_by="end")
     fetcher, calibration = made(client)
     gone = KnownCall({"start": "2024-05-03 12:00:00", "end": "2024-05-03 12:00:01"})
-    await calibration.doubt([gone], Tally())
+    await calibration.doubt([gone], Cost())
     assert client.conventions is None
-    page = await fetcher.rows(await fetcher.page(WHOLE, 1, Tally()))
+    page = await fetcher.rows(await fetcher.page(WHOLE, 1, Cost()))
     silent = KnownCall({"start": "2024-05-03 12:00:00"})
-    await calibration.doubt([calibration.known(page[0]), silent], Tally())
+    await calibration.doubt([calibration.known(page[0]), silent], Cost())
     assert client.conventions == Conventions("end")
     before = len(api.requests)
-    await calibration.doubt([silent], Tally())
+    await calibration.doubt([silent], Cost())
     assert client.conventions == Conventions("end")
     assert len(api.requests) - before <= 4
 
@@ -343,7 +343,7 @@ async def test_several_that_doubt_wait_for_each_other(weeks, connect):
     """One look at a time: the second finds what the first has found."""
     _, client = await connect(weeks, filed_by="end")
     fetcher, calibration = made(client)
-    rows = await fetcher.rows(await fetcher.page(WHOLE, 1, Tally()))
+    rows = await fetcher.rows(await fetcher.page(WHOLE, 1, Cost()))
     calls = [calibration.known(row) for row in rows[:2]]
-    await asyncio.gather(*(calibration.doubt(calls, Tally()) for _ in range(2)))
+    await asyncio.gather(*(calibration.doubt(calls, Cost()) for _ in range(2)))
     assert client.conventions == Conventions("end")

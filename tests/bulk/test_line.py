@@ -15,12 +15,12 @@ import anyio
 import pytest
 
 from servetel_async import CallQuery, OutOfWindowError, RequestRejectedError, Retry, ServerError, ServetelClient
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.bulk.windows.certifier import Certifier
-from servetel_async.bulk.windows.date_bounds import Calibration
+from servetel_async.bulk.windows.date_bounds import DateBoundsProbe
 from servetel_async.bulk.windows.plan import MOST_PAGES
-from servetel_async.bulk.windows.scheduler import Line
+from servetel_async.bulk.windows.scheduler import WindowScheduler
 from servetel_async.protocol.clock import SECOND
 from servetel_async.protocol.conventions import Bounds, Conventions
 from servetel_async.protocol.windows import Window
@@ -46,14 +46,14 @@ class Run:
         self.full_after = None
         self.certifier = Certifier(fetcher, fast=False)
         self.certifier.walks = walks
-        self.line = Line(fetcher, self.certifier, Calibration(fetcher), self.commit, width)
+        self.line = WindowScheduler(fetcher, self.certifier, DateBoundsProbe(fetcher), self.commit, width)
 
-    async def commit(self, window, found, tally):
+    async def commit(self, window, found, cost):
         await asyncio.sleep(0)
         if len(self.committed) == self.full_after:
             raise OSError("full")
         self.given.append(found)
-        self.committed.append((window, replace(found, calls=list(found.calls)), tally))
+        self.committed.append((window, replace(found, calls=list(found.calls)), cost))
 
     @property
     def windows(self):
@@ -79,7 +79,7 @@ async def lining(habit=None, *, calls=CALLS, width=3, bounds=Bounds(), page_size
         assert not client._tasks
         assert_free(fetcher._concurrency)
         await asyncio.sleep(0)
-        assert len([task for task in asyncio.all_tasks() if "Line" in repr(task.get_coro())]) == 0
+        assert len([task for task in asyncio.all_tasks() if "WindowScheduler" in repr(task.get_coro())]) == 0
 
 
 async def test_nothing_to_read():
@@ -104,7 +104,7 @@ async def test_windows_are_committed_in_order(width):
         await run.line.run(WINDOWS)
         assert run.windows == WINDOWS
         assert run.calls == CALLS
-        assert {tally.requests for _, _, tally in run.committed} == {1}
+        assert {cost.requests for _, _, cost in run.committed} == {1}
         assert run.line.read_ahead == 0
         assert run.line.counts == dict.fromkeys(WINDOWS, 4)
 
@@ -235,7 +235,7 @@ async def test_a_whole_window_that_is_refused_is_an_error():
 async def test_a_known_first_page_is_not_asked_for_again():
     """Somebody has it already."""
     async with lining() as run:
-        run.line.known[WINDOWS[0]] = await run.fetcher.page(WINDOWS[0], 1, Tally())
+        run.line.known[WINDOWS[0]] = await run.fetcher.page(WINDOWS[0], 1, Cost())
         run.server.asked.clear()
         await run.line.run(WINDOWS[:2])
         assert run.server.windows == {(WINDOWS[1].first, WINDOWS[1].last): 1}
@@ -280,16 +280,16 @@ async def test_what_was_read_under_other_conventions_is_read_again():
     """Conventions that change in between: at the end each window was read under those that hold."""
     async with lining(width=1) as run:
 
-        async def commit(window, found, tally):
+        async def commit(window, found, cost):
             if window == WINDOWS[4]:
                 run.fetcher.source.conventions = Conventions("start", Bounds(1, 0))
-            await Run.commit(run, window, found, tally)
+            await Run.commit(run, window, found, cost)
 
         run.line._commit = commit
         await run.line.run(WINDOWS)
         before = len(run.committed)
         assert before == len(WINDOWS)
-        assert await run.line.confirm(Tally())
+        assert await run.line.confirm(Cost())
         assert [window for window, _, _ in run.committed[before:]] == WINDOWS[:5]
         assert {found.conventions for _, found, _ in run.committed[before:]} == {"start+1+0"}
 
@@ -318,7 +318,7 @@ async def test_what_never_holds_is_not_confirmed():
             return False
 
         run.line._calibration.confirm = confirm
-        assert not await run.line.confirm(Tally())
+        assert not await run.line.confirm(Cost())
 
 
 async def test_records_outside_of_the_window_end_it():
@@ -378,7 +378,7 @@ def test_a_first_page_that_is_too_slow_is_read_smaller():
 
     async def main():
         async with lining(lambda asked: Answer(after=3600) if asked.limit > 20 else HONEST, page_size=5) as run:
-            await run.fetcher.page(WINDOWS[0], 1, Tally())
+            await run.fetcher.page(WINDOWS[0], 1, Cost())
             run.fetcher.page_size = 40
             await run.line.run(WINDOWS[:3])
             assert run.calls == CALLS[:12]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from servetel_async import CallQuery, Retry, ServetelClient
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.bulk.windows.lying_counts import find_lie
 from servetel_async.protocol.windows import Window
@@ -66,7 +66,7 @@ async def test_the_receipt_says_why(tmp_path):
 async def looked(server, counted, window=WHOLE):
     async with client_of(server) as client:
         fetcher = Fetcher(client, CallQuery(), page_size=20, concurrency=2, patience=1)
-        return await find_lie(fetcher, window, counted, Tally())
+        return await find_lie(fetcher, window, counted, Cost())
 
 
 async def test_an_honest_count_costs_one_request():

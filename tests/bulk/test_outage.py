@@ -18,7 +18,7 @@ from servetel_async import (
     ServetelClient,
     Timeouts,
 )
-from servetel_async.bulk.fetching.circuit_breaker import PROBE_CAP, THRESHOLD, Outage
+from servetel_async.bulk.fetching.circuit_breaker import PROBE_CAP, THRESHOLD, CircuitBreaker
 from servetel_async.bulk.pull import pull
 from servetel_async.emulator import Dataset, Emulator, Fault
 from tests.bulk import fake_clock
@@ -33,7 +33,7 @@ def now():
 
 def opened(patience=1800.0, retry=RETRY):
     """An outage that has just begun."""
-    outage = Outage(retry, patience)
+    outage = CircuitBreaker(retry, patience)
     outage.succeeded()
     for _ in range(THRESHOLD):
         outage.failed()
@@ -45,7 +45,7 @@ def opened(patience=1800.0, retry=RETRY):
 
 async def test_before_the_first_good_reply_there_is_no_outage():
     """However many failures: then it is the address that is wrong."""
-    outage = Outage(RETRY, 0.0)
+    outage = CircuitBreaker(RETRY, 0.0)
     for _ in range(100):
         outage.failed()
     assert not outage.is_open()
@@ -54,7 +54,7 @@ async def test_before_the_first_good_reply_there_is_no_outage():
 
 async def test_it_opens_after_failures_in_a_row():
     """One good reply between them begins the count anew."""
-    outage = Outage(RETRY, 1800)
+    outage = CircuitBreaker(RETRY, 1800)
     assert outage.succeeded() is False
     for _ in range(THRESHOLD - 1):
         outage.failed()
@@ -77,7 +77,7 @@ async def test_a_good_reply_ends_it():
 
 async def test_without_an_outage_nobody_waits():
     """Any number may be under way."""
-    outage = Outage(RETRY, 1800)
+    outage = CircuitBreaker(RETRY, 1800)
     outage.succeeded()
     inside = 0
 
@@ -182,7 +182,7 @@ def test_patience_is_counted_from_the_last_good_reply():
     """A long pull is not impatient because it is long."""
 
     async def main():
-        outage = Outage(RETRY, 100)
+        outage = CircuitBreaker(RETRY, 100)
         outage.succeeded()
         await asyncio.sleep(1000)
         outage.succeeded()

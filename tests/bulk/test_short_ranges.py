@@ -11,7 +11,7 @@ import pytest
 
 from servetel_async import CallQuery, RequestRejectedError, Retry, ServetelClient
 from servetel_async.bulk.check import check
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.bulk.probe import probe
 from servetel_async.bulk.pull import pull
@@ -185,8 +185,8 @@ async def test_a_count_in_parts_needs_every_count():
     habit = allows(7, also=lambda asked: Answer(no_count=asked.first < "2024-05-10"))
     async with serving(habit) as (_, client):
         fetcher = Fetcher(client, CallQuery(), page_size=20, concurrency=4, patience=10)
-        assert await fetcher.count(Window.of("2024-05-01 00:00:00", "2024-05-31 23:59:59"), Tally()) is None
-        assert await fetcher.count(Window.of("2024-05-12 00:00:00", "2024-05-30 23:59:59"), Tally()) == 38
+        assert await fetcher.count(Window.of("2024-05-01 00:00:00", "2024-05-31 23:59:59"), Cost()) is None
+        assert await fetcher.count(Window.of("2024-05-12 00:00:00", "2024-05-30 23:59:59"), Cost()) == 38
 
 
 async def test_max_range_is_never_exceeded(tmp_path):

@@ -10,12 +10,12 @@ import pytest
 
 from servetel_async import CallQuery, RequestTimeoutError, Retry, ServerError, ServetelClient
 from servetel_async.bulk.fetching.circuit_breaker import THRESHOLD
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import SMALLEST_PAGE, PageTooSlowError
 from servetel_async.bulk.probe import probe
 from servetel_async.bulk.pull import pull
 from servetel_async.bulk.sync import sync
-from servetel_async.bulk.windows.date_bounds import Calibration
+from servetel_async.bulk.windows.date_bounds import DateBoundsProbe
 from servetel_async.protocol.conventions import Bounds, Conventions
 from tests.bulk.fetching import DAY, SICK, fetching, first, on_clock
 from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
@@ -91,10 +91,10 @@ def test_two_slow_replies_halve_the_page_size(kind, warm):
     async def main():
         async with fetching(above(10, SLOW[kind]), attempts=5, warm=warm) as (server, fetcher):
             with pytest.raises(PageTooSlowError):
-                await fetcher.page(DAY, 1, Tally())
+                await fetcher.page(DAY, 1, Cost())
             assert fetcher.page_size == 10
             assert sizes(server) == [20, 20]
-            assert (await fetcher.page(DAY, 1, Tally())).limit == 10
+            assert (await fetcher.page(DAY, 1, Cost())).limit == 10
 
     on_clock(main)
 
@@ -105,7 +105,7 @@ def test_other_failures_do_not_halve(answer):
 
     async def main():
         async with fetching(first(5, answer)) as (_, fetcher):
-            assert (await fetcher.page(DAY, 1, Tally())).limit == 20
+            assert (await fetcher.page(DAY, 1, Cost())).limit == 20
             assert fetcher.page_size == 20
 
     on_clock(main)
@@ -126,7 +126,7 @@ def test_no_connection_in_time_does_not_halve(monkeypatch):
                 return await real(*args)
 
             monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", connect)
-            assert (await fetcher.page(DAY, 1, Tally())).limit == 20
+            assert (await fetcher.page(DAY, 1, Cost())).limit == 20
             assert (len(tried), sizes(server)) == (3, [20])
 
     on_clock(main)
@@ -137,7 +137,7 @@ def test_one_slow_first_page_is_tried_again_in_its_size():
 
     async def main():
         async with fetching(first(1, LATE), attempts=5, warm=False) as (server, fetcher):
-            assert (await fetcher.page(DAY, 1, Tally())).limit == 20
+            assert (await fetcher.page(DAY, 1, Cost())).limit == 20
             assert sizes(server) == [20, 20]
 
     on_clock(main)
@@ -149,7 +149,7 @@ def test_a_server_that_never_answers_is_asked_a_few_times():
     async def main():
         async with fetching(lambda _: LATE, page_size=100, attempts=5, warm=False) as (server, fetcher):
             with pytest.raises(RequestTimeoutError) as caught:
-                await fetcher.sure_page(DAY, 1, Tally())
+                await fetcher.sure_page(DAY, 1, Cost())
             assert sizes(server) == [100, 100, 50, 50, 25, 25, 12, 12] + [SMALLEST_PAGE] * 5
             assert "pages of 10 calls were too slow as well" in str(caught.value).lower()
             assert "lower page_size" not in str(caught.value)
@@ -163,7 +163,7 @@ def test_a_small_page_size_is_not_halved():
     async def main():
         async with fetching(lambda _: LATE, page_size=5, attempts=2, warm=False) as (server, fetcher):
             with pytest.raises(RequestTimeoutError, match="raise Timeouts") as caught:
-                await fetcher.sure_page(DAY, 1, Tally())
+                await fetcher.sure_page(DAY, 1, Cost())
             assert sizes(server) == [5, 5]
             assert caught.value.why == ""
 
@@ -175,7 +175,7 @@ def test_a_count_is_not_halved():
 
     async def main():
         async with fetching(first(3, LATE), attempts=5, warm=False) as (server, fetcher):
-            assert await fetcher.count(DAY, Tally()) == 60
+            assert await fetcher.count(DAY, Cost()) == 60
             assert sizes(server) == [1, 1, 1, 1]
             assert fetcher.page_size == 20
 
@@ -187,12 +187,12 @@ def test_pages_that_wait_are_not_sent_in_a_size_that_is_too_slow():
 
     async def main():
         async with fetching(above(10), concurrency=1) as (server, fetcher):
-            works = [fetcher.page(DAY, number, Tally(), size=20) for number in range(1, 9)]
+            works = [fetcher.page(DAY, number, Cost(), size=20) for number in range(1, 9)]
             results = await asyncio.gather(*works, return_exceptions=True)
             assert {type(result) for result in results} == {PageTooSlowError}
             assert len(server.asked) <= 9
             with pytest.raises(PageTooSlowError):
-                await fetcher.page(DAY, 1, Tally(), size=20)
+                await fetcher.page(DAY, 1, Cost(), size=20)
             assert len(server.asked) <= 9
 
     on_clock(main)
@@ -204,11 +204,11 @@ def test_a_504_slows_all_down():
     async def main():
         answers = [Answer(after=1), Answer(status=504, after=1)]
         async with fetching(lambda asked: answers[asked.nth == 9], concurrency=8) as (server, fetcher):
-            await asyncio.gather(*(fetcher.page(DAY, 1, Tally()) for _ in range(8)))
+            await asyncio.gather(*(fetcher.page(DAY, 1, Cost()) for _ in range(8)))
             assert server.peak == 8
-            await fetcher.page(DAY, 1, Tally())
+            await fetcher.page(DAY, 1, Cost())
             server.peak = 0
-            await asyncio.gather(*(fetcher.page(DAY, 1, Tally()) for _ in range(8)))
+            await asyncio.gather(*(fetcher.page(DAY, 1, Cost()) for _ in range(8)))
             assert 4 <= server.peak < 8
 
     on_clock(main)
@@ -220,8 +220,8 @@ def test_slow_pages_are_no_outage_while_they_can_be_smaller():
     async def main():
         answer = Answer(status=504)
         async with fetching(above(20, answer), page_size=40, concurrency=16, patience=0, warm=False) as (_, fetcher):
-            await fetcher.count(DAY, Tally())
-            works = (fetcher.sure_page(DAY, 1, Tally()) for _ in range(16))
+            await fetcher.count(DAY, Cost())
+            works = (fetcher.sure_page(DAY, 1, Cost()) for _ in range(16))
             assert {page.limit for page in await asyncio.gather(*works)} == {20}
 
     on_clock(main)
@@ -238,9 +238,9 @@ def test_after_an_outage_pages_have_their_size_again():
         async with fetching(lambda _: LATE if away else HONEST, page_size=100) as (server, fetcher):
             away.append(1)
             asyncio.get_running_loop().call_later(1200, away.clear)
-            assert (await fetcher.sure_page(DAY, 1, Tally())).limit == SMALLEST_PAGE
+            assert (await fetcher.sure_page(DAY, 1, Cost())).limit == SMALLEST_PAGE
             assert fetcher.page_size == 100
-            assert (await fetcher.page(DAY, 1, Tally())).limit == 100
+            assert (await fetcher.page(DAY, 1, Cost())).limit == 100
             assert len(server.asked) <= 40
 
     on_clock(main)
@@ -253,10 +253,10 @@ def test_a_size_that_came_is_kept_through_an_outage():
         away = []
         async with fetching(lambda asked: LATE if away or asked.limit > 50 else HONEST, warm=False) as (_, fetcher):
             fetcher.page_size = 100
-            assert (await fetcher.sure_page(DAY, 1, Tally())).limit == 50
+            assert (await fetcher.sure_page(DAY, 1, Cost())).limit == 50
             away.append(1)
             asyncio.get_running_loop().call_later(1200, away.clear)
-            await fetcher.sure_page(DAY, 1, Tally())
+            await fetcher.sure_page(DAY, 1, Cost())
             assert fetcher.page_size == 50
 
     on_clock(main)
@@ -270,7 +270,7 @@ def test_without_patience_each_size_is_tried_once():
         async with fetching(lambda _: LATE if away else HONEST, page_size=100, patience=0) as (server, fetcher):
             away.append(1)
             with pytest.raises(RequestTimeoutError):
-                await fetcher.sure_page(DAY, 1, Tally())
+                await fetcher.sure_page(DAY, 1, Cost())
             assert sizes(server) == [100, 50, 25, 12] + [SMALLEST_PAGE] * THRESHOLD
 
     on_clock(main)
@@ -287,8 +287,8 @@ def test_a_probe_that_is_too_slow_is_halved_too():
                 answer[0] = LATE
 
             asyncio.get_running_loop().call_later(100, come_back)
-            work = asyncio.ensure_future(fetcher.sure_page(DAY, 1, Tally()))
-            others = [asyncio.ensure_future(fetcher.sure_page(DAY, 1, Tally())) for _ in range(5)]
+            work = asyncio.ensure_future(fetcher.sure_page(DAY, 1, Cost()))
+            others = [asyncio.ensure_future(fetcher.sure_page(DAY, 1, Cost())) for _ in range(5)]
             assert {(await task).limit for task in (work, *others)} == {10}
             assert len(server.asked) < 60
 
@@ -351,8 +351,8 @@ def test_the_look_at_the_bounds_begins_again_with_smaller_pages(lost):
         async with fetching(habit) as (server, fetcher):
             server.calls = busy
             fetcher.source.count_is_total = True
-            rows = await fetcher.rows(await fetcher.page(DAY, 3, Tally(), size=20))
-            look = Calibration(fetcher).check(DAY, rows[-1:], Tally())
+            rows = await fetcher.rows(await fetcher.page(DAY, 3, Cost(), size=20))
+            look = DateBoundsProbe(fetcher).check(DAY, rows[-1:], Cost())
             if lost:
                 with pytest.raises(ServerError):
                     await look

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from servetel_async import CallQuery, Retry, ServetelClient
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import Fetcher
 from servetel_async.bulk.windows.earliest import count_before, find_start
 from servetel_async.protocol.windows import Window
@@ -133,7 +133,7 @@ async def test_a_call_in_the_first_second_of_the_calendar_is_the_oldest():
     ):
         fetcher, cost, asked = (
             Fetcher(client, CallQuery(), page_size=SIZE, concurrency=1, patience=60.0),
-            Tally(),
+            Cost(),
             Window(None, None),
         )
         first = await fetcher.sure_page(asked, 1, cost)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.windows.uncounted import STALE_PAGES, walk
 from servetel_async.protocol.evidence import Evidence
 from tests.bulk.small_server import HONEST, Answer
@@ -16,7 +16,7 @@ async def test_a_walk_may_cost_twice_what_a_window_may(limit, ended):
     """Five pages hold all calls, and the walk still asks for the empty one behind them if it may cost so much."""
     async with reading(spread(23), lambda _: Answer(no_count=True), total=False) as case:
         evidence = Evidence(HOUR)
-        assert await walk(case.fetcher, HOUR, Tally(limit=limit), evidence, 5) is ended
+        assert await walk(case.fetcher, HOUR, Cost(limit=limit), evidence, 5) is ended
         assert len(evidence.calls()) == 23
 
 
@@ -34,5 +34,5 @@ async def test_a_walk_of_a_list_that_grows_in_front_goes_on():
 
     async with reading(calls, habit) as case:
         evidence = Evidence(HOUR)
-        assert await walk(case.fetcher, HOUR, Tally(), evidence, 5)
+        assert await walk(case.fetcher, HOUR, Cost(), evidence, 5)
         assert before <= {(row.start, row.id) for row in evidence.calls()}

@@ -9,13 +9,13 @@ import anyio
 import pytest
 
 from servetel_async.bulk.run import writing
-from servetel_async.bulk.sink_thread import Writer
+from servetel_async.bulk.sink_thread import SinkThread
 from servetel_async.sinks.destination import sink_for
 
 
 @pytest.fixture
 def writer():
-    writer = Writer()
+    writer = SinkThread()
     yield writer
     writer.close()
 

@@ -12,7 +12,7 @@ import sys
 from servetel_async import OutputError
 from servetel_async.protocol.clock import IST
 from servetel_async.sinks.destination import sink_for
-from servetel_async.sinks.sink import Batch, Claim, Span
+from servetel_async.sinks.sink import Batch, PullIdentity, Span
 
 SPAN = Span("2024-05-01 00:00:00", "2024-05-01 23:59:59")
 CALL = b'{"id":"1","date":"2024-05-01","time":"10:00:00"}'
@@ -23,7 +23,7 @@ def write(destination):
     sink = sink_for(destination)
     try:
         sink.open()
-        sink.resume(Claim("pull", "scope", "account"))
+        sink.resume(PullIdentity("pull", "scope", "account"))
         sink.begin(b"{}")
         sink.commit(Batch([CALL], IST), SPAN, b"{}")
         sink.finish(lambda _: b'{"destination":"a"}')

@@ -10,8 +10,8 @@ import dataclasses
 from typing import TYPE_CHECKING, NamedTuple
 
 from servetel_async.protocol.decoding import SLICE
-from servetel_async.protocol.pages import PageWalk, Step
-from servetel_async.protocol.sieve import Sieve
+from servetel_async.protocol.pages import Paginator, Step
+from servetel_async.protocol.window_filter import WindowFilter
 from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
@@ -109,12 +109,12 @@ def read(
     *,
     window: int = 8,
     dice: Random | None = None,
-    walk: PageWalk | None = None,
-    sieve: Sieve | None = None,
+    walk: Paginator | None = None,
+    sieve: WindowFilter | None = None,
 ) -> list[Call]:
     """Read the whole list; with ``dice``, take the pages in any order."""
-    walk = walk if walk is not None else PageWalk(size)
-    sieve = sieve if sieve is not None else Sieve(Window(None, None))
+    walk = walk if walk is not None else Paginator(size)
+    sieve = sieve if sieve is not None else WindowFilter(Window(None, None))
     pending: dict[int, Page] = {}
     got: list[Call] = []
 

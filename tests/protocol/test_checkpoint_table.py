@@ -9,7 +9,7 @@ import pytest
 from servetel_async.errors import ConfigurationError, ResumeMismatchError
 from servetel_async.protocol.after_anchor import AfterAnchor
 from servetel_async.protocol.anchor_search import AnchorSearch
-from servetel_async.protocol.checkpoint import Checkpoint, Place, Second
+from servetel_async.protocol.checkpoint import Checkpoint, Position, Second
 from servetel_async.protocol.windows import Window
 from tests.protocol.paged_list import Call
 from tests.protocol.three_parts import assert_says_what_and_what_to_do
@@ -128,7 +128,7 @@ def test_the_place_of_each_call_is_its_own():
     """A checkpoint inside of a piece names the calls up to it, and none of those behind it."""
     records = at(9, "a", "b", "c") + at(8, "d")
     window = Window.of("2024-05-01 00:00:00", "2024-05-31 23:59:59")
-    place = Place(window, 100, records, records[1:], Second("2024-05-10 12:00:09", ("z",)))
+    place = Position(window, 100, records, records[1:], Second("2024-05-10 12:00:09", ("z",)))
     expected = [(102, ("z", "b")), (103, ("z", "b", "c")), (104, ("d",))]
     for record, (rank, ids) in zip(records[1:], expected, strict=True):
         checkpoint = place.checkpoint(record, QUERY)

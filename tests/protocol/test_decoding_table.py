@@ -32,8 +32,8 @@ from servetel_async.protocol.records import CallPage, CallRecord, Circle, FlowSt
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.rescue import rescue
 from servetel_async.protocol.rows import rows_of
-from servetel_async.protocol.sieve import Sieve
 from servetel_async.protocol.verdict import Action, Unacceptable
+from servetel_async.protocol.window_filter import WindowFilter
 from servetel_async.protocol.windows import Window
 
 #: Bytes of a large page, in several reads of a socket.
@@ -360,7 +360,7 @@ def test_a_record_without_an_id_has_its_content_for_one(row):
     assert first.id.startswith("sha256-")
     assert (first.id == third.id, first.id == second.id) == (True, False)
     assert "id" in first.extra
-    assert len(Sieve(Window(None, None)).sift([first, second, third])[0]) == 2
+    assert len(WindowFilter(Window(None, None)).sift([first, second, third])[0]) == 2
 
 
 @pytest.mark.parametrize(

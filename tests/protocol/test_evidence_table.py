@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from servetel_async.errors import OutOfWindowError
 from servetel_async.protocol.evidence import Evidence, MisfiledError, check_inside, ordered
-from servetel_async.protocol.rows import Row
+from servetel_async.protocol.rows import RawRecord
 from servetel_async.protocol.windows import Window
 from tests.protocol.three_parts import assert_says_what_and_what_to_do
 
@@ -18,7 +18,7 @@ DAY = Window.of("2024-05-06 00:00:00", "2024-05-06 23:59:59")
 def row(key, second=0, start=None):
     """A call of this id, which began at that second of the day."""
     start = f"2024-05-06 00:00:{second:02}" if start is None else start
-    return Row(f"{key}@{start}".encode(), key, start)
+    return RawRecord(f"{key}@{start}".encode(), key, start)
 
 
 def evidence(*pages, count=None):
@@ -219,7 +219,7 @@ def test_inside(start):
 def test_misfiled(filed_at, end):
     """Only the filing moment lies outside: perhaps the server files calls under another moment than was believed."""
     start = "2024-05-05 23:59:59" if filed_at is None else "2024-05-06 12:00:00"
-    call = Row(b"{}", "a", start, end=end, filed_at=filed_at)
+    call = RawRecord(b"{}", "a", start, end=end, filed_at=filed_at)
     with pytest.raises(MisfiledError) as caught:
         check_inside(DAY, [row("b"), call, row("c")])
     assert caught.value.row is call
@@ -231,7 +231,9 @@ def test_all_goes_by_the_moment_under_which_calls_are_filed():
     """Order, page edges, and what was read alone; a call without that moment comes last."""
 
     def filed(key, second, at):
-        return Row(b"{}", key, f"2024-05-06 00:00:{second:02}", filed_at=f"2024-05-06 00:01:{at:02}" if at else "")
+        return RawRecord(
+            b"{}", key, f"2024-05-06 00:00:{second:02}", filed_at=f"2024-05-06 00:01:{at:02}" if at else ""
+        )
 
     found = evidence([filed("a", 1, 9), filed("b", 5, 8)], [filed("c", 2, 8), filed("d", 9, 0)])
     assert found.in_order()

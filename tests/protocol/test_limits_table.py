@@ -13,7 +13,7 @@ from servetel_async.protocol.decoding import MOST_DENSE, MOST_KEYED, MOST_ROWS, 
 from servetel_async.protocol.records import CallPage
 from servetel_async.protocol.reply import MOST_SAID, MOST_STRANGE, Reply
 from servetel_async.protocol.rescue import MANY_VALUES
-from servetel_async.protocol.rows import Row, rows_of
+from servetel_async.protocol.rows import RawRecord, rows_of
 from servetel_async.protocol.token_refusal import refuses_token
 from servetel_async.protocol.verdict import Action, Unacceptable
 
@@ -141,7 +141,7 @@ def test_what_is_printed_of_a_call_holds_no_number_and_no_name():
     (row,) = rows_of(page_of(line))
     assert call.agent_name == call.call_flow[0].phone == CANARY
     page = CallPage(records=(call,), number=1, count=1, limit=10, raw=line)
-    for view in (call, call.call_flow[0], page, row, Row(line, "1", ""), Unreadable("why", line.decode())):
+    for view in (call, call.call_flow[0], page, row, RawRecord(line, "1", ""), Unreadable("why", line.decode())):
         assert CANARY not in seen(view)
     assert call.id in seen(call)
     assert call.id in seen(row)

@@ -1,4 +1,4 @@
-"""Rows 86 to 99 of the fault catalogue (paging), against ``PageWalk`` and ``Sieve`` and a server made of a list.
+"""Rows 86 to 99 of the fault catalogue (paging), against ``Paginator`` and ``WindowFilter`` and a server made of a list.
 
 The law of all of them: everything that was there from the first request to the last is delivered, each call once; or ``PagingError`` (or its
 child ``CountDriftError``) says that it is not; and the number of requests is bounded. ``paged_list.PagedList`` enforces the bound.
@@ -18,8 +18,8 @@ from servetel_async.errors import (
     OutOfWindowError,
     PagingError,
 )
-from servetel_async.protocol.pages import PASSES, PageWalk, Step, find_last_page
-from servetel_async.protocol.sieve import Sieve
+from servetel_async.protocol.pages import PASSES, Paginator, Step, find_last_page
+from servetel_async.protocol.window_filter import WindowFilter
 from servetel_async.protocol.windows import Window
 from tests.protocol.paged_list import COUNTS, Call, Page, PagedList, read, some
 
@@ -64,7 +64,7 @@ def test_a_server_that_clamps_is_read_whole_where_it_counts(length, echo, cap, w
     """Row 88: past the end the last page comes again; with a count that was seen to be a total that is only the end."""
     calls = some(length)
     assert (
-        outcome(PagedList(calls, cap=cap, end="clamp", echo=echo), window=window, walk=PageWalk(SIZE, believed=True))
+        outcome(PagedList(calls, cap=cap, end="clamp", echo=echo), window=window, walk=Paginator(SIZE, believed=True))
         == "all"
     )
 
@@ -86,7 +86,7 @@ def test_a_count_above_reality_ends_in_a_count_drift(count, length):
     """Row 93: ghosts in the count: the reading ends, delivers what there is, and says so."""
     server = PagedList(some(length), count)
     delivered = []
-    sieve = Sieve(Window(None, None))
+    sieve = WindowFilter(Window(None, None))
     sift = sieve.sift
     sieve.sift = lambda calls: (delivered.extend(calls), sift(calls))[1]
     assert outcome(server, sieve=sieve) == "CountDriftError"
@@ -162,7 +162,7 @@ def test_a_counted_list_with_a_short_last_page_costs_nothing_extra():
 
 def test_the_first_page_comes_alone():
     """Row 90: nothing is asked ahead until the first page has told the count and the real page size."""
-    walk = PageWalk(SIZE)
+    walk = Paginator(SIZE)
     assert (walk.next_page(0), walk.next_page(1)) == (1, None)
 
 
@@ -328,7 +328,7 @@ def test_an_empty_page_is_passed_over_after_two_retries():
 @pytest.mark.parametrize("length", [0, 95, 100])
 def test_a_server_that_leaves_out_the_count_of_an_empty_page_costs_two_requests_where_that_may_be_wrong(length):
     """An empty first page without a count is requested three times, then it means no calls. After all counted calls it means the end."""
-    walk = PageWalk(20, believed=True)
+    walk = Paginator(20, believed=True)
     server = PagedList(
         some(length), damage=lambda number, times, page: page if page.calls else page._replace(count=None)
     )
@@ -348,7 +348,7 @@ def test_one_empty_page_without_a_count_is_no_end(times, number):
 
     server = PagedList(some(95), damage=damage)
 
-    assert len(read(server, walk=PageWalk(20, believed=True))) == 95
+    assert len(read(server, walk=Paginator(20, believed=True))) == 95
     assert len(server.asked) == 5 + times
 
 
@@ -419,7 +419,7 @@ MODEL = settings(
 )
 def test_a_moving_list_is_whole_or_an_error(length, size, window, believed, changes):
     """Rows 91, 95, 96: calls come in front, come late in the middle, and go, between any two requests: the law holds."""
-    keeps_the_law(length, size, "total", changes, window=window, walk=PageWalk(size, believed=believed))
+    keeps_the_law(length, size, "total", changes, window=window, walk=Paginator(size, believed=believed))
 
 
 @settings(MODEL, max_examples=1500)
@@ -433,7 +433,7 @@ def test_a_moving_list_is_whole_or_an_error(length, size, window, believed, chan
 )
 def test_a_moving_list_out_of_order_is_whole_or_an_error(length, size, window, believed, seed, changes):
     """Rows 91, 95, 96, 99: the law holds too where pages are taken as they come, in any order."""
-    walk = PageWalk(size, believed=believed)
+    walk = Paginator(size, believed=believed)
     keeps_the_law(length, size, "total", changes, window=window, walk=walk, dice=Random(seed))
 
 
@@ -475,7 +475,7 @@ def test_unstable_ties_are_whole_or_an_error(length, size, window, count, tie, s
 
     for believed in (False, True) if count == "total" else (False,):
         server = PagedList(some(length), count, before=shuffle)
-        result = outcome(server, size=size, window=window, walk=PageWalk(size, believed=believed))
+        result = outcome(server, size=size, window=window, walk=Paginator(size, believed=believed))
         # Without a count nobody can tell that a call never came: there the test is that it ends.
         assert result in {"all", "CountDriftError", "PagingError"} or count != "total"
 
@@ -511,7 +511,7 @@ def test_one_delete_costs_one_more_pass():
 def test_a_list_that_grows_at_its_front_costs_no_second_pass():
     """Row 95: as many calls were seen as it now counts: nothing is read twice."""
     server = PagedList(some(200), before=Mutations([None, None, ("insert", 0.0)]))
-    walk = PageWalk(SIZE)
+    walk = Paginator(SIZE)
     got = read(server, window=2, walk=walk)
     assert set(some(200)) <= set(got)
     assert walk.passes <= 2
@@ -520,7 +520,7 @@ def test_a_list_that_grows_at_its_front_costs_no_second_pass():
 def test_a_list_that_never_settles_ends_after_three_passes():
     """Row 97: the bound is three passes, whatever happens."""
     server = PagedList(some(200), before=Mutations([("delete", 0.0), ("insert", 0.0)] * 500))
-    walk = PageWalk(SIZE)
+    walk = Paginator(SIZE)
     with pytest.raises(CountDriftError):
         read(server, walk=walk)
     assert walk.passes <= PASSES
@@ -528,7 +528,7 @@ def test_a_list_that_never_settles_ends_after_three_passes():
 
 def test_a_list_that_settles_in_the_third_pass_is_whole():
     """Row 97: two passes that were disturbed do not spoil a third that was not."""
-    walk = PageWalk(SIZE)
+    walk = Paginator(SIZE)
     changes = [("delete", 0.0) if index in (4, 15) else None for index in range(30)]
     server = PagedList(some(200), before=Mutations(changes))
     got = read(server, window=1, walk=walk)
@@ -547,12 +547,12 @@ def test_a_short_first_page_does_not_set_the_page_size():
 def resumed(server, rank, believed):
     """A walk that begins on the page of the call of this rank, as far as it has read that page; and what it gives."""
     number = -(-rank // SIZE)
-    walk = PageWalk(SIZE, believed=believed, before=(number - 1) * SIZE, first=number, size=SIZE)
+    walk = Paginator(SIZE, believed=believed, before=(number - 1) * SIZE, first=number, size=SIZE)
     assert walk.next_page(0) == number
     page = server.page(number, SIZE)
     step = walk.accept(number, rows=len(page.calls), count=page.count, echo=page.echo, edges=page.edges)
     assert step is Step.DELIVER
-    sieve = Sieve(Window(None, None))
+    sieve = WindowFilter(Window(None, None))
     sieve.sift(page.calls)
     walk.sifted(new=len(page.calls), new_in_pass=len(page.calls), number=number)
     return walk, sieve, page.calls[rank - (number - 1) * SIZE :]
@@ -610,7 +610,7 @@ def test_a_resumed_walk_does_not_reckon_with_uneven_pages():
 def sieve_of(first="2024-05-10 00:00:00", last="2024-05-11 23:59:59"):
     from datetime import datetime
 
-    return Sieve(Window(datetime.fromisoformat(first), datetime.fromisoformat(last)))
+    return WindowFilter(Window(datetime.fromisoformat(first), datetime.fromisoformat(last)))
 
 
 def test_a_call_passes_once_and_is_counted():
@@ -721,7 +721,12 @@ def test_an_undated_call_passes_and_is_counted(date, time):
 def test_an_open_window_lets_every_date_through():
     """Row 101: without bounds nothing can lie outside."""
     assert (
-        len(Sieve(Window(None, None)).sift([Call("a", "1999-01-01"), Call("b", "9999-12-31"), Call("c", None)])[0]) == 3
+        len(
+            WindowFilter(Window(None, None)).sift([Call("a", "1999-01-01"), Call("b", "9999-12-31"), Call("c", None)])[
+                0
+            ]
+        )
+        == 3
     )
 
 

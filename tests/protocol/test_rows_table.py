@@ -17,7 +17,7 @@ from servetel_async.errors import MalformedResponseError
 from servetel_async.protocol.clock import IST
 from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.reply import Reply
-from servetel_async.protocol.rows import MANY_BRACKETS, Row, records_of, rows_of
+from servetel_async.protocol.rows import MANY_BRACKETS, RawRecord, records_of, rows_of
 from servetel_async.protocol.verdict import Unacceptable
 
 SAMPLE = json.loads((Path(__file__).parent / "data" / "page.json").read_bytes())["results"][0]
@@ -46,7 +46,7 @@ def nested(depth, key=b"notes"):
 def test_a_sound_record_is_its_own_bytes():
     """Not a byte is changed, and its key, its start and its end are read."""
     line = json.dumps(SAMPLE).encode()
-    assert one(line) == Row(line, SAMPLE["id"], f"{SAMPLE['date']} {SAMPLE['time']}", end=SAMPLE["end_stamp"])
+    assert one(line) == RawRecord(line, SAMPLE["id"], f"{SAMPLE['date']} {SAMPLE['time']}", end=SAMPLE["end_stamp"])
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_broken_utf8_becomes_the_replacement_character():
 )
 def test_strange_keys_and_starts(record, key, start):
     """A number is a key as it is written; a call without a readable date or time has no start, and is no less a call."""
-    assert one(record) == Row(record, key, start)
+    assert one(record) == RawRecord(record, key, start)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,15 @@ import pytest
 
 from servetel_async.errors import ConfigurationError
 from servetel_async.profiles import KEYS, Sources, choose_base_url, read_sources
-from servetel_async.protocol.tokens import Secret, SecretBytes, expires_at, hide, kind_of, lifetime, normalise_token
+from servetel_async.protocol.tokens import (
+    Secret,
+    SecretBytes,
+    as_secret,
+    expires_at,
+    kind_of,
+    lifetime,
+    normalise_token,
+)
 from servetel_async.secret_files import LARGEST_FILE, SecretFile
 from servetel_async.settings import (
     Brand,
@@ -162,10 +170,10 @@ def test_a_refused_token_is_not_in_the_librarys_frames():
 @pytest.mark.parametrize("value", [JWT, JWT.encode()], ids=["text", "bytes"])
 def test_what_was_hidden_does_not_print(value):
     """Row 127: a value that is no token yet is hidden too while it is looked at; it stays what it was, of its own kind."""
-    hidden = hide(value)
+    hidden = as_secret(value)
     assert (repr(hidden), hidden == value, isinstance(hidden, type(value))) == ("***", True, True)
     assert kind_of(SecretBytes(b"x")) == "bytes"
-    assert (hide(None), hide(5), kind_of(None)) == (None, 5, "NoneType")
+    assert (as_secret(None), as_secret(5), kind_of(None)) == (None, 5, "NoneType")
 
 
 def test_a_secret_does_not_print():

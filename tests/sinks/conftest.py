@@ -13,7 +13,7 @@ from servetel_async.protocol.clock import IST
 from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.rows import rows_of
-from servetel_async.sinks.sink import Batch, Claim
+from servetel_async.sinks.sink import Batch, PullIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -143,9 +143,9 @@ def batch_of() -> Callable[..., Batch]:
 
 
 @pytest.fixture
-def claim() -> Claim:
+def claim() -> PullIdentity:
     """A pull."""
-    return Claim("pull", "scope", "account")
+    return PullIdentity("pull", "scope", "account")
 
 
 @pytest.fixture(scope="session")

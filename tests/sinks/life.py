@@ -16,10 +16,10 @@ from servetel_async import OutputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from servetel_async.sinks.sink import Claim, Output, Saved, Sink
+    from servetel_async.sinks.sink import Output, PullIdentity, Saved, Sink
 
 
-def open_for(sink: Sink, claim: Claim, *, fresh: bool = False) -> Saved | None:
+def open_for(sink: Sink, claim: PullIdentity, *, fresh: bool = False) -> Saved | None:
     """Open it for a pull; returns what an interrupted one has left."""
     sink.open(fresh=fresh)
     return sink.resume(claim)

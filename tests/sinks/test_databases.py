@@ -20,13 +20,13 @@ from servetel_async import (
     ResumeMismatchError,
 )
 from servetel_async.sinks.destination import sink_for
-from servetel_async.sinks.sink import Claim, Span
+from servetel_async.sinks.sink import PullIdentity, Span
 from tests.sinks.life import finished, named_without_receipt, open_for
 
 duckdb = pytest.importorskip("duckdb")
 
-CLAIM = Claim("pull", "scope", "account")
-OTHER = Claim("other", "scope", "account")
+CLAIM = PullIdentity("pull", "scope", "account")
+OTHER = PullIdentity("other", "scope", "account")
 
 
 def span(number):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from servetel_async.sinks.destination import sink_for
-from servetel_async.sinks.sink import Claim, Span
+from servetel_async.sinks.sink import PullIdentity, Span
 from tests.sinks.life import finished, open_for
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 
@@ -74,7 +74,7 @@ def test_a_caller_is_deleted_wherever_the_number_is(target, batch_of):
     calls = [{"id": name, name: value} for name, value in PLACES.items()]
     calls.append({"id": "other", "client_number": "+919876543219", "notes": "98765 43210"})
     sink = sink_for(path)
-    open_for(sink, Claim("pull", "scope", "account"))
+    open_for(sink, PullIdentity("pull", "scope", "account"))
     sink.begin(b"{}")
     sink.commit(batch_of(*(json.dumps(call).encode() for call in calls)), DAY, b"{}")
     finished(sink)

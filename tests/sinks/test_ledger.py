@@ -12,13 +12,13 @@ import pytest
 
 from servetel_async import OutputError, OutputLockedError
 from servetel_async.sinks.destination import sink_for
-from servetel_async.sinks.sink import Claim, Seal, Span
+from servetel_async.sinks.sink import PullIdentity, Seal, Span
 from servetel_async.sinks.table.columns import COLUMNS
 from tests.sinks.life import finished, open_for
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 
-CLAIM = Claim("pull", "scope", "one")
-OTHER = Claim("pull", "scope", "two")
+CLAIM = PullIdentity("pull", "scope", "one")
+OTHER = PullIdentity("pull", "scope", "two")
 EMPTY = Seal(0, "0" * 16)
 CALLS = (
     b'{"id":"1","date":"2024-05-02","time":"19:19:59","end_stamp":"2024-05-02 19:20:57","call_duration":54}',
@@ -146,7 +146,7 @@ def seen(opened):
     """Give what the ledger says of each reading, and what the rows say."""
 
     def run():
-        sink = opened(Claim("", "", ""))
+        sink = opened(PullIdentity("", "", ""))
         seals, content = {each.reading: each.seal for each in sink.ledger()}, sink.content()
         sink.abandon()
         return seals, content
@@ -168,7 +168,7 @@ def test_columns(pull, database):
 def test_a_fact_is_kept_as_it_was_given(pull, opened):
     """Account, scope, pull, span and fact; the oldest reading first."""
     pull((span(2), [call(1)]), (span(1), [call(2), call(3)]))
-    pull((span(3), []), claim=Claim("another", "scope two", "two"))
+    pull((span(3), []), claim=PullIdentity("another", "scope two", "two"))
     found = opened().ledger()
     assert [each[:6] for each in found] == [
         (1, "one", "scope", "pull", span(2), b'{"n":0}'),
@@ -367,7 +367,7 @@ def test_an_earlier_reading_with_rows_stays(pull, seen):
 
 @pytest.mark.parametrize(
     "later",
-    [OTHER, Claim("another", "scope two", "one"), Claim("another", "scope", "one")],
+    [OTHER, PullIdentity("another", "scope two", "one"), PullIdentity("another", "scope", "one")],
     ids=["another account", "another query", "another pull"],
 )
 def test_readings_of_others_stay(pull, seen, later):
@@ -380,14 +380,14 @@ def test_readings_of_others_stay(pull, seen, later):
 def test_a_window_that_only_overlaps_stays(pull, seen):
     """Part of its seconds was not read again."""
     pull((span(1, 2), []))
-    pull((span(2, 3), []), claim=Claim("b", "scope", "one"))
+    pull((span(2, 3), []), claim=PullIdentity("b", "scope", "one"))
     assert seen()[0] == {1: EMPTY, 2: EMPTY}
 
 
 def test_begin_keeps_all_facts(pull, opened):
     """A pull begins anew: what it read before stays known, also where there was no call."""
     pull((span(1), [call(1)]), (span(2), []))
-    pull((span(3), []), claim=Claim("another", "scope", "one"))
+    pull((span(3), []), claim=PullIdentity("another", "scope", "one"))
     pull((span(4), []), claim=OTHER)
     sink = opened()
     sink.begin(b"{}")
@@ -432,7 +432,7 @@ def test_the_last_receipt_of_each_pull(pull, opened):
     """The newest first; a pull has one, its last, and so has the same pull of another account."""
     pull(receipt=receipt(1))
     pull(receipt=receipt(2), claim=OTHER)
-    pull(receipt=receipt(3), claim=Claim("another", "scope", "one"))
+    pull(receipt=receipt(3), claim=PullIdentity("another", "scope", "one"))
     pull(receipt=receipt(4))
     sink = opened()
     assert sink.receipts() == [receipt(4), receipt(3), receipt(2)]

@@ -17,7 +17,7 @@ from servetel_async.protocol.mask import Mask
 from servetel_async.protocol.rescue import rescue
 from servetel_async.protocol.rows import records_of
 from servetel_async.sinks.destination import sink_for
-from servetel_async.sinks.sink import Batch, Claim, Span
+from servetel_async.sinks.sink import Batch, PullIdentity, Span
 from servetel_async.sinks.table.columns import flat_records
 from tests.sinks.life import finished, open_for
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
@@ -41,7 +41,7 @@ COLUMNS = ("id", "call_duration", "charges", "support_api_call", "started_at", "
 def write(batch, target):
     sink = sink_for(str(target))
     try:
-        open_for(sink, Claim("pull", "scope", "account"))
+        open_for(sink, PullIdentity("pull", "scope", "account"))
         sink.begin(b"{}")
         sink.commit(batch, DAY, b"{}")
         finished(sink)

@@ -11,7 +11,7 @@ import pytest
 
 from servetel_async import OutputError
 from servetel_async.sinks.formats.ndjson import LinesEncoder, StdoutSink
-from servetel_async.sinks.sink import Claim, Span
+from servetel_async.sinks.sink import PullIdentity, Span
 from tests.sinks.life import finished, open_for
 
 SAMPLE = b"""{
@@ -86,7 +86,7 @@ def pipe(monkeypatch):
 def test_standard_output_gets_each_window_at_once(batch_of, pipe):
     """A reader behind a pipe sees calls as they come; size and digest are those of what it got."""
     sink = StdoutSink()
-    assert open_for(sink, Claim("pull", "scope", "account")) is None
+    assert open_for(sink, PullIdentity("pull", "scope", "account")) is None
     sink.begin(b"{}")
     sink.commit(batch_of(b'{"id":"1"}'), SPAN, b"{}")
     assert os.read(pipe, 100) == b'{"id":"1"}\n'

@@ -18,7 +18,7 @@ from servetel_async.protocol.clock import IST
 from servetel_async.sinks.files.file_sink import FileSink
 from servetel_async.sinks.formats import parquet
 from servetel_async.sinks.formats.parquet import NO_DAY, DaysEncoder, ParquetEncoder
-from servetel_async.sinks.sink import Batch, Claim, Span
+from servetel_async.sinks.sink import Batch, PullIdentity, Span
 from servetel_async.sinks.table.columns import check_columns
 from tests.sinks.life import finished, open_for
 
@@ -378,7 +378,7 @@ def test_a_full_disk_is_an_output_error(realistic, tmp_path, kind):
     resource = pytest.importorskip("resource")
     target = tmp_path / "a"
     sink = FileSink(target, kind(check_columns(None)), directory=kind is DaysEncoder)
-    open_for(sink, Claim("pull", "scope", "account"))
+    open_for(sink, PullIdentity("pull", "scope", "account"))
     sink.begin(b"{}")
     sink.commit(realistic, Span("a", "b"), b"{}")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

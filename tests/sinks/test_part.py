@@ -16,11 +16,11 @@ from servetel_async.sinks.files.file_sink import FileSink
 from servetel_async.sinks.formats.csv import CsvEncoder
 from servetel_async.sinks.formats.ndjson import LinesEncoder
 from servetel_async.sinks.formats.parquet import DaysEncoder
-from servetel_async.sinks.sink import Claim, Span
+from servetel_async.sinks.sink import PullIdentity, Span
 from servetel_async.sinks.table.columns import check_columns
 from tests.sinks.life import finished, named_without_receipt, open_for
 
-CLAIM = Claim("pull", "scope", "account")
+CLAIM = PullIdentity("pull", "scope", "account")
 HEADER = b'{"pull":"p"}'
 NAMES = ("id", "agent_name")
 

@@ -11,10 +11,10 @@ from servetel_async import ConfigurationError, OutputError
 from servetel_async.sinks.destination import sink_for
 from servetel_async.sinks.files import ownership, places
 from servetel_async.sinks.files.atomic import remove, save_private
-from servetel_async.sinks.sink import Claim, Span
+from servetel_async.sinks.sink import PullIdentity, Span
 from tests.sinks.life import finished, open_for
 
-CLAIM = Claim("pull", "scope", "account")
+CLAIM = PullIdentity("pull", "scope", "account")
 RECEIPT = b'{"destination":"a"}'
 DAY = Span("2024-05-01 00:00:00", "2024-05-01 23:59:59")
 NAMES = ("a.ndjson", "a.csv", "a.ndjson.gz", "a.parquet", "a/", "a.db", "a.duckdb")

@@ -16,14 +16,14 @@ from servetel_async import ConfigurationError, OutputError, OutputLockedError, O
 from servetel_async.sinks import extras as libraries
 from servetel_async.sinks.databases.postgres import PostgresSink
 from servetel_async.sinks.databases.postgres_errors import explain, is_readable
-from servetel_async.sinks.sink import Claim, Span
+from servetel_async.sinks.sink import PullIdentity, Span
 from servetel_async.sinks.table.columns import COLUMNS
 from tests.sinks.life import finished, open_for
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 
 asyncpg = pytest.importorskip("asyncpg")
 
-CLAIM = Claim("pull", "scope", "account")
+CLAIM = PullIdentity("pull", "scope", "account")
 #: So long that no key holds it, and not to be compressed.
 NOISE = hashlib.shake_256(b"").hexdigest(10_000)
 DAY = Span("2024-05-01 00:00:00", "2024-05-01 23:59:59")
@@ -259,7 +259,7 @@ def test_another_pull_is_not_gone_on_from(sinks):
     first.begin(b"{}")
     first.abandon()
     second = sinks()
-    assert open_for(second, Claim("other", "scope", "account")) is None
+    assert open_for(second, PullIdentity("other", "scope", "account")) is None
     second.abandon()
     assert open_for(sinks(), CLAIM, fresh=True) is None
 

@@ -8,13 +8,13 @@ import pytest
 
 from servetel_async.errors import OutputError
 from servetel_async.sinks.databases.postgres import PostgresSink
-from servetel_async.sinks.sink import Claim
+from servetel_async.sinks.sink import PullIdentity
 from tests.sinks.life import open_for
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 
 asyncpg = pytest.importorskip("asyncpg")
 
-CLAIM = Claim("a", "s", "p")
+CLAIM = PullIdentity("a", "s", "p")
 SETUP = (
     "DROP DATABASE IF EXISTS roles WITH (FORCE)",
     "DROP ROLE IF EXISTS victim",

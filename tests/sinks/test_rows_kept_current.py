@@ -11,7 +11,7 @@ import pytest
 
 from servetel_async.protocol.records import CallRecord
 from servetel_async.sinks.destination import sink_for
-from servetel_async.sinks.sink import Claim, Span
+from servetel_async.sinks.sink import PullIdentity, Span
 from tests.sinks.life import finished, open_for
 from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixture
 
@@ -49,7 +49,7 @@ class Database:
         """Commit these windows, each a list of calls, in one pull of its own."""
         sink = sink_for(self._destination)
         try:
-            open_for(sink, Claim("pull", "scope", "account"))
+            open_for(sink, PullIdentity("pull", "scope", "account"))
             sink.begin(b"{}")
             for day, batch in enumerate(windows, 1):
                 sink.commit(batch, Span(f"2024-05-{day:02} 00:00:00", f"2024-05-{day:02} 23:59:59"), b"{}")

@@ -17,10 +17,10 @@ import pytest
 
 from servetel_async import OutputError, OutputLockedError, ResumeMismatchError
 from servetel_async.sinks.databases.sqlite import SqliteSink
-from servetel_async.sinks.sink import Claim, Span
+from servetel_async.sinks.sink import PullIdentity, Span
 from tests.sinks.life import finished, open_for
 
-CLAIM = Claim("pull", "scope", "account")
+CLAIM = PullIdentity("pull", "scope", "account")
 CALL = (
     b'{"id":"1","date":"2024-05-02","time":"19:19:59","end_stamp":"2024-05-02 19:20:57","call_duration":54,"charges":0}'
 )
@@ -145,16 +145,16 @@ def test_a_killed_pull_is_gone_on_from(begun, batch_of, tmp_path):
 def test_a_killed_pull_into_a_database_in_place(begun, save, tmp_path):
     """What was committed is in it, and the pull goes on from there."""
     save(b'{"id":"9"}')
-    kill(begun(Sink(tmp_path / NAME), 3, claim=Claim("other", "scope", "account")))
+    kill(begun(Sink(tmp_path / NAME), 3, claim=PullIdentity("other", "scope", "account")))
     sink = Sink(tmp_path / NAME)
-    assert open_for(sink, Claim("other", "scope", "account")).entries == [entry(3)]
+    assert open_for(sink, PullIdentity("other", "scope", "account")).entries == [entry(3)]
     end(sink)
     assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("3",), ("9",)]
 
 
 def test_a_pull_of_another_is_given_too(begun, tmp_path):
     """DEST.part belongs to another pull: its header comes back, so that the caller can say so."""
-    kill(begun(Sink(tmp_path / NAME), 3, claim=Claim("other", "scope", "account")))
+    kill(begun(Sink(tmp_path / NAME), 3, claim=PullIdentity("other", "scope", "account")))
     sink = Sink(tmp_path / NAME)
     assert open_for(sink, CLAIM).header == b'{"pull":"other"}'
     sink.abandon()
@@ -163,7 +163,7 @@ def test_a_pull_of_another_is_given_too(begun, tmp_path):
 
 def test_begin_drops_what_is_in_a_part(begun, tmp_path):
     """No call and no window of the other pull is left."""
-    kill(begun(Sink(tmp_path / NAME), 3, 2, claim=Claim("other", "scope", "account")))
+    kill(begun(Sink(tmp_path / NAME), 3, 2, claim=PullIdentity("other", "scope", "account")))
     end(begun(Sink(tmp_path / NAME), 1))
     assert rows(tmp_path / NAME, "SELECT id FROM call_records") == [("1",)]
     assert rows(tmp_path / NAME, "SELECT pull, first FROM servetel_ledger") == [("pull", "2024-05-01 00:00:00")]

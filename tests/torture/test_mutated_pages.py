@@ -23,8 +23,8 @@ from servetel_async.protocol.decoding import PageReader
 from servetel_async.protocol.lookup import pick_call
 from servetel_async.protocol.reply import Reply
 from servetel_async.protocol.rows import records_of, rows_of
-from servetel_async.protocol.sieve import Sieve
 from servetel_async.protocol.verdict import OK, Unacceptable, judge
+from servetel_async.protocol.window_filter import WindowFilter
 from servetel_async.streaming.single_pages import check_alone
 from tests.torture.mutated_headers import mutated_headers
 from tests.torture.mutated_pages import BASES, DAMAGE, DAY, RECORD, STATUSES, assert_nothing_of_it, damaged, page
@@ -56,7 +56,7 @@ def use(reply):
             hash(record), repr(record), record.started_at, record.ended_at, record.is_answered
             for step in record.call_flow or ():
                 step.at(), step.phone, hash(step), repr(step)
-        Sieve(DAY).sift(records)
+        WindowFilter(DAY).sift(records)
         pick_call(records, "QXJZ", DAY)
     except Unacceptable as refusal:
         return refusal.verdict.error

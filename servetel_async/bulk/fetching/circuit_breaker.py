@@ -23,7 +23,7 @@ THRESHOLD = 5
 PROBE_CAP = 30.0
 
 
-class Outage:
+class CircuitBreaker:
     """See the module.
 
     Attributes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class Tally:
+class Cost:
     """The cost of a window or of a pull.
 
     Attributes:
@@ -24,7 +24,7 @@ class Tally:
         """Whether the cost exceeds the limit so many times over."""
         return self.limit is not None and self.pages > times * self.limit
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: Cost) -> None:
         """Add another tally."""
         self.pages += other.pages
         self.requests += other.requests

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from servetel_async.aio.fairness import Turns
+from servetel_async.aio.fairness import LoopFairness
 from servetel_async.aio.tasks import end, error_of
-from servetel_async.bulk.fetching.circuit_breaker import Outage
+from servetel_async.bulk.fetching.circuit_breaker import CircuitBreaker
 from servetel_async.bulk.fetching.concurrency import Concurrency
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.counted_range import check_still_counts, says_nothing
 from servetel_async.errors import (
     MalformedResponseError,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from servetel_async.page_source import PageSource
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.protocol.query import CallQuery
-    from servetel_async.protocol.rows import Row
+    from servetel_async.protocol.rows import RawRecord
 
 #: Tries of one page while others come.
 TRIES = 8
@@ -104,15 +104,15 @@ class Fetcher:
     ) -> None:
         self.source = source
         self.page_size = min(page_size, source.page_cap or page_size)
-        self.total = Tally()
-        self.met: Row | None = None
+        self.total = Cost()
+        self.met: RawRecord | None = None
         self._backoffs = 0.0
         self.on_page: Callable[[], None] | None = None
         self._query = query
         self._retry = source.retry
         self._concurrency = Concurrency(concurrency, source.pace.concurrency)
         self._flow = Flow()
-        self._outage = Outage(source.retry, patience)
+        self._outage = CircuitBreaker(source.retry, patience)
         self._has_succeeded = False
         self._good_size = self.page_size  # the size of the latest page that came
         self._bad_size = inf  # pages of this size or larger were too slow or too large
@@ -120,7 +120,7 @@ class Fetcher:
         self._slow_at = -inf  # when the last round was noted
         self._good = Window(None, None)  # whose first page came last
         self._counted: Window | None = None  # a window in which the server counted calls
-        self._turns = Turns()
+        self._turns = LoopFairness()
 
     @property
     def waited(self) -> float:
@@ -128,14 +128,14 @@ class Fetcher:
         return self._backoffs + self._outage.waited
 
     async def page(
-        self, window: Window, number: int, tally: Tally, *, size: int | None = None, exact: bool = False
+        self, window: Window, number: int, cost: Cost, *, size: int | None = None, exact: bool = False
     ) -> PageBody:
         """Fetch one page. An empty one without a count is requested again, if this server is known to count.
 
         Args:
             window: which seconds; the server is asked for a wider range if it leaves out a bound.
             number: of the page.
-            tally: takes the cost.
+            cost: takes the cost.
             size: calls per page.
             exact: ask for exactly this range.
 
@@ -145,19 +145,19 @@ class Fetcher:
             MalformedResponseError: if it is empty and has no count, and a range that holds calls looks the same.
             ServetelError: if no page comes any more, or the failure is final.
         """
-        page = await self._fetch(window, number, tally, size, exact=exact)
+        page = await self._fetch(window, number, cost, size, exact=exact)
         for _ in range(EMPTY_RETRIES):
             if not (says_nothing(page) and self.source.count_is_total):
                 return page
-            page = await self._fetch(window, number, tally, size, exact=exact)
+            page = await self._fetch(window, number, cost, size, exact=exact)
         if says_nothing(page) and number == 1:
             if self._counted is not None:
-                check_still_counts(await self._fetch(self._counted, 1, tally, 1))
+                check_still_counts(await self._fetch(self._counted, 1, cost, 1))
             page.count = 0  # requested often enough: this server leaves out a count of 0
         return page
 
     async def _fetch(
-        self, window: Window, number: int, tally: Tally, size: int | None, *, exact: bool = False
+        self, window: Window, number: int, cost: Cost, size: int | None, *, exact: bool = False
     ) -> PageBody:
         """Fetch one page, and retry it when it fails."""
         asked = self.page_size if size is None else size
@@ -169,7 +169,7 @@ class Fetcher:
             # After many failures in an outage it may be this page's own: then a page that came before is looked at.
             looks = failures >= TRIES and self._outage.is_open()
             try:
-                where = (self._good, 1, tally, 1) if looks else (window, number, tally, asked)
+                where = (self._good, 1, cost, 1) if looks else (window, number, cost, asked)
                 page = await self._try(*where, exact=exact)
             except ServetelError as error:
                 passes = error.retryable or isinstance(error, MalformedResponseError | PagingError)
@@ -184,18 +184,18 @@ class Fetcher:
                     failures += 1
                     slow = slow + 1 if is_slow(error) else 0
                 await self._give_up_or_wait(error, failures, slow, asked)
-                tally.retries += 1
+                cost.retries += 1
                 self.total.retries += 1
             else:
                 if not looks:
                     return page
                 failures = TRIES - 1
 
-    async def rows(self, page: PageBody) -> list[Row]:
+    async def rows(self, page: PageBody) -> list[RawRecord]:
         """Give its records as rows; those of a large page in several turns, so that the loop is never held for long."""
         rows = len(page.rows())
         filed_by, zone = (self.source.conventions or Conventions()).filed_by, self.source.zone
-        found: list[Row] = []
+        found: list[RawRecord] = []
         for first in range(0, rows, ROWS_IN_A_TURN):
             if rows > ROWS_IN_A_TURN:
                 await self._turns.take()
@@ -205,19 +205,19 @@ class Fetcher:
         return found
 
     async def careful_page(
-        self, window: Window, number: int, tally: Tally, *, size: int | None = None, exact: bool = False
+        self, window: Window, number: int, cost: Cost, *, size: int | None = None, exact: bool = False
     ) -> PageBody:
         """Fetch a single page. One empty reply without a count is never accepted, whatever the server.
 
         Raises:
             PageTooSlowError, PageLostError, ServetelError: see ``page``.
         """
-        page = await self.page(window, number, tally, size=size, exact=exact)
+        page = await self.page(window, number, cost, size=size, exact=exact)
         if says_nothing(page) and not self.source.count_is_total:
-            page = await self.page(window, number, tally, size=size, exact=exact)
+            page = await self.page(window, number, cost, size=size, exact=exact)
         return page
 
-    async def sure_page(self, window: Window, number: int, tally: Tally, *, size: int | None = None) -> PageBody:
+    async def sure_page(self, window: Window, number: int, cost: Cost, *, size: int | None = None) -> PageBody:
         """Fetch a single page, which may have any size; see ``careful_page``.
 
         Raises:
@@ -225,31 +225,31 @@ class Fetcher:
         """
         while True:
             try:
-                return await self.careful_page(window, number, tally, size=size)
+                return await self.careful_page(window, number, cost, size=size)
             except PageTooSlowError:
                 continue
             except PageLostError as lost:
                 error = lost.error
             raise error
 
-    async def first_look(self, asked: Window, tally: Tally) -> tuple[Window, PageBody]:
+    async def first_look(self, asked: Window, cost: Cost) -> tuple[Window, PageBody]:
         """Fetch the first page of the newest window of a range, and return both. This shows how long a range may be.
 
         Raises:
             ServetelError: if it does not come.
         """
-        newest = await RangeWalk(self.source, asked, lambda window: self.sure_page(window, 1, tally)).next()
+        newest = await RangeWalk(self.source, asked, lambda window: self.sure_page(window, 1, cost)).next()
         assert newest is not None  # noqa: S101 - for the type checker: a range has a window
         return newest
 
-    async def count(self, window: Window, tally: Tally) -> int | None:
+    async def count(self, window: Window, cost: Cost) -> int | None:
         """Ask how many calls a window has, in parts if it is too long; None if the server sends no count.
 
         Raises:
             ServetelError: if a page does not come.
         """
         total = 0
-        walk = RangeWalk(self.source, window, lambda part: self.sure_page(part, 1, tally, size=1))
+        walk = RangeWalk(self.source, window, lambda part: self.sure_page(part, 1, cost, size=1))
         while (answer := await walk.next()) is not None:
             page = answer[1]
             if page.count is None and page.open()[2]:
@@ -257,12 +257,12 @@ class Fetcher:
             total += page.count or 0  # an empty page without a count was requested twice: it holds no call
         return total
 
-    async def _try(self, window: Window, number: int, tally: Tally, size: int, *, exact: bool) -> PageBody:
+    async def _try(self, window: Window, number: int, cost: Cost, size: int, *, exact: bool) -> PageBody:
         """Send once, when it is its turn, and learn from how it went."""
         async with self._concurrency.slot(-_last_second(window)), self._outage.turn():
             sent_at = self._now()
             try:
-                page = await (self._send if exact else self._send_widened)(window, number, size, tally)
+                page = await (self._send if exact else self._send_widened)(window, number, size, cost)
             except ServetelError as error:
                 if isinstance(error, RateLimitError | RequestTimeoutError) or is_slow(error):
                     self._concurrency.shrink(sent_at, self._now())
@@ -324,13 +324,13 @@ class Fetcher:
             error.fix = "try again later, or raise Timeouts(read=, total=)"
         return error
 
-    async def _send_widened(self, window: Window, number: int, size: int, tally: Tally) -> PageBody:
+    async def _send_widened(self, window: Window, number: int, size: int, cost: Cost) -> PageBody:
         """Ask for a range as this server counts bounds. Two pages that disprove a bound put it right."""
         disproved: Counter[str] = Counter()
         while True:
             conventions = self.source.conventions or Conventions()
             asked = conventions.bounds.widen(window)
-            page = await self._send(asked, number, size, tally)
+            page = await self._send(asked, number, size, cost)
             if asked == window:
                 return page
             sides = sides_beyond(window, asked, [row.moment for row in await self.rows(page)])
@@ -342,7 +342,7 @@ class Fetcher:
                 bounds = conventions.bounds._replace(**dict.fromkeys(sure, 0))
                 self.source.conventions = conventions._replace(bounds=bounds)
 
-    async def _send(self, window: Window, number: int, size: int, tally: Tally) -> PageBody:
+    async def _send(self, window: Window, number: int, size: int, cost: Cost) -> PageBody:
         attempts = 1 if self._has_succeeded else None
         slow_attempts = SLOW if size > SMALLEST_PAGE else None
         task = self.source.start_page(
@@ -360,10 +360,10 @@ class Fetcher:
             await end({task})
         error = error_of(task, closed=self.source.closed, user="pull")
         if error is not None:
-            self._count(tally, requests=int(getattr(error, "attempts", 0)))
+            self._count(cost, requests=int(getattr(error, "attempts", 0)))
             raise error
         fetched = task.result()
-        self._count(tally, requests=fetched.requests, received=fetched.size)
+        self._count(cost, requests=fetched.requests, received=fetched.size)
         if fetched.value.open()[2] and fetched.value.page not in (None, number):
             raise PagingError(
                 f"page {fetched.value.page} came instead",
@@ -373,15 +373,15 @@ class Fetcher:
         rows, count = fetched.value.open()[2], fetched.value.count
         if count is not None and count > rows:
             self.source.count_is_total = True  # for it cannot be the count of the page
-        self._count(tally, pages=1, rows=rows)
+        self._count(cost, pages=1, rows=rows)
         if self.on_page is not None:
             self.on_page()
         return fetched.value
 
-    def _count(self, tally: Tally, *, pages: int = 0, requests: int = 0, received: int = 0, rows: int = 0) -> None:
-        cost = Tally(pages, requests, max(0, requests - 1), received, rows)
-        tally.add(cost)
-        self.total.add(cost)
+    def _count(self, cost: Cost, *, pages: int = 0, requests: int = 0, received: int = 0, rows: int = 0) -> None:
+        spent = Cost(pages, requests, max(0, requests - 1), received, rows)
+        cost.add(spent)
+        self.total.add(spent)
 
     @staticmethod
     def _now() -> float:

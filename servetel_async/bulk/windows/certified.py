@@ -11,7 +11,7 @@ import msgspec
 from servetel_async.protocol.evidence import Key, ordered
 
 if TYPE_CHECKING:
-    from servetel_async.protocol.rows import Row
+    from servetel_async.protocol.rows import RawRecord
 
 
 class Flaw(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -47,7 +47,7 @@ class Certified:
             read again.
     """
 
-    calls: list[Row]
+    calls: list[RawRecord]
     counted: int | None
     duplicates: int = 0
     kinds: Counter[str] = field(default_factory=Counter[str])
@@ -80,7 +80,7 @@ def merged(parts: list[Certified]) -> Certified:
     return whole
 
 
-def united(seen: dict[Key, Row], reading: Certified, before: int | None) -> Certified | None:
+def united(seen: dict[Key, RawRecord], reading: Certified, before: int | None) -> Certified | None:
     """Add a reading of a second to what was seen of it; gives the union once it is what the server counts."""
     counted = reading.counted or 0
     if counted != before:  # calls came or went: what was seen before them proves nothing now

@@ -25,7 +25,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from servetel_async.aio.tasks import run_together
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import PageLostError, PageTooSlowError
 from servetel_async.bulk.windows.certified import Certified, Flaw, merged, united
 from servetel_async.bulk.windows.lying_counts import find_lie
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from servetel_async.bulk.fetching.fetcher import Fetcher
     from servetel_async.errors import ServetelError
     from servetel_async.protocol.decoding import PageBody
-    from servetel_async.protocol.rows import Row
+    from servetel_async.protocol.rows import RawRecord
 
 #: Readings of a window before it is cut, of a second that one page holds, and of one that needs several pages.
 READINGS, READINGS_OF_LEAF, READINGS_OF_SECOND = 2, 3, 30
@@ -93,15 +93,15 @@ class Certifier:
         # A list that grows as it is read is larger each time a window is read again, and so is its limit.
         self._most_rows += PAGES_PER_PAGE * counted + MORE_PAGES * self._fetcher.page_size
 
-    def is_spent(self, tally: Tally | None = None) -> bool:
+    def is_spent(self, cost: Cost | None = None) -> bool:
         """Whether a window, or all of it, has cost what it may."""
         most = 0 if self.walks else self._most_rows
-        return (tally is not None and tally.is_spent()) or 0 < most < self._fetcher.total.rows
+        return (cost is not None and cost.is_spent()) or 0 < most < self._fetcher.total.rows
 
     async def read(
         self,
         window: Window,
-        tally: Tally,
+        cost: Cost,
         first: PageBody | None = None,
         *,
         leaves: bool = False,
@@ -111,7 +111,7 @@ class Certifier:
 
         Args:
             window: which seconds.
-            tally: takes its cost.
+            cost: takes its cost.
             first: its first page, if it was fetched already.
             leaves: believe only what one reply holds whole.
             above: what the window counts from which this one was cut.
@@ -119,13 +119,13 @@ class Certifier:
         Raises:
             ServetelError: if the pull cannot continue.
         """
-        seen: dict[Key, Row] = {}
+        seen: dict[Key, RawRecord] = {}
         flawed: Certified | None = None
         counted: int | None = None
         readings, reading = self._readings(window, None), 0
-        while flawed is None or (reading < readings and not self.is_spent(tally)):
+        while flawed is None or (reading < readings and not self.is_spent(cost)):
             try:
-                flawed = await self._read_once(window, tally, first, leaves=leaves or self._restless())
+                flawed = await self._read_once(window, cost, first, leaves=leaves or self._restless())
             except PageTooSlowError:  # not its fault: the same again, with smaller pages
                 first = None
                 continue
@@ -136,9 +136,9 @@ class Certifier:
             first = None
             if not flawed.flaws:
                 return flawed
-            self.limit(tally, len(flawed.calls) if flawed.counted is None else flawed.counted)
-            if (lie := await self._find_lie(window, tally, flawed, above)) is not None:
-                return await self.walk_uncounted(window, tally, lie)
+            self.limit(cost, len(flawed.calls) if flawed.counted is None else flawed.counted)
+            if (lie := await self._find_lie(window, cost, flawed, above)) is not None:
+                return await self.walk_uncounted(window, cost, lie)
             if self._is_hopeless(flawed):
                 break
             readings = max(readings, self._readings(window, flawed.counted))
@@ -150,28 +150,28 @@ class Certifier:
             if window.seconds > 1 and (flawed.moved or flawed.flaws[0].why in _NO_USE):
                 break
             reading += 1
-        return await self._cut(window, tally, flawed)
+        return await self._cut(window, cost, flawed)
 
-    async def _cut(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
+    async def _cut(self, window: Window, cost: Cost, flawed: Certified) -> Certified:
         """Read its parts, where that can prove more."""
         self._wrong_counts += flawed.wrong * (FAR_OFF if flawed.is_far_off else 1)
-        is_spent = self.is_spent(tally) and not flawed.flaws[0].lost
+        is_spent = self.is_spent(cost) and not flawed.flaws[0].lost
         if is_spent:
             flawed.flaws = [Flaw(window.first, window.last, _TOO_FAST)]
         if is_spent or window.seconds == 1 or (flawed.wrong and self._is_wrong_everywhere):
-            return await self._salvage(window, tally, flawed)
-        return await self._read_parts(window, tally, flawed)
+            return await self._salvage(window, cost, flawed)
+        return await self._read_parts(window, cost, flawed)
 
     def _readings(self, window: Window, counted: int | None) -> int:
         if window.seconds > 1:
             return READINGS
         return READINGS_OF_SECOND if (counted or 0) > self._fetcher.page_size else READINGS_OF_LEAF
 
-    async def _find_lie(self, window: Window, tally: Tally, flawed: Certified, above: int | None) -> str | None:
+    async def _find_lie(self, window: Window, cost: Cost, flawed: Certified, above: int | None) -> str | None:
         """Say why its count cannot be true, if there is reason to ask."""
         if not flawed.is_doubtful(above) or self._restless() or self._is_hopeless(flawed):
             return None
-        return await find_lie(self._fetcher, window, flawed.counted or 0, tally)
+        return await find_lie(self._fetcher, window, flawed.counted or 0, cost)
 
     def _is_hopeless(self, flawed: Certified) -> bool:
         """Whether another reading of the same window would prove no more."""
@@ -181,27 +181,27 @@ class Certifier:
     def _is_wrong_everywhere(self) -> bool:
         return self._wrong_counts > MOST_WRONG_COUNTS
 
-    def limit(self, tally: Tally, counted: int) -> None:
+    def limit(self, cost: Cost, counted: int) -> None:
         """Say what a window may cost, once, by what it counts or gives at first."""
-        if tally.limit is None:
+        if cost.limit is None:
             pages = -(-counted // self._fetcher.page_size)
-            tally.limit = tally.pages + PAGES_PER_PAGE * pages + MORE_PAGES
+            cost.limit = cost.pages + PAGES_PER_PAGE * pages + MORE_PAGES
 
     def _restless(self) -> bool:
         return self._moves >= MOVES and self._moves * REQUESTS_PER_MOVE > self._fetcher.total.requests
 
-    async def walk_uncounted(self, window: Window, tally: Tally, why: str) -> Certified:
+    async def walk_uncounted(self, window: Window, cost: Cost, why: str) -> Certified:
         """Walk a window whose count says nothing: all of it that comes is there, and it is reported as not proved.
 
         Raises:
             ServetelError: if the pull cannot continue.
         """
-        walked = Tally()  # what was spent on counts must not end the walk early
+        walked = Cost()  # what was spent on counts must not end the walk early
         found = await self._salvage(window, walked, _flawed(window, Evidence(window), None, why))
-        tally.add(walked)
+        cost.add(walked)
         return found
 
-    async def _salvage(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
+    async def _salvage(self, window: Window, cost: Cost, flawed: Certified) -> Certified:
         """Add whatever comes of a window that cannot be proved."""
         if flawed.flaws[0].lost:
             return flawed
@@ -209,82 +209,82 @@ class Certifier:
         with suppress(PageLostError, PagingError):
             while not is_walked:
                 with suppress(PageTooSlowError):  # repeat it with smaller pages
-                    await walk(self._fetcher, window, tally, evidence, self._fetcher.page_size)
+                    await walk(self._fetcher, window, cost, evidence, self._fetcher.page_size)
                     is_walked = True
         found = {(row.id, row.start): row for row in (*flawed.calls, *evidence.calls())}
         flawed.calls = ordered(found.values())
         return flawed
 
-    async def _read_parts(self, window: Window, tally: Tally, flawed: Certified) -> Certified:
+    async def _read_parts(self, window: Window, cost: Cost, flawed: Certified) -> Certified:
         leaf = max(1, int(FILL * self._fetcher.page_size))
         pieces = max(2, -(-(flawed.counted or 0) // leaf))
         counted = flawed.counted
-        parts = [self.read(piece, tally, leaves=True, above=counted) for piece in window.cut(pieces)]
+        parts = [self.read(piece, cost, leaves=True, above=counted) for piece in window.cut(pieces)]
         return merged(await run_together(parts))
 
     async def _read_once(  # noqa: PLR0911 - one return for each way a window can turn out
-        self, window: Window, tally: Tally, page: PageBody | None, *, leaves: bool
+        self, window: Window, cost: Cost, page: PageBody | None, *, leaves: bool
     ) -> Certified:
         fetcher, source = self._fetcher, self._fetcher.source
         asked = fetcher.page_size
         if self.walks:
-            found = await self._walk(window, tally, asked)
+            found = await self._walk(window, cost, asked)
             if not source.count_is_total:
                 return found
             # A count was more than its page: it counts the whole after all, and what said otherwise was a lie.
             self.walks, self._most_rows, page = False, inf, None
         if page is None:
-            page = await fetcher.page(window, 1, tally, size=asked)
+            page = await fetcher.page(window, 1, cost, size=asked)
         evidence = Evidence(window, source.zone)
         rows = await fetcher.rows(page)
         evidence.add(1, rows, page.count)
-        total = await self._total(window, tally, page, len(rows), asked)
+        total = await self._total(window, cost, page, len(rows), asked)
         if total is None and source.count_is_total:
             return _flawed(window, evidence, None, "a page had no count")
         if total is None:
             self.walks = True
-            return await self._read_once(window, tally, None, leaves=leaves)
+            return await self._read_once(window, cost, None, leaves=leaves)
         if may_be_capped(total):
             return _flawed(window, evidence, total, _ROUND)
         if total == len(rows):
-            await self._see_end(window, tally, evidence, asked, total)
+            await self._see_end(window, cost, evidence, asked, total)
             return await _judge(window, evidence, "leaf")
         if (leaves or self._leaves_only) and window.seconds > 1 and total > asked:
             return _flawed(window, evidence, total, _NO_LEAF)
-        size = await self._real_size(window, tally, evidence, total, len(rows), asked)
+        size = await self._real_size(window, cost, evidence, total, len(rows), asked)
         if size is None:
             return _flawed(window, evidence, total, f"the API counts {total:,} and gave a first page of {len(rows):,}")
-        return await self._read_pages(window, tally, evidence, total, size, asked)
+        return await self._read_pages(window, cost, evidence, total, size, asked)
 
-    async def _see_end(self, window: Window, tally: Tally, evidence: Evidence, asked: int, total: int) -> None:
+    async def _see_end(self, window: Window, cost: Cost, evidence: Evidence, asked: int, total: int) -> None:
         """A page that is full to the brim may have been miscounted: the next one must be empty."""
         if len(evidence.calls()) >= asked and self._fetcher.source.count_is_total:
-            page = await self._fetcher.page(window, 2, tally, size=asked)
+            page = await self._fetcher.page(window, 2, cost, size=asked)
             rows = await self._fetcher.rows(page)
             # This server counts, but leaves out the count of an empty page. The page was requested often enough.
             evidence.add(2, rows, total if page.count is None and not rows else page.count)
 
-    async def _total(self, window: Window, tally: Tally, page: PageBody, rows: int, asked: int) -> int | None:
+    async def _total(self, window: Window, cost: Cost, page: PageBody, rows: int, asked: int) -> int | None:
         """What the count says of the whole window; None where it says nothing of it."""
         source, count = self._fetcher.source, page.count
         if count is None or source.count_is_total:
             return count
         if count < rows:  # it counts nothing, unless that was an accident
-            again = await self._fetcher.page(window, 1, tally, size=asked)
+            again = await self._fetcher.page(window, 1, cost, size=asked)
             return None if (again.count or 0) < again.open()[2] else count
         # It may be the number of rows on this page: the next one tells. One empty page may be an accident, two are not.
-        if await self._is_empty(window, tally, 2 if rows else 1, asked, 2 if rows else 1):
+        if await self._is_empty(window, cost, 2 if rows else 1, asked, 2 if rows else 1):
             return count
         return count if source.count_is_total else None
 
-    async def _is_empty(self, window: Window, tally: Tally, number: int, asked: int, times: int) -> bool:
+    async def _is_empty(self, window: Window, cost: Cost, number: int, asked: int, times: int) -> bool:
         for _ in range(times):
-            if (await self._fetcher.page(window, number, tally, size=asked)).open()[2]:
+            if (await self._fetcher.page(window, number, cost, size=asked)).open()[2]:
                 return False
         return True
 
     async def _real_size(  # noqa: PLR0917 - what is known of the first page
-        self, window: Window, tally: Tally, evidence: Evidence, total: int, rows: int, asked: int
+        self, window: Window, cost: Cost, evidence: Evidence, total: int, rows: int, asked: int
     ) -> int | None:
         """How many calls a full page has; None where the first page was not one."""
         source = self._fetcher.source
@@ -292,7 +292,7 @@ class Certifier:
             return rows
         if rows == 0 or total < rows:
             return None
-        second = await self._fetcher.page(window, 2, tally, size=asked)
+        second = await self._fetcher.page(window, 2, cost, size=asked)
         more = await self._fetcher.rows(second)
         if len(more) != min(rows, total - rows):
             return None
@@ -302,7 +302,7 @@ class Certifier:
         return rows
 
     async def _read_pages(  # noqa: PLR0917 - as above
-        self, window: Window, tally: Tally, evidence: Evidence, total: int, size: int, asked: int
+        self, window: Window, cost: Cost, evidence: Evidence, total: int, size: int, asked: int
     ) -> Certified:
         last = -(-total // size)
 
@@ -311,7 +311,7 @@ class Certifier:
             for _ in range(PAGE_READINGS):
                 if len(evidence.counts) > 1:
                     return  # it has moved, or one count was wrong: the rest would prove nothing
-                page = await self._fetcher.page(window, number, tally, size=asked)
+                page = await self._fetcher.page(window, number, cost, size=asked)
                 rows = await self._fetcher.rows(page)
                 evidence.add(number, rows, page.count)
                 if len(rows) == expected or page.count != total:
@@ -326,28 +326,28 @@ class Certifier:
             self._leaves_only = True
             return _flawed(window, evidence, total, _OUT_OF_ORDER)
         cut = [] if self._fast or window.seconds == 1 else evidence.cut_seconds()
-        flaws = await self._repair(evidence, cut, tally)
+        flaws = await self._repair(evidence, cut, cost)
         found = await _judge(window, evidence, "repaired" if cut else "counted")
         found.flaws += flaws
         return found
 
-    async def _repair(self, evidence: Evidence, seconds: list[str], tally: Tally) -> list[Flaw]:
+    async def _repair(self, evidence: Evidence, seconds: list[str], cost: Cost) -> list[Flaw]:
         """Read each second that an edge cuts on its own; gives those that could not be proved."""
         alone = [Window.of(second, second) for second in seconds]
-        parts = await run_together([self.read(window, tally) for window in alone])
+        parts = await run_together([self.read(window, cost) for window in alone])
         for second, part in zip(seconds, parts, strict=True):
             evidence.replace(second, part.calls)
         return [flaw for part in parts for flaw in part.flaws]
 
-    async def _walk(self, window: Window, tally: Tally, asked: int) -> Certified:
+    async def _walk(self, window: Window, cost: Cost, asked: int) -> Certified:
         evidence = Evidence(window)
         for _ in range(PASSES):
             evidence = Evidence(window, self._fetcher.source.zone)
-            if not await walk(self._fetcher, window, tally, evidence, asked, until_total=True):
+            if not await walk(self._fetcher, window, cost, evidence, asked, until_total=True):
                 return _flawed(window, evidence, None, _TOO_FAST)
             flaws: list[Flaw] = []
             if not self._fast and window.seconds > 1 and evidence.in_order():
-                flaws = await self._repair(evidence, evidence.cut_seconds(), tally)
+                flaws = await self._repair(evidence, evidence.cut_seconds(), cost)
             calls = evidence.calls()
             if may_be_capped(len(calls)):
                 return _flawed(window, evidence, None, _ROUND)

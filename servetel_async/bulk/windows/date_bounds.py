@@ -27,10 +27,10 @@ from servetel_async.ranges import RangeWalk
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from servetel_async.bulk.fetching.cost import Tally
+    from servetel_async.bulk.fetching.cost import Cost
     from servetel_async.bulk.fetching.fetcher import Fetcher
     from servetel_async.protocol.decoding import PageBody
-    from servetel_async.protocol.rows import Row
+    from servetel_async.protocol.rows import RawRecord
 
 _WIDEST = Bounds(1, 1)
 _NARROWER = (Bounds(0, 0), Bounds(0, 1), Bounds(1, 0))
@@ -48,7 +48,7 @@ _CHANCES = 3
 _REMEMBERED = 8
 
 
-class Calibration:
+class DateBoundsProbe:
     """See the module. One for each pull; the client remembers what it found.
 
     Attributes:
@@ -72,39 +72,39 @@ class Calibration:
         conventions = self._fetcher.source.conventions
         return "" if conventions is None else conventions.text
 
-    async def check(self, window: Window, rows: Sequence[Row], tally: Tally) -> None:
+    async def check(self, window: Window, rows: Sequence[RawRecord], cost: Cost) -> None:
         """Find out, unless it is known.
 
         Args:
             window: what was asked for.
             rows: what came.
-            tally: takes the cost.
+            cost: takes the cost.
 
         Raises:
             ServetelError: if a page cannot be fetched.
         """
         async with self._looking:
             if not self.is_sure:
-                calls = self._best_of(rows) if rows else await self._calls_at_edges(window, tally)
+                calls = self._best_of(rows) if rows else await self._calls_at_edges(window, cost)
                 self._known.extend(calls[:1])
-                await self._establish(calls, tally)
+                await self._establish(calls, cost)
 
-    async def ensure(self, window: Window, tally: Tally) -> None:
+    async def ensure(self, window: Window, cost: Cost) -> None:
         """Find out before counts are compared: look for calls in a range, newest first.
 
         Args:
             window: the range.
-            tally: takes the cost.
+            cost: takes the cost.
 
         Raises:
             ServetelError: if a page cannot be fetched.
         """
         fetcher = self._fetcher
-        walk = RangeWalk(fetcher.source, window, lambda part: fetcher.sure_page(part, 1, tally))
+        walk = RangeWalk(fetcher.source, window, lambda part: fetcher.sure_page(part, 1, cost))
         while not self.is_sure and (answer := await walk.next()) is not None:
-            await self.check(answer[0], await fetcher.rows(answer[1]), tally)
+            await self.check(answer[0], await fetcher.rows(answer[1]), cost)
 
-    async def note(self, rows: Sequence[Row], tally: Tally) -> None:
+    async def note(self, rows: Sequence[RawRecord], cost: Cost) -> None:
         """Remember the outermost calls of a window that was read, and look up one if it can show the moment.
 
         Raises:
@@ -117,18 +117,18 @@ class Calibration:
         calls = [call for call in self._best_of(filter(_may_tell, rows)) if call.tells and call.is_clear]
         if calls:
             self._chances -= 1
-            await self.doubt(calls, tally)
+            await self.doubt(calls, cost)
 
-    async def doubt(self, calls: Sequence[KnownCall], tally: Tally) -> None:
+    async def doubt(self, calls: Sequence[KnownCall], cost: Cost) -> None:
         """Look again, at calls that may not agree with what is believed.
 
         Raises:
             ServetelError: if a page cannot be fetched.
         """
         async with self._looking:
-            await self._establish(calls, tally, is_hint=False)
+            await self._establish(calls, cost, is_hint=False)
 
-    async def confirm(self, tally: Tally) -> bool:
+    async def confirm(self, cost: Cost) -> bool:
         """Look up a call that was read; tell whether what was believed still holds.
 
         If it does not, it is found out anew, and windows that were read under other conventions must be read again.
@@ -143,19 +143,19 @@ class Calibration:
             calls = sorted(known, key=lambda call: not call.tells)[:_CALLS]
             if not calls:
                 return not self._is_blind
-            if believed is not None and await self._any_comes(calls, believed, tally):
+            if believed is not None and await self._any_comes(calls, believed, cost):
                 return True
-            found = await self._agreed(calls, tally)
+            found = await self._agreed(calls, cost)
             if found is None:  # perhaps they were deleted
                 return believed is not None
             self._fetcher.source.conventions = found
             return found == believed
 
-    def known(self, row: Row) -> KnownCall:
+    def known(self, row: RawRecord) -> KnownCall:
         """Collect the moments of a row."""
         return known_call(row.id, row.start, row.end, self._fetcher.source.zone)
 
-    def _best_of(self, rows: Iterable[Row]) -> list[KnownCall]:
+    def _best_of(self, rows: Iterable[RawRecord]) -> list[KnownCall]:
         """Choose calls to look up: of different seconds, those that show the moment first, then older ones."""
         found: dict[str, KnownCall] = {}
         unclear: dict[str, KnownCall] = {}
@@ -170,33 +170,33 @@ class Calibration:
         best = found or unclear  # a call with neighbouring moments is better than none
         return sorted(best.values(), key=lambda call: not call.tells)[:_CALLS]
 
-    async def _calls_at_edges(self, window: Window, tally: Tally) -> list[KnownCall]:
+    async def _calls_at_edges(self, window: Window, cost: Cost) -> list[KnownCall]:
         """An empty range may hold calls in its first or last second: look at these from both sides, twice."""
         if window.start is None or window.end is None:
             return []
-        rows: list[Row] = []
+        rows: list[RawRecord] = []
         for second in dict.fromkeys((window.last, window.first)):
             asked = _WIDEST.widen(Window.of(second, second))
             for _ in range(LOOKS):
                 unanswered = self._unanswered
-                found = await self._look(asked, lambda _: True, tally)
+                found = await self._look(asked, lambda _: True, cost)
                 rows += found
                 self._is_blind = self._is_blind or unanswered < self._unanswered
                 if found:
                     break
         return self._best_of(rows)
 
-    async def _establish(self, calls: Sequence[KnownCall], tally: Tally, *, is_hint: bool = True) -> None:
+    async def _establish(self, calls: Sequence[KnownCall], cost: Cost, *, is_hint: bool = True) -> None:
         source = self._fetcher.source
         hint = source.conventions if is_hint else None
-        if hint is not None and await self._any_comes(calls, hint, tally):
+        if hint is not None and await self._any_comes(calls, hint, cost):
             self.is_sure = True
             return
-        found = await self._agreed(calls, tally)
+        found = await self._agreed(calls, cost)
         if found is not None:
             source.conventions = found
 
-    async def _agreed(self, calls: Sequence[KnownCall], tally: Tally) -> Conventions | None:
+    async def _agreed(self, calls: Sequence[KnownCall], cost: Cost) -> Conventions | None:
         """Look until two looks agree; None if the calls do not come."""
         left, seen, missed = list(calls), Counter[Conventions](), Counter[str]()
         latest: Conventions | None = None
@@ -204,7 +204,7 @@ class Calibration:
             if not left:
                 break
             call = left.pop(0)
-            found = await self._look_up(call, latest, tally)
+            found = await self._look_up(call, latest, cost)
             if found is None:
                 missed[call.text] += 1
                 if missed[call.text] < LOOKS:
@@ -220,49 +220,49 @@ class Calibration:
                 return found
         return None
 
-    async def _any_comes(self, calls: Iterable[KnownCall], guess: Conventions, tally: Tally) -> bool:
+    async def _any_comes(self, calls: Iterable[KnownCall], guess: Conventions, cost: Cost) -> bool:
         """Whether the first call that has such a moment comes."""
         call = next((call for call in calls if guess.filed_by in call.moments), None)
-        if call is None or not await self._comes(call, guess, tally):
+        if call is None or not await self._comes(call, guess, cost):
             return False
         self.tells_moment = self.tells_moment or (call.tells and (call.is_clear or guess.bounds == Bounds()))
         return True
 
-    async def _look_up(self, call: KnownCall, expected: Conventions | None, tally: Tally) -> Conventions | None:
+    async def _look_up(self, call: KnownCall, expected: Conventions | None, cost: Cost) -> Conventions | None:
         """Find the narrowest range for which a call comes; None if it comes for none."""
         first = expected or Conventions()
         if not call.is_clear:  # a wider range could hold it for another reason, so narrower ones are asked for first
             for bounds in (*_NARROWER, _WIDEST):
                 for filed_by in call.moments:
-                    if await self._comes(call, Conventions(filed_by, bounds), tally):
+                    if await self._comes(call, Conventions(filed_by, bounds), cost):
                         return Conventions(filed_by, bounds)
             return None
-        if await self._comes(call, first, tally):
-            return await self._narrowest(call, first, tally)
+        if await self._comes(call, first, cost):
+            return await self._narrowest(call, first, cost)
         for filed_by in call.moments:
             widest = Conventions(filed_by, _WIDEST)
-            if widest != first and await self._comes(call, widest, tally):
-                return await self._narrowest(call, widest, tally)
+            if widest != first and await self._comes(call, widest, cost):
+                return await self._narrowest(call, widest, cost)
         return None
 
-    async def _narrowest(self, call: KnownCall, found: Conventions, tally: Tally) -> Conventions:
+    async def _narrowest(self, call: KnownCall, found: Conventions, cost: Cost) -> Conventions:
         for bounds in _NARROWER:
             narrower = found._replace(bounds=bounds)
-            if bounds.is_narrower(found.bounds) and await self._comes(call, narrower, tally):
+            if bounds.is_narrower(found.bounds) and await self._comes(call, narrower, cost):
                 return narrower
         return found
 
-    async def _comes(self, call: KnownCall, guess: Conventions, tally: Tally) -> bool:
+    async def _comes(self, call: KnownCall, guess: Conventions, cost: Cost) -> bool:
         """Whether a call comes when the second of its moment is asked for as guessed."""
         second = call.moments.get(guess.filed_by)
         if second is None:
             return False
         asked = guess.bounds.widen(Window.of(second, second))
         return (
-            await self._look(asked, lambda row: self.known(row).shows(guess.filed_by, second, asked, call), tally) != []
+            await self._look(asked, lambda row: self.known(row).shows(guess.filed_by, second, asked, call), cost) != []
         )
 
-    async def _look(self, asked: Window, is_wanted: Callable[[Row], bool], tally: Tally) -> list[Row]:
+    async def _look(self, asked: Window, is_wanted: Callable[[RawRecord], bool], cost: Cost) -> list[RawRecord]:
         """Give the first calls of a range that are wanted.
 
         Raises:
@@ -270,17 +270,17 @@ class Calibration:
         """
         while True:
             try:
-                return await self._look_once(asked, is_wanted, tally)
+                return await self._look_once(asked, is_wanted, cost)
             except PageTooSlowError:  # repeat it with smaller pages
                 continue
             except PageLostError as lost:
                 error = lost.error
             raise error
 
-    async def _look_once(self, asked: Window, is_wanted: Callable[[Row], bool], tally: Tally) -> list[Row]:
+    async def _look_once(self, asked: Window, is_wanted: Callable[[RawRecord], bool], cost: Cost) -> list[RawRecord]:
         seen, size = 0, self._fetcher.page_size
         for number in range(1, _PAGES + 1):
-            rows, is_last = await self._consistent(asked, number, size, seen, tally)
+            rows, is_last = await self._consistent(asked, number, size, seen, cost)
             seen += len(rows)
             found = list(filter(is_wanted, rows))
             if found or is_last:
@@ -288,11 +288,11 @@ class Calibration:
         return []
 
     async def _consistent(
-        self, asked: Window, number: int, size: int, before: int, tally: Tally
-    ) -> tuple[list[Row], bool]:
+        self, asked: Window, number: int, size: int, before: int, cost: Cost
+    ) -> tuple[list[RawRecord], bool]:
         """Fetch a page that agrees with its request; tell whether it is the last. Without one, give no calls."""
         for _ in range(_REQUESTS):
-            page = await self._fetcher.careful_page(asked, number, tally, size=size, exact=True)
+            page = await self._fetcher.careful_page(asked, number, cost, size=size, exact=True)
             rows = rows_of(page)
             if self._agrees(page, rows, asked, number, before):
                 seen = before + len(rows)
@@ -301,7 +301,7 @@ class Calibration:
         self._unanswered += 1
         return [], True
 
-    def _agrees(self, page: PageBody, rows: Sequence[Row], asked: Window, number: int, before: int) -> bool:
+    def _agrees(self, page: PageBody, rows: Sequence[RawRecord], asked: Window, number: int, before: int) -> bool:
         zone = self._fetcher.source.zone
         if page.page not in (None, number):
             return False
@@ -315,6 +315,6 @@ class Calibration:
         return self._fetcher.source.count_is_total or (page.count is not None and page.count > page.open()[2])
 
 
-def _may_tell(row: Row) -> bool:
+def _may_tell(row: RawRecord) -> bool:
     """A quick look at a row before its moments are read."""
     return row.end not in ("", row.start) or len(row.id) == _OBJECT_ID

@@ -19,7 +19,7 @@ from servetel_async.protocol.windows import Window
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from servetel_async.bulk.fetching.cost import Tally
+    from servetel_async.bulk.fetching.cost import Cost
     from servetel_async.bulk.fetching.fetcher import Fetcher
     from servetel_async.protocol.decoding import PageBody
 
@@ -29,7 +29,7 @@ _LOOKS = 8
 _TRIES = 2
 
 
-async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str, tally: Tally) -> Window:
+async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str, cost: Cost) -> Window:
     """Close the range at the beginning of the day of its oldest call.
 
     Args:
@@ -37,7 +37,7 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
         asked: the open range.
         first: its first page.
         last: the second at which the range ends: one whose calls are all later begins on that day.
-        tally: of what it costs.
+        cost: of what it costs.
 
     Raises:
         ServetelError: a page does not come.
@@ -45,7 +45,7 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
     oldest, found, looks = last, asked, 0
     while looks < _LOOKS:
         before = oldest
-        page, refused = await _oldest_page(fetcher, asked, first, tally)
+        page, refused = await _oldest_page(fetcher, asked, first, cost)
         is_limited = refused or may_be_capped(first.count)
         oldest = min([oldest, *(row.start for row in rows_of(page) if is_wall_stamp(row.start))])
         found = Window.of(f"{oldest[:10]} 00:00:00", last)
@@ -54,7 +54,7 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
             break
         asked = _before(found.start)
         looks += not (is_limited and oldest < before)  # this server shows only part of a range, so the page did not lie
-        first = await fetcher.sure_page(asked, 1, tally)
+        first = await fetcher.sure_page(asked, 1, cost)
         if not _calls_of(first):
             break
     return found
@@ -65,7 +65,7 @@ def _before(start: datetime) -> Window:
     return Window(None, start - SECOND)
 
 
-async def count_before(fetcher: Fetcher, start: datetime, tally: Tally) -> int:
+async def count_before(fetcher: Fetcher, start: datetime, cost: Cost) -> int:
     """Ask how many calls lie before it; at least one, where there are some and no total is sent.
 
     Raises:
@@ -73,14 +73,14 @@ async def count_before(fetcher: Fetcher, start: datetime, tally: Tally) -> int:
     """
     if start == EARLIEST:
         return 0
-    return _calls_of(await fetcher.sure_page(_before(start), 1, tally, size=1))
+    return _calls_of(await fetcher.sure_page(_before(start), 1, cost, size=1))
 
 
 def _calls_of(page: PageBody) -> int:
     return max(page.count or 0, page.open()[2])
 
 
-async def _oldest_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: Tally) -> tuple[PageBody, bool]:
+async def _oldest_page(fetcher: Fetcher, asked: Window, first: PageBody, cost: Cost) -> tuple[PageBody, bool]:
     """Find the last page with rows. If the page size is halved meanwhile, begin again with the first page.
 
     Raises:
@@ -91,8 +91,8 @@ async def _oldest_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: 
         try:
             if size != fetcher.page_size:
                 size = fetcher.page_size
-                first = await fetcher.careful_page(asked, 1, tally, size=size)
-            return await _last_page(fetcher, asked, first, tally, size)
+                first = await fetcher.careful_page(asked, 1, cost, size=size)
+            return await _last_page(fetcher, asked, first, cost, size)
         except PageTooSlowError:
             continue
         except PageLostError as lost:
@@ -100,9 +100,7 @@ async def _oldest_page(fetcher: Fetcher, asked: Window, first: PageBody, tally: 
         raise error
 
 
-async def _last_page(
-    fetcher: Fetcher, asked: Window, first: PageBody, tally: Tally, size: int
-) -> tuple[PageBody, bool]:
+async def _last_page(fetcher: Fetcher, asked: Window, first: PageBody, cost: Cost, size: int) -> tuple[PageBody, bool]:
     """Return the last page with rows, or the first page; and whether deeper pages were refused."""
     rows = first.open()[2]
     if not rows or first.count == rows < size:
@@ -110,7 +108,7 @@ async def _last_page(
     refused = False
     if first.count is not None and first.count > rows:
         for _ in range(_TRIES):
-            page = await _deep_page(fetcher, asked, -(-first.count // rows), tally, size)
+            page = await _deep_page(fetcher, asked, -(-first.count // rows), cost, size)
             if page is None:
                 refused = True
                 break
@@ -119,7 +117,7 @@ async def _last_page(
     search, last = find_last_page(), first
     number = next(search)
     while True:
-        page = await _deep_page(fetcher, asked, number, tally, size)
+        page = await _deep_page(fetcher, asked, number, cost, size)
         refused = refused or page is None
         found = 0 if page is None else page.open()[2]
         last = page if page is not None and found else last  # each page with rows is deeper than the one before
@@ -129,10 +127,10 @@ async def _last_page(
             return last, refused
 
 
-async def _deep_page(fetcher: Fetcher, asked: Window, number: int, tally: Tally, size: int) -> PageBody | None:
+async def _deep_page(fetcher: Fetcher, asked: Window, number: int, cost: Cost, size: int) -> PageBody | None:
     """Fetch a page after the first; None if the server refuses it, perhaps because it is too deep."""
     try:
-        return await fetcher.careful_page(asked, number, tally, size=size)
+        return await fetcher.careful_page(asked, number, cost, size=size)
     except RequestRejectedError:
         return None
     except PageLostError as lost:

@@ -18,7 +18,7 @@ from servetel_async.protocol.clock import SECOND, shift
 from servetel_async.protocol.windows import Window
 
 if TYPE_CHECKING:
-    from servetel_async.bulk.fetching.cost import Tally
+    from servetel_async.bulk.fetching.cost import Cost
     from servetel_async.bulk.fetching.fetcher import Fetcher
 
 #: Calls by which halves may count more than the whole, because a list grows: so many, and one in so many.
@@ -26,14 +26,14 @@ MORE, ONE_IN = 3, 10
 _LOOKS = 2
 
 
-async def find_lie(fetcher: Fetcher, window: Window, counted: int, tally: Tally) -> str | None:
+async def find_lie(fetcher: Fetcher, window: Window, counted: int, cost: Cost) -> str | None:
     """Say why the count of a window cannot be true; None if it may be true.
 
     Args:
         fetcher: brings the pages.
         window: which seconds.
         counted: what the server counts in it.
-        tally: takes the cost.
+        cost: takes the cost.
 
     Raises:
         ServetelError: if a page does not come.
@@ -42,17 +42,17 @@ async def find_lie(fetcher: Fetcher, window: Window, counted: int, tally: Tally)
     if window.seconds == 1:  # it has no halves, so its neighbours are counted with it
         where = "the two halves of the three seconds around it"
         window = _with_neighbours(window)
-        counted = await fetcher.count(window, tally) or 0
+        counted = await fetcher.count(window, cost) or 0
     halves = window.cut(2)
-    counts = [await fetcher.count(halves[0], tally) or 0]
+    counts = [await fetcher.count(halves[0], cost) or 0]
     if counts[0] < counted - MORE - counted // ONE_IN:  # it follows the dates
         return None
-    counts.append(await fetcher.count(halves[1], tally) or 0)
+    counts.append(await fetcher.count(halves[1], cost) or 0)
     together, most = sum(counts), max(counts)
     if together - counted <= MORE + counted // ONE_IN:
         return None
     for _ in range(_LOOKS):
-        if await _has_last_page(fetcher, halves[counts.index(most)], most, tally):
+        if await _has_last_page(fetcher, halves[counts.index(most)], most, cost):
             return None
     return f"the API counts {counted:,}, and {together:,} in {where}: its counts do not follow the dates"
 
@@ -63,12 +63,12 @@ def _with_neighbours(second: Window) -> Window:
     return Window(shift(second.start, -SECOND), shift(second.end, SECOND))
 
 
-async def _has_last_page(fetcher: Fetcher, window: Window, counted: int, tally: Tally) -> bool:
+async def _has_last_page(fetcher: Fetcher, window: Window, counted: int, cost: Cost) -> bool:
     """Whether calls come on the last page that is counted, or the page is refused, perhaps because it is too deep."""
     while True:
         size = fetcher.page_size
         try:
-            page = await fetcher.careful_page(window, -(-counted // size), tally, size=size)
+            page = await fetcher.careful_page(window, -(-counted // size), cost, size=size)
         except PageTooSlowError:
             continue
         except (PageLostError, RequestRejectedError):

@@ -13,33 +13,33 @@ from servetel_async.protocol.windows import LONGEST, Window
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from servetel_async.bulk.fetching.cost import Tally
+    from servetel_async.bulk.fetching.cost import Cost
     from servetel_async.bulk.fetching.fetcher import Fetcher
     from servetel_async.bulk.ledger import Reading
 
 
-async def find_changed(fetcher: Fetcher, readings: Sequence[Reading], tally: Tally) -> list[Reading]:
+async def find_changed(fetcher: Fetcher, readings: Sequence[Reading], cost: Cost) -> list[Reading]:
     """Give the windows whose count is no longer what was read.
 
     Args:
         fetcher: where counts come from.
         readings: windows without a gap between them, newest first.
-        tally: takes the cost.
+        cost: takes the cost.
     """
-    parts = await run_together([_differing(fetcher, month, tally) for month in _months(readings)])
+    parts = await run_together([_differing(fetcher, month, cost) for month in _months(readings)])
     return [reading for part in parts for reading in part]
 
 
-async def _differing(fetcher: Fetcher, readings: Sequence[Reading], tally: Tally) -> list[Reading]:
+async def _differing(fetcher: Fetcher, readings: Sequence[Reading], cost: Cost) -> list[Reading]:
     window = Window.of(readings[-1].first, readings[0].last)
-    count = await fetcher.count(window, tally)
+    count = await fetcher.count(window, cost)
     if count == sum(reading.counted or 0 for reading in readings):
         return []
     if len(readings) == 1:
         return list(readings)
     middle = len(readings) // 2
     halves = (readings[:middle], readings[middle:])
-    parts = await run_together([_differing(fetcher, half, tally) for half in halves])
+    parts = await run_together([_differing(fetcher, half, cost) for half in halves])
     return [reading for part in parts for reading in part]
 
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from servetel_async.aio.tasks import end, error_of
-from servetel_async.bulk.fetching.cost import Tally
+from servetel_async.bulk.fetching.cost import Cost
 from servetel_async.bulk.fetching.fetcher import PageLostError, PageTooSlowError
 from servetel_async.bulk.windows.certified import Certified
 from servetel_async.bulk.windows.lying_counts import find_lie
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
     from servetel_async.bulk.fetching.fetcher import Fetcher
     from servetel_async.bulk.windows.certifier import Certifier
-    from servetel_async.bulk.windows.date_bounds import Calibration
+    from servetel_async.bulk.windows.date_bounds import DateBoundsProbe
     from servetel_async.protocol.decoding import PageBody
-    from servetel_async.protocol.rows import Row
+    from servetel_async.protocol.rows import RawRecord
     from servetel_async.protocol.windows import Window
 
-    Commit = Callable[["Window", "Certified", "Tally"], Awaitable[None]]
+    Commit = Callable[["Window", "Certified", "Cost"], Awaitable[None]]
 
 #: Readings of a window in which a call came whose filing moment lies outside of it.
 READINGS = 3
@@ -46,7 +46,7 @@ CALLS_IN_A_TURN = 1_000
 
 
 @dataclass(eq=False, slots=True)
-class Place:
+class Slot:
     """A window's place in the line."""
 
     window: Window
@@ -55,11 +55,11 @@ class Place:
     capped: bool = False  # its count may be a limit, less than the sum of its pieces
     too_long: bool = False  # longer than this server allows: it is cut before it is counted
     lie: str = ""  # why its count says nothing: it is walked
-    tally: Tally = field(default_factory=Tally)
+    cost: Cost = field(default_factory=Cost)
     task: asyncio.Task[Certified | list[Window]] | None = None
 
 
-class Line:
+class WindowScheduler:
     """See the module.
 
     Args:
@@ -75,7 +75,7 @@ class Line:
     """
 
     def __init__(
-        self, fetcher: Fetcher, certifier: Certifier, calibration: Calibration, commit: Commit, width: int
+        self, fetcher: Fetcher, certifier: Certifier, calibration: DateBoundsProbe, commit: Commit, width: int
     ) -> None:
         self.known: dict[Window, PageBody] = {}
         self.counts: dict[Window, int | None] = {}
@@ -84,7 +84,7 @@ class Line:
         self._calibration = calibration
         self._commit = commit
         self._width = width
-        self._places: list[Place] = []
+        self._places: list[Slot] = []
         self._parts: dict[Window, list[Window]] = {}  # the parts of windows that were too long
         self._read_under: dict[Window, str] = {}  # the conventions under which each window was read
         self._uncounted: set[Window] = set()  # their counts lie: to read them again proves no more
@@ -102,7 +102,7 @@ class Line:
     @property
     def read_ahead(self) -> int:
         """Records of windows that are not committed yet."""
-        return sum(place.tally.rows for place in self._places)
+        return sum(place.cost.rows for place in self._places)
 
     async def run(self, windows: Iterable[Window], *, whole: bool = False) -> None:
         """Read them all and commit them.
@@ -117,7 +117,7 @@ class Line:
         await self._run([window for window in windows if window not in self._uncounted], whole=whole)
 
     async def _run(self, windows: Iterable[Window], *, whole: bool) -> None:
-        self._places = [Place(window, whole) for window in windows]
+        self._places = [Slot(window, whole) for window in windows]
         self._known_under = self._bounds
         try:
             while self._places:
@@ -132,7 +132,7 @@ class Line:
                 if not task.cancelled():
                     task.exception()  # looked at, so that nothing is logged: one error is the story
 
-    async def confirm(self, tally: Tally) -> bool:
+    async def confirm(self, cost: Cost) -> bool:
         """Look again at how the server reads dates, and read again what was read under other conventions.
 
         Returns:
@@ -142,7 +142,7 @@ class Line:
             ServetelError: if a page cannot be fetched.
         """
         for _ in range(ROUNDS):
-            holds = await self._calibration.confirm(tally)
+            holds = await self._calibration.confirm(cost)
             stale = [window for window, text in self._read_under.items() if text != self._calibration.text]
             if holds and not stale:
                 return True
@@ -164,7 +164,7 @@ class Line:
                 break
             result = head.task.result()
             assert isinstance(result, Certified)  # noqa: S101 - for the type checker: cuts were replaced
-            await self._commit(head.window, result, head.tally)
+            await self._commit(head.window, result, head.cost)
             self._read_under[head.window] = result.conventions
             if result.counted is None and self._fetcher.source.count_is_total:
                 self._uncounted.add(head.window)
@@ -178,40 +178,40 @@ class Line:
 
     def _replace_cut(self) -> None:
         """Put its pieces in the place of each window that was too large."""
-        line: list[Place] = []
+        line: list[Slot] = []
         for place in self._places:
             done = place.task is not None and place.task.done() and error_of(place.task) is None
             result = place.task.result() if done and place.task is not None else None
             if isinstance(result, list):
                 is_cut = not (place.capped or place.too_long)
-                line += [Place(window, cut=is_cut, lie=place.lie) for window in result]
+                line += [Slot(window, cut=is_cut, lie=place.lie) for window in result]
                 if place.too_long:
                     self._parts[place.window] = result
             else:
                 line.append(place)
         self._places = line
 
-    async def _read(self, place: Place) -> Certified | list[Window]:
+    async def _read(self, place: Slot) -> Certified | list[Window]:
         """Read a window, or say into which ones it is to be cut.
 
         Raises:
             OutOfWindowError: if calls keep coming that do not belong to it.
         """
-        row: Row | None = None
+        row: RawRecord | None = None
         for _ in range(READINGS):
             try:
                 result = await self._read_as_believed(place)
             except MisfiledError as misfiled:
                 row = misfiled.row
-                await self._calibration.doubt([self._calibration.known(row)], place.tally)
+                await self._calibration.doubt([self._calibration.known(row)], place.cost)
                 continue
             if isinstance(result, Certified):
-                await self._calibration.note(result.calls, place.tally)
+                await self._calibration.note(result.calls, place.cost)
             return result
         assert row is not None  # noqa: S101 - for the type checker: it was read at least once
         raise out_of_window(place.window, row.start)
 
-    async def _read_as_believed(self, place: Place) -> Certified | list[Window]:
+    async def _read_as_believed(self, place: Slot) -> Certified | list[Window]:
         longest = self._fetcher.source.longest_range
         if place.window.length > longest and not place.whole:
             place.too_long = True
@@ -225,18 +225,18 @@ class Line:
         place.too_long = True
         return pieces
 
-    async def _read_allowed(self, place: Place) -> Certified | list[Window]:
-        window, tally = place.window, place.tally
+    async def _read_allowed(self, place: Slot) -> Certified | list[Window]:
+        window, cost = place.window, place.cost
         first: PageBody | None = None
         if place.lie:
-            return await self._certify(self._certifier.walk_uncounted(window, tally, place.lie))
+            return await self._certify(self._certifier.walk_uncounted(window, cost, place.lie))
         if self._certifier.walks:
             if _days(window) > 1 and not place.whole:
                 return window.cut(_days(window))
             if not self._calibration.is_sure:
-                await self._look(window, tally)  # only for the bounds: it is walked in any case
+                await self._look(window, cost)  # only for the bounds: it is walked in any case
         else:
-            first = await self._look(window, tally)
+            first = await self._look(window, cost)
         if first is not None and not place.whole:
             rows, asked = first.open()[2], self._fetcher.page_size
             counted = first.count
@@ -247,15 +247,15 @@ class Line:
                 if pieces:
                     return window.cut(pieces)
         if first is not None and first.count is not None and self._fetcher.source.count_is_total:
-            self._certifier.limit(tally, first.count)
-        return await self._certify(self._certifier.read(window, tally, first, leaves=place.whole))
+            self._certifier.limit(cost, first.count)
+        return await self._certify(self._certifier.read(window, cost, first, leaves=place.whole))
 
-    async def _pieces(self, place: Place, counted: int, size: int) -> int:
+    async def _pieces(self, place: Slot, counted: int, size: int) -> int:
         """Into how many pieces to cut a window by its count, or into days if its count lies; 0 to read it as it is."""
         pieces = pieces_for(place.window, counted, size)
         if pieces <= 1:
             return 0
-        place.lie = await find_lie(self._fetcher, place.window, counted, place.tally) or ""
+        place.lie = await find_lie(self._fetcher, place.window, counted, place.cost) or ""
         place.capped = may_be_capped(counted)
         return _days(place.window) if place.lie else pieces
 
@@ -271,14 +271,14 @@ class Line:
         """The bounds that this server is asked with now."""
         return (self._fetcher.source.conventions or Conventions()).bounds
 
-    async def _look(self, window: Window, tally: Tally) -> PageBody | None:
+    async def _look(self, window: Window, cost: Cost) -> PageBody | None:
         """Fetch the first page, asked for as this server counts bounds; None where it does not come."""
         page, under = self.known.pop(window, None), self._known_under
         while True:
             try:
                 if page is None:
                     under = self._bounds
-                    page = await self._fetcher.page(window, 1, tally)
+                    page = await self._fetcher.page(window, 1, cost)
             except PageTooSlowError:
                 continue
             except PageLostError:
@@ -287,7 +287,7 @@ class Line:
                 rows = await self._fetcher.rows(page)
                 with suppress(MisfiledError):
                     check_inside(window, rows, self._fetcher.source.zone)
-                await self._calibration.check(window, rows, tally)
+                await self._calibration.check(window, rows, cost)
             if under != self._bounds:
                 page = None
                 continue

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from servetel_async.errors import PagingError
 
 if TYPE_CHECKING:
-    from servetel_async.bulk.fetching.cost import Tally
+    from servetel_async.bulk.fetching.cost import Cost
     from servetel_async.bulk.fetching.fetcher import Fetcher
     from servetel_async.protocol.evidence import Evidence, Key
     from servetel_async.protocol.windows import Window
@@ -19,14 +19,14 @@ MOST_PAGES = 100_000
 
 
 async def walk(
-    fetcher: Fetcher, window: Window, tally: Tally, evidence: Evidence, asked: int, *, until_total: bool = False
+    fetcher: Fetcher, window: Window, cost: Cost, evidence: Evidence, asked: int, *, until_total: bool = False
 ) -> bool:
     """Read to an empty page, or until it has cost twice what it may; gives whether there was one.
 
     Args:
         fetcher: brings the pages.
         window: which seconds.
-        tally: takes the cost.
+        cost: takes the cost.
         evidence: takes the pages.
         asked: calls per page.
         until_total: end as soon as a count is known to be a total, because no walk is needed then.
@@ -39,11 +39,11 @@ async def walk(
     seen: set[Key] = set()
     while True:
         if number > MOST_PAGES:
-            tally.limit = 0
-        if tally.is_spent(2):
+            cost.limit = 0
+        if cost.is_spent(2):
             return False
         for _ in range(2):  # an empty page ends the list if it stays empty
-            page = await fetcher.page(window, number, tally, size=asked)
+            page = await fetcher.page(window, number, cost, size=asked)
             if until_total and fetcher.source.count_is_total:
                 return False
             if page.open()[2]:

@@ -12,7 +12,7 @@ import click
 from servetel_async.cli.options.durations import Duration
 from servetel_async.cli.options.numbers import Number
 from servetel_async.errors import ConfigurationError
-from servetel_async.protocol.tokens import hide
+from servetel_async.protocol.tokens import as_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,7 +127,7 @@ class Connection:
         if self.token_file is not None:
             return found.with_login(SecretFile(self.token_file))
         password = SecretFile(str(self.password_file), "the password file")
-        return found.with_login(email=hide(self.email), password=password)
+        return found.with_login(email=as_secret(self.email), password=password)
 
     def address(self, sources: Sources) -> str:
         """Choose where the API is: the flags, else these sources.

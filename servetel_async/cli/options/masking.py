@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from servetel_async.errors import ConfigurationError
-from servetel_async.protocol.tokens import hide
+from servetel_async.protocol.tokens import as_secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ def choose_mask(mask: bool, pseudonyms: str | None) -> Mask | None:
         return Mask.chosen(mask, None)
     if pseudonyms:
         return Mask.keyed(SecretFile(pseudonyms, "the file with the key for pseudonyms").read())
-    key = hide(os.environ.get(KEY_VARIABLE))
+    key = as_secret(os.environ.get(KEY_VARIABLE))
     if not key:
         raise ConfigurationError(
             "--pseudonyms needs a key",

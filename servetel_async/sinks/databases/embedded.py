@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from servetel_async.protocol.records import CallRecord
-    from servetel_async.sinks.sink import Batch, Claim, Seal, Span, Stored
+    from servetel_async.sinks.sink import Batch, PullIdentity, Seal, Span, Stored
 
 
 class EmbeddedDatabase:
@@ -60,7 +60,7 @@ class EmbeddedDatabase:
         self._part = target.with_name(f"{target.name}.part")
         self._receipt = target.with_name(f"{target.name}.receipt.json")
         self._lock = OutputLock(target)
-        self._claim: Claim | None = None
+        self._claim: PullIdentity | None = None
         self._in_place = False
         self._is_new = False
         self._fresh = False
@@ -139,7 +139,7 @@ class EmbeddedDatabase:
             self.abandon()
             raise
 
-    def resume(self, claim: Claim) -> Saved | None:
+    def resume(self, claim: PullIdentity) -> Saved | None:
         """Look whether a pull was interrupted; see ``Sink.resume``."""
         self._claim = claim
         if self._fresh:
@@ -380,7 +380,7 @@ class EmbeddedDatabase:
         with self._telling():
             return [receipt.encode() for (receipt,) in self._run(ledger.RECEIPTS)]
 
-    def _own(self) -> Claim:
+    def _own(self) -> PullIdentity:
         assert self._claim is not None  # noqa: S101 - for the type checker: it was opened
         return self._claim
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from datetime import tzinfo
     from pathlib import Path
 
-    from servetel_async.sinks.sink import Batch, Claim, Seal, Span, Stored
+    from servetel_async.sinks.sink import Batch, PullIdentity, Seal, Span, Stored
     from servetel_async.sinks.table.columns import Column
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ class PostgresSink:
         self.name = _name_of(address)
         self._runner: asyncio.Runner | None = None
         self._connection: Any = None
-        self._claim: Claim | None = None
+        self._claim: PullIdentity | None = None
         self._fresh = False
 
     def open(self, *, fresh: bool = False) -> None:
@@ -119,7 +119,7 @@ class PostgresSink:
             self.abandon()
             raise
 
-    def resume(self, claim: Claim) -> Saved | None:
+    def resume(self, claim: PullIdentity) -> Saved | None:
         """Look whether a pull was interrupted; see ``Sink.resume``."""
         self._claim = claim
         return None if self._fresh else self._do(self._saved(claim))
@@ -145,7 +145,7 @@ class PostgresSink:
         await self._check_database()
         await self._prepare()
 
-    async def _saved(self, claim: Claim) -> Saved | None:
+    async def _saved(self, claim: PullIdentity) -> Saved | None:
         find = f"{ledger.INTERRUPTED} AND account = $1 AND pull = $2"
         found = await self._connection.fetchrow(find, claim.account, claim.pull)
         if found is None:
@@ -197,7 +197,7 @@ class PostgresSink:
         """Forget what is left of this pull, and note the new one."""
         self._do(self._begin(self._own(), header.decode()))
 
-    async def _begin(self, claim: Claim, header: str) -> None:
+    async def _begin(self, claim: PullIdentity, header: str) -> None:
         async with self._connection.transaction():
             await self._ask(ledger.FORGET, claim.account, claim.pull)
             ((reading,),) = await self._ask(ledger.NEXT)
@@ -207,7 +207,7 @@ class PostgresSink:
         """Write a window, its fact and the seals that it changes in one transaction."""
         self._do(self._commit(self._own(), _rows_of(batch), span, entry.decode()))
 
-    async def _commit(self, claim: Claim, rows: list[tuple[Any, ...]], span: Span, entry: str) -> None:
+    async def _commit(self, claim: PullIdentity, rows: list[tuple[Any, ...]], span: Span, entry: str) -> None:
         account, scope, pull = claim.account, claim.scope, claim.pull
         async with self._connection.transaction():
             ((reading,),) = await self._ask(ledger.NEXT)
@@ -281,7 +281,7 @@ class PostgresSink:
         """Give the last receipt of each pull; see ``Database.receipts``."""
         return [receipt.encode() for (receipt,) in self._do(self._ask(ledger.RECEIPTS))]
 
-    def _own(self) -> Claim:
+    def _own(self) -> PullIdentity:
         assert self._claim is not None  # noqa: S101 - for the type checker: it was opened
         return self._claim
 

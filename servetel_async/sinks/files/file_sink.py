@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from servetel_async.sinks.sink import Claim, Encoder, Span
+    from servetel_async.sinks.sink import Encoder, PullIdentity, Span
 
 
 #: Lines that are written at a time: some 100 KB, which the allocator has at hand; a megabyte leaves it with holes.
@@ -134,7 +134,7 @@ class FileSink:
                 raise output_error(self.name, error) from error
             raise
 
-    def resume(self, claim: Claim) -> Saved | None:  # noqa: ARG002 - its header says whose it is
+    def resume(self, claim: PullIdentity) -> Saved | None:  # noqa: ARG002 - its header says whose it is
         """Return what an interrupted pull has left, this one or another; see ``Sink.resume``."""
         if self._journal is None:
             return None

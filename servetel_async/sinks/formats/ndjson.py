@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from servetel_async.sinks.sink import Batch, Claim, Saved, Span
+    from servetel_async.sinks.sink import Batch, PullIdentity, Saved, Span
 
 _STDOUT = 1
 
@@ -67,7 +67,7 @@ class StdoutSink:
         if sys.stdout is None:
             raise OutputError("standard output is closed", fix="let it go somewhere, or pull into a file")
 
-    def resume(self, claim: Claim) -> Saved | None:  # noqa: ARG002 - nothing can be saved there
+    def resume(self, claim: PullIdentity) -> Saved | None:  # noqa: ARG002 - nothing can be saved there
         """Nothing can be left there."""
         return None
 

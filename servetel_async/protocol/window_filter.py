@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from servetel_async.protocol.windows import Window
 
 
-class Sieve:
+class WindowFilter:
     """Lets each call of one window through once.
 
     It holds the ids of that window and no more, so a year costs the memory of its busiest month. A call is told by its
