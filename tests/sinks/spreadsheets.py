@@ -6,7 +6,8 @@ import re
 
 #: Where a line may be split; LibreOffice takes several at once, and Excel the list separator of the country.
 SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|", "comma, semicolon and tab": ",;\t"}
-QUOTES = {"double": '"', "single": "'", "none": None}
+#: A user who chooses ``'`` as the quote takes the guards away, so that one is not among them.
+QUOTES = {"double": '"', "none": None}
 SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 #: Characters that a spreadsheet may not show and drop before it looks for a sign.
 UNSEEN = (
@@ -38,5 +39,5 @@ def is_formula(cell):
 
 
 def without_guards(text):
-    """The text without a ``'`` before a sign, so that two texts can be compared."""
-    return re.sub(f"'+(?=[{re.escape(''.join(SIGNS))}\t\r\n\0\u2400])", "", text)
+    """The text without a ``'`` at its start or before a sign, so that two texts can be compared."""
+    return re.sub(f"^'|'+(?=[{re.escape(''.join(SIGNS))}])", "", text)

@@ -71,7 +71,7 @@ def test_hostile_texts_reach_every_reader(hostile, tmp_path):
     rows = read(data)
     assert len(rows) == len(hostile.lines)
     for record, row in zip(hostile.records(), rows, strict=True):
-        assert row["id"].removeprefix("'").replace("\u2400", "\0") == record.id
+        assert without_guards(row["id"].replace("\u2400", "\0")) == without_guards(record.id)
         name = (record.agent_name or "").replace("\0", "\u2400")
         assert without_guards(row["agent_name"]) == without_guards(name)
 
@@ -109,7 +109,8 @@ def test_a_text_that_could_be_a_formula_gets_a_quote(batch_of, tmp_path, name, t
     if name == "agent_ring_time" and text in ("-5", "+12345", "+1234567890123456"):
         assert value.lstrip("'") in (text, text.lstrip("+"))
     else:
-        assert value == "'" + json.loads(f'"{text}"').replace("\0", "\u2400")
+        given = json.loads(f'"{text}"').replace("\0", "\u2400")
+        assert value == "'" + (given if given[0] not in "\t\r\n" else f"{given[0]}'{given[1:]}")
 
 
 @pytest.mark.parametrize("separators", SEPARATORS)

@@ -369,6 +369,35 @@ def test_a_sqlite_part_of_one_empty_page_is_taken(tmp_path, pull):
     assert {each.name for each in tmp_path.iterdir()} == {"a.db", "a.db.receipt.json"}
 
 
+@pytest.mark.parametrize("left", ["nothing", "half of its first page"])
+@pytest.mark.parametrize("header", ["whole", "half"])
+def test_a_sqlite_journal_that_was_not_synced_yet_is_ours(left, header, tmp_path, pull):
+    """A kill while the first page is written: until it is synced, a journal begins with zeros in place of its magic."""
+    sqlite3 = pytest.importorskip("sqlite3")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    database = sqlite3.connect(scratch / "b.db", isolation_level=None)
+    database.execute("PRAGMA page_size = 16384")
+    database.execute("BEGIN IMMEDIATE")
+    database.execute("PRAGMA user_version = 1")
+    journal = (scratch / "b.db-journal").read_bytes()
+    database.execute("COMMIT")
+    database.close()
+    page = (scratch / "b.db").read_bytes()
+    assert (len(journal), journal[:12], len(page)) == (512, bytes(12), 16384)
+    files = {
+        "a.db.part": b"" if left == "nothing" else page[:8192],
+        "a.db.part-journal": journal if header == "whole" else journal[:14],
+    }
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+        (tmp_path / name).chmod(0o600)
+
+    pull("a.db")
+
+    assert {each.name for each in tmp_path.iterdir()} == {"a.db", "a.db.receipt.json", "scratch"}
+
+
 def test_a_sqlite_part_of_one_page_with_a_view_is_not_taken(tmp_path, pull):
     """A view takes no page of its own, but a user made it."""
     sqlite3 = pytest.importorskip("sqlite3")

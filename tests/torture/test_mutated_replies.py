@@ -70,7 +70,10 @@ async def longest_turn(turns):
 @contextlib.asynccontextmanager
 async def client_of(act):
     async with WireServer(act) as server:
-        options = {"retry": Retry(attempts=1, base=0.001, throttled_base=0.001), "timeouts": Timeouts(5, 5, 5)}
+        options = {
+            "retry": Retry(attempts=1, base=0.001, throttled_base=0.001),
+            "timeouts": Timeouts(connect=5, read=5, total=5),
+        }
         async with ServetelClient(TOKEN, base_url=server.url, rate=None, **options) as client:
             yield client
 

@@ -1,10 +1,10 @@
 """SQLite: the table ``call_records``, one row per call, kept current by account and ``id``.
 
-Written through a write-ahead log with ``synchronous = FULL``: a window that was committed survives a power cut. A
-program that reads meanwhile sees the table as it was before a window or as it is after, never between.
+Writes go through a write-ahead log with ``synchronous = FULL``: a committed window survives a power cut. A program that
+reads meanwhile sees the table as it was before a window or as it is after, never between.
 
 A finished database has no write-ahead log, so it can be read from a read-only directory or medium. If another program
-has it open at that moment, it stays in write-ahead mode, and the next run that finishes alone changes that.
+has it open at that moment, it stays in write-ahead mode, until the next run that finishes alone.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 #: Seconds to wait for another program's short transaction.
 _PATIENCE = 5.0
-#: What the system says, not the file.
+#: Errors of the system, not of the file.
 _PASSING = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_READONLY", "SQLITE_PERM")
 
-#: How a database and a log begin, and the bytes up to the number of tables.
+#: The first bytes of a database and of a log, and the bytes up to the number of tables.
 _MAGIC, _LOGS, _HEADER = b"SQLite format 3\0", (b"7\x7f\x06\x82", b"7\x7f\x06\x83", b"\xd9\xd5\x05\xf9"), 105
 
 _COLUMNS = [("account", "TEXT"), *((column.name, column.type) for column in COLUMNS), ("reading", "BIGINT")]
 _names = [name for name, _ in _COLUMNS]
-# Every name below stands in this package; no text of a caller or a server becomes SQL.
+# Every name below is a name of this package; no text of a caller or a server becomes SQL.
 _UPSERT = (
     f"INSERT INTO {TABLE} ({', '.join(_names)}) VALUES ({', '.join('?' * len(_names))}) "  # noqa: S608
     f"ON CONFLICT (account, id) DO UPDATE SET {', '.join(f'{name} = excluded.{name}' for name in _names[2:])}"
@@ -49,12 +49,12 @@ _SELECT = f"SELECT {', '.join(_names[-1:] + _names[:-1])} FROM {TABLE} WHERE "  
 _pack = msgspec.msgpack.Encoder().encode
 
 
-#: A view, a trigger or a column's default of others calls no function that does more than compute.
+#: Foreign views, triggers and column defaults call no function that does more than compute.
 _NO_TRUST = "PRAGMA trusted_schema = OFF"
 
 
 class SqliteSink(EmbeddedDatabase):
-    """A database: new, or one that is kept current. Rows of calls that the pull does not bring stay as they are."""
+    """An SQLite database, new or kept current. Rows of calls that the pull does not bring stay as they are."""
 
     Error = sqlite3.Error
     beside = ("-wal", "-shm", "-journal")
@@ -63,7 +63,7 @@ class SqliteSink(EmbeddedDatabase):
     def __init__(self, target: Path) -> None:
         super().__init__(target)
         self._database: sqlite3.Connection | None = None
-        self._frozen: tuple[int, int] | None = None  # a file that is read without locks, as it was when it was opened
+        self._frozen: tuple[int, int] | None = None  # first size and time of a file that is read without locks
 
     def _connect(self, path: Path) -> None:
         if path.is_symlink():
@@ -72,14 +72,14 @@ class SqliteSink(EmbeddedDatabase):
         database = self._database = sqlite3.connect(
             path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
         )
-        # A call is 2 to 3 KB: pages of 4 KB would stand half empty. The size is fixed with the first table.
+        # A call is 2 to 3 KB: pages of 4 KB would be half empty. The size is fixed with the first table.
         database.execute("PRAGMA page_size = 16384")
         database.execute(_NO_TRUST)
         database.execute("PRAGMA cache_size = -64000")
         database.execute("PRAGMA synchronous = FULL")
         database.execute("BEGIN IMMEDIATE")  # to know now whether another program has it
         database.execute("ROLLBACK")
-        self._is_ours()  # the journal's mode is written into the file, and what is refused stays as it is
+        self._is_ours()  # before the journal mode is written into the file: a refused file must not change
         database.execute("PRAGMA journal_mode = WAL")
 
     def _run(self, statement: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -90,7 +90,7 @@ class SqliteSink(EmbeddedDatabase):
             return self._database.execute(statement, values).fetchall()
 
     @contextmanager
-    def _unwritten(self) -> Generator[None]:
+        """Refuse what was read without locks while another program wrote: it is of two moments."""
         """Refuse what was read without locks while another program wrote it: it is of two moments."""
         try:
             yield
@@ -107,9 +107,9 @@ class SqliteSink(EmbeddedDatabase):
         if self._reading:
             database.close()
             return
-        # Leaving the log's mode folds the log in. It fails if another program has the database open: one that has its
-        # name already may be read meanwhile, and folding does what it can; the reader's last close does the rest. One
-        # that is still to be named must be a single file that no other program has open, or its log is left behind.
+        # Leaving write-ahead mode merges the log, and fails if another program has the database open. A database in
+        # place may be read meanwhile: a checkpoint merges what it can, and the reader's last close merges the rest. A
+        # new database must be one file that no other program has open: otherwise its log is left behind.
         unfolded: sqlite3.Error | None = None
         with closing(database):
             if database.in_transaction:
@@ -121,11 +121,11 @@ class SqliteSink(EmbeddedDatabase):
             except sqlite3.Error as error:
                 unfolded = error
         path = self._target if self._in_place else self._part
-        # Closing it had been a second try. A journal that is left belongs to that very name: SQLite looks for it there.
+        # Closing was a second try. A journal that is left belongs to this very name: SQLite looks for it there.
         left = [ending for ending in ("-wal", "-journal") if path.with_name(f"{path.name}{ending}").exists()]
         if not left or (self._in_place and unfolded is None):
             return
-        if unfolded is None:  # a change of the mode that fails is not always an error: it gives the old mode
+        if unfolded is None:  # a failed change of the mode is not always an error: it may return the old mode
             raise OutputError(
                 f"{self.name} cannot be written",
                 why=f"SQLite left {path.name}{left[0]} behind",
@@ -164,7 +164,7 @@ class SqliteSink(EmbeddedDatabase):
         return start.startswith(_MAGIC) and path.stat().st_size == page and start[103:105] == b"\0\0"
 
     def _connect_to_read(self, path: Path) -> None:
-        # A database that was left in write-ahead mode would get a log from a reader. Without one, nothing writes it.
+        # A reader would create a log for a database left in write-ahead mode. If there is none, no program writes.
         log = path.with_name(f"{path.name}-wal")
         in_log_mode = _start_of(path, 20)[18:20] == b"\2\2"
         self._frozen = _state_of(path) if in_log_mode and not log.exists() else None
@@ -177,7 +177,7 @@ class SqliteSink(EmbeddedDatabase):
             check_same_thread=False,
         )
         self._database.execute(_NO_TRUST)
-        self._database.execute("BEGIN")  # not ended: rows and ledger must be of one moment
+        self._database.execute("BEGIN")  # stays open: rows and ledger must be of one moment
 
     def _put(self, records: list[CallRecord], reading: int) -> Totals:
         assert self._database is not None  # noqa: S101 - for the type checker: it is open
@@ -190,7 +190,7 @@ class SqliteSink(EmbeddedDatabase):
     def _totals(self, which: str, values: Sequence[Any]) -> Totals:
         assert self._database is not None  # noqa: S101 - for the type checker: it is open
         totals: Totals = {}
-        self._database.text_factory = bytes  # it is faster, and takes what another program wrote that is not UTF-8
+        self._database.text_factory = bytes  # faster, and it takes text of other programs that is not UTF-8
         try:
             with self._unwritten():
                 for row in self._database.execute(_SELECT + which, values):
@@ -236,7 +236,7 @@ class SqliteSink(EmbeddedDatabase):
 
 
 def _is_folded_at_once(database: sqlite3.Connection) -> bool:
-    """Leave the log's mode if no other program has the database open just now; tell whether that was done."""
+    """Leave write-ahead mode if no other program has the database open now; return whether that was done."""
     database.execute("PRAGMA busy_timeout = 0")
     try:
         (mode,) = database.execute("PRAGMA journal_mode = DELETE").fetchone()
