@@ -1,1 +1,1 @@
-"""The pull job: a whole range into one destination, with a receipt that says what it is worth."""
+"""Pull, sync and check: a whole range into one destination, with a receipt that says what was proved."""

@@ -1,4 +1,4 @@
-"""Check a destination: compare what is there with what was written, and count again. ``check_report`` has the rules."""
+"""Check a destination: compare its content with what was written, and count again. ``check_report`` has the rules."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from servetel_async.sinks.sink import Database, Seal, Sink
 
 
-#: Bytes of a receipt: that of a hundred thousand windows has some 30 MB.
+#: Largest receipt in bytes; the receipt of a hundred thousand windows has some 30 MB.
 _LARGEST_RECEIPT = 64 * 1024 * 1024
 
 
@@ -50,7 +50,7 @@ class _Claimed(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What a look at the destination gave."""
+    """The result of looking at a destination."""
 
     claimed: list[_Claimed]
     differences: list[Difference]
@@ -59,17 +59,17 @@ class _Found(NamedTuple):
 
 
 async def check(client: ServetelClient, destination: Destination, query: CallQuery | None = None) -> CheckReport:
-    """Compare what is in a destination with what was written, and ask for the count of each of its windows again.
+    """Compare the content of a destination with what was written, and ask for the count of each window again.
 
     Args:
-        client: it is used and not closed.
-        destination: what was pulled.
+        client: the client; it is not closed.
+        destination: the destination of the pull.
         query: the filters of the pull, if it had any; neither a receipt nor a ledger keeps their values.
 
     Raises:
-        ConfigurationError: if nothing was pulled into it, or nothing of this account or with these filters.
+        ConfigurationError: if the destination holds no pull, or none of this account and these filters.
         ResumeMismatchError: if a file holds the calls of another account.
-        OutputError: if it cannot be read.
+        OutputError: if the destination cannot be read.
         ServetelError: if the requests fail.
     """
     destination = as_secret(destination)  # an address may hold a password
@@ -138,7 +138,7 @@ def _compare_rows(shelf: Shelf, content: Mapping[int, Seal]) -> _Found:
 
 
 def _claims_of(shelf: Shelf, found: _Found, account: Account, scope: str) -> _Found:
-    """What of a database can be counted again, with this account and these filters."""
+    """Add the windows of a database that can be counted again with this account and these filters."""
     mine = [fact for fact in shelf.facts if fact.stored.account == account.label]
     readings = [fact.reading for fact in mine if fact.reading.scope == scope]
     differences, not_looked_at = list(found.differences), list(found.not_looked_at)
@@ -225,7 +225,7 @@ async def _recount(client: ServetelClient, asked: CallQuery, claimed: Sequence[_
 
 
 async def _count(fetcher: Fetcher, parts: Sequence[Window], cost: Cost) -> int | None:
-    """What the API counts in some parts; None if it does not count one of them."""
+    """Return the API's count of some windows; None if one of them has no count."""
     counts = await run_together([fetcher.count(part, cost) for part in parts])
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
@@ -261,7 +261,7 @@ def _receipt(sink: Sink) -> PullReceipt:
 
 
 def _other_pulls(sink: Sink, shelf: Shelf, account: Account) -> ConfigurationError:
-    """There are calls in a database, and none that this account and these filters read."""
+    """Return the error for a database that holds calls, but none of this account and these filters."""
     if account not in shelf.accounts:
         labels = ", ".join(each.label for each in shelf.accounts)
         return ConfigurationError(

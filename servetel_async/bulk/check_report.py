@@ -1,9 +1,9 @@
-"""Check: does a destination still hold what its ledger says, and does the API still count the same?
+"""The rules of a check: does a destination still hold what its ledger says, and is the API's count still the same?
 
-1. What is there: the bytes of a file, each file of a directory, the rows of each reading of a database.
-2. What the API counts now, for this account and these filters: each window that no later reading has replaced, and
-   what later readings have left of a window.
-3. The report says what was looked at and what was not. It never says that the rest agrees.
+1. A check compares the content: the bytes of a file, each file of a directory, the rows of each reading of a database.
+2. A check asks the API for counts with this account and these filters. It counts each window that no later reading has
+   replaced. Of a window that was replaced in part, it counts the rest.
+3. The report lists what was checked and what was not. It never says that the rest agrees.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from servetel_async.bulk.receipt import plural
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: How many windows, and how many other parts, the report names.
+#: Most windows, and most other differences, that the report names.
 _NAMED = 10
 
 
@@ -24,9 +24,9 @@ class Recount(NamedTuple):
     """A window and its two counts.
 
     Attributes:
-        first, last: stamps of its seconds, both included.
-        counted_then, counted_now: None where the server sent no total.
-        rest: whether only what later runs have left of it was counted. Then ``counted_then`` is its rows.
+        first, last: stamps of its first and last second, both included.
+        counted_then, counted_now: the two counts; None if the server sent no total.
+        rest: whether later runs replaced a part. Then only the rest was counted, and ``counted_then`` is its rows.
     """
 
     first: str
@@ -44,8 +44,8 @@ class Difference(NamedTuple):
     """A part of a destination that is not as it was written.
 
     Attributes:
-        what: a window or a file.
-        how: what is different, for people.
+        what: the window or the file.
+        how: the difference, for people.
     """
 
     what: str
@@ -54,13 +54,13 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        windows: those that were counted again, newest first.
+        windows: the windows that were counted again, newest first.
         differences: parts of the destination that are not as they were written.
-        looked_at: what was verified, for people; one line for each thing.
-        not_looked_at: what was not, and why.
+        looked_at: descriptions of what was checked, for people.
+        not_looked_at: descriptions of what was not checked, and why.
     """
 
     windows: tuple[Recount, ...]
@@ -70,17 +70,17 @@ class CheckReport:
 
     @property
     def changed(self) -> tuple[Recount, ...]:
-        """The windows whose count differs now."""
+        """The windows whose count has changed."""
         return tuple(window for window in self._comparable if window.counted_then != window.counted_now)
 
     @property
     def _comparable(self) -> list[Recount]:
-        """The windows of which the API sent a total both times."""
+        """The windows for which the API sent a total both times."""
         return [window for window in self.windows if None not in (window.counted_then, window.counted_now)]
 
     @property
     def agrees(self) -> bool:
-        """Whether nothing that was looked at differs, and nothing of it was read without a proof."""
+        """Whether all that was checked agrees, and was proved when it was read."""
         return not self.changed and not self.differences
 
     def __str__(self) -> str:

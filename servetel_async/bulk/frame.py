@@ -1,4 +1,4 @@
-"""What all readings of one run have in common; and the facts that are made of it and of a window."""
+"""The data that all readings of one run share, and the facts that are made from it and a window."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class Frame(msgspec.Struct, frozen=True, kw_only=True):
-    """What all readings of one run have in common.
+    """The data that all readings of one run share.
 
     Attributes:
         account, scope, mask, asked_first: see ``Reading``.
-        range: what the run reads.
+        range: the range that the run reads.
         here: this computer's clock, on the account's wall clock.
     """
 
@@ -42,10 +42,10 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
         """Make the fact of a window that was read.
 
         Args:
-            span: its seconds.
-            found: what was read.
-            cost: what it cost.
-            digest: of the lines that are written.
+            span: the window's first and last second.
+            found: the calls that were read, and their proof.
+            cost: the cost of the reading.
+            digest: the digest of the lines that are written.
         """
         sound = [row for row in found.calls if row.reason is None]
         unreadable = tuple(Unreadable(row.reason, self._raw(row)) for row in found.calls if row.reason is not None)
@@ -92,19 +92,19 @@ class Frame(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def _raw(self, row: RawRecord) -> str:
-        """The record as text; with a mask, or if it is huge, its length and digest: its fields cannot be masked."""
+        """Return a record as text; if masked or huge, its length and digest, because its fields cannot be masked."""
         if self.mask or len(row.line) > MOST_STRANGE:
             return f"{len(row.line)} bytes, sha256 {hashlib.sha256(row.line).hexdigest()}"
         return row.line.decode("utf-8", "replace")
 
 
 def _outside(span: Span, rows: list[RawRecord]) -> int:
-    """Count the rows whose moment lies outside the window. The rows are in order, so it shows at both ends."""
+    """Count the rows whose moment lies outside the window. The rows are in order, so the two ends show it."""
     if not rows or (rows[0].moment <= span.last and span.first <= rows[-1].moment):
         return 0
     return sum(not span.first <= row.moment <= span.last for row in rows)
 
 
 def now_in_utc() -> str:
-    """This computer's clock, as a text."""
+    """Return this computer's time in UTC, as text."""
     return datetime.now(UTC).isoformat(timespec="seconds")

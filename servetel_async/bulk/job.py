@@ -1,7 +1,7 @@
-"""One run at work: the first contact, the windows, the reconciliation.
+"""One run: the first request, the windows, the reconciliation.
 
-It reads what of its range no reading of the ledger has seen. So a run that resumes an interrupted one differs from a
-first run only in what is left to read.
+A run reads the part of its range that no reading of the ledger covers. So a resumed run differs from a first run only
+in what is left to read.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ if TYPE_CHECKING:
 
     OnProgress = Callable[[PullProgress], object]
 
-#: Rounds of counting again and reading again what has changed.
+#: Rounds of reconciliation: count again, and read again what has changed.
 AUDITS = 3
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """How a pull is done.
+    """The options of a pull.
 
     Attributes:
-        page_size, concurrency: of the client.
+        page_size, concurrency: those of the client.
         fast: see ``Certifier``.
-        mask: applied to each record before anything is written; None for none.
-        settle: seconds after which nothing is expected to arrive late any more.
+        mask: the mask of each record before anything is written; None for none.
+        settle: allowed lateness in seconds.
         patience: seconds without any good reply after which the pull gives up.
     """
 
@@ -75,21 +75,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def mask_name(self) -> str:
-        """How the ledger calls the mask; empty without one."""
+        """The mask's name in the ledger; empty without a mask."""
         return "" if self.mask is None else self.mask.name
 
 
 class Job:
-    """See the module.
+    """One run; see the module.
 
     Attributes:
-        entries: windows that are committed, by their span.
+        entries: readings of the windows that are committed, by span.
         before_start: calls that the API counts before the oldest one that it gave.
-        moved: windows that were still changing after the last reconciliation.
-        written: windows that this run has read and committed.
-        here: this computer's clock when it began, on the account's wall clock.
-        calibration: finds out how the server reads dates.
-        confirmed: whether the conventions by which it read held to the end.
+        moved: readings of windows that were still changing after the last reconciliation.
+        written: spans of the windows that this run has read and committed.
+        here: this computer's clock when the run began, on the account's wall clock.
+        calibration: the probe of how the server reads dates.
+        confirmed: whether the run's conventions held to its end.
     """
 
     def __init__(  # noqa: PLR0917 - what a run is made of
@@ -113,7 +113,7 @@ class Job:
         self.moved: list[Reading] = []
         self.written: set[Span] = set()
         self.confirmed = True
-        self.extra = Cost()  # of requests that belong to no window
+        self.extra = Cost()  # cost of requests that belong to no window
         self.begun = time.monotonic()
         self.here = stamp(_here(source.zone))
         self._query = query
@@ -122,7 +122,7 @@ class Job:
         self._writer = writer
         self._settings = settings
         self._listener = told
-        self.frame: Frame  # known once the account and the server's clock are
+        self.frame: Frame  # set once the account and the server's clock are known
         self._printed = None if sink.resumable else Printed()
         self._certifier = Certifier(self.fetcher, fast=settings.fast)
         self.calibration = DateBoundsProbe(self.fetcher)
@@ -136,11 +136,11 @@ class Job:
         self.fetcher.on_page = self._tell
 
     async def look(self) -> PullRange:
-        """Ask for the newest calls: what clock the server has, how far back the calls go, how it reads dates.
+        """Find the range of a pull: ask for the newest calls, the server's clock and the oldest call.
 
         Raises:
             ConfigurationError: if the range has not begun yet.
-            ServetelError: if nothing can be pulled from there.
+            ServetelError: if the requests fail.
         """
         asked, here = self._query.window(self._zone), _here(self._zone)
         if asked.end is not None and asked.end > shift(here, DAY):  # a window far in the future would show nothing
@@ -158,10 +158,10 @@ class Job:
         return found
 
     async def look_at_now(self) -> PullRange:
-        """Ask for the calls of the last hour: what clock the server has.
+        """Find the range of a sync: ask for the calls of the last hour, to learn the server's clock.
 
         Raises:
-            ServetelError: if nothing can be pulled from there.
+            ServetelError: if the request fails.
         """
         here = _here(self._zone)
         page = await self.fetcher.sure_page(Window(shift(here, -timedelta(hours=1)), here), 1, self.extra)
@@ -170,7 +170,7 @@ class Job:
         return range_at(Window(None, None), clock, self._zone, self._settings.settle)
 
     async def _clock(self, asked: Window, date: str | None, here: datetime) -> datetime:
-        """The server's clock. A clock that looks wrong is asked for twice more; the middle one of the three counts."""
+        """Return the server's clock. If it looks wrong, ask twice more and return the middle one of the three."""
         clocks = [account_clock(date, self._zone)]
         if clock_matters(asked, on_wall(clocks[0].astimezone(self._zone)), here):
             hour = Window(shift(here, -timedelta(hours=1)), here)
@@ -192,17 +192,17 @@ class Job:
         )
 
     async def read(self, frame: Frame) -> None:
-        """Read what is not committed yet, then reconcile all of it.
+        """Read what is not committed yet, then reconcile the range.
 
         Args:
-            frame: of this run.
+            frame: the frame of this run.
 
         Raises:
             ServetelError: if the pull cannot continue; what was committed stays.
         """
         self.frame = frame
         whole = frame.range.window
-        if self._sink.done:  # it has its name already: nothing can be added, but it is counted again
+        if self._sink.done:  # the output has its name already: nothing can be added, but it is counted again
             await self.calibration.ensure(whole, self.extra)
             await self._reconcile(whole, read_again=False)
             return
@@ -213,7 +213,7 @@ class Job:
         await self._reconcile(whole)
 
     def keep(self, kept: list[Reading]) -> None:
-        """Take over what an interrupted run had committed."""
+        """Take over the readings that an interrupted run committed."""
         self.entries = {_span(reading): reading for reading in kept}
         self._committed = self._resumed = sum(reading.records for reading in self.entries.values())
         for reading in kept:
@@ -229,12 +229,12 @@ class Job:
         await self._line.run(self._tops)
 
     async def sync(self, frame: Frame, read: list[Window], unchanged: list[Reading]) -> None:
-        """Read these seconds, and commit for each unchanged reading that it was counted again.
+        """Read windows, and commit for each unchanged reading that it was counted again.
 
         Args:
-            frame: of this run.
-            read: newest first.
-            unchanged: readings whose count is what it was.
+            frame: the frame of this run.
+            read: the windows to read, newest first.
+            unchanged: the readings whose count has not changed.
         """
         self.frame = frame
         for reading in unchanged:
@@ -247,7 +247,7 @@ class Job:
         self.confirmed = await self._line.confirm(self.extra)
 
     async def _confirm_conventions(self, whole: Window) -> None:
-        """Look at the conventions again, and read again what was read under other ones."""
+        """Confirm the conventions, and read again what was read under others."""
         source = self.fetcher.source
         if self._is_resumed and source.conventions is None:
             await self.calibration.ensure(whole, self.extra)
@@ -261,11 +261,11 @@ class Job:
         await self._line.run(windows, whole=True)
 
     async def _reconcile(self, whole: Window, *, read_again: bool = True) -> None:
-        """Compare the count of the range with those of its windows, and read again what has changed."""
+        """Compare the count of the range with the counts of its windows, and read again what has changed."""
         if self._query.from_date is None and whole.start is not None:
             self.before_start = await count_before(self.fetcher, whole.start, self.extra)
         if self._certifier.walks or not (self.fetcher.source.count_is_total or self._is_resumed):
-            # What an interrupted run had read cannot be counted again.
+            # Without totals, the windows of an interrupted run cannot be counted again, so they are read again.
             kept = [each.window for each in self.in_order() if read_again and _span(each) not in self.written]
             await self.reread(kept)
             return
@@ -273,20 +273,20 @@ class Job:
             await self.reread([reading.window for reading in self.in_order() if _was_walked(reading)])
         for _ in range(AUDITS):
             final = [reading for reading in self.in_order() if self._is_final(reading) and reading.counted is not None]
-            if len(final) < (1 if self._is_resumed else 2):  # a single window of this run has counted itself
+            if len(final) < (1 if self._is_resumed else 2):  # a single window of this run was counted when it was read
                 return
             self.moved = await find_changed(self.fetcher, final, self.extra)
-            # When its cost is spent, reading again would bring less than there is.
+            # Once the cost limit is reached, another reading could bring fewer calls than there are.
             if not self.moved or not read_again or self._certifier.is_spent():
                 return
             await self.reread([reading.window for reading in self.moved])
 
     def _is_final(self, reading: Reading) -> bool:
-        """Whether no late call is expected in it any more: by the clock of now, not of when it was read."""
+        """Whether no late call is expected in a window any more, by the clock of this run and not of its reading."""
         return reading.last <= stamp(self.frame.range.final_until)
 
     def in_order(self) -> list[Reading]:
-        """The readings of this run, newest window first."""
+        """Return the readings of this run, newest window first."""
         return sorted(self.entries.values(), key=lambda reading: reading.last, reverse=True)
 
     async def _commit(self, window: Window, found: Certified, cost: Cost) -> None:
@@ -299,7 +299,7 @@ class Job:
         self._tell()
 
     def _write(self, span: Span, found: Certified, cost: Cost) -> Reading:
-        """Write a window, in the writer's thread."""
+        """Write a window; runs in the sink thread."""
         sound = [row for row in found.calls if row.reason is None]
         if self._printed is not None:
             sound = self._printed.add(span, sound)
@@ -314,7 +314,7 @@ class Job:
 
     @property
     def counted_before(self) -> int | None:
-        """What the API counted in the range when it was asked first; None if that is not known, or not yet."""
+        """The API's first count of the range; None if it is not known, or not yet."""
         if self._certifier.walks or not self.fetcher.source.count_is_total:
             return None
         counts = [self._line.counted(window) for window in self._tops]
@@ -323,7 +323,7 @@ class Job:
 
     @property
     def cost(self) -> Cost:
-        """What this run has cost, and what the windows had that it found committed."""
+        """The cost of this run, and of the windows that it found committed."""
         cost = Cost()
         cost.add(self._before)
         cost.add(self.fetcher.total)
@@ -331,16 +331,16 @@ class Job:
 
     @property
     def is_spent(self) -> bool:
-        """Whether all of it has cost what it may."""
+        """Whether the run has reached its cost limit."""
         return self._certifier.is_spent()
 
     @property
     def lost(self) -> ServetelError | None:
-        """The error of the page that was given up last; None if there was none."""
+        """The error of the last page that was given up; None if no page was."""
         return self._certifier.lost
 
     def _tell(self) -> None:
-        """Call ``on_progress``. Its error ends the pull, unchanged unless it looks like an end or a cancellation."""
+        """Call ``on_progress``. Its error ends the pull; one that looks like an exit or a cancellation is wrapped."""
         if self._listener is None:
             return
         try:
@@ -352,7 +352,7 @@ class Job:
         raise failure
 
     def progress(self) -> PullProgress:
-        """Say how far it is."""
+        """Return the progress so far."""
         total, fetcher = self.counted_before, self.fetcher
         read = self._committed + self._line.read_ahead
         if total is not None:  # pages that were read again count twice
@@ -382,5 +382,5 @@ def _was_walked(reading: Reading) -> bool:
 
 
 def _here(zone: tzinfo) -> datetime:
-    """This computer's clock, on the account's wall clock."""
+    """Return this computer's time on the account's wall clock."""
     return on_wall(datetime.now(UTC).astimezone(zone).replace(microsecond=0))

@@ -28,16 +28,16 @@ _BEGIN_ANEW = "run that one again to its end, say --no-resume (resume=False) to 
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """A pull that began.
+    """The header of a pull's journal.
 
     Attributes:
-        format: of headers and facts.
-        pull: identifies it; see ``PullIdentity``.
-        account: whose calls.
-        what: which calls, for people; holds no number and no name.
-        first: the first second of its range.
-        began_at: UTC.
-        version: of this package.
+        format: the version of headers and facts.
+        pull: the pull's identity; see ``PullIdentity``.
+        account: the account of the calls.
+        what: a description of the query, for people; holds no number and no name.
+        first: the first second of the range.
+        began_at: the time when the pull began, in UTC.
+        version: the version of this package.
     """
 
     format: int
@@ -58,11 +58,11 @@ def claim_of(
     """Identify a pull.
 
     Args:
-        query: which calls.
+        query: the calls to pull.
         zone: the account's wall clock.
         account: the account's label.
-        shape: what else decides what is written: columns, mask.
-        range_name: how the caller names a range whose dates differ each time ("last 7d").
+        shape: other options that decide what is written: columns, mask.
+        range_name: the caller's name of a range whose dates differ each time ("last 7d").
     """
     scope = scope_of(query, zone)
     asked = query.fingerprint(zone) if range_name is None else f"{scope} {range_name}"
@@ -76,10 +76,10 @@ def scope_of(query: CallQuery, zone: tzinfo) -> str:
 
 
 def read_saved(saved: Saved, claim: PullIdentity, name: str) -> tuple[Header, list[Reading]]:
-    """Read what an interrupted pull left.
+    """Read the state of an interrupted pull.
 
     Raises:
-        ResumeMismatchError: if it was another pull, or another version's.
+        ResumeMismatchError: if the state is another pull's, or another version's.
     """
     try:
         header = _header(saved.header)
@@ -107,7 +107,7 @@ def account_of(header: Header, identity: Account, name: str) -> Account:
     """Return the account of an interrupted pull, which must be this one.
 
     Raises:
-        ResumeMismatchError: if it is another account's.
+        ResumeMismatchError: if the pull is another account's.
     """
     account = resolve([header.account], identity)
     if account != header.account:

@@ -1,4 +1,4 @@
-"""The outcome of a run, as data; and the receipt that is made of it."""
+"""The outcome of a run as data, and the receipt that is built from it."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 
 class PullOutcome(NamedTuple):
-    """What a run did and what it is worth.
+    """The outcome of a run.
 
     Attributes:
         destination: name of the output, without its directory.
-        query, zone, account: which calls, on which wall clock, and whose.
-        range: what was read.
-        readings: newest window first.
-        verdict: what they prove.
-        counted_before: what the API counted when it was asked first; None where that is not known.
+        query, zone, account: the query, the wall clock and the account.
+        range: the range that was read.
+        readings: the readings, newest window first.
+        verdict: the verdict on the readings.
+        counted_before: the API's first count; None if it is not known.
         cost: pages, requests, retries and bytes received.
         waited: see ``PullReceipt``.
         begun: when the run began, by the monotonic clock.
-        mask: how numbers and names were hidden; empty where they were not.
+        mask: the name of the mask; empty without one.
     """
 
     destination: str
@@ -57,7 +57,7 @@ class PullOutcome(NamedTuple):
 
 
 def outcome_of(job: Job, destination: str, query: CallQuery, verdict: Verdict) -> PullOutcome:
-    """Take the outcome of a run that is done."""
+    """Return the outcome of a finished run."""
     frame = job.frame
     return PullOutcome(
         destination=destination,
@@ -76,7 +76,7 @@ def outcome_of(job: Job, destination: str, query: CallQuery, verdict: Verdict) -
 
 
 def build_receipt(outcome: PullOutcome, output: Output) -> PullReceipt:
-    """Write the receipt of an outcome and its output."""
+    """Build the receipt of an outcome and its output."""
     readings, pulled, cost = outcome.readings, outcome.range, outcome.cost
     return PullReceipt(
         destination=outcome.destination,

@@ -1,4 +1,4 @@
-"""What went to standard output: a window that is read again prints only the calls that are new in it.
+"""Calls printed to standard output: a window that is read again prints only the calls that are new in it.
 
 A printed call cannot be taken back. If a printed call has left the list since, its window is not complete.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Printed:
-    """Which calls were printed, as hashes: 8 bytes for each."""
+    """The printed calls, as hashes of 8 bytes."""
 
     def __init__(self) -> None:
         self._calls: dict[Span, array[int]] = {}

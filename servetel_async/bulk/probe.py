@@ -1,4 +1,4 @@
-"""The probe of ``servetel doctor``: what this account's server really does, found out in about ten requests."""
+"""The probe of ``servetel doctor``: learns in about ten requests what this account's server really does."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ _FILED_BY = {
     "insertion": "the insertion of its record (the time in its id)",
     None: "not known: no such calls",
 }
-#: What is asked for to see what is given.
+#: The page size that is requested, to see how many calls come.
 ASKED = 1000
 _LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What was found out; None if the calls do not show it.
+    """The findings of a probe; None where the calls do not show them.
 
     Attributes:
-        asked: calls per page that were asked for.
-        rows: calls that a page had.
-        page_cap: the most that a page gave; None where it gave what was asked for, or there were no more.
-        count_is_total: whether ``count`` counts the whole and not the page.
-        bounds: seconds by which dates must be widened; both 0 where the server counts both bounds in.
+        asked: the page size that was requested.
+        rows: calls that came on a page.
+        page_cap: most calls of a page; None if as many came as were requested, or there were no more.
+        count_is_total: whether ``count`` is a total and not a page count.
+        bounds: seconds by which dates must be widened; both 0 if the server includes both bounds.
         filed_by: the moment of a call that the server compares with the dates; None if no call shows it.
         newest_first: whether a page is ordered by start.
         ties_stable: whether calls of one second came in the same order each time.
@@ -102,7 +102,7 @@ class Probe:
 
 
 async def probe(client: ServetelClient) -> Probe:
-    """Find out, and let the client remember it.
+    """Probe the server, and let the client remember the findings.
 
     Raises:
         ServetelError: if the requests fail.
@@ -147,7 +147,7 @@ async def _first_look(fetcher: Fetcher, cost: Cost) -> tuple[Window, PageBody]:
 
 
 async def _ties_are_stable(fetcher: Fetcher, rows: list[RawRecord], cost: Cost) -> bool | None:
-    """Read the newest second that has several calls again, a few times."""
+    """Read the newest second that has several calls a few times, and compare the orders."""
     second = next((former.start for former, latter in pairwise(rows) if former.start == latter.start != ""), None)
     if second is None:
         return None

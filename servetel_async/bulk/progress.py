@@ -1,4 +1,4 @@
-"""How far a pull is."""
+"""The progress of a pull."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:
-    """How far a pull is; given to ``on_progress`` after each page and each window. Holds no personal data.
+    """The progress of a pull, given to ``on_progress`` after each page and each window. Holds no personal data.
 
     Attributes:
-        records: calls read so far, those of windows under way included.
-        total: what the API counts in the range; None where it sent no usable count, or has not been asked yet.
-        windows: windows that are committed; a kill does not cost them.
-        kept: calls of these windows.
+        records: calls read so far, including those of windows under way.
+        total: the API's count of the range; None if it sent no usable count, or was not asked yet.
+        windows: windows that are committed; a kill does not lose them.
+        kept: calls of the committed windows.
         pages: pages read.
         requests: requests answered or failed, retries included.
-        retries: those of them that repeated another.
+        retries: requests that repeated another.
         received: bytes of the replies.
         waited: seconds of backoffs, of all requests together.
-        seconds: since the pull began.
+        seconds: seconds since the pull began.
     """
 
     records: int

@@ -1,4 +1,4 @@
-"""A pull: a range of calls into one destination, window by window, each of them certified, and the receipt.
+"""A pull: a range of calls into one destination, certified window by window, with a receipt.
 
 It may be killed at any moment: each window is committed with its fact of the ledger, and the same pull resumes there.
 """
@@ -57,28 +57,28 @@ async def pull(
     A range that is not over is read up to the server's clock. A resumed pull reads up to the clock at that time.
 
     Args:
-        client: it is used and not closed.
+        client: the client; it is not closed.
         destination: a path whose ending decides the format, an address, or ``"-"`` for NDJSON on standard output.
-        query: which calls.
+        query: the calls to pull.
         overwrite: replace a file that exists; databases are always kept current.
         resume: continue an interrupted pull of the same query; False drops what it left.
-        on_progress: called after each page and each window.
+        on_progress: callback after each page and each window.
         strict: raise if the receipt would not be complete; then no output is made.
-        fast: do not read the seconds again that page edges cut, as long as the counts agree.
-        columns: of a CSV or Parquet file.
-        mask: applied to each record before anything is written; None for none.
-        settle: seconds; calls younger than that may still arrive, so they are pulled and not called final.
-        patience: seconds without any good reply after which it gives up.
-        range_name: how the caller names a range whose dates differ each time. A resumed pull then reads from where the
-            interrupted one began.
-        on_receipt: called by the writer's thread when the output is final, even if the caller is cancelled then.
+        fast: do not repair boundary seconds, as long as the counts agree.
+        columns: the columns of a CSV or Parquet file.
+        mask: the mask of each record before anything is written; None for none.
+        settle: allowed lateness in seconds; calls in this time are pulled, but their windows are not final.
+        patience: seconds without any good reply after which the pull gives up.
+        range_name: the caller's name of a range whose dates differ each time. A resumed pull then reads from the start
+            of the interrupted one.
+        on_receipt: callback in the sink thread when the output is final, even if the caller is cancelled then.
 
     Raises:
         ConfigurationError: if the destination's kind is not known, ``on_progress`` is ``async``, or the range has not
             begun yet.
-        OutputError: if it exists, cannot be written, or the disk is full.
-        OutputLockedError: if another run is writing it.
-        ResumeMismatchError: if it holds the state of another pull, another account, or calls under another mask.
+        OutputError: if the destination exists, cannot be written, or the disk is full.
+        OutputLockedError: if another run is writing the destination.
+        ResumeMismatchError: if the destination holds another pull, another account, or calls under another mask.
         ServetelError: if the requests fail. What was committed is kept for the next run.
     """
     destination = as_secret(destination)  # an address may hold a password
@@ -129,7 +129,7 @@ async def pull(
 
 
 def _resumed(found: PullRange, header: Header, kept: Sequence[Reading], *, is_done: bool) -> PullRange:
-    """The range of a resumed pull: from its first begin up to the clock of now, or up to the end of a named output."""
+    """Return the range of a resumed pull: from its first start to the server's clock, or a finished output's end."""
     first = min(header.first, found.window.first)
     last = max(reading.last for reading in kept) if is_done else max(found.window.last, first)
     return found._replace(window=Window.of(first, last))

@@ -1,4 +1,4 @@
-"""The range of a run: the part of what was asked for that is over by the server's clock. Pure."""
+"""The range of a run: the part of the requested range that is over by the server's clock. Pure."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class PullRange(NamedTuple):
-    """What a run reads.
+    """The range that a run reads.
 
     Attributes:
-        window: both ends closed; it ends at the latest second that the wall clock has shown.
+        window: the closed range; it ends at the latest second that the wall clock has shown.
         asked_last: the last second that was asked for; ``OPEN_END`` without one.
         clock: the latest second up to which no second comes again. It differs from the end of an open range only in the
             hour of autumn that comes twice.
-        final_until: calls that started later may still arrive; they are pulled, and their windows are not final.
+        final_until: the watermark; calls that started later are pulled, but their windows are not final.
     """
 
     window: Window
@@ -34,7 +34,7 @@ class PullRange(NamedTuple):
 
     @property
     def is_over(self) -> bool:
-        """Whether all of the range that was asked for was read, and lies in the past."""
+        """Whether the whole requested range was read, and lies in the past."""
         return self.asked_last <= min(stamp(self.clock), self.window.last)
 
 
@@ -42,13 +42,13 @@ def range_at(asked: Window, clock: datetime, zone: tzinfo, settle: float) -> Pul
     """Close a range at the server's clock.
 
     Args:
-        asked: without a start it begins where it ends, until the oldest call is known.
+        asked: the requested range; without a start it begins where it ends, until the oldest call is known.
         clock: the server's clock, aware.
         zone: the account's wall clock.
-        settle: seconds; a call is listed when it is over, and some come hours late.
+        settle: allowed lateness in seconds; a call is listed when it is over, and some come hours late.
 
     Raises:
-        ConfigurationError: if all of it lies in the future.
+        ConfigurationError: if the whole range lies in the future.
     """
     now = latest_wall(clock, zone)
     if asked.start is not None and asked.start > now:
@@ -64,7 +64,7 @@ def range_at(asked: Window, clock: datetime, zone: tzinfo, settle: float) -> Pul
 
 
 def _final_until(clock: datetime, zone: tzinfo, settle: float) -> datetime:
-    """Go back from the server's clock: on a wall clock that was changed meanwhile an hour is not always an hour."""
+    """Return the watermark. Subtract in real time: across a change of the wall clock an hour is not always an hour."""
     try:
         return past_wall(clock - timedelta(seconds=settle), zone)
     except OverflowError:
@@ -75,9 +75,9 @@ def clock_matters(asked: Window, clock: datetime, here: datetime) -> bool:
     """Whether a wrong clock of the server would change what is read: it differs, and the range reaches up to it.
 
     Args:
-        asked: the range.
+        asked: the requested range.
         clock: the server's clock, on the account's wall clock.
-        here: this computer's, on the same.
+        here: this computer's clock, on the account's wall clock.
     """
     if abs(clock - here) <= STRANGE:
         return False
@@ -85,7 +85,7 @@ def clock_matters(asked: Window, clock: datetime, here: datetime) -> bool:
 
 
 def server_clock(date: str | None) -> datetime:
-    """Read the server's ``Date``; without a readable one, this computer's clock."""
+    """Read the server's ``Date`` header; use this computer's clock if it cannot be read."""
     try:
         moment = parsedate_to_datetime(date or "")
     except (ValueError, OverflowError):
@@ -94,7 +94,7 @@ def server_clock(date: str | None) -> datetime:
 
 
 def account_clock(date: str | None, zone: tzinfo) -> datetime:
-    """Read the server's ``Date`` as a moment in UTC. If the zone's calendar does not hold it, use this computer's."""
+    """Read the server's ``Date`` as a moment in UTC. If the zone cannot hold it, use this computer's clock."""
     try:
         return server_clock(date).astimezone(zone).astimezone(UTC)
     except OverflowError:

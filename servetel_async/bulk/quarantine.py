@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 def save_quarantine(sink: Sink, readings: Sequence[Reading]) -> None:
     """Write ``DEST.quarantine.ndjson``, if there is a place beside the output.
 
-    The quarantine of a file that was replaced is removed. That of a database stays: it may be of another range.
+    The quarantine of a replaced file is removed. The quarantine of a database stays: it may be of another range.
 
     Raises:
-        OutputError: if it cannot be written; what was read is kept.
+        OutputError: if the quarantine cannot be written; what was read is kept.
     """
     lines = [
         msgspec.json.encode({"reason": each.reason, "first": reading.first, "last": reading.last, "raw": each.raw})

@@ -14,7 +14,7 @@ from servetel_async.protocol.windows import Window
 if TYPE_CHECKING:
     from servetel_async.protocol.query import CallQuery
 
-#: Filters whose values are words of the API; of all others only that they were given is noted.
+#: Filters whose values are words of the API. Of all others only the names are noted.
 _PLAIN = ("direction", "call_type", "duration")
 _PERSONAL = ("agents", "department", "ivr", "callerid", "destination", "did_number", "services", "broadcast", "call_id")
 _MINUTE = 60
@@ -25,13 +25,13 @@ class WindowReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         first, last: its first and last second, on the account's wall clock; both belong to it.
-        counted: what the API counted in it; None where it sent no total.
-        records: calls of it that were written.
-        proof: how: "leaf" (one reply held it), "counted", "repaired" (seconds cut by page edges read alone),
-            "repeated", "walked"; several where it was read in parts; empty where it could not be proved.
-        flaws: what could not be proved, each with its reason.
-        final: False where calls may still arrive.
-        digest: of the lines that were written, 16 hex digits, whatever their order.
+        counted: the API's count; None if it sent no total.
+        records: calls that were written.
+        proof: the kind of proof: "leaf" (a one-page window), "counted", "repaired" (with boundary seconds repaired),
+            "repeated", "walked"; several if it was read in parts; empty if it could not be proved.
+        flaws: the parts that could not be proved, each with its reason.
+        final: False if calls may still arrive.
+        digest: order-independent digest of the lines that were written, 16 hex digits.
         conventions: how the server read the dates of its requests.
     """
 
@@ -47,9 +47,9 @@ class WindowReceipt(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What a pull did. Frozen and picklable; holds no number, no name and no token.
+    """The receipt of a pull. Frozen and picklable; holds no number, no name and no token.
 
-    ``str(receipt)`` gives two lines; the first is "37,431 of the 37,431 the API counted". The receipt is saved as JSON
+    ``str(receipt)`` has two lines; the first is "37,431 of the 37,431 the API counted". The receipt is saved as JSON
     beside the output, as ``DEST.receipt.json``.
 
     Attributes:
@@ -58,37 +58,37 @@ class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
         identity: address, fingerprint, kind of identity and name of the account, to recognise it.
         query: the filters that were set; values that could be personal are left out.
         fingerprint: twelve hex digits that distinguish queries.
-        scope: the same for the filters alone, without the dates.
-        mask: how numbers and names were hidden; empty without a mask.
+        scope: the fingerprint of the filters alone, without the dates.
+        mask: the name of the mask; empty without one.
         from_date: first second of the range on the account's wall clock. A sync may complete older ranges too: they
             are among ``windows`` and in the numbers.
         to_date: last second that was read; the server's clock if the range was not over.
         asked_to: the last second that was asked for if the range was not over, ``~`` if it has no end; else None.
         clock: the server's clock when the run began.
-        final_until: calls that started later may still arrive.
-        counted_before: calls that the API counted when it was asked first; None where that is not known.
-        counted: calls that the API counted in the end; None where it sent no usable count.
-        records: different calls that were written.
+        final_until: the watermark; calls that started later may still arrive.
+        counted_before: the API's first count; None if it is not known.
+        counted: the API's last count; None if it sent no usable count.
+        records: distinct calls that were written.
         duplicates: records that came again and were dropped.
         reused_ids: calls whose ``id`` another call has.
-        undated: calls without a readable date, so that it was not checked to lie in the range.
+        undated: calls without a readable date, which could not be checked to lie in the range.
         quarantined: undecodable records; they are in ``DEST.quarantine.ndjson``.
         windows: each window with its count and proof, newest first.
         pages: pages read.
         requests: requests sent, retries included.
         retries: requests that repeated another.
         waited: seconds of backoffs, of all requests together.
-        seconds: from the begin of the run to its receipt; only of the last run if the pull was resumed.
+        seconds: seconds from the start of the run to its receipt; only of the last run if the pull was resumed.
         bytes: size of the output; of a database, all of it.
         received: bytes of the replies.
-        sha256: of the output, hex; of a directory, of the names and digests of all its files; None for a database.
+        sha256: digest of the output; of a directory, of the names and digests of all its files; None for a database.
         files: SHA-256 of each file of a directory, by its path in it.
-        finished_at: UTC, ISO 8601.
-        version: of this package.
+        finished_at: the end of the run in UTC, ISO 8601.
+        version: the version of this package.
         complete: whether the output holds every call that the API counted from ``from_date`` to ``to_date``.
         reason: the verdict for programs: ``complete``, ``lost``, ``unproved``, ``moved``, ``conventions``,
             ``before_start``, ``reused_ids`` or ``quarantined``.
-        certified: how completeness is known, or why not.
+        certified: the proof of completeness, or what is wrong.
     """
 
     destination: str
@@ -146,10 +146,10 @@ class PullReceipt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read_receipt(text: bytes, name: str) -> PullReceipt:
-    """Read the receipt of an output of this name.
+    """Read the receipt of the output with this name.
 
     Raises:
-        ConfigurationError: if it is not a receipt of this version.
+        ConfigurationError: if the text is not a receipt of this version.
     """
     try:
         receipt = msgspec.json.decode(text, type=PullReceipt)
@@ -165,7 +165,7 @@ def read_receipt(text: bytes, name: str) -> PullReceipt:
 
 
 def describe(query: CallQuery) -> str:
-    """Name the filters of a query, without what could be personal."""
+    """Name the filters of a query, without values that could be personal."""
     said: list[str] = []
     for name in _PLAIN:
         value = getattr(query, name)
@@ -177,7 +177,7 @@ def describe(query: CallQuery) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: ``4.2 s``, ``3 min 12 s``, ``2 h 5 min``."""
+    """Format seconds for people: ``4.2 s``, ``3 min 12 s``, ``2 h 5 min``."""
     whole = round(seconds)
     if whole < _MINUTE:
         return f"{seconds:.1f} s"
@@ -186,5 +186,5 @@ def duration(seconds: float) -> str:
 
 
 def plural(number: int, one: str, many: str = "") -> str:
-    """Say a number of things: ``1 window``, ``3,000 windows``."""
+    """Format a number of things: ``1 window``, ``3,000 windows``."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -1,4 +1,4 @@
-"""What a pull and a sync have in common: the thread that writes, and the end of a run."""
+"""The common parts of pull and sync: the sink thread, and the end of a run."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 
 @asynccontextmanager
 async def writing(sink: Sink) -> AsyncGenerator[SinkThread]:
-    """Give the thread that writes into a destination, and release the destination at the end."""
+    """Provide the thread that writes into a destination, and release the destination at the end."""
     writer = SinkThread()
     try:
         yield writer
     finally:
-        # Also after a cancelled open: it had run to its end before the cancellation arrived.
+        # Also after a cancelled ``open``: the thread has run it to its end.
         try:
             await writer.run(sink.abandon)
         finally:
@@ -78,7 +78,7 @@ async def conclude(
 
 
 def _finish(sink: Sink, outcome: PullOutcome, on_receipt: OnReceipt | None) -> PullReceipt:
-    """Make the output and keep its receipt, in the writer's thread."""
+    """Make the output and keep its receipt; runs in the sink thread."""
     receipts: list[PullReceipt] = []
 
     def receipt_of(output: Output) -> bytes:

@@ -1,4 +1,4 @@
-"""The ledger of one destination, as its database keeps it: whose calls it holds, under which mask, by which readings.
+"""The ledger of one destination, as its database keeps it: accounts, masks and readings.
 
 A file has only a journal, so its shelf is empty.
 """
@@ -39,9 +39,9 @@ class Shelf:
     """The facts of one destination. ``load`` and ``content`` block, so they run in a thread.
 
     Attributes:
-        facts: oldest first.
-        unreadable: facts of another version, and what is no fact any more.
-        overwritten: calls of this run whose row another window of it has taken, because of an equal id.
+        facts: the facts, oldest first.
+        unreadable: facts of another version, and damaged ones.
+        overwritten: calls of this run whose row a call with the same id in another window has taken.
     """
 
     def __init__(self, sink: Sink) -> None:
@@ -51,9 +51,9 @@ class Shelf:
         self._query = ""
         self._sink = sink
         self._database = cast("Database", sink) if hasattr(sink, "ledger") else None
-        self._rows: dict[int, int] = {}  # of each reading, before this run
+        self._rows: dict[int, int] = {}  # rows of each reading, before this run
         self._astray: set[int] = set()
-        self._sums: dict[str, tuple[Sums, Sums]] = {}  # of each account
+        self._sums: dict[str, tuple[Sums, Sums]] = {}  # by account
 
     def load(self) -> None:
         """Read all facts.
@@ -88,10 +88,10 @@ class Shelf:
         return {} if self._database is None else self._database.content()
 
     def find_astray(self) -> None:
-        """Find the readings that have rows outside of what later ones have left of their window.
+        """Find the readings that have rows outside the rest that later readings have left of their window.
 
-        Such a row is of a call that the later reading did not bring again. It may be deleted, so no count says anything
-        of the rows of that reading.
+        The later reading did not bring these calls again. They may be deleted, so no count says anything about the rows
+        of such a reading.
 
         Raises:
             OutputError: if the database cannot be read.
@@ -109,9 +109,9 @@ class Shelf:
                     self._astray.add(own.stored.reading)
 
     def compared(self) -> list[Kept]:
-        """The facts whose rows should be as they were written: those that later readings do not cover completely.
+        """Return the facts whose rows should be unchanged: those that later readings do not cover completely.
 
-        If a reading is covered, the rows that it has left are calls that the account has deleted since.
+        If a reading is covered, its remaining rows are calls that the account has deleted since.
         """
         kept: list[Kept] = []
         taken: dict[tuple[str, str], Covered] = {}
@@ -125,10 +125,10 @@ class Shelf:
         return kept[::-1]
 
     def rows_left(self, account: str, scope: str, rests: Sequence[Rest]) -> list[int | None]:
-        """The rows of what later readings have left of each reading.
+        """Return the number of rows that later readings have left of each reading.
 
-        None where they say nothing of the count: not every counted call became a row of this reading, some of its rows
-        are of calls that have left (``find_astray``), or a pull with other filters may have taken some of them.
+        None if the number cannot be compared with a count: not every counted call became a row of this reading, some
+        rows are of calls that have left (``find_astray``), or a pull with other filters may have taken some of them.
         """
         mine = [fact for fact in self.facts if fact.stored.account == account]
         written = _written([fact for fact in mine if fact.reading.scope == scope])
@@ -144,28 +144,28 @@ class Shelf:
         return rows
 
     def _is_counted(self, own: Kept) -> bool:
-        """Whether each counted call became a row, and none of its rows lies outside of what is left of its window."""
+        """Whether each counted call became a row, and no row lies outside the rest of the window."""
         is_whole = not own.reading.flaws and own.reading.counted == own.reading.records
         return is_whole and own.stored.reading not in self._astray
 
     def last_query(self) -> str:
-        """Which calls the last run read, for people."""
+        """Return a description of the last run's query, for people."""
         return self._query
 
     @property
     def accounts(self) -> list[Account]:
-        """The accounts whose calls are there."""
+        """The accounts whose calls the database holds."""
         return list(dict.fromkeys(fact.reading.account for fact in self.facts))
 
     def readings(self, account: str, scope: str) -> list[Reading]:
-        """The readings of one account and query, oldest first."""
+        """Return the readings of one account and query, oldest first."""
         return [fact.reading for fact in self.facts if fact.stored.account == account and fact.reading.scope == scope]
 
     def check_mask(self, account: str, mask: str) -> None:
-        """Refuse a mask that differs from the one of this account's calls in the database.
+        """Refuse a mask that differs from the mask of this account's calls in the database.
 
         Raises:
-            ResumeMismatchError: if it differs.
+            ResumeMismatchError: if the masks differ.
         """
         masks = {fact.reading.mask for fact in self.facts if fact.stored.account == account}
         if masks - {mask}:
@@ -180,7 +180,7 @@ class Shelf:
         """Find calls that took each other's rows, read their windows once more, and note how many are left.
 
         A call that moved to another window during the run looks like two calls with one id. The second reading shows
-        that it is one.
+        that it is one call.
         """
         if self._database is None:
             return
@@ -190,7 +190,7 @@ class Shelf:
             await writer.run(self._short, job, claim)
 
     def _short(self, job: Job, claim: PullIdentity) -> list[Window]:
-        """Windows of this run that have fewer rows than calls; notes how many rows they lack."""
+        """Return the windows of this run that have fewer rows than calls; note how many rows they lack."""
         self._refresh()
         latest = {
             fact.stored.span: fact
@@ -209,7 +209,7 @@ class Shelf:
         return found
 
     def missing(self, account: str, reading: Reading) -> int:
-        """How many rows a reading's window lacks at least, because calls of other windows with an equal id took them.
+        """Return how many rows a window lacks at least, because calls with the same id in other windows took them.
 
         Rows that other readings of the same seconds hold still belong to the window.
         """
@@ -217,7 +217,7 @@ class Shelf:
         return max(0, reading.records - (begun.up_to(reading.last) - ended.before(reading.first)))
 
     def _begun_and_ended(self, account: str) -> tuple[Sums, Sums]:
-        """The rows of one account by the first and by the last second of their readings."""
+        """Sum up the rows of one account, by the first and by the last second of their readings."""
         if account not in self._sums:
             mine = [fact for fact in self.facts if fact.stored.account == account]
             self._sums[account] = (
@@ -228,7 +228,7 @@ class Shelf:
 
 
 def _written(facts: Sequence[Kept]) -> dict[Window, Kept]:
-    """The last fact of each window that wrote rows; a count wrote none."""
+    """Return the last fact of each window that wrote rows; a recount writes none."""
     return {fact.reading.window: fact for fact in facts if not fact.reading.recounted}
 
 

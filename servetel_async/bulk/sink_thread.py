@@ -1,4 +1,4 @@
-"""Runs a sink in one thread, one call after another, and never walks away from a call under way."""
+"""Runs a sink in one thread, one call after another, and always waits for the call under way."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ T = TypeVar("T")
 
 
 class SinkThread:
-    """One thread for what blocks.
+    """One thread for blocking calls.
 
-    A call that was begun is waited for even if the task is cancelled meanwhile: else the cleaning up would run beside
-    the writing that it cleans up after.
+    A call under way is waited for even if the task is cancelled. Otherwise the cleanup would run beside the write that
+    it cleans up after.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="servetel-writer")
 
     async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run it and give its result; a cancellation that came meanwhile is raised afterwards."""
+        """Run a call and return its result. A cancellation that came meanwhile is raised afterwards."""
         future = asyncio.wrap_future(self._thread.submit(work, *args, **kwargs))
         cancelled: asyncio.CancelledError | None = None
         with anyio.CancelScope(shield=True):
@@ -38,7 +38,7 @@ class SinkThread:
                 except asyncio.CancelledError as error:  # a task's own cancel() passes every shield
                     cancelled = error
         if cancelled is not None:
-            future.exception()  # looked at, so that nothing is logged: the cancellation is the story now
+            future.exception()  # retrieved, so that asyncio logs nothing: the cancellation is raised instead
             raise cancelled
         failure = future.exception()
         if isinstance(failure, ServetelError):
@@ -46,12 +46,12 @@ class SinkThread:
         return future.result()
 
     def close(self) -> None:
-        """End the thread; it is idle, for every call was waited for."""
+        """End the thread. It is idle, because every call was waited for."""
         self._thread.shutdown()
 
 
 def _bare(error: ServetelError) -> ServetelError:
-    """Take the frames off an error and what caused it: those of a sink hold calls, and some tracebacks show locals."""
+    """Remove the frames from an error and its causes: frames of a sink hold calls, and some tracebacks show locals."""
     link: BaseException | None = error
     while link is not None:
         link.__traceback__ = None

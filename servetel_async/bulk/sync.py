@@ -1,13 +1,13 @@
-"""Sync: keep a database current. What may have changed is looked at again, what has changed is read again.
+"""Sync: keep a database current. Check again what may have changed, and read again what has changed.
 
-1. What to do follows from the ledger and the server's clock (``ledger.due``). So no pause, no pull of another range and
-   no killed run leaves a gap.
-2. What was read when it was younger than a day is read again in full: a call's notes, charges and recording come after
-   the call.
+1. The ledger and the server's clock decide what to do (``ledger.due``). So no pause, no pull of another range and no
+   killed run leaves a gap.
+2. Seconds that were younger than a day when they were read are read again in full: a call's notes, charges and
+   recording come after the call.
 3. A window that was older than a day when it was read, but younger than the look-back, is counted again. Each window is
    counted on its own: one deleted and one late call of a day would cancel out in the day's count. Windows that differ
-   are read again, and so is what could not be proved.
-4. Everything is upserted by account and ``id``. What the account has deleted stays in the database.
+   or were not proved are read again.
+4. Calls are upserted by account and ``id``. Calls that the account has deleted stay in the database.
 """
 
 from __future__ import annotations
@@ -59,21 +59,21 @@ async def sync(
     """Bring a database up to date.
 
     Args:
-        client: it is used and not closed.
-        destination: a database.
-        query: filters, without dates.
+        client: the client; it is not closed.
+        destination: the database.
+        query: the filters, without dates.
         lookback: how far back calls are expected to arrive or to change.
-        on_progress: called after each page and each window.
+        on_progress: callback after each page and each window.
         fast: see ``pull``.
-        mask: see ``pull``; it must be the mask of the calls that are there.
+        mask: see ``pull``; it must be the mask of the calls in the database.
         settle: see ``pull``.
         patience: see ``pull``.
         on_receipt: see ``pull``.
 
     Raises:
-        ConfigurationError: if the destination is no database, the query has dates, or ``on_progress`` is ``async``.
-        OutputLockedError: if another run is writing it.
-        ResumeMismatchError: if its calls are under another mask.
+        ConfigurationError: if the destination is not a database, the query has dates, or ``on_progress`` is ``async``.
+        OutputLockedError: if another run is writing the database.
+        ResumeMismatchError: if the database holds calls under another mask.
         ServetelError: if the requests fail. What was committed stays.
     """
     destination = as_secret(destination)  # an address may hold a password
@@ -130,7 +130,7 @@ async def sync(
 
 
 async def _compare(job: Job, plan: Due) -> tuple[list[Window], list[Reading]]:
-    """Count again what is to be counted; returns what is to be read, newest first, and the readings that agree."""
+    """Count the plan's readings again; return the windows to read, newest first, and the readings that agree."""
     windows = [reading.window for reading in plan.recount]
     if windows:  # count with the conventions that this server has
         await job.calibration.ensure(Window.of(windows[-1].first, windows[0].last), job.extra)

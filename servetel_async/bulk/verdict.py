@@ -11,21 +11,21 @@ if TYPE_CHECKING:
 
     from servetel_async.bulk.ledger import Reading
 
-#: Windows that a message names; the receipt names all of them.
+#: Most windows that a message names; the receipt names all of them.
 _NAMED = 3
 
 
 class Evidence(NamedTuple):
-    """What a run has found out.
+    """The evidence of a run.
 
     Attributes:
-        readings: newest window first.
+        readings: the readings, newest window first.
         moved: readings whose count still differed at the end.
         before_start: calls that the API counts before the oldest one that it gave.
-        overwritten: calls of these readings whose row another window of the run has taken, because of an equal id.
-        keyed_by_id: the destination keeps one call per id.
-        confirmed: the conventions by which the run read held to its end.
-        is_closed: a killed run had given the output its name already, so nothing can be added to it.
+        overwritten: calls of these readings whose row a call with the same id in another window has taken.
+        keyed_by_id: whether the destination keeps one call per id.
+        confirmed: whether the run's conventions held to its end.
+        is_closed: whether a killed run had given the output its name already, so that nothing can be added.
     """
 
     readings: Sequence[Reading]
@@ -38,12 +38,12 @@ class Evidence(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What the evidence proves.
+    """The verdict on a run.
 
     Attributes:
-        reason: for programs: ``complete``, ``lost``, ``unproved``, ``moved``, ``conventions``, ``before_start``,
-            ``reused_ids`` or ``quarantined``.
-        text: for people: the proof, or what is wrong.
+        reason: the verdict for programs: ``complete``, ``lost``, ``unproved``, ``moved``, ``conventions``,
+            ``before_start``, ``reused_ids`` or ``quarantined``.
+        text: the verdict for people: the proof, or what is wrong.
     """
 
     reason: str
@@ -56,7 +56,7 @@ class Verdict(NamedTuple):
 
 
 def judge(evidence: Evidence) -> Verdict:  # noqa: PLR0911 - a table
-    """Judge a run. The gravest flaw decides."""
+    """Judge a run; the gravest flaw decides."""
     readings = evidence.readings
     lost = [reading for reading in readings if reading.lost]
     if lost:
@@ -90,19 +90,19 @@ def judge(evidence: Evidence) -> Verdict:  # noqa: PLR0911 - a table
 
 
 def counted_in(readings: Sequence[Reading]) -> int | None:
-    """What the API counts in all of them; None where it sends no total."""
+    """Add up the API's counts of some readings; None if one has no total."""
     counts = [reading.counted for reading in readings]
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
 
 
 def total(readings: Sequence[Reading], name: str) -> int:
-    """Add up a number of each reading."""
+    """Add up one attribute of some readings."""
     return sum(getattr(reading, name) for reading in readings)
 
 
 def named(readings: Sequence[Reading]) -> str:
-    """Name some windows."""
+    """Name the first few windows, for a message."""
     names = [f"{reading.first} to {reading.last}" for reading in readings[:_NAMED]]
     more = f" and {len(readings) - _NAMED:,} more" if len(readings) > _NAMED else ""
     return f"{', '.join(names)}{more}"

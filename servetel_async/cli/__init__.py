@@ -9,7 +9,7 @@ __all__ = ["main"]
 
 
 def main() -> int:
-    """Run ``servetel`` with this process's arguments; gives the exit code."""
+    """Run ``servetel`` with this process's arguments; return the exit code."""
     missing = [name for name in ("click", "rich") if find_spec(name) is None]
     if missing:
         if sys.stderr is not None:

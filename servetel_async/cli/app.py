@@ -1,4 +1,4 @@
-"""The group ``servetel`` and how it ends: each way has its exit code (see ``exits``)."""
+"""The command group ``servetel``. Each way it can end has its exit code (see ``exits``)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ for command in (check, demo, doctor, emulate, pull, sync):
 
 
 def run() -> int:  # noqa: PLR0911 - a table of endings
-    """Run the command line; gives the exit code and lets no exception out."""
+    """Run the command line; return the exit code and let no exception out."""
     _hold_descriptors()
     install_signal_handlers(_terminate)
     try:
@@ -52,15 +52,15 @@ def run() -> int:  # noqa: PLR0911 - a table of endings
         return exits.report_stop(stopped.signal)
     except (KeyboardInterrupt, click.Abort):
         return exits.report_stop(signal.SIGINT)
-    except SystemExit:  # click's answer to a reader that has gone
+    except SystemExit:  # click exits so when the reader of the output has gone
         return exits.COMPLETE
-    except Exception as error:  # noqa: BLE001 - the last line of defence: an exit code must come of anything
+    except Exception as error:  # noqa: BLE001 - any error must become an exit code
         return _report(error)
     return code if isinstance(code, int) else exits.COMPLETE
 
 
 def _hold_descriptors() -> None:
-    """Fill the places of closed standard streams: else the next file or socket gets one, and what is printed."""
+    """Open the null device for closed standard streams. Otherwise the next file or socket would receive the output."""
     for number in range(3):
         try:
             os.fstat(number)
@@ -69,11 +69,11 @@ def _hold_descriptors() -> None:
 
 
 def _report(error: Exception) -> int:
-    """Report it; a text of click's own, like the help, that standard output did not take is no bug."""
+    """Report an error. It is no bug if standard output does not take click's own text, such as the help."""
     if isinstance(error, OSError) and sys.stdout is not None:
         try:
             with standard_output():
-                sys.stdout.flush()  # what was not taken is still there, and is refused again
+                sys.stdout.flush()  # the refused text is still buffered, and is refused again
         except OutputError as refused:
             return exits.report_error(refused, started=True)
     return exits.report_error(error, started=isinstance(error, OutputError))

@@ -1,13 +1,13 @@
-"""How a command ends: the exit codes, and what is said on standard error.
+"""How a command ends: the exit codes, and the messages on standard error.
 
 =============  ============================================================================
 0              complete
 1              a bug in this package
-2              usage or configuration, also a destination that cannot be written or is not ours to replace
+2              usage or configuration; also a destination that cannot be written, or is not ours to replace
 3              not complete, and the same command can complete it
 4              not authorised
 5              temporary: the network, 429 or 5xx outlasted the retries; or the destination is locked or busy
-6              the data does not agree: counts that move, records outside of the range, pages that contradict
+6              the data does not agree: counts change, records lie outside the range, pages contradict each other
 129, 130, 143  interrupted by SIGHUP, SIGINT or SIGTERM
 =============  ============================================================================
 """
@@ -49,7 +49,7 @@ NOT_AUTHORISED = 4
 TEMPORARY = 5
 DISAGREES = 6
 
-#: First match wins; what is not listed is temporary.
+#: The first match wins; all other errors are temporary.
 _CODES: tuple[tuple[type[ServetelError], int], ...] = (
     (AuthenticationError, NOT_AUTHORISED),
     (PermissionDeniedError, NOT_AUTHORISED),
@@ -64,14 +64,14 @@ _CODES: tuple[tuple[type[ServetelError], int], ...] = (
     (OutputError, USAGE),
     (StreamClosedError, BUG),
 )
-#: Flags whose values may be personal; the command that is suggested again leaves them out.
+#: Flags whose values may be personal; the suggested command leaves the values out.
 _PERSONAL = ("--callerid", "--destination", "--did-number", "--call-id", "--agents", "--email")
-#: What a database's address may hold that must not be printed: user and password.
+#: Parts of a database's address that must not be printed: user and password.
 _CREDENTIALS = re.compile(r"://.*@|(?<=[?&]password=)[^&]*")
 
 
 class Stopped(BaseException):
-    """A signal asked this command to stop, and it has. Like ``KeyboardInterrupt`` it is no error to be handled."""
+    """A signal has stopped this command. Like ``KeyboardInterrupt`` it is not an error to handle."""
 
     def __init__(self, number: signal.Signals) -> None:
         super().__init__(number)
@@ -79,12 +79,12 @@ class Stopped(BaseException):
 
 
 def code_of(error: BaseException, *, started: bool = False, kept: bool = False) -> int:
-    """Give the exit code of an error.
+    """Return the exit code of an error.
 
     Args:
-        error: what ended the command.
-        started: requests had been sent: a destination that fails now was good before, and may be again.
-        kept: some of it is committed, so the same command resumes from there.
+        error: the error that ended the command.
+        started: whether requests had been sent: a destination that fails now was good before, and may be again.
+        kept: whether windows are committed, so that the same command resumes from there.
     """
     if not isinstance(error, ServetelError):
         return BUG
@@ -95,7 +95,7 @@ def code_of(error: BaseException, *, started: bool = False, kept: bool = False) 
 
 
 def report_error(error: BaseException, *, started: bool = False, kept: bool = False) -> int:
-    """Say what happened, why where that is known, and what to do: one line each. Gives the exit code."""
+    """Print what happened, why if known, and what to do, one line each; return the exit code."""
     if isinstance(error, ServetelError):
         page = "" if error.page is None else f" (page {error.page})"
         tries = "" if error.attempts <= 1 else f" after {error.attempts} attempts"
@@ -104,7 +104,7 @@ def report_error(error: BaseException, *, started: bool = False, kept: bool = Fa
             say(f"  Why: {in_flags(error.why)}")
         say(f"  Fix: {in_flags(error.fix) or 'run it again later'}")
         return code_of(error, started=started, kept=kept)
-    # The message of a foreign exception may hold anything, also a number or a token: its kind and place are enough.
+    # The message of a foreign exception may hold a number or a token: its kind and place are enough.
     for line in traceback.format_tb(error.__traceback__):
         for each in line.splitlines():
             say(each)
@@ -115,7 +115,7 @@ def report_error(error: BaseException, *, started: bool = False, kept: bool = Fa
 
 
 def report_usage(error: click.ClickException) -> int:
-    """Say what click did not understand, in the same three lines."""
+    """Print what click did not understand, in the same three lines; return the exit code."""
     what = _without_values(error.format_message().rstrip("."), sys.argv[1:])
     why, fix = "", "see what it takes: servetel --help"
     if isinstance(error, click.UsageError) and error.ctx is not None:
@@ -132,7 +132,7 @@ def report_usage(error: click.ClickException) -> int:
 
 
 def _without_values(message: str, arguments: list[str]) -> str:
-    """Leave out what was given: click repeats it, and a token may have been given in the wrong place."""
+    """Leave out the values that were given: click repeats them, and a token may be in the wrong place."""
     values = {argument for argument in arguments if not argument.startswith("-")}
     values |= {argument.partition("=")[2] for argument in arguments if argument.startswith("-")} - {""}
     for value in sorted(values, key=len, reverse=True):
@@ -143,18 +143,18 @@ def _without_values(message: str, arguments: list[str]) -> str:
 
 
 def report_stop(number: signal.Signals, what: str = "") -> int:
-    """Say that it was stopped, and what that means; gives the exit code."""
+    """Print that the command was stopped, and what that means; return the exit code."""
     word = "Interrupted" if number == signal.SIGINT else "Terminated"
     say(f"{word}: {what}" if what else f"{word}. Run it again: {again(sys.argv[1:])}")
     return 128 + number
 
 
 def again(arguments: list[str], *, leave_out: str = "") -> str:
-    """Write the command anew; values that may be personal become an ellipsis.
+    """Return the command to run again; values that may be personal become an ellipsis.
 
     Args:
-        arguments: as they were given.
-        leave_out: a flag that would undo what there is.
+        arguments: the arguments as given.
+        leave_out: a flag that would drop what is kept.
     """
     shown: list[str] = []
     hide = False

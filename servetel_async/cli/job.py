@@ -1,4 +1,4 @@
-"""One run that writes: what it is called, how it is watched, and how it ends."""
+"""One run of pull or sync: how it is reported, and how it ends."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from servetel_async.cli.output.events import Events
     from servetel_async.cli.output.watch import Watch
 
-#: Windows that are named where the output is not complete; the receipt names all of them.
+#: Most flaws that are printed if the output is not complete; the receipt names all of them.
 _NAMED = 10
 
 
 class Job:
-    """One run that writes.
+    """One run of pull or sync.
 
     Args:
-        destination: as it was given.
-        events: of ``--json``; None without it.
-        watch: of this run.
+        destination: the destination as given.
+        events: the events of ``--json``; None without it.
+        watch: the watch of this run.
     """
 
     def __init__(self, destination: str, events: Events | None, watch: Watch) -> None:
@@ -33,7 +33,7 @@ class Job:
         self._watch = watch
 
     def finished(self, receipt: PullReceipt, *, allow_quarantine: bool = False) -> int:
-        """Print the verdict; gives the exit code."""
+        """Print the verdict; return the exit code."""
         self._tell(receipt)
         if receipt.complete:
             return exits.COMPLETE
@@ -52,7 +52,7 @@ class Job:
         say(f"{datetime.now().astimezone():%Y-%m-%d %H:%M:%S}  {first}; {receipt.verdict}")
 
     def failed(self, error: Exception) -> int:
-        """Say what ended it and what is kept; returns the exit code."""
+        """Print what ended the run and what is kept; return the exit code."""
         watch = self._watch
         is_kept = watch.windows > 0 and self._destination != "-"
         code = exits.report_error(error, started=watch.started, kept=is_kept)
@@ -63,7 +63,7 @@ class Job:
         return code
 
     def stopped(self, stopped: exits.Stopped) -> int:
-        """Say that a signal stopped it and what is kept; returns the exit code."""
+        """Print that a signal stopped the run and what is kept; return the exit code."""
         watch = self._watch
         is_kept = watch.windows > 0 and self._destination != "-"
         if watch.receipt is not None:

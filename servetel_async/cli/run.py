@@ -1,7 +1,7 @@
 """Runs a command's coroutine, and stops it on SIGINT, SIGTERM and SIGHUP: the first time cleanly, the second at once.
 
-A wrapper (``make``, ``uv run``, ``timeout``) passes on a signal that the terminal gave the whole group already. So what
-comes right after the first is the same one again, and only a later one is a second.
+A wrapper (``make``, ``uv run``, ``timeout``) passes on a signal that the terminal has sent to the whole group already.
+So a signal right after the first is the same one again, and only a later one counts as the second.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ ECHO = 0.5
 
 
 def install_signal_handlers(handler: Callable[[int, FrameType | None], None]) -> None:
-    """Until a command's own event loop takes the signals over, end on them like Ctrl-C does, through the finallys."""
+    """Make signals end the process like Ctrl-C, through its ``finally`` blocks, until an event loop takes over."""
     for number in SIGNALS:
         if number != signal.SIGINT and signal.getsignal(number) is not signal.SIG_IGN:
-            with suppress(ValueError):  # not in the main thread: there are no signals
+            with suppress(ValueError):  # outside the main thread there are no signals
                 signal.signal(number, handler)
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Run to the end.
+    """Run a coroutine to its end.
 
     Raises:
-        Stopped: a signal came, and everything was put away.
+        Stopped: if a signal came; the cleanup is done.
     """
     return asyncio.run(_with_signals(work))
 
@@ -53,7 +53,7 @@ async def _with_signals(work: Coroutine[Any, Any, T]) -> T:
         until = time.monotonic() + ECHO
 
         def again(number: int, _frame: FrameType | None) -> None:
-            if time.monotonic() >= until:  # it is the system's business now: it ends the process at once
+            if time.monotonic() >= until:  # from now on the system ends the process at once
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
 
@@ -62,10 +62,10 @@ async def _with_signals(work: Coroutine[Any, Any, T]) -> T:
             signal.signal(each, again)
         task.cancel()
 
-    # What is ignored stays ignored: nohup and a shell's background want it so.
+    # Ignored signals stay ignored: nohup and background jobs of a shell need that.
     heeded = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
     for number in heeded:
-        # Windows gives a KeyboardInterrupt instead, and in a thread there are no signals.
+        # Windows raises a KeyboardInterrupt instead, and outside the main thread there are no signals.
         with suppress(NotImplementedError, RuntimeError, ValueError):
             loop.add_signal_handler(number, stop, number)
     try:

@@ -1,1 +1,1 @@
-"""Where calls go: one file per kind of destination. A sink knows records and nothing of how they were got."""
+"""Destinations of calls: one module per kind. A sink knows records, but not how they were fetched."""

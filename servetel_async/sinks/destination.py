@@ -1,4 +1,4 @@
-"""From ``DEST`` to a sink: the ending decides."""
+"""The sink of a destination: the ending of ``DEST`` decides."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ def sink_for(destination: Destination, *, overwrite: bool = False, columns: Sequ
     Args:
         destination: a path, an address, or ``-``.
         overwrite: replace a file that exists.
-        columns: which columns a CSV or Parquet file has; all of them unless given.
+        columns: the columns of a CSV or Parquet file; None for all of them.
 
     Raises:
-        ConfigurationError: if it is neither a text nor a path, its ending is not known, it has no name of its own
-            (``./``), a library is not installed, or a column does not exist.
+        ConfigurationError: if the destination is neither a text nor a path, its ending is not known, it has no name of
+            its own (``./``), a library is not installed, or a column does not exist.
     """
     destination = as_secret(destination)  # an address may hold a password
     text = _text(destination)
@@ -94,7 +94,7 @@ def _unknown() -> ConfigurationError:
 
 
 def _made(module: str, kind: str, *arguments: Any) -> Any:
-    """Import a module only when it is needed: what it needs may not be installed."""
+    """Make an object of a sink module, imported only now: the libraries it needs may not be installed."""
     return getattr(importlib.import_module(f"servetel_async.sinks.{module}"), kind)(*arguments)
 
 

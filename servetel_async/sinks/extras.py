@@ -6,7 +6,7 @@ from servetel_async.errors import ConfigurationError
 
 
 def missing(package: str, extra: str) -> ConfigurationError:
-    """Say that a library is not installed, and how to install it."""
+    """Return the error for a library that is not installed, with the way to install it."""
     return ConfigurationError(
         f"this destination needs {package}, which is not installed",
         fix=f"pip install 'servetel-async[{extra}]'",

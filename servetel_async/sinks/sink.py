@@ -1,4 +1,4 @@
-"""What every destination can do, and what it is given."""
+"""The interface of all destinations, and the data that they take."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ class Batch(NamedTuple):
     zone: tzinfo
 
     def __repr__(self) -> str:
-        """Show how many, and not which: a traceback that keeps local variables is no place for calls."""
+        """Show the number of calls only: a traceback that keeps local variables must not show calls."""
         return f"<Batch of {len(self.lines)} calls>"
 
     def records(self) -> list[CallRecord]:
-        """Decode them."""
+        """Decode the calls."""
         return records_of(self.lines, self.zone)
 
 
 class PullIdentity(NamedTuple):
-    """Which pull wants the destination.
+    """The identity of a pull that claims a destination.
 
     Attributes:
-        pull: identifies the pull: query, range and shape of the output.
-        scope: identifies the query without its range.
+        pull: identity of the pull: query, range and shape of the output.
+        scope: identity of the query without its range.
         account: the label of the account.
     """
 
@@ -56,18 +56,18 @@ class Span(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """What an interrupted pull left: its header, and one entry for each window that was committed, in that order."""
+    """The state of an interrupted pull: its header, and one entry per committed window, in the order of commits."""
 
     header: bytes
     entries: list[bytes]
 
 
 class Seal(NamedTuple):
-    """What a database holds of one reading: rows that it wrote last, and the order-independent digest of their values.
+    """The rows that a reading wrote last, as a database holds them.
 
     Attributes:
-        rows: how many.
-        digest: 16 hex digits.
+        rows: number of the rows.
+        digest: order-independent digest of their values, 16 hex digits.
     """
 
     rows: int
@@ -79,10 +79,10 @@ class Stored(NamedTuple):
 
     Attributes:
         reading: its number; the rows of ``call_records`` carry it.
-        account, scope, pull: as ``PullIdentity`` has them.
+        account, scope, pull: see ``PullIdentity``.
         span: its window.
         fact: JSON that a sink does not read.
-        seal: what should be there now.
+        seal: the rows that should be there now.
     """
 
     reading: int
@@ -94,7 +94,7 @@ class Stored(NamedTuple):
     seal: Seal
 
     def __repr__(self) -> str:
-        """Show which one it is, and not the fact: it may quote calls."""
+        """Show its number and window, but not the fact: it may quote calls."""
         return f"<Stored {self.reading}: {self.span.first} to {self.span.last}, {self.seal.rows} rows>"
 
 
@@ -102,7 +102,7 @@ class Output(NamedTuple):
     """An output that is about to get its name.
 
     Attributes:
-        size: bytes.
+        size: size in bytes.
         sha256: hex digest; of a directory, of the names and digests of all its files; None for a database.
         files: digest of each file of a directory, by its path in it.
     """
@@ -119,10 +119,10 @@ class Sink(Protocol):
     beside the event loop, one after another: a sink needs no lock.
 
     Attributes:
-        name: how to call it in a message; never holds a password.
-        place: the file or directory that it will be; what belongs to it is saved beside it. None if it has no path.
-        keyed_by_id: it keeps one call per ``id``, the last one written.
-        resumable: what was committed outlives this process.
+        name: its name in messages; never holds a password.
+        place: the path of the file or directory; small files are saved beside it. None if it has no path.
+        keyed_by_id: whether it keeps one call per ``id``, the last one written.
+        resumable: whether what was committed outlives this process.
     """
 
     name: str
@@ -132,7 +132,7 @@ class Sink(Protocol):
 
     @property
     def done(self) -> bool:
-        """Whether a killed run had given the output its name already: only the receipt is missing. After ``open``."""
+        """Whether a killed run had named the output already, and only the receipt is missing. Valid after ``open``."""
         ...
 
     def open(self, *, fresh: bool = False) -> None:
@@ -142,19 +142,19 @@ class Sink(Protocol):
             fresh: ignore what an interrupted pull has left, even if it is unreadable: ``begin`` will drop it.
 
         Raises:
-            OutputError: if it exists, is something else, or cannot be written.
-            OutputLockedError: if another run is writing it.
+            OutputError: if the destination exists, is something else, or cannot be written.
+            OutputLockedError: if another run is writing the destination.
             OutputUnavailableError: if its server is not reachable or busy.
             ResumeMismatchError: if what was left cannot be read; nothing was changed.
         """
         ...
 
     def resume(self, claim: PullIdentity) -> Saved | None:
-        """Claim it for a pull, after ``open``.
+        """Claim the destination for a pull, after ``open``.
 
         Returns:
-            What an interrupted pull has left, or None. A database that exists gives only what this very pull has left.
-            A file or a new database may give what another pull has left.
+            What an interrupted pull has left, or None. An existing database returns only what this very pull has left.
+            A file or a new database may return what another pull has left.
         """
         ...
 
@@ -162,7 +162,7 @@ class Sink(Protocol):
         """Begin a pull, and drop what an interrupted one has left.
 
         Raises:
-            OutputError: as the system says.
+            OutputError: if the system refuses it.
         """
         ...
 
@@ -178,16 +178,16 @@ class Sink(Protocol):
         """Make the output final: whole, durable, under its name; keep its receipt, and end the pull.
 
         Args:
-            receipt_of: makes the receipt. Where there is a place beside the output, space for the receipt is taken
+            receipt_of: makes the receipt. If there is a place beside the output, space for the receipt is taken
                 before the output gets its name.
 
         Raises:
-            OutputError: if it cannot; what was committed is kept, and another run can try ``finish`` again.
+            OutputError: if the output cannot be finished; what was committed is kept, and another run can try again.
         """
         ...
 
     def abandon(self) -> None:
-        """Release it. Never raises; what was committed stays for the next run, all else is dropped."""
+        """Release the destination. Never raises; what was committed stays for the next run, all else is dropped."""
         ...
 
 
@@ -195,22 +195,21 @@ class Database(Sink, Protocol):
     """A destination that keeps the ledger of all its pulls."""
 
     def begin(self, header: bytes, *, keep: bool = False) -> None:
-        """Begin a pull as ``Sink.begin`` does. With ``keep`` every call and fact that is there stays."""
+        """Begin a pull as ``Sink.begin`` does. With ``keep`` all calls and facts that are there stay."""
         ...
 
     def look(self) -> bool:
-        """Open it for reading only, in place of ``open``: nothing is created, changed or locked.
+        """Open the database for reading only, in place of ``open``: nothing is created, changed or locked.
 
-        ``ledger``, ``content``, ``stamps``, ``receipts`` and ``abandon`` work afterwards. What they give is of one
+        ``ledger``, ``content``, ``stamps``, ``receipts`` and ``abandon`` work afterwards. What they return is of one
         moment, also while a run writes.
 
         Returns:
             Whether a ledger of ours is there; if not, there is nothing to read.
 
         Raises:
-            OutputError: if it is something else, or cannot be read.
+            OutputError: if the destination is something else, or cannot be read.
             OutputLockedError: if another program keeps readers out.
-            OutputUnavailableError: if its server is not reachable or busy.
         """
         ...
 
@@ -219,11 +218,11 @@ class Database(Sink, Protocol):
         ...
 
     def content(self) -> dict[int, Seal]:
-        """Compute the seals from the rows that are there now, by reading; under 0 those of no reading."""
+        """Compute the seals from the rows that are there now, by reading; rows of no known reading are under 0."""
         ...
 
     def stamps(self, reading: int) -> list[str | None]:
-        """Return the moments at which the calls of a reading began, as they were sent; None for one that says none."""
+        """Return the moments at which the calls of a reading began, as they were sent; None if a call has no moment."""
         ...
 
     def receipts(self) -> list[bytes]:
@@ -232,10 +231,10 @@ class Database(Sink, Protocol):
 
 
 class Encoder(Protocol):
-    """Turns batches into one file (or directory) of another format; see ``part.FileSink``, which owns its life."""
+    """Turns batches into one file (or directory) of another format; ``file_sink.FileSink`` opens and closes it."""
 
     def open(self, path: Path) -> None:
-        """Create it, mode 0600 (a directory 0700); nothing is there yet."""
+        """Create the file, mode 0600 (a directory 0700); nothing is there yet."""
         ...
 
     def write(self, batch: Batch) -> None:
@@ -243,9 +242,9 @@ class Encoder(Protocol):
         ...
 
     def close(self) -> None:
-        """Finish it: every byte written, on the disk (fsync), closed."""
+        """Finish the output: all bytes written, durable (fsync), closed."""
         ...
 
     def abandon(self) -> None:
-        """Close whatever is open and never raise; the file is removed by others."""
+        """Close whatever is open and never raise; the caller removes the file."""
         ...

@@ -1,1 +1,1 @@
-"""Fetching the pages of a pull: how many at once, what they cost, and what an outage changes."""
+"""Fetching the pages of a pull: concurrency, cost, retries and outages."""

@@ -1,9 +1,10 @@
-"""An outage: the server gives no good reply to anybody. Everybody waits, and one request at a time looks if it is over.
+"""The circuit breaker for outages: all requests wait, and one probe at a time looks whether the outage is over.
 
-The state is that of a circuit breaker. Closed: requests go, and each retries by itself. Open, after ``THRESHOLD``
-failures in a row with no good reply between them: all wait but one, who probes, each time a little later. The first
-good reply closes it. A pull is patient for ``patience`` seconds from the last good reply on, however many requests that
-is; before the first good reply there is no outage: then it is the address that is wrong.
+1. Closed: requests are sent, and each retries on its own.
+2. Open, after ``THRESHOLD`` failures in a row: all requests wait except the probe. Each probe waits a little longer.
+3. The first good reply closes it.
+4. A pull waits up to ``patience`` seconds from the last good reply on, however many requests that is.
+5. It never opens before the first good reply: until then, the address is probably wrong.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ if TYPE_CHECKING:
     from servetel_async.settings import Retry
 
 THRESHOLD = 5
-#: Seconds between two probes, at most.
+#: Longest wait between two probes, in seconds.
 PROBE_CAP = 30.0
 
 
 class CircuitBreaker:
-    """See the module.
+    """The state of an outage; see the module.
 
     Attributes:
-        waited: seconds that probes were put off.
+        waited: seconds that probes have waited.
     """
 
     def __init__(self, retry: Retry, patience: float) -> None:
@@ -50,12 +51,12 @@ class CircuitBreaker:
 
     @property
     def over_patience(self) -> bool:
-        """Whether it has lasted too long."""
+        """Whether the outage has lasted longer than the pull's patience."""
         return self.is_open() and self.waits_too_long
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncGenerator[None]:
-        """Hold the right to send one request: at once, or as the one who probes."""
+        """Hold the right to send one request; in an outage, wait to become the probe."""
         if not self.is_open():
             yield
             return
@@ -75,14 +76,14 @@ class CircuitBreaker:
         await asyncio.sleep(seconds)
 
     def succeeded(self) -> bool:
-        """Note a good reply; gives whether it ended an outage."""
+        """Note a good reply; return whether it ended an outage."""
         ended = self.is_open()
         self._failures = self._probes = 0
         self._good_at = self._now()
         return ended
 
     def failed(self) -> None:
-        """Note a failure that might be one of everybody's."""
+        """Note a failure that may be part of an outage."""
         self._failures += 1
 
     @staticmethod

@@ -1,7 +1,7 @@
-"""How many requests of a pull are under way: as many as the server bears, and the oldest work first.
+"""Adaptive concurrency of a pull: as many requests at once as the server bears.
 
-Additive increase, multiplicative decrease: every good reply adds a little, a 429 or a timeout halves. Whoever waits is
-served in the order of his priority, so that windows are finished one after another, not all at once at the end.
+Additive increase, multiplicative decrease: each good reply raises the limit a little, a 429 or a timeout halves it.
+Waiting requests are served by priority, so that windows finish one after another, not all at the end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Concurrency:
-    """Slots, of which there are more or fewer as the server takes it.
+    """Slots for requests; their number follows what the server bears.
 
     Args:
         most: the upper bound.
@@ -52,7 +52,7 @@ class Concurrency:
         try:
             await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():  # it was given a slot in the moment it was cancelled
+            if turn.done() and not turn.cancelled():  # it got a slot just before it was cancelled
                 self._taken -= 1
             turn.cancel()
             self._wake()
@@ -66,21 +66,21 @@ class Concurrency:
                 turn.set_result(None)
 
     def grow(self) -> None:
-        """A good reply came."""
+        """Raise the limit a little, after a good reply."""
         self.limit = min(float(self._most), self.limit + 1.0 / self.limit)
         self._wake()
 
     @property
     def learnt(self) -> float | None:
-        """The limit that the next pull begins with. At the upper bound, a larger limit learnt before is kept."""
+        """The first limit of the next pull. At the upper bound, a larger limit learnt before is kept."""
         return self.limit if self.limit < self._most else self._above
 
     def shrink(self, sent_at: float, now: float) -> None:
-        """The server was too slow, or said so. What was sent before the last time has said it already."""
+        """Halve the limit, after a 429 or a timeout. Requests sent before the last halving do not count again."""
         if sent_at > self._shrunk_at:
             self.limit = max(1.0, self.limit / 2)
             self._shrunk_at = now
 
     def restart(self) -> None:
-        """Begin with one again, after an outage: nobody is to be run over who has just got up."""
+        """Start again with one request at a time: right after an outage, more could overload the server."""
         self.limit = 1.0

@@ -10,7 +10,7 @@ class Cost:
     """The cost of a window or of a pull.
 
     Attributes:
-        limit: pages after which a window is not read again to prove it; None while its size is unknown.
+        limit: most pages before a window is no longer read again for a proof; None while its size is unknown.
     """
 
     pages: int = 0
@@ -21,11 +21,11 @@ class Cost:
     limit: int | None = None
 
     def is_spent(self, times: int = 1) -> bool:
-        """Whether the cost exceeds the limit so many times over."""
+        """Whether the pages exceed this many times the limit."""
         return self.limit is not None and self.pages > times * self.limit
 
     def add(self, other: Cost) -> None:
-        """Add another tally."""
+        """Add another cost."""
         self.pages += other.pages
         self.requests += other.requests
         self.retries += other.retries

@@ -5,9 +5,9 @@
 2. A page is too slow if it times out, or if a gateway answers 504. The page size is halved if one page is too slow
    twice in a row, or if two rounds of pages are too slow and no page comes in between. This applies from the first page
    on. A slow page counts as a failure of the server only if no smaller page size is left.
-3. If no page comes any more it is an outage (``outage.py``). If the smallest pages were too slow as well, the size was
-   not the cause: after the outage the page size is the one that worked last.
-4. Before the first good reply only the client's own retries count: there is no point in waiting for a wrong address.
+3. If no page comes at all, it is an outage (``circuit_breaker.py``). If the smallest pages were too slow as well, the
+   size was not the cause: after the outage the page size is the one that worked last.
+4. Before the first good reply only the client's own retries apply: waiting does not help if the address is wrong.
 """
 
 from __future__ import annotations
@@ -60,21 +60,21 @@ SLOW = 2
 SMALLEST_PAGE = 10
 #: Pages that must agree before they disprove a bound.
 LOOKS = 2
-#: Records that are looked at in one turn of the loop: less than a millisecond.
+#: Records handled in one loop iteration: less than a millisecond.
 ROWS_IN_A_TURN = 100
 _OK = 200
 _LONG_AGO = datetime(1970, 1, 1)  # noqa: DTZ001 - a wall clock, as the windows are
 
 
 class PageTooSlowError(Exception):
-    """Pages of this size are no longer requested; a reader that numbers pages begins again. Users never see it."""
+    """A page size that is too slow or too large; the reader begins again with smaller pages. Users never see it."""
 
 
 class PageLostError(Exception):
-    """One page does not come while others do. Never leaves the pull.
+    """A page that does not come while others do. Users never see it.
 
     Attributes:
-        error: what it met last.
+        error: the last error of the page.
     """
 
     def __init__(self, error: ServetelError) -> None:
@@ -83,20 +83,20 @@ class PageLostError(Exception):
 
 
 class Fetcher:
-    """See the module.
+    """Fetches the pages of one pull; see the module.
 
     Args:
         source: the client.
-        query: which calls.
+        query: the calls to fetch.
         page_size: calls per page.
-        concurrency: requests at the same time, at most.
+        concurrency: most requests at the same time.
         patience: seconds without any good reply after which the pull gives up.
 
     Attributes:
-        page_size: what is asked for now.
-        total: what all of it has cost.
-        on_page: called after each page.
-        met: a call that came last.
+        page_size: the page size that is requested now.
+        total: the cost of all requests.
+        on_page: callback after each page.
+        met: the last call of the latest page; None before the first.
     """
 
     def __init__(
@@ -118,31 +118,31 @@ class Fetcher:
         self._bad_size = inf  # pages of this size or larger were too slow or too large
         self._slow_rounds = 0  # rounds of slow pages since a page came; pages that were sent together are one round
         self._slow_at = -inf  # when the last round was noted
-        self._good = Window(None, None)  # whose first page came last
+        self._good = Window(None, None)  # the latest window whose first page came
         self._counted: Window | None = None  # a window in which the server counted calls
         self._turns = LoopFairness()
 
     @property
     def waited(self) -> float:
-        """Seconds spent in backoffs and in the pauses of outages, of all requests together."""
+        """Seconds that all requests together spent in backoffs and in the pauses of outages."""
         return self._backoffs + self._outage.waited
 
     async def page(
         self, window: Window, number: int, cost: Cost, *, size: int | None = None, exact: bool = False
     ) -> PageBody:
-        """Fetch one page. An empty one without a count is requested again, if this server is known to count.
+        """Fetch one page. If it is empty without a count, and this server is known to count, request it again.
 
         Args:
-            window: which seconds; the server is asked for a wider range if it leaves out a bound.
-            number: of the page.
-            cost: takes the cost.
+            window: the seconds; the server is asked for a wider range if it leaves out a bound.
+            number: the page number.
+            cost: the cost to add to.
             size: calls per page.
-            exact: ask for exactly this range.
+            exact: whether to ask for exactly this range.
 
         Raises:
-            PageTooSlowError: if pages of this size are too slow or too large; from now on they are smaller.
+            PageTooSlowError: if pages of this size are too slow or too large; later pages are smaller.
             PageLostError: if this page cannot be fetched, though others can.
-            MalformedResponseError: if it is empty and has no count, and a range that holds calls looks the same.
+            MalformedResponseError: if it is empty without a count, and so is a page of a range that holds calls.
             ServetelError: if no page comes any more, or the failure is final.
         """
         page = await self._fetch(window, number, cost, size, exact=exact)
@@ -166,7 +166,7 @@ class Fetcher:
         while True:
             if asked >= self._bad_size:
                 raise PageTooSlowError
-            # After many failures in an outage it may be this page's own: then a page that came before is looked at.
+            # After many failures in an outage, the page itself may be the cause. So probe with a page that came before.
             looks = failures >= TRIES and self._outage.is_open()
             try:
                 where = (self._good, 1, cost, 1) if looks else (window, number, cost, asked)
@@ -177,7 +177,7 @@ class Fetcher:
                     if isinstance(error, RequestRejectedError) and crosses_limit(number, asked):
                         raise PageLostError(
                             error
-                        ) from None  # perhaps for its depth alone: a shorter window is not so deep
+                        ) from None  # perhaps only for its depth: a shorter window is not so deep
                     raise
                 refused = refused or _refuses(error)
                 if not looks:
@@ -192,7 +192,7 @@ class Fetcher:
                 failures = TRIES - 1
 
     async def rows(self, page: PageBody) -> list[RawRecord]:
-        """Give its records as rows; those of a large page in several turns, so that the loop is never held for long."""
+        """Return the records of a page as rows. For a large page, yield to the loop in between."""
         rows = len(page.rows())
         filed_by, zone = (self.source.conventions or Conventions()).filed_by, self.source.zone
         found: list[RawRecord] = []
@@ -207,7 +207,7 @@ class Fetcher:
     async def careful_page(
         self, window: Window, number: int, cost: Cost, *, size: int | None = None, exact: bool = False
     ) -> PageBody:
-        """Fetch a single page. One empty reply without a count is never accepted, whatever the server.
+        """Fetch a single page. One empty reply without a count is never accepted, from any server.
 
         Raises:
             PageTooSlowError, PageLostError, ServetelError: see ``page``.
@@ -218,10 +218,10 @@ class Fetcher:
         return page
 
     async def sure_page(self, window: Window, number: int, cost: Cost, *, size: int | None = None) -> PageBody:
-        """Fetch a single page, which may have any size; see ``careful_page``.
+        """Fetch a single page of any size; see ``careful_page``.
 
         Raises:
-            ServetelError: if it does not come.
+            ServetelError: if the page does not come.
         """
         while True:
             try:
@@ -233,10 +233,10 @@ class Fetcher:
             raise error
 
     async def first_look(self, asked: Window, cost: Cost) -> tuple[Window, PageBody]:
-        """Fetch the first page of the newest window of a range, and return both. This shows how long a range may be.
+        """Fetch the first page of the newest window of a range; return both. This shows how long a range may be.
 
         Raises:
-            ServetelError: if it does not come.
+            ServetelError: if the page does not come.
         """
         newest = await RangeWalk(self.source, asked, lambda window: self.sure_page(window, 1, cost)).next()
         assert newest is not None  # noqa: S101 - for the type checker: a range has a window
@@ -258,7 +258,7 @@ class Fetcher:
         return total
 
     async def _try(self, window: Window, number: int, cost: Cost, size: int, *, exact: bool) -> PageBody:
-        """Send once, when it is its turn, and learn from how it went."""
+        """Send one request when a slot is free, and learn from its result."""
         async with self._concurrency.slot(-_last_second(window)), self._outage.turn():
             sent_at = self._now()
             try:
@@ -298,7 +298,7 @@ class Fetcher:
     async def _give_up_or_wait(self, error: ServetelError, failures: int, slow: int, asked: int) -> None:
         if self._outage.over_patience or error.stopped_by == "retry_after":
             raise self._explained(error)
-        # Before the first good reply the client itself has retried it. Without patience it is not tried again.
+        # Before the first good reply the client has retried already. Without patience, there is no other try.
         is_sure = max(slow, self._slow_rounds) >= SLOW or not self._has_succeeded or self._outage.waits_too_long
         if _may_be_smaller(error, asked) and (is_too_large(error) or (slow and is_sure)):
             self._bad_size = min(self._bad_size, asked)
@@ -309,7 +309,7 @@ class Fetcher:
         if is_too_large(error) or not self._has_succeeded:
             raise self._explained(error)
         if self._outage.is_open():
-            return  # its turn will make it wait
+            return  # the circuit breaker makes it wait
         if failures >= TRIES:
             raise PageLostError(self._explained(error))
         bound = min(self._retry.cap, self._retry.base * 2.0 ** min(failures - 1, 30))
@@ -318,14 +318,14 @@ class Fetcher:
         await asyncio.sleep(seconds)
 
     def _explained(self, error: ServetelError) -> ServetelError:
-        """Say that smaller pages were tried, because the advice "lower page_size" would not help."""
+        """Say that smaller pages were tried: the advice "lower page_size" would not help."""
         if is_slow(error) and self._bad_size < inf:
             error.why = f"pages of {SMALLEST_PAGE} calls were too slow as well"
             error.fix = "try again later, or raise Timeouts(read=, total=)"
         return error
 
     async def _send_widened(self, window: Window, number: int, size: int, cost: Cost) -> PageBody:
-        """Ask for a range as this server counts bounds. Two pages that disprove a bound put it right."""
+        """Send with the bounds that this server needs. Two pages that disprove a bound correct it."""
         disproved: Counter[str] = Counter()
         while True:
             conventions = self.source.conventions or Conventions()
@@ -372,7 +372,7 @@ class Fetcher:
             )
         rows, count = fetched.value.open()[2], fetched.value.count
         if count is not None and count > rows:
-            self.source.count_is_total = True  # for it cannot be the count of the page
+            self.source.count_is_total = True  # it cannot be the count of the page
         self._count(cost, pages=1, rows=rows)
         if self.on_page is not None:
             self.on_page()
@@ -394,10 +394,10 @@ def _may_be_smaller(error: ServetelError, size: int) -> bool:
 
 
 def _refuses(error: ServetelError) -> bool:
-    """Whether a 200 said no: an accident of the server's more often than an answer, so it is asked once more."""
+    """Whether a reply with status 200 refuses the request: often an accident of the server, so it is sent again."""
     return isinstance(error, RequestRejectedError) and error.status == _OK
 
 
 def _last_second(window: Window) -> float:
-    """Newer windows come first; an open one is the newest."""
+    """Return a window's last second as a number; an open window is the newest."""
     return float("inf") if window.end is None else (window.end - _LONG_AGO).total_seconds()

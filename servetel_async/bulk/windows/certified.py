@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class Flaw(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What could not be proved.
+    """A part of a window that could not be proved.
 
     Attributes:
         first, last: its first and last second.
         why: the reason, from what the server said and sent.
-        lost: its pages did not come, so its calls are missing. Otherwise only the proof is missing (except for
-            a list that changed faster than it could be read: of it only some calls may be there).
+        lost: whether calls are missing because pages did not come. Otherwise only the proof is missing (but if the list
+            changed faster than it could be read, calls may be missing too).
     """
 
     first: str
@@ -38,13 +38,12 @@ class Certified:
         calls: every call once, newest first.
         counted: the server's count; None if the server sends no total.
         duplicates: records that came more than once.
-        kinds: how its parts were proved.
-        flaws: the parts that were not.
-        wrong: the count did not change during the reading, and differs from the calls that were read.
-        moved: the count changed during the reading.
-        conventions: what was believed of the server's dates while it was read (``Conventions.text``); empty if that was
-            unknown, or changed meanwhile. A window that was read under other conventions than the final ones must be
-            read again.
+        kinds: numbers of its parts by kind of proof.
+        flaws: the parts without a proof.
+        wrong: whether the count did not change during the reading, and differs from the calls that were read.
+        moved: whether the count changed during the reading.
+        conventions: the conventions while it was read (``Conventions.text``); empty if they were unknown, or changed
+            meanwhile. If they are not the final ones, the window must be read again.
     """
 
     calls: list[RawRecord]
@@ -62,13 +61,13 @@ class Certified:
         return (self.counted or 0) >= 2 * max(1, len(self.calls))
 
     def is_doubtful(self, above: int | None) -> bool:
-        """Whether it counts far more than came, or as much as the window from which it was cut (``above``)."""
+        """Whether far more is counted than came, and the count is wrong, has moved, or is no less than ``above``."""
         counts_as_much = above is not None and (self.counted or 0) >= above
         return self.is_far_off and (self.wrong or self.moved or counts_as_much)
 
 
 def merged(parts: list[Certified]) -> Certified:
-    """Make one of the parts of a window."""
+    """Merge the parts of a window into one."""
     counts = [part.counted for part in parts]
     whole = Certified(ordered(row for part in parts for row in part.calls), None)
     if None not in counts:
@@ -81,13 +80,13 @@ def merged(parts: list[Certified]) -> Certified:
 
 
 def united(seen: dict[Key, RawRecord], reading: Certified, before: int | None) -> Certified | None:
-    """Add a reading of a second to what was seen of it; gives the union once it is what the server counts."""
+    """Add a reading of a second to what was seen of it; return the union once it is as large as the server's count."""
     counted = reading.counted or 0
-    if counted != before:  # calls came or went: what was seen before them proves nothing now
+    if counted != before:  # calls came or went: earlier readings prove nothing now
         seen.clear()
     seen.update(((row.id, row.start), row) for row in reading.calls)
     if len(seen) == counted:
         return Certified(ordered(seen.values()), counted, reading.duplicates, Counter(repeated=1))
-    if len(seen) > counted:  # one of them has left since
+    if len(seen) > counted:  # a call has left since
         seen.clear()
     return None

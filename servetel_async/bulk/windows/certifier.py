@@ -1,19 +1,19 @@
-"""Certified windows: one window is read until it is proved that every call of it is there, or said that it is not.
+"""Certified windows: read a window until it is proved that every call of it is there, or report that it is not.
 
-1. A window that one response holds whole is a *leaf*: one reply is one read, nothing can move inside of it.
-2. Else its pages are read, the last one after all others, so that its count is the count after. ``evidence.py`` of the
-   protocol judges: the count never moved, as many different calls, every second that a page edge cuts was read alone.
-3. What is not proved, read once more if its count stood still, is cut into leaves, down to a single second; a second
-   that holds more than a page is read until the union of the readings is what the server counts. One call that goes and
-   one that comes between two replies leave every count as it was: only leaves are safe from them. So where counts are
-   seen to move often, windows are read as leaves from the start.
-4. What is not proved even then is walked to an empty page, so that all of it that comes is there, and reported with
-   its window and the reason, never hidden. A count that is wrong everywhere is not looked for second by second.
-5. A server that sends no total is walked to an empty page, and again where calls were met twice or a page had a hole.
-   The first count that is more than its page ends that: it is a total, and what looked otherwise was a lie.
+1. A *one-page window* proves itself: one reply holds all of it, and nothing can move inside one reply.
+2. Otherwise all its pages are read, the last page after all others, so that its count is the count afterwards. The
+   proof (``evidence.py``): the count never changed, as many distinct calls came, and boundary seconds were repaired.
+3. A window without a proof is read once more if its count did not change. Then it is cut into one-page windows, down to
+   a single second. A second that holds more than a page is read until the union of its readings is as large as the
+   count. If one call goes and one comes between two replies, all counts stay the same: only one-page windows are safe
+   from this. So if counts change often, windows are read as one-page windows from the start.
+4. A window that is still not proved is walked to an empty page, so that all calls that come are there. It is reported
+   with the reason, never hidden. If counts are wrong everywhere, no more windows are cut.
+5. If the server sends no total, a window is walked to an empty page, and again if calls came twice or a page had a
+   hole. The first count that is more than its page ends this: it is a total, and the earlier signs were wrong.
 6. A round count may be a limit of the server (``capping.py``) and proves nothing: the window is cut, down to a second.
-7. A list may grow as fast as it is read. So what a window may cost is bounded, and then the window is reported: that is
-   the one reason for which calls may be missing from it though no page was lost.
+7. A list may grow as fast as it is read. So the cost of a window is limited. If it reaches the limit it is reported:
+   only then calls may be missing although no page was lost.
 """
 
 from __future__ import annotations
@@ -46,36 +46,36 @@ READINGS, READINGS_OF_LEAF, READINGS_OF_SECOND = 2, 3, 30
 #: Requests for one page whose length disagrees with the count.
 PAGE_READINGS = 3
 PASSES = 3
-#: A list is restless when counts moved this often, and at least in one of so many requests.
+#: A list is restless if counts changed this often, and at least once in so many requests.
 MOVES, REQUESTS_PER_MOVE = 2, 200
-#: Windows whose count did not move and was wrong, after which no more are cut: it is not one call that is missing.
+#: Windows with a stable but wrong count, after which no more are cut: the counts are wrong everywhere.
 MOST_WRONG_COUNTS = 50
-#: A window that counts at least twice the calls that came weighs as much as this many of them.
+#: A window that counts at least twice the calls that came weighs as much as this many.
 FAR_OFF = 10
 _NO_LEAF = "one reply does not hold it whole"
 _OUT_OF_ORDER = "its pages are not in the order of time"
 _ROUND = "its count is a round number, so the API may not count further, and calls may be missing"
 #: Reasons for which another reading of the same window would prove no more.
 _NO_USE = (_NO_LEAF, _OUT_OF_ORDER, _ROUND)
-#: Pages that a window may cost: for each that it counts at first, and beyond. A list may grow as it is read.
+#: Pages that a window may cost: for each page of its first count, and on top. A list may grow as it is read.
 PAGES_PER_PAGE, MORE_PAGES = 40, 200
 _TOO_FAST = "its list changed faster than it could be read"
-#: Records from which on a window is put in order by a thread.
+#: Records from which on a thread puts a window in order.
 LARGE = 2_000
-#: Pieces of a window are to be leaves although calls are not spread evenly.
+#: How full the pieces of a window should be: each must fit on a page although calls are not spread evenly.
 FILL = 0.75
 
 
 class Certifier:
-    """See the module.
+    """Reads and certifies windows; see the module.
 
     Args:
-        fetcher: where pages come from.
-        fast: leave the seconds that page edges cut as they came, as long as the counts agree.
+        fetcher: the source of pages.
+        fast: do not repair boundary seconds, as long as the counts agree.
 
     Attributes:
-        walks: the server sends no total, as far as is known.
-        lost: what the page met that was given up last.
+        walks: whether the server sends no total, as far as is known.
+        lost: the error of the last page that was given up.
     """
 
     def __init__(self, fetcher: Fetcher, *, fast: bool) -> None:
@@ -89,12 +89,12 @@ class Certifier:
         self._most_rows: float = 0
 
     def expect(self, counted: int) -> None:
-        """Take note of what a part of the range counts before it is read: that bounds what all of it may cost."""
+        """Note the count of a part of the range before it is read: it limits the cost of the whole run."""
         # A list that grows as it is read is larger each time a window is read again, and so is its limit.
         self._most_rows += PAGES_PER_PAGE * counted + MORE_PAGES * self._fetcher.page_size
 
     def is_spent(self, cost: Cost | None = None) -> bool:
-        """Whether a window, or all of it, has cost what it may."""
+        """Whether a window, or the whole run, has reached its cost limit."""
         most = 0 if self.walks else self._most_rows
         return (cost is not None and cost.is_spent()) or 0 < most < self._fetcher.total.rows
 
@@ -110,11 +110,11 @@ class Certifier:
         """Read a closed window, whole or in parts.
 
         Args:
-            window: which seconds.
-            cost: takes its cost.
+            window: the seconds.
+            cost: the cost to add to.
             first: its first page, if it was fetched already.
-            leaves: believe only what one reply holds whole.
-            above: what the window counts from which this one was cut.
+            leaves: whether to accept one-page windows only.
+            above: the count of the window from which this one was cut.
 
         Raises:
             ServetelError: if the pull cannot continue.
@@ -126,7 +126,7 @@ class Certifier:
         while flawed is None or (reading < readings and not self.is_spent(cost)):
             try:
                 flawed = await self._read_once(window, cost, first, leaves=leaves or self._restless())
-            except PageTooSlowError:  # not its fault: the same again, with smaller pages
+            except PageTooSlowError:  # read it again, with smaller pages
                 first = None
                 continue
             except PageLostError as lost:
@@ -153,7 +153,7 @@ class Certifier:
         return await self._cut(window, cost, flawed)
 
     async def _cut(self, window: Window, cost: Cost, flawed: Certified) -> Certified:
-        """Read its parts, where that can prove more."""
+        """Read a window's parts if they can prove more; otherwise salvage its calls."""
         self._wrong_counts += flawed.wrong * (FAR_OFF if flawed.is_far_off else 1)
         is_spent = self.is_spent(cost) and not flawed.flaws[0].lost
         if is_spent:
@@ -168,7 +168,7 @@ class Certifier:
         return READINGS_OF_SECOND if (counted or 0) > self._fetcher.page_size else READINGS_OF_LEAF
 
     async def _find_lie(self, window: Window, cost: Cost, flawed: Certified, above: int | None) -> str | None:
-        """Say why its count cannot be true, if there is reason to ask."""
+        """Return why its count cannot be true; None if it may be true, or there is no reason to ask."""
         if not flawed.is_doubtful(above) or self._restless() or self._is_hopeless(flawed):
             return None
         return await find_lie(self._fetcher, window, flawed.counted or 0, cost)
@@ -182,7 +182,7 @@ class Certifier:
         return self._wrong_counts > MOST_WRONG_COUNTS
 
     def limit(self, cost: Cost, counted: int) -> None:
-        """Say what a window may cost, once, by what it counts or gives at first."""
+        """Set a window's cost limit once, from its first count or the calls that came first."""
         if cost.limit is None:
             pages = -(-counted // self._fetcher.page_size)
             cost.limit = cost.pages + PAGES_PER_PAGE * pages + MORE_PAGES
@@ -191,18 +191,18 @@ class Certifier:
         return self._moves >= MOVES and self._moves * REQUESTS_PER_MOVE > self._fetcher.total.requests
 
     async def walk_uncounted(self, window: Window, cost: Cost, why: str) -> Certified:
-        """Walk a window whose count says nothing: all of it that comes is there, and it is reported as not proved.
+        """Walk a window whose count says nothing: keep all calls that come, and report the window as not proved.
 
         Raises:
             ServetelError: if the pull cannot continue.
         """
-        walked = Cost()  # what was spent on counts must not end the walk early
+        walked = Cost()  # the cost of counting must not end the walk early
         found = await self._salvage(window, walked, _flawed(window, Evidence(window), None, why))
         cost.add(walked)
         return found
 
     async def _salvage(self, window: Window, cost: Cost, flawed: Certified) -> Certified:
-        """Add whatever comes of a window that cannot be proved."""
+        """Add all calls that come of a window that cannot be proved."""
         if flawed.flaws[0].lost:
             return flawed
         evidence, is_walked = Evidence(window, self._fetcher.source.zone), False
@@ -231,7 +231,7 @@ class Certifier:
             found = await self._walk(window, cost, asked)
             if not source.count_is_total:
                 return found
-            # A count was more than its page: it counts the whole after all, and what said otherwise was a lie.
+            # A count was more than its page, so it is a total after all, and the earlier signs were wrong.
             self.walks, self._most_rows, page = False, inf, None
         if page is None:
             page = await fetcher.page(window, 1, cost, size=asked)
@@ -257,7 +257,7 @@ class Certifier:
         return await self._read_pages(window, cost, evidence, total, size, asked)
 
     async def _see_end(self, window: Window, cost: Cost, evidence: Evidence, asked: int, total: int) -> None:
-        """A page that is full to the brim may have been miscounted: the next one must be empty."""
+        """Check that the page after a full page is empty: the count of a full page may be wrong."""
         if len(evidence.calls()) >= asked and self._fetcher.source.count_is_total:
             page = await self._fetcher.page(window, 2, cost, size=asked)
             rows = await self._fetcher.rows(page)
@@ -265,14 +265,14 @@ class Certifier:
             evidence.add(2, rows, total if page.count is None and not rows else page.count)
 
     async def _total(self, window: Window, cost: Cost, page: PageBody, rows: int, asked: int) -> int | None:
-        """What the count says of the whole window; None where it says nothing of it."""
+        """Return the count of a page if it is a total; else None."""
         source, count = self._fetcher.source, page.count
         if count is None or source.count_is_total:
             return count
-        if count < rows:  # it counts nothing, unless that was an accident
+        if count < rows:  # it is no total, unless that was an accident
             again = await self._fetcher.page(window, 1, cost, size=asked)
             return None if (again.count or 0) < again.open()[2] else count
-        # It may be the number of rows on this page: the next one tells. One empty page may be an accident, two are not.
+        # It may be a page count: the next page shows it. One empty page may be an accident, two are not.
         if await self._is_empty(window, cost, 2 if rows else 1, asked, 2 if rows else 1):
             return count
         return count if source.count_is_total else None
@@ -286,7 +286,7 @@ class Certifier:
     async def _real_size(  # noqa: PLR0917 - what is known of the first page
         self, window: Window, cost: Cost, evidence: Evidence, total: int, rows: int, asked: int
     ) -> int | None:
-        """How many calls a full page has; None where the first page was not one."""
+        """Return how many calls a full page has; None if the first page was not full."""
         source = self._fetcher.source
         if rows >= asked or rows == source.page_cap:
             return rows
@@ -310,7 +310,7 @@ class Certifier:
             expected = size if number < last else total - (last - 1) * size
             for _ in range(PAGE_READINGS):
                 if len(evidence.counts) > 1:
-                    return  # it has moved, or one count was wrong: the rest would prove nothing
+                    return  # the count moved, or one count was wrong: more pages would prove nothing
                 page = await self._fetcher.page(window, number, cost, size=asked)
                 rows = await self._fetcher.rows(page)
                 evidence.add(number, rows, page.count)
@@ -319,7 +319,7 @@ class Certifier:
 
         await run_together([read_page(number) for number in range(2, last) if not evidence.has(number)])
         if not evidence.has(last):
-            await read_page(last)  # after all others: its count is the count after
+            await read_page(last)  # last, so that its count is the count afterwards
         if len(evidence.counts) > 1:
             return await _judge(window, evidence, "counted")
         if not evidence.in_order():
@@ -332,7 +332,7 @@ class Certifier:
         return found
 
     async def _repair(self, evidence: Evidence, seconds: list[str], cost: Cost) -> list[Flaw]:
-        """Read each second that an edge cuts on its own; gives those that could not be proved."""
+        """Repair boundary seconds: read each again on its own. Return the flaws of those that could not be proved."""
         alone = [Window.of(second, second) for second in seconds]
         parts = await run_together([self.read(window, cost) for window in alone])
         for second, part in zip(seconds, parts, strict=True):
@@ -358,7 +358,7 @@ class Certifier:
 
 
 async def _judge(window: Window, evidence: Evidence, kind: str) -> Certified:
-    """Put a window in order and see what it proves; a large one in a thread, for sorting cannot be done by pieces."""
+    """Put a window in order and judge its proof; a large one in a thread, because sorting cannot yield to the loop."""
     if len(evidence) < LARGE:
         return _judged(window, evidence, kind)
     return await asyncio.to_thread(_judged, window, evidence, kind)

@@ -1,4 +1,4 @@
-"""Seconds that are covered: grows window by window, and says what of another window is left. Pure.
+"""A set of seconds that are covered: it grows window by window, and gives the rest of another window. Pure.
 
 A ledger of years holds many readings with gaps between them, so neither step may look at all of them.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Covered:
-    """See the module. All windows are closed."""
+    """A set of covered seconds; see the module. All windows are closed."""
 
     def __init__(self) -> None:
         # Of windows that neither overlap nor touch, oldest first.
@@ -36,7 +36,7 @@ class Covered:
         self._ends[low:high] = [end]
 
     def left(self, window: Window) -> list[Window]:
-        """What of a window is not covered, newest first."""
+        """Return the parts of a window that are not covered, newest first."""
         start, end = window.start, window.end
         assert start is not None  # noqa: S101 - for the type checker: it is closed
         assert end is not None  # noqa: S101 - for the type checker: it is closed
@@ -44,5 +44,5 @@ class Covered:
         return window.without(list(map(Window, self._starts[low:high], self._ends[low:high])))
 
     def inside(self, window: Window) -> list[Window]:
-        """What of a window is covered, newest first."""
+        """Return the parts of a window that are covered, newest first."""
         return window.without(self.left(window))

@@ -2,13 +2,13 @@
 
 1. A call that is known to exist is looked up by each of its moments, second by second. If it comes, the server files it
    under that moment. If it comes only for a wider range, the server leaves out a bound.
-2. Only a page that agrees with its request is evidence: the number is that of the request, each call of it has a moment
-   in the range that was asked for, and it has as many calls as it counts. Another page is asked for again.
-3. A conclusion needs two looks that agree, at two calls where there are two.
-4. A call that comes proves that its second is counted in. A call that does not come may be a lie. So what is concluded
-   from lies asks for too much rather than for too little, and a page with too much disproves it (``Fetcher``).
-5. What was set before, for example from a ledger, is a hint: it is believed after one look at a call.
-6. A call whose moments are equal shows the bounds and not the moment. The next call that can show it is looked up.
+2. Only a page that agrees with its request is evidence: it has the requested number, each of its calls has a moment in
+   the requested range, and it has as many calls as it counts. Any other page is requested again.
+3. A conclusion needs two lookups that agree, of two different calls if there are two.
+4. A call that comes proves that its second is included. A missing call may be an error of the server. So an error leads
+   to a range that is too wide, never too narrow, and a page with too many calls disproves it (``Fetcher``).
+5. Conventions set before, for example from a ledger, are a hint: one lookup of a call is enough to accept them.
+6. A call whose moments are equal shows the bounds but not the moment. The next call that can show it is looked up.
 7. At the end a call is looked up again (``confirm``).
 """
 
@@ -34,22 +34,22 @@ if TYPE_CHECKING:
 
 _WIDEST = Bounds(1, 1)
 _NARROWER = (Bounds(0, 0), Bounds(0, 1), Bounds(1, 0))
-#: Calls that may be looked up; some may be deleted meanwhile. Looks that may be needed until two agree.
+#: Most calls to look up, because some may be deleted meanwhile; most lookups until two agree.
 _CALLS, _MOST_LOOKS = 3, 6
 #: Digits of an id that says when the record was inserted.
 _OBJECT_ID = 24
-#: Pages that are looked at for one second: its neighbours may fill the first.
+#: Most pages to read for one second: its neighbours may fill the first.
 _PAGES = 20
-#: Requests for a page that does not agree with its request.
+#: Most requests for a page that does not agree with its request.
 _REQUESTS = 4
-#: Windows whose calls are looked up to learn the moment.
+#: Most windows whose calls are looked up to learn the moment.
 _CHANCES = 3
-#: Calls that are remembered for the last look.
+#: Calls that are remembered for the last lookup.
 _REMEMBERED = 8
 
 
 class DateBoundsProbe:
-    """See the module. One for each pull; the client remembers what it found.
+    """The probe of one pull; see the module. The client remembers its findings.
 
     Attributes:
         is_sure: whether this pull has seen that the client's conventions hold.
@@ -63,22 +63,22 @@ class DateBoundsProbe:
         self._looking = asyncio.Lock()
         self._known: deque[KnownCall] = deque(maxlen=_REMEMBERED)
         self._chances = _CHANCES
-        self._unanswered = 0  # looks for which no page came that agreed with its request
-        self._is_blind = False  # such a look was at an edge of an empty range
+        self._unanswered = 0  # lookups without a page that agreed with its request
+        self._is_blind = False  # such a lookup was at an edge of an empty range
 
     @property
     def text(self) -> str:
-        """What is believed now, for ``Certified.conventions``; empty while nothing is known."""
+        """The current conventions, for ``Certified.conventions``; empty while they are unknown."""
         conventions = self._fetcher.source.conventions
         return "" if conventions is None else conventions.text
 
     async def check(self, window: Window, rows: Sequence[RawRecord], cost: Cost) -> None:
-        """Find out, unless it is known.
+        """Find the conventions, unless they are known.
 
         Args:
-            window: what was asked for.
-            rows: what came.
-            cost: takes the cost.
+            window: the requested window.
+            rows: the rows that came.
+            cost: the cost to add to.
 
         Raises:
             ServetelError: if a page cannot be fetched.
@@ -90,11 +90,11 @@ class DateBoundsProbe:
                 await self._establish(calls, cost)
 
     async def ensure(self, window: Window, cost: Cost) -> None:
-        """Find out before counts are compared: look for calls in a range, newest first.
+        """Find the conventions before counts are compared: look for calls in a range, newest first.
 
         Args:
             window: the range.
-            cost: takes the cost.
+            cost: the cost to add to.
 
         Raises:
             ServetelError: if a page cannot be fetched.
@@ -120,7 +120,7 @@ class DateBoundsProbe:
             await self.doubt(calls, cost)
 
     async def doubt(self, calls: Sequence[KnownCall], cost: Cost) -> None:
-        """Look again, at calls that may not agree with what is believed.
+        """Find the conventions again, with calls that may contradict them.
 
         Raises:
             ServetelError: if a page cannot be fetched.
@@ -129,16 +129,16 @@ class DateBoundsProbe:
             await self._establish(calls, cost, is_hint=False)
 
     async def confirm(self, cost: Cost) -> bool:
-        """Look up a call that was read; tell whether what was believed still holds.
+        """Look up a call that was read; return whether the conventions still hold.
 
-        If it does not, it is found out anew, and windows that were read under other conventions must be read again.
+        If not, find them again. Windows that were read under other conventions must then be read again.
 
         Raises:
             ServetelError: if a page cannot be fetched.
         """
         async with self._looking:
             believed = self._fetcher.source.conventions
-            met = self._fetcher.met  # where a bound is left out, a call may have come and its window may be empty
+            met = self._fetcher.met  # if a bound is left out, a call may have come although its window is empty
             known = self._known or ([] if met is None else [self.known(met)])
             calls = sorted(known, key=lambda call: not call.tells)[:_CALLS]
             if not calls:
@@ -156,7 +156,7 @@ class DateBoundsProbe:
         return known_call(row.id, row.start, row.end, self._fetcher.source.zone)
 
     def _best_of(self, rows: Iterable[RawRecord]) -> list[KnownCall]:
-        """Choose calls to look up: of different seconds, those that show the moment first, then older ones."""
+        """Choose calls of different seconds to look up: first those that show the moment, then older ones."""
         found: dict[str, KnownCall] = {}
         unclear: dict[str, KnownCall] = {}
         for row in reversed(list(rows)):
@@ -171,7 +171,7 @@ class DateBoundsProbe:
         return sorted(best.values(), key=lambda call: not call.tells)[:_CALLS]
 
     async def _calls_at_edges(self, window: Window, cost: Cost) -> list[KnownCall]:
-        """An empty range may hold calls in its first or last second: look at these from both sides, twice."""
+        """Look for calls in the first and last second of an empty range: from both sides, twice."""
         if window.start is None or window.end is None:
             return []
         rows: list[RawRecord] = []
@@ -197,7 +197,7 @@ class DateBoundsProbe:
             source.conventions = found
 
     async def _agreed(self, calls: Sequence[KnownCall], cost: Cost) -> Conventions | None:
-        """Look until two looks agree; None if the calls do not come."""
+        """Look up calls until two lookups agree; None if the calls do not come."""
         left, seen, missed = list(calls), Counter[Conventions](), Counter[str]()
         latest: Conventions | None = None
         for _ in range(_MOST_LOOKS):
@@ -214,14 +214,14 @@ class DateBoundsProbe:
             latest = found
             seen[found] += 1
             if seen[found] >= LOOKS:
-                # With neighbouring moments, one moment and its bounds may look as another moment and other bounds.
+                # With neighbouring moments, one moment and its bounds may look like another moment and other bounds.
                 shows_moment = call.tells and (call.is_clear or found.bounds == Bounds())
                 self.is_sure, self.tells_moment = True, self.tells_moment or shows_moment
                 return found
         return None
 
     async def _any_comes(self, calls: Iterable[KnownCall], guess: Conventions, cost: Cost) -> bool:
-        """Whether the first call that has such a moment comes."""
+        """Whether the first call that has the guessed moment comes."""
         call = next((call for call in calls if guess.filed_by in call.moments), None)
         if call is None or not await self._comes(call, guess, cost):
             return False
@@ -229,9 +229,9 @@ class DateBoundsProbe:
         return True
 
     async def _look_up(self, call: KnownCall, expected: Conventions | None, cost: Cost) -> Conventions | None:
-        """Find the narrowest range for which a call comes; None if it comes for none."""
+        """Find the narrowest range for which a call comes; None if it comes for no range."""
         first = expected or Conventions()
-        if not call.is_clear:  # a wider range could hold it for another reason, so narrower ones are asked for first
+        if not call.is_clear:  # a wider range could hold it for another reason, so narrower ones are requested first
             for bounds in (*_NARROWER, _WIDEST):
                 for filed_by in call.moments:
                     if await self._comes(call, Conventions(filed_by, bounds), cost):
@@ -253,7 +253,7 @@ class DateBoundsProbe:
         return found
 
     async def _comes(self, call: KnownCall, guess: Conventions, cost: Cost) -> bool:
-        """Whether a call comes when the second of its moment is asked for as guessed."""
+        """Whether a call comes when the second of its moment is requested as guessed."""
         second = call.moments.get(guess.filed_by)
         if second is None:
             return False
@@ -263,7 +263,7 @@ class DateBoundsProbe:
         )
 
     async def _look(self, asked: Window, is_wanted: Callable[[RawRecord], bool], cost: Cost) -> list[RawRecord]:
-        """Give the first calls of a range that are wanted.
+        """Return the wanted calls of the first page of a range that has some.
 
         Raises:
             ServetelError: if a page cannot be fetched.
@@ -290,13 +290,13 @@ class DateBoundsProbe:
     async def _consistent(
         self, asked: Window, number: int, size: int, before: int, cost: Cost
     ) -> tuple[list[RawRecord], bool]:
-        """Fetch a page that agrees with its request; tell whether it is the last. Without one, give no calls."""
+        """Fetch a page that agrees with its request; return its rows and whether it is the last. Else return none."""
         for _ in range(_REQUESTS):
             page = await self._fetcher.careful_page(asked, number, cost, size=size, exact=True)
             rows = rows_of(page)
             if self._agrees(page, rows, asked, number, before):
                 seen = before + len(rows)
-                # A page that is not full is no end: this may be all that the server gives in one.
+                # A page that is not full need not be the last: the server may give no more in one page.
                 return rows, not rows or (self._counts(page) and page.count is not None and page.count <= seen)
         self._unanswered += 1
         return [], True
@@ -316,5 +316,5 @@ class DateBoundsProbe:
 
 
 def _may_tell(row: RawRecord) -> bool:
-    """A quick look at a row before its moments are read."""
+    """Whether a row may show the moment: a quick look before its moments are read."""
     return row.end not in ("", row.start) or len(row.id) == _OBJECT_ID

@@ -1,7 +1,7 @@
-"""Where a range begins that is open at its start: the day of the oldest call, and nothing lies before it.
+"""The start of a range that has none: the first second of the day of the oldest call.
 
-The list is newest first, so the oldest call is the last of the last page. That page may lie: it comes empty, or another
-one comes in its place. So what lies before the start that was found is asked for, until there is nothing.
+The list is newest first, so the oldest call is the last of the last page. That page may be wrong: it comes empty, or
+another page comes in its place. So calls before the start that was found are requested, until there are none.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from servetel_async.bulk.fetching.fetcher import Fetcher
     from servetel_async.protocol.decoding import PageBody
 
-#: How often it is looked for, each time before what was found.
+#: Most searches, each before the start that was found.
 _LOOKS = 8
-#: How often a page is asked for that the count says holds calls, and that comes empty.
+#: Requests for a page that comes empty although the count says that it holds calls.
 _TRIES = 2
 
 
@@ -33,14 +33,14 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
     """Close the range at the beginning of the day of its oldest call.
 
     Args:
-        fetcher: brings the pages.
+        fetcher: the source of pages.
         asked: the open range.
         first: its first page.
-        last: the second at which the range ends: one whose calls are all later begins on that day.
-        cost: of what it costs.
+        last: the last second of the range; if all calls are later, the range begins on that day.
+        cost: the cost to add to.
 
     Raises:
-        ServetelError: a page does not come.
+        ServetelError: if a page does not come.
     """
     oldest, found, looks = last, asked, 0
     while looks < _LOOKS:
@@ -53,7 +53,7 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
         if found.start == EARLIEST:
             break
         asked = _before(found.start)
-        looks += not (is_limited and oldest < before)  # this server shows only part of a range, so the page did not lie
+        looks += not (is_limited and oldest < before)  # if the server shows only part of a range, the page was right
         first = await fetcher.sure_page(asked, 1, cost)
         if not _calls_of(first):
             break
@@ -61,15 +61,15 @@ async def find_start(fetcher: Fetcher, asked: Window, first: PageBody, last: str
 
 
 def _before(start: datetime) -> Window:
-    """All that lies before a moment."""
+    """Return the window of all seconds before a moment."""
     return Window(None, start - SECOND)
 
 
 async def count_before(fetcher: Fetcher, start: datetime, cost: Cost) -> int:
-    """Ask how many calls lie before it; at least one, where there are some and no total is sent.
+    """Ask how many calls lie before a moment; at least one if there are some and the server sends no total.
 
     Raises:
-        ServetelError: the page does not come.
+        ServetelError: if the page does not come.
     """
     if start == EARLIEST:
         return 0

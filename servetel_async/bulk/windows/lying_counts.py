@@ -1,8 +1,8 @@
-"""Counts that do not follow the dates: the same for each range, or those of the whole history.
+"""Detects counts that do not follow the dates: the same for each range, or those of the whole history.
 
-A window is cut by what it counts. If its parts count as much as it does, that has no end. So its newest half is counted
-before a cut, and the other half too unless the newest one counts far less than the whole. If together they count far
-more than the whole, the last page that one of them counts must hold calls.
+A window is cut by its count. If its parts count as much as the window, cutting never ends. So before a cut the newest
+half is counted, and the other half too unless the newest half counts far less than the whole. If both together count
+far more than the whole, the last page of one half, by its count, must hold calls.
 If that page is empty twice, the count lies: the window is walked page by page, and reported as not proved.
 
 A server that never counts beyond a limit counts more in the halves too, but the page at its limit holds calls.
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
     from servetel_async.bulk.fetching.cost import Cost
     from servetel_async.bulk.fetching.fetcher import Fetcher
 
-#: Calls by which halves may count more than the whole, because a list grows: so many, and one in so many.
+#: By how many calls the halves may exceed the whole, because a list grows: so many, and one in so many.
 MORE, ONE_IN = 3, 10
 _LOOKS = 2
 
 
 async def find_lie(fetcher: Fetcher, window: Window, counted: int, cost: Cost) -> str | None:
-    """Say why the count of a window cannot be true; None if it may be true.
+    """Return why the count of a window cannot be true; None if it may be true.
 
     Args:
-        fetcher: brings the pages.
-        window: which seconds.
-        counted: what the server counts in it.
-        cost: takes the cost.
+        fetcher: the source of pages.
+        window: the seconds.
+        counted: the server's count of the window.
+        cost: the cost to add to.
 
     Raises:
         ServetelError: if a page does not come.
@@ -64,7 +64,7 @@ def _with_neighbours(second: Window) -> Window:
 
 
 async def _has_last_page(fetcher: Fetcher, window: Window, counted: int, cost: Cost) -> bool:
-    """Whether calls come on the last page that is counted, or the page is refused, perhaps because it is too deep."""
+    """Whether the last page by the count holds calls, or is refused, perhaps because it is too deep."""
     while True:
         size = fetcher.page_size
         try:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 async def find_changed(fetcher: Fetcher, readings: Sequence[Reading], cost: Cost) -> list[Reading]:
-    """Give the windows whose count is no longer what was read.
+    """Return the readings whose windows now have another count.
 
     Args:
-        fetcher: where counts come from.
-        readings: windows without a gap between them, newest first.
-        cost: takes the cost.
+        fetcher: the source of counts.
+        readings: readings of windows without a gap between them, newest first.
+        cost: the cost to add to.
     """
     parts = await run_together([_differing(fetcher, month, cost) for month in _months(readings)])
     return [reading for part in parts for reading in part]
@@ -44,7 +44,7 @@ async def _differing(fetcher: Fetcher, readings: Sequence[Reading], cost: Cost) 
 
 
 def _months(readings: Sequence[Reading]) -> list[list[Reading]]:
-    """Windows in groups of 31 days at most."""
+    """Group windows into at most 31 days."""
     groups: list[list[Reading]] = []
     for reading in readings:
         if groups and Window.of(reading.first, groups[-1][0].last).seconds <= LONGEST.total_seconds():

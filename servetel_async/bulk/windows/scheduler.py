@@ -1,7 +1,7 @@
-"""The line of windows: several are read at once, each is cut where it is too large, and they are committed in order.
+"""The window scheduler: reads several windows at once, cuts those that are too large, and commits them in order.
 
-Newest first, as the API gives them. A window that is done waits until all before it are committed, so a destination
-always holds the newest part of the range without a gap, and what a kill can cost is what is in the line.
+The order is newest first, as the API gives them. A finished window waits until all before it are committed. So a
+destination always holds the newest part of the range without a gap, and a kill loses only the windows in the line.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
     Commit = Callable[["Window", "Certified", "Cost"], Awaitable[None]]
 
-#: Readings of a window in which a call came whose filing moment lies outside of it.
+#: Readings of a window that brought a call whose filing moment lies outside it.
 READINGS = 3
-#: Rounds of looking at the conventions again and reading again what was read under others.
+#: Rounds of confirming the conventions and reading again what was read under others.
 ROUNDS = 3
-#: Committed calls that are freed in one iteration of the loop: to free ten thousand takes ten milliseconds.
+#: Committed calls that are released in one loop iteration: to release ten thousand takes ten milliseconds.
 CALLS_IN_A_TURN = 1_000
 
 
@@ -50,28 +50,28 @@ class Slot:
     """A window's place in the line."""
 
     window: Window
-    whole: bool = False  # not to be cut: it takes the place of one that was committed before
+    whole: bool = False  # not to be cut: it replaces one that was committed before
     cut: bool = False  # a piece of another window, whose count is that of all its pieces
     capped: bool = False  # its count may be a limit, less than the sum of its pieces
     too_long: bool = False  # longer than this server allows: it is cut before it is counted
-    lie: str = ""  # why its count says nothing: it is walked
+    lie: str = ""  # why its count is wrong: it is walked
     cost: Cost = field(default_factory=Cost)
     task: asyncio.Task[Certified | list[Window]] | None = None
 
 
 class WindowScheduler:
-    """See the module.
+    """Schedules windows; see the module.
 
     Args:
-        fetcher: where pages come from.
-        certifier: reads a window.
-        calibration: looks at the first records.
-        commit: takes a window that was read, in order.
-        width: windows in the line at the same time.
+        fetcher: the source of pages.
+        certifier: the reader of a window.
+        calibration: the probe that looks at the first records.
+        commit: callback for each window that was read, in order.
+        width: most windows that are read at the same time.
 
     Attributes:
         known: first pages that were fetched already.
-        counts: what the first page of each window said it counts.
+        counts: the count on the first page of each window.
     """
 
     def __init__(
@@ -87,12 +87,12 @@ class WindowScheduler:
         self._places: list[Slot] = []
         self._parts: dict[Window, list[Window]] = {}  # the parts of windows that were too long
         self._read_under: dict[Window, str] = {}  # the conventions under which each window was read
-        self._uncounted: set[Window] = set()  # their counts lie: to read them again proves no more
-        self._known_under: Bounds | None = None  # the bounds that ``known`` was asked with
+        self._uncounted: set[Window] = set()  # windows whose counts lie: another reading proves no more
+        self._known_under: Bounds | None = None  # the bounds with which ``known`` was requested
         self._limit = RangeLimit(fetcher.source)
 
     def counted(self, window: Window) -> int | None:
-        """The count from the first page of a window, or the sum of its parts; None while a count is missing."""
+        """Return the count from a window's first page, or the sum of its parts; None while a count is missing."""
         if window not in self._parts:
             return self.counts.get(window)
         counts = [self.counted(part) for part in self._parts[window]]
@@ -105,14 +105,14 @@ class WindowScheduler:
         return sum(place.cost.rows for place in self._places)
 
     async def run(self, windows: Iterable[Window], *, whole: bool = False) -> None:
-        """Read them all and commit them.
+        """Read and commit windows.
 
         Args:
-            windows: newest first.
-            whole: do not cut them.
+            windows: the windows, newest first.
+            whole: whether they must not be cut.
 
         Raises:
-            ServetelError: if the pull cannot continue. What was done before that is committed.
+            ServetelError: if the pull cannot continue. Windows that were done before that are committed.
         """
         await self._run([window for window in windows if window not in self._uncounted], whole=whole)
 
@@ -130,10 +130,10 @@ class WindowScheduler:
             await end(tasks)
             for task in tasks:
                 if not task.cancelled():
-                    task.exception()  # looked at, so that nothing is logged: one error is the story
+                    task.exception()  # retrieved, so that asyncio logs nothing: one error is raised
 
     async def confirm(self, cost: Cost) -> bool:
-        """Look again at how the server reads dates, and read again what was read under other conventions.
+        """Confirm the conventions, and read again what was read under other ones.
 
         Returns:
             Whether all windows were read under conventions that hold.
@@ -150,13 +150,13 @@ class WindowScheduler:
         return False
 
     def _start(self) -> None:
-        """Start what there is room for, from the head on; pieces of a window that was cut may wait before others."""
+        """Start as many windows as there is room for, from the head on; pieces of a cut window may wait first."""
         room = self._width - sum(place.task is not None for place in self._places)
         for place in [place for place in self._places if place.task is None][:room]:
             place.task = asyncio.ensure_future(self._read(place))
 
     async def _settle(self) -> None:
-        """Commit from the head on what is done; afterwards the head is not. Then raise what has failed."""
+        """Commit finished windows from the head on, up to the first unfinished one. Then raise an error that came."""
         while self._places:
             self._replace_cut()
             head = self._places[0]
@@ -177,7 +177,7 @@ class WindowScheduler:
                 raise error
 
     def _replace_cut(self) -> None:
-        """Put its pieces in the place of each window that was too large."""
+        """Replace each window that was too large with its pieces."""
         line: list[Slot] = []
         for place in self._places:
             done = place.task is not None and place.task.done() and error_of(place.task) is None
@@ -192,10 +192,10 @@ class WindowScheduler:
         self._places = line
 
     async def _read(self, place: Slot) -> Certified | list[Window]:
-        """Read a window, or say into which ones it is to be cut.
+        """Read a window, or return the pieces to cut it into.
 
         Raises:
-            OutOfWindowError: if calls keep coming that do not belong to it.
+            OutOfWindowError: if calls outside the window keep coming.
         """
         row: RawRecord | None = None
         for _ in range(READINGS):
@@ -251,7 +251,7 @@ class WindowScheduler:
         return await self._certify(self._certifier.read(window, cost, first, leaves=place.whole))
 
     async def _pieces(self, place: Slot, counted: int, size: int) -> int:
-        """Into how many pieces to cut a window by its count, or into days if its count lies; 0 to read it as it is."""
+        """Return into how many pieces to cut a window: by its count, by day if the count lies; 0 to read it whole."""
         pieces = pieces_for(place.window, counted, size)
         if pieces <= 1:
             return 0
@@ -260,7 +260,7 @@ class WindowScheduler:
         return _days(place.window) if place.lie else pieces
 
     async def _certify(self, reading: Awaitable[Certified]) -> Certified:
-        """Read a window, and note the conventions that were believed from its first page to its last."""
+        """Read a window, and note the conventions if they were the same from its first page to its last."""
         before = self._calibration.text
         found = await reading
         found.conventions = before if self._calibration.text == before else ""
@@ -268,11 +268,11 @@ class WindowScheduler:
 
     @property
     def _bounds(self) -> Bounds:
-        """The bounds that this server is asked with now."""
+        """The bounds of requests to this server now."""
         return (self._fetcher.source.conventions or Conventions()).bounds
 
     async def _look(self, window: Window, cost: Cost) -> PageBody | None:
-        """Fetch the first page, asked for as this server counts bounds; None where it does not come."""
+        """Fetch the first page with this server's bounds; None if it does not come."""
         page, under = self.known.pop(window, None), self._known_under
         while True:
             try:
@@ -297,5 +297,5 @@ class WindowScheduler:
 
 
 def _days(window: Window) -> int:
-    """Into how many pieces of a day at most to cut a window that is walked."""
+    """Return into how many pieces of at most a day to cut a window that is walked."""
     return -(-window.seconds // int(DAY / timedelta(seconds=1)))

@@ -1,4 +1,4 @@
-"""Sums of numbers that have a stamp each: up to a stamp, or before it, without looking at all of them. Pure."""
+"""Sums of numbers by stamp: up to a stamp, or before it, without looking at all of them. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Sums:
-    """See the module."""
+    """Sums of numbers by stamp; see the module."""
 
     def __init__(self, numbers: Iterable[tuple[str, int]]) -> None:
         ordered = sorted(numbers)

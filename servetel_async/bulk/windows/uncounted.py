@@ -1,4 +1,4 @@
-"""A walk: the pages of a window one after another, to an empty one, where no count says how many there are."""
+"""The walk: reads the pages of a window one after another, to an empty one, if no count says how many there are."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ if TYPE_CHECKING:
     from servetel_async.protocol.evidence import Evidence, Key
     from servetel_async.protocol.windows import Window
 
-#: Pages in a row without a call that is new: calls of one second may come in another order for each page.
+#: Pages in a row without a new call: calls of one second may come in another order for each page.
 STALE_PAGES = 30
-#: Where no count says how many to expect: a list that grows as fast as it is read has no end.
+#: Most pages without a count: a list that grows as fast as it is read has no end.
 MOST_PAGES = 100_000
 
 
 async def walk(
     fetcher: Fetcher, window: Window, cost: Cost, evidence: Evidence, asked: int, *, until_total: bool = False
 ) -> bool:
-    """Read to an empty page, or until it has cost twice what it may; gives whether there was one.
+    """Read to an empty page, or until twice the cost limit is spent; return whether there was an empty page.
 
     Args:
-        fetcher: brings the pages.
-        window: which seconds.
-        cost: takes the cost.
-        evidence: takes the pages.
+        fetcher: the source of pages.
+        window: the seconds.
+        cost: the cost to add to.
+        evidence: the evidence to add the pages to.
         asked: calls per page.
         until_total: end as soon as a count is known to be a total, because no walk is needed then.
 
     Raises:
-        PageTooSlowError, PageLostError: as ``Fetcher.page``.
-        PagingError: if the same calls come for ever.
+        PageTooSlowError, PageLostError: see ``Fetcher.page``.
+        PagingError: if the same calls keep coming.
     """
     number, stale, counted = 1, 0, None
     seen: set[Key] = set()
@@ -53,7 +53,7 @@ async def walk(
         rows = await fetcher.rows(page)
         before = len(seen)
         seen.update((row.id, row.start) for row in rows)
-        # A list that grows in front brings the same calls again, and continues.
+        # A list that grows at its front brings the same calls again, and then continues.
         stale, counted = 0 if len(seen) > before or page.count != counted else stale + 1, page.count
         if stale == STALE_PAGES:
             raise PagingError("the same calls came again", why="the server ignores the page number", page=number)

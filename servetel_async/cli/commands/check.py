@@ -1,4 +1,4 @@
-"""``servetel check``: is what was pulled still there, and does the API still count the same?"""
+"""``servetel check``: is the pulled data still there, and does the API still count the same?"""
 
 # ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
 
@@ -41,7 +41,7 @@ def check(**options: Any) -> int:
         report = run(_check(connection.client(watch.note), options["dest"], query, watch))
         for line in str(report).splitlines():
             put(line)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it becomes an exit code
+    except Exception as error:  # noqa: BLE001 - any error becomes an exit code
         return exits.report_error(error, started=watch.started)
     return exits.COMPLETE if report.agrees else exits.DISAGREES
 

@@ -75,7 +75,7 @@ def _check_suffix(db: Path) -> None:
 
 
 def _check_is_ours(db: Path, dataset: Dataset) -> None:
-    """Refuse a database of real calls: made-up ones must never be mixed into them."""
+    """Refuse a database of real calls: made-up calls must never be mixed into them."""
     if not db.exists():
         return
     try:
@@ -88,14 +88,14 @@ def _check_is_ours(db: Path, dataset: Dataset) -> None:
             raise click.UsageError(
                 f"{db.name} cannot be looked into now, so it is not known whose calls it holds"
             ) from None
-        return  # no such table or column, or no database at all: the sink says what is wrong with it
+        return  # no such table or column, or not a database: the sink says what is wrong with it
     if others is not None:
         raise click.UsageError(f"{db.name} holds calls of a real account; give the demo another --db")
 
 
 def _report(db: Path, dataset: Dataset, receipt: PullReceipt) -> None:
     with closing(sqlite3.connect(db)) as database:
-        with database:  # of a demo before this one: its emulator had another port, which makes it another account
+        with database:  # rows of an earlier demo: its emulator had another port, so it is another account
             database.execute(
                 "DELETE FROM call_records WHERE account IS NOT ? OR id NOT IN (SELECT value FROM json_each(?))",
                 (receipt.account, json.dumps(dataset.ids)),

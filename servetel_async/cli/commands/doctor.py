@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from servetel_async.transport.call import Fetched
 
 _PACKAGES = ("aiohttp", "msgspec", "tenacity", "anyio")
-#: Each extra and what it brings.
+#: Each extra and its packages.
 _EXTRAS = (
     ("cli", ("click", "rich")),
     ("parquet", ("pyarrow",)),
@@ -36,13 +36,13 @@ _EXTRAS = (
     ("postgres", ("asyncpg",)),
     ("zstd", ("backports.zstd",)),
 )
-#: What identifies an account, as it is said.
+#: What identifies an account, in words for people.
 _KNOWN_BY = {
     "subject": "the subject that the token names",
     "login": "the e-mail address of the login",
     "token": "the token itself, so a renewed token looks like another account",
 }
-#: Seconds that two clocks may differ before it is worth a word: a Date header has whole ones.
+#: Seconds that two clocks may differ without a report: a Date header has whole seconds.
 _CLOSE = 2.0
 
 
@@ -58,7 +58,7 @@ def doctor(**options: Any) -> int:
         _show_installation()
         _show_settings(connection)
         run(_ask(connection.client(), probe=options["probe"]))
-    except Exception as error:  # noqa: BLE001 - whatever it is, it becomes an exit code
+    except Exception as error:  # noqa: BLE001 - any error becomes an exit code
         return exits.report_error(error, started=True)
     return exits.COMPLETE
 

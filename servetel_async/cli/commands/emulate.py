@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from servetel_async.emulator import Dataset, Emulator, Fault
 
-#: Flag, type, default, help. The names are those of ``Emulator``'s arguments; what is None there is left out.
+#: Flag, type, default, help. The names are those of ``Emulator``'s arguments; a default of None is not shown.
 _KNOBS: tuple[tuple[str, Any, Any, str], ...] = (
     ("--port", click.IntRange(0, 65535), 8000, "0 takes a free one."),
     ("--seed", int, 1, "Of the calls and of everything random."),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class _Orders:
-    """How it is to be done: all flags but those of the range, the filters and the connection."""
+    """The options of a pull: all flags except those of the range, the filters and the connection."""
 
     dest: str
     columns: str | None
@@ -61,7 +61,7 @@ class _Orders:
         return choose_mask(self.mask, self.pseudonyms)
 
     def check(self) -> None:
-        """Refuse what contradicts itself, and a mask that cannot be made."""
+        """Refuse flags that contradict each other, and a mask that cannot be made."""
         _ = self.chosen_mask
         if self.as_json and self.dest == "-":
             raise ConfigurationError(
@@ -142,7 +142,7 @@ def pull(**options: Any) -> int:
         return _pull(client, orders, asked, job, watch, events)
     except exits.Stopped as stopped:
         return job.stopped(stopped)
-    except Exception as error:  # noqa: BLE001 - whatever it is, it becomes an exit code
+    except Exception as error:  # noqa: BLE001 - any error becomes an exit code
         return job.failed(error)
 
 
@@ -183,7 +183,7 @@ async def _work(client: ServetelClient, orders: _Orders, asked: Range, watch: Wa
 def _estimate(
     client: ServetelClient, orders: _Orders, asked: Range, connection: Connection, events: Events | None
 ) -> int:
-    """Count, and say what a pull would cost."""
+    """Count the calls, and print what a pull would cost."""
     from servetel_async.cli.run import run
 
     _check_destination(orders)
@@ -197,7 +197,7 @@ def _estimate(
 
 
 def _check_destination(orders: _Orders) -> None:
-    """See whether it could be made. A database that is there stays unopened: opening it for a pull adds tables."""
+    """Check that the destination could be made. Existing databases stay closed: opening one for a pull adds tables."""
     from servetel_async.sinks.destination import sink_for
 
     sink = sink_for(orders.dest, overwrite=orders.overwrite, columns=orders.chosen)

@@ -1,4 +1,4 @@
-"""``servetel sync``: keep a database current, once or for good."""
+"""``servetel sync``: keep a database current, once or repeatedly."""
 
 # ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from servetel_async.client import ServetelClient
     from servetel_async.protocol.query import CallQuery
 
-#: What a later run may find mended.
+#: Exit codes of failures that may have passed by the next run.
 _PASSING = (exits.INCOMPLETE, exits.TEMPORARY, exits.DISAGREES)
 
 
@@ -79,7 +79,7 @@ def sync(**options: Any) -> int:
         if every is None:
             return job.stopped(stopped)
         return exits.report_stop(stopped.signal, f"what is committed stays; resume with: {exits.again(sys.argv[1:])}")
-    except Exception as error:  # noqa: BLE001 - whatever it is, it becomes an exit code
+    except Exception as error:  # noqa: BLE001 - any error becomes an exit code
         return job.failed(error)
 
 
@@ -113,12 +113,12 @@ def _run(client: ServetelClient, query: CallQuery, options: dict[str, Any], job:
 
 
 async def _repeat(once: Callable[[], Awaitable[PullReceipt]], every: timedelta, job: Job) -> int:
-    """Do it until it fails for good; gives the exit code. After a failure that may pass the next run tries again."""
+    """Sync again and again until a failure is permanent; return the exit code. Other failures are tried again."""
     while True:
         begun = time.monotonic()
         try:
             job.line(await once())
-        except Exception as error:  # noqa: BLE001 - most of what can happen is over the next time
+        except Exception as error:  # noqa: BLE001 - most failures have passed by the next run
             code = await asyncio.to_thread(job.failed, error)
             if code not in _PASSING:
                 return code

@@ -1,4 +1,4 @@
-"""Whose calls, and how fast: the flags of every command that asks the API."""
+"""The flags for the account, the address and the speed, of every command that asks the API."""
 
 # ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
 
@@ -73,7 +73,7 @@ _FLAGS = (
 
 
 def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the flags."""
+    """Add the connection flags to a command."""
     for flag in reversed(_FLAGS):
         command = flag(command)
     return command
@@ -81,7 +81,7 @@ def connection_flags(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Connection:
-    """What the flags said."""
+    """The values of the connection flags."""
 
     rate: float = 2.0
     concurrency: int = 4
@@ -99,14 +99,14 @@ class Connection:
 
     @classmethod
     def take(cls, options: dict[str, Any]) -> Connection:
-        """Take them out of a command's options."""
+        """Take the connection flags out of a command's options."""
         return cls(**{field.name: options.pop(field.name) for field in fields(cls)})
 
     def sources(self) -> Sources:
         """Choose where the token or login and the address come from: the flags, the environment or the profile.
 
         Raises:
-            ConfigurationError: if they contradict each other, or the profile is wrong.
+            ConfigurationError: if the flags contradict each other, or the profile is wrong.
         """
         from servetel_async.profiles import read_sources
         from servetel_async.secret_files import SecretFile
@@ -130,7 +130,7 @@ class Connection:
         return found.with_login(email=as_secret(self.email), password=password)
 
     def address(self, sources: Sources) -> str:
-        """Choose where the API is: the flags, else these sources.
+        """Choose the address of the API: from the flags, else from these sources.
 
         Raises:
             ConfigurationError: if both flags are given, or the address is not valid.
@@ -140,7 +140,7 @@ class Connection:
         return choose_base_url(self.base_url, None if self.brand is None else self.brand.replace("-", "_"), sources)
 
     def given_zone(self, sources: Sources) -> tzinfo:
-        """Read the zone of the flag, the environment or the profile; ``DEFAULT_ZONE`` if none of them names one.
+        """Read the zone of the flag, the environment or the profile; ``DEFAULT_ZONE`` if no zone is named.
 
         Raises:
             ConfigurationError: if there is no such zone.
@@ -155,7 +155,7 @@ class Connection:
         """Make the client.
 
         Raises:
-            ConfigurationError: if a setting is found to be wrong before anything is sent.
+            ConfigurationError: if a setting is wrong; nothing was sent.
         """
         from servetel_async import ServetelClient, Timeouts
         from servetel_async.profiles import no_token

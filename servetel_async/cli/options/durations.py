@@ -28,11 +28,11 @@ _DIGITS = 10
 
 
 class Duration(_Kind):
-    """A whole number and its unit.
+    """A length of time: a whole number and its unit.
 
     Args:
-        units: those that are allowed.
-        zero: whether no time at all is allowed.
+        units: the allowed units.
+        zero: whether 0 is allowed.
     """
 
     name = "duration"
@@ -42,7 +42,7 @@ class Duration(_Kind):
         self._zero = zero
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
-        """Read it."""
+        """Read a length of time."""
         if isinstance(value, timedelta):
             return value
         match = _LENGTH.fullmatch(str(value))
@@ -75,7 +75,7 @@ class Duration(_Kind):
 
 
 def rough(seconds: float) -> str:
-    """For people, in one unit or two: ``40 s``, ``12 min``, ``2 h 5 min``, ``3 d 4 h``."""
+    """Format seconds for people, in one unit or two: ``40 s``, ``12 min``, ``2 h 5 min``, ``3 d 4 h``."""
     if seconds < _MINUTE:
         return f"{seconds:.0f} s"
     minutes = round(seconds / _MINUTE)

@@ -26,13 +26,13 @@ FILTERS = (
 
 
 def filter_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the flags."""
+    """Add the filter flags to a command."""
     for flag, text, multiple in reversed(FILTERS):
         command = click.option(flag, help=text, multiple=multiple, metavar="TEXT")(command)
     return command
 
 
 def take_filters(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the filters out of a command's options; what was not given is left out."""
+    """Take the filters out of a command's options; filters that were not given are left out."""
     names = [flag.removeprefix("--").replace("-", "_") for flag, _, _ in FILTERS]
     return {name: value for name in names if (value := options.pop(name)) not in (None, ())}

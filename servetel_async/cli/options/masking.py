@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from servetel_async.protocol.mask import Mask
 
-#: The variable that holds the key where ``--pseudonyms`` names no file.
+#: The variable that holds the key if ``--pseudonyms`` names no file.
 KEY_VARIABLE = "SERVETEL_PSEUDONYMS_KEY"
 
 _FLAGS = (
@@ -33,7 +33,7 @@ _FLAGS = (
 
 
 def mask_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the flags."""
+    """Add the mask flags to a command."""
     for flag in reversed(_FLAGS):
         command = flag(command)
     return command
@@ -43,11 +43,11 @@ def choose_mask(mask: bool, pseudonyms: str | None) -> Mask | None:
     """Make the mask that the flags ask for; None for no mask.
 
     Args:
-        mask: ``--mask``.
+        mask: the value of ``--mask``.
         pseudonyms: the file of ``--pseudonyms``; empty for the environment's key, None without the flag.
 
     Raises:
-        ConfigurationError: if there is no key, it is too short, or its file may be read by others.
+        ConfigurationError: if the key is missing or too short, or others may read its file.
     """
     from servetel_async.protocol.mask import Mask
     from servetel_async.secret_files import SecretFile

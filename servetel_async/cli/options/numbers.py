@@ -1,4 +1,4 @@
-"""Numbers on the command line. Each has bounds, and a number outside is refused before anything is sent."""
+"""Numbers on the command line. Each has bounds, and a number outside them is refused before anything is sent."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Number(_Kind):
         self._zero = zero
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read it.
+        """Read a number.
 
         Raises:
-            ConfigurationError: if it is not a number, or out of bounds.
+            ConfigurationError: if the value is not a number, or out of bounds.
         """
         try:
             number = self._kind(value)
@@ -56,5 +56,5 @@ class Number(_Kind):
 
 
 def flag_of(param: click.Parameter | None) -> str:
-    """Give the flag of a parameter as a user types it."""
+    """Return the flag of a parameter as a user types it."""
     return param.opts[0] if param is not None else "the value"

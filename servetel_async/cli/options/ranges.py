@@ -1,4 +1,4 @@
-"""Which calls: the ways to name a range, and the query that comes of them."""
+"""The flags that name a range, and the query that is made from them."""
 
 # ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from servetel_async.protocol.query import CallQuery
 
 
-#: A year outside is a typing error: the API did not exist before ``FIRST_YEAR``.
+#: A year outside these is a typing error: the API did not exist before ``FIRST_YEAR``.
 FIRST_YEAR, LAST_YEAR = 2000, 2099
 
 
 class Range(NamedTuple):
-    """A query, and what the user called its range if its dates differ each time, so that it can be resumed.
+    """A query, and the user's name of its range if its dates differ each time, so that it can be resumed.
 
     Attributes:
-        query: without an end if the range ends now: the pull closes it at the server's clock.
-        name: None if the dates identify the range.
+        query: the query; without an end if the range ends now, because the pull closes it at the server's clock.
+        name: the name of the range; None if the dates identify it.
     """
 
     query: CallQuery
@@ -47,7 +47,7 @@ _FLAGS = (
 
 
 def range_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the flags."""
+    """Add the range flags to a command."""
     for flag in reversed(_FLAGS):
         command = flag(command)
     return command

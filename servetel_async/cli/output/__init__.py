@@ -1,1 +1,1 @@
-"""What a command shows: progress, events, messages."""
+"""The output of a command: progress, events, messages."""

@@ -1,4 +1,4 @@
-"""What a pull will cost, said before it is paid."""
+"""The estimated cost of a pull, shown before it starts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Estimate(NamedTuple):
     """Requests and time of a number of calls.
 
     Attributes:
-        calls: that the API counts.
-        read: those of them that are read already, most of them by an interrupted pull.
-        requests: about so many.
+        calls: calls that the API counts.
+        read: calls that are read already, most of them by an interrupted pull.
+        requests: estimated number of requests.
         rate: requests per second; 0 for no limit.
     """
 
@@ -26,7 +26,7 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of(cls, calls: int, *, page_size: int, rate: float, read: int = 0) -> Estimate:
-        """Estimate it: the pages, a few more for the edges of each window, and one to learn how dates are read."""
+        """Estimate a pull: the pages, a few more for the edges of each window, and one to learn how dates are read."""
         pages = -(-max(0, calls - read) // page_size)
         windows = -(-pages // _PAGES)
         requests = pages + 1 + (windows + 1 if windows > 1 else 0)
@@ -37,7 +37,7 @@ class Estimate(NamedTuple):
 
     @property
     def seconds(self) -> float | None:
-        """How long it takes; None where nothing but the API limits it."""
+        """The estimated seconds; None if only the API limits the rate."""
         return self.requests / self.rate if self.rate else None
 
     def __str__(self) -> str:

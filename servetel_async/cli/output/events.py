@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class Events:
-    """One object per line. Nobody may be listening: that must not end a pull.
+    """Events, one object per line. A closed standard output must not end a pull.
 
     Attributes:
-        failed: standard output took no more.
+        failed: whether standard output took no more.
     """
 
     #: Seconds between two progress events.
@@ -33,7 +33,7 @@ class Events:
         self.failed = False
 
     def put(self, event: str, **fields: Any) -> None:
-        """Write one. Seconds and other fractions have three digits."""
+        """Write one event. Seconds and other fractions have three digits."""
         import msgspec  # noqa: PLC0415 - so that --help does without
 
         if sys.stdout is None:
@@ -50,7 +50,7 @@ class Events:
             say(f"No more events: {error.what} ({error.why})")
 
     def progress(self, progress: PullProgress) -> None:
-        """Tell how far it is, once a second."""
+        """Report the progress, once a second."""
         from dataclasses import asdict  # noqa: PLC0415 - slow to import
 
         if time.monotonic() >= self._next:
@@ -63,23 +63,23 @@ class Events:
         self.put("wait", page=event.page, error=event.error, status=event.status, seconds=seconds)
 
     def estimate(self, estimate: Estimate) -> None:
-        """Report what it will cost."""
+        """Report the estimated cost."""
         self.put("estimate", calls=estimate.calls, requests=estimate.requests, seconds=estimate.seconds)
 
     def receipt(self, receipt: PullReceipt) -> None:
-        """Report the verdict."""
+        """Report the receipt."""
         import msgspec  # noqa: PLC0415 - so that --help does without
 
         self.put("receipt", **msgspec.to_builtins(receipt))
 
     def error(self, error: BaseException, code: int, *, kept: int = 0) -> None:
-        """Tell what ended it."""
+        """Report the error that ended the run."""
         said = {name: in_flags(getattr(error, name, "")) for name in ("what", "why", "fix")}
         self.put("error", error=type(error).__name__, exit_code=code, kept=kept, **said)
 
 
 def spelt_out(line: str) -> str:
-    """Escape in JSON what a terminal would obey and JSON itself lets stand: DEL, C1 and direction marks."""
+    """Escape characters that a terminal would obey and JSON allows: DEL, C1 and direction marks."""
     if line.isprintable():
         return line
     return "".join(each if each.isprintable() else json.dumps(each)[1:-1].replace("\x7f", "\\u007f") for each in line)

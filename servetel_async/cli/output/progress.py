@@ -1,4 +1,4 @@
-"""How progress is shown: a bar of two rows on a terminal, a line every ten seconds where there is none."""
+"""How progress is shown: a bar of two rows on a terminal, else a line every ten seconds."""
 
 # ruff: noqa: PLC0415 - rich is slow to import, and only a terminal needs it
 
@@ -24,14 +24,14 @@ LOG_EVERY = 10.0
 
 
 class Display(Protocol):
-    """Shows how far a pull is, between ``start`` and ``stop``."""
+    """Shows the progress of a pull, between ``start`` and ``stop``."""
 
     def start(self) -> None: ...
 
     def stop(self) -> None: ...
 
     def show(self, progress: PullProgress) -> None:
-        """Take in where it is now."""
+        """Take the current progress."""
         ...
 
     def note(self, event: Event) -> None:
@@ -39,12 +39,12 @@ class Display(Protocol):
         ...
 
     def tick(self) -> None:
-        """Show it; called every now and then, also while nothing comes."""
+        """Refresh the display; called regularly, even if nothing comes."""
         ...
 
 
 def display(*, quiet: bool, patience: float | None = None) -> Display:
-    """Choose by where standard error goes."""
+    """Choose a display by where standard error goes."""
     if quiet:
         return Silent()
     situation = Situation(patience)
@@ -55,19 +55,19 @@ class Silent:
     """Shows nothing."""
 
     def start(self) -> None:
-        """Nothing to begin."""
+        """Do nothing."""
 
     def stop(self) -> None:
-        """Nothing to end."""
+        """Do nothing."""
 
     def show(self, progress: PullProgress) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def note(self, event: Event) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def tick(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Log(Silent):
@@ -85,16 +85,16 @@ class Log(Silent):
         self._next = clock() + LOG_EVERY
 
     def show(self, progress: PullProgress) -> None:
-        """Take it in, and write a line if it is time for one."""
+        """Take the current progress, and write a line if it is time for one."""
         self._situation.take(progress)
         self.tick()
 
     def note(self, event: Event) -> None:
-        """Take note of it."""
+        """Take note of a request or a wait."""
         self._situation.note(event)
 
     def tick(self) -> None:
-        """Write a line if it is time for one: a log that stands still looks like a hang."""
+        """Write a line if it is time for one: a silent log looks like a hang."""
         if self._clock() >= self._next:
             self._next = self._clock() + LOG_EVERY
             second = self._situation.second_row()
@@ -126,25 +126,25 @@ class Bar(Silent):
         self._task = self._bar.add_task("", total=None, text=situation.first_row())
 
     def start(self) -> None:
-        """Draw it."""
+        """Draw the bar."""
         self._bar.start()
 
     def stop(self) -> None:
-        """Wipe it away."""
+        """Remove the bar."""
         self._bar.stop()
 
     def show(self, progress: PullProgress) -> None:
-        """Move it."""
+        """Move the bar."""
         self._situation.take(progress)
         self._bar.update(self._task, completed=progress.records, total=progress.total)
         self.tick()
 
     def note(self, event: Event) -> None:
-        """Take note of it."""
+        """Take note of a request or a wait."""
         self._situation.note(event)
 
     def tick(self) -> None:
-        """Tell both rows anew."""
+        """Update both rows."""
         self._row = self._situation.second_row()
         self._bar.update(self._task, text=self._situation.first_row())
 
@@ -153,7 +153,7 @@ class Bar(Silent):
 
 
 class _Terminal:
-    """A terminal that may be gone: a window that was closed must not end a pull."""
+    """A terminal that may be gone: a closed window must not end a pull."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Where a pull stands, in two rows: how far it is, and what holds it up."""
+"""The situation of a pull, in two rows: its progress, and what delays it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from servetel_async.bulk.progress import PullProgress
     from servetel_async.transport.endpoint import Event
 
-#: Seconds over which the rate is taken: what is left will come as fast as what came last.
+#: Seconds over which the rate is measured: the rest will come as fast as the latest calls.
 SPAN = 30.0
 #: Seconds for which a failed request is shown.
 FRESH = 5.0
-#: Seconds without anything after which that is shown.
+#: Seconds without any reply, after which the silence is shown.
 SILENCE = 10.0
 #: Failures in a row after which it is an outage.
 OUTAGE = 5
@@ -26,11 +26,11 @@ _GOOD = 200
 
 
 class Situation:
-    """What a pull and its requests have reported.
+    """The situation of a pull, from what the pull and its requests report.
 
     Args:
         patience: seconds of an outage that are waited for; None without a limit of this kind.
-        clock: seconds.
+        clock: a function that returns seconds.
     """
 
     def __init__(self, patience: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,7 +44,7 @@ class Situation:
         self._failed_at = self._waits_until = 0.0
 
     def take(self, progress: PullProgress) -> None:
-        """Take in how far the pull is."""
+        """Take the current progress."""
         now = self._clock()
         self._progress = progress
         self._samples.append((now, progress.records))
@@ -63,7 +63,7 @@ class Situation:
             self._failure = f"{_page(event)}{_reason(event)}, trying again"
 
     def first_row(self) -> str:
-        """``12,300 of 37,431 calls, 205/s, 2 min left``."""
+        """Return the progress: ``12,300 of 37,431 calls, 205/s, 2 min left``."""
         progress = self._progress
         if progress is None:
             return "asking the API"
@@ -79,7 +79,7 @@ class Situation:
         return text
 
     def second_row(self) -> str:
-        """What holds it up; empty where nothing does."""
+        """Return what delays the pull; empty if nothing does."""
         now = self._clock()
         if self._failures >= OUTAGE:
             text = f"no good answer from the API for {rough(now - self._good_at)} ({self._failure})"
@@ -96,14 +96,14 @@ class Situation:
         return ""
 
     def _rate(self) -> float | None:
-        """Calls per second of the last while; None where it was too short to tell."""
+        """Return the recent calls per second; None if the time is too short to tell."""
         (since, before), (_, records) = self._samples[0], self._samples[-1]
         seconds = self._clock() - since
         return max(0, records - before) / seconds if seconds >= 1.0 else None
 
 
 def waiting(event: Event) -> str:
-    """``page 12: RateLimitError, trying again in 4 s``."""
+    """Describe a wait: ``page 12: RateLimitError, trying again in 4 s``."""
     return f"{_page(event)}{event.error}, trying again in {event.seconds:.0f} s"
 
 

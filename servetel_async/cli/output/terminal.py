@@ -1,4 +1,4 @@
-"""What reaches a terminal: lines on standard error, with nothing in them that a terminal would obey."""
+"""Text on a terminal: lines without characters that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def escape(text: str) -> str:
     r"""Make control characters, direction marks and lone surrogates visible: ESC becomes ``\x1b``.
 
-    Names and messages come from a server. A terminal obeys what it prints, so what cannot be seen is spelt out.
+    Names and messages come from a server. A terminal obeys control characters, so invisible characters are spelt out.
     """
     if text.isprintable():
         return text
@@ -26,7 +26,7 @@ def escape(text: str) -> str:
 
 
 def is_terminal() -> bool:
-    """Whether standard error is one; what stands in its place (a notebook's stream) may not even know the question."""
+    """Whether standard error is a terminal. Its replacement (such as a notebook's stream) may have no ``isatty``."""
     try:
         return sys.stderr is not None and bool(sys.stderr.isatty())
     except (AttributeError, OSError, ValueError):
@@ -34,7 +34,7 @@ def is_terminal() -> bool:
 
 
 def say(line: str) -> None:
-    """Write a line to standard error. Nobody may be listening: that must not end a pull."""
+    """Write a line to standard error. A closed standard error must not end a pull."""
     if sys.stderr is None:  # it was closed before Python began
         return
     with suppress(OSError, ValueError):
@@ -53,10 +53,10 @@ def put(line: str = "") -> None:
 
 @contextmanager
 def standard_output() -> Generator[None, None, None]:
-    """Write inside of this. A reader that has gone wants no more, which is no error.
+    """Guard writes to standard output. It is no error if the reader has gone and wants no more.
 
     Raises:
-        OutputError: it takes no more for another reason; what is written later goes nowhere.
+        OutputError: if it takes no more for another reason; later writes go nowhere.
     """
     try:
         yield
@@ -68,7 +68,7 @@ def standard_output() -> Generator[None, None, None]:
 
 
 def mute() -> None:
-    """Send standard output nowhere: what it still buffers would fail once more when Python ends."""
+    """Send standard output nowhere: its buffered text would fail again when Python ends."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         try:
@@ -78,5 +78,5 @@ def mute() -> None:
 
 
 def _encodable(text: str, encoding: str | None) -> str:
-    """A terminal that is not UTF-8 gets escapes for what it cannot show, never a crash."""
+    """Escape what the encoding cannot show: a terminal that is not UTF-8 must not cause a crash."""
     return text.encode(encoding or "ascii", "backslashreplace").decode(encoding or "ascii")

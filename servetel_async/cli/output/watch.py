@@ -1,4 +1,4 @@
-"""Watches a pull for its user: shows progress or tells events, and remembers what decides the exit code."""
+"""Watches a pull for its user: shows progress or reports events, and remembers what decides the exit code."""
 
 # ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
 
@@ -26,19 +26,19 @@ _GOOD = 200
 
 
 class Watch:
-    """One run.
+    """The watch of one run.
 
     Args:
-        connection: for the estimate.
-        events: of ``--json``; None without it.
-        quiet: show nothing.
-        estimate: say what it will cost.
+        connection: the connection flags, for the estimate.
+        events: the events of ``--json``; None without it.
+        quiet: whether to show nothing.
+        estimate: whether to print the estimated cost.
         patience: seconds of an outage that are waited for; None without a limit of this kind.
 
     Attributes:
-        started: a request was sent.
-        windows: windows that are committed; kept: calls of them.
-        receipt: of a run whose output is final; None before.
+        started: whether a request was sent.
+        windows: windows that are committed; kept: their calls.
+        receipt: the receipt of a run whose output is final; None before.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Watch:
         self._was_good = False
 
     def show(self, progress: PullProgress) -> None:
-        """Take in how far it is: ``on_progress`` of a pull."""
+        """Take the current progress: ``on_progress`` of a pull."""
         if self._estimates and progress.total is not None:
             self._estimates = False
             self._estimate(progress.total, progress.records if progress.windows else 0)
@@ -81,14 +81,14 @@ class Watch:
         self.started = True
         self._display.note(event)
         good = event.kind == "request" and event.status == _GOOD
-        # After the first good reply the pull itself waits, and nobody but it knows how long.
+        # After the first good reply the pull itself waits, and only the pull knows how long.
         if self._events is not None and (event.kind == "wait" or (self._was_good and not good)):
             self._events.wait(event)
         self._was_good = self._was_good or good
 
     @contextlib.asynccontextmanager
     async def shown(self) -> AsyncGenerator[None]:
-        """Show what happens inside of this, also while nothing does."""
+        """Show the display inside this block, even if nothing comes."""
         self._display.start()
         ticking = asyncio.ensure_future(self._tick())
         try:

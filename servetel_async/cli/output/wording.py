@@ -1,4 +1,4 @@
-"""The library's messages in the words of the command line: a flag where Python has an argument.
+"""Rewords the library's messages for the command line: a flag in place of a Python argument.
 
 An error of the library names arguments, for people who write Python. A person who types a command knows flags.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-#: Arguments that have another name here, or none. The library spells each phrase in this way.
+#: Arguments that have another name here, or none. The library spells each phrase exactly so.
 PHRASES = {
     "check zone= and array_style=; a proxy that drops query parameters would show the same": (
         "check --zone; a proxy that drops query parameters would show the same"
@@ -31,7 +31,7 @@ PHRASES = {
 _TOGETHER = re.compile(r"(--[a-z-]+) \([a-z_]+=\w*\)")
 _TIMEOUTS = re.compile(r"Timeouts\([a-z=, ]+\)")
 _VALUE = re.compile(r'\b(from_date|to_date|account)="([^"]*)"')
-#: The first are no English words; the others may be, or columns: they are arguments where an equals sign follows.
+#: The first group are not English words. The others may be words or columns, so an equals sign must follow.
 #: A name in quotes is a key of a file.
 _NAMES = re.compile(
     r"(?<!')\b(?:(from_date|to_date|call_type|base_url|page_size|max_range)\b=?"
@@ -40,7 +40,7 @@ _NAMES = re.compile(
 
 
 def in_flags(text: str) -> str:
-    """Say it with flags: ``--overwrite (overwrite=True)`` is ``--overwrite``, ``from_date`` is ``--from-date``."""
+    """Say ``--overwrite`` for ``--overwrite (overwrite=True)``, ``--from-date`` for ``from_date``, and so on."""
     text = _TOGETHER.sub(r"\1", text)
     for phrase, ours in PHRASES.items():
         text = text.replace(phrase, ours)

@@ -1,7 +1,7 @@
 """DuckDB: the table ``call_records``, typed, one row per call, kept current by account and ``id``.
 
-DuckDB makes its file and its log itself, with the mode of the process's umask, and all threads share the umask. So the
-file is made in a directory of ours and then moved, and the log is there, private and empty, before DuckDB looks for it.
+DuckDB creates its file and its log itself, with the mode of the umask, which all threads share. So the file is created
+in a directory of ours and then moved, and the log is there, private and empty, before DuckDB looks for it.
 """
 
 from __future__ import annotations
@@ -42,26 +42,26 @@ if TYPE_CHECKING:
     from servetel_async.sinks.sink import Batch
     from servetel_async.sinks.table.columns import Column
 
-#: What a new file is made in, beside the part.
+#: The directory in which a new file is made, beside the part.
 _NEST = ".new"
 _CONFIG = {
-    "autoinstall_known_extensions": "false",  # nothing is fetched from anywhere: what is needed is built in
-    "temp_directory": "",  # calls are spilt into no file that others could read
+    "autoinstall_known_extensions": "false",  # nothing is downloaded: all that is needed is built in
+    "temp_directory": "",  # calls are never spilt into a file that others could read
 }
-#: Once it is connected: no view or macro of others reads files or loads code.
+#: Set once it is connected: no foreign view or macro reads files or loads code.
 _CLOSED = ("SET enable_external_access = false", "SET autoload_known_extensions = false")
 _TYPES = {"INTEGER": "BIGINT", "NUMERIC": "DOUBLE", "TEXT": "VARCHAR"}
-#: What a database file of DuckDB holds from its ninth byte on.
+#: The bytes of a DuckDB database file from its ninth on.
 _MAGIC = b"DUCK"
 # DuckDB has one exception class for all failures of the system or the file, so its message must decide. The tests cause
 # each message with the lowest and the newest version, so they notice a change of the words.
-#: What DuckDB says of a DuckDB file that is cut off, damaged, or of a newer version.
+#: DuckDB's messages for a DuckDB file that is cut off, damaged, or of a newer version.
 _DAMAGED = ("Corrupt", "Could not read enough bytes", "version number")
-#: What the system says of a full disk or quota: DuckDB passes it on.
+#: The system's messages for a full disk or quota: DuckDB passes them on.
 _FULL = tuple(map(os.strerror, (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)))
-#: What the system says that has no locks on this file system.
+#: The system's messages for a file system without locks.
 _NO_LOCKS = tuple(map(os.strerror, (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)))
-#: Bytes of a database file that holds nothing yet.
+#: Size of a database file that holds nothing yet, in bytes.
 _BLANK = 12_288
 _HERE = "WHERE database_name = current_database() AND schema_name = 'main'"
 #: Rows of one statement.
@@ -74,19 +74,19 @@ def _type(column: Column) -> str:
     if bool in column.kinds:
         return "BOOLEAN"
     if column.kinds >= {int, str}:
-        return "VARCHAR"  # a number, or a text that is none
+        return "VARCHAR"  # a number, or a text that is not a number
     return _TYPES[column.type]
 
 
 def _given(column: Column, kind: str) -> str:
-    """How a column's values come out of the JSON."""
+    """Return the SQL that reads a column's values from the JSON."""
     values = f'unnest(columns."{column.name}")'
     # A moment that DuckDB cannot read becomes NULL: ``date``, ``time`` and ``end_stamp`` stay as they were sent.
     return f"try_cast({values} AS {kind})" if column.name in MOMENTS else values
 
 
 def _digested(name: str, kind: str) -> str:
-    """How a column's value goes into the digest: the same in each version and each zone, and NULL is no empty text."""
+    """Return the SQL of a column's value in the digest: equal in each version and zone, NULL unlike an empty text."""
     ways = {"DOUBLE": "format('{{:.17e}}', {})", "TIMESTAMP WITH TIME ZONE": "epoch_us({})::VARCHAR"}
     value = ways.get(kind, "{}" if kind == "VARCHAR" else "{}::VARCHAR").format(f'"{name}"')
     return f"coalesce({value}, chr(30))"
@@ -98,7 +98,7 @@ _COLUMNS = [("account", "VARCHAR"), *((column.name, kind) for column, kind in _P
 _SHAPE = json.dumps({column.name: ["VARCHAR" if column.name in MOMENTS else kind] for column, kind in _PAIRS})
 _NAMES = ", ".join(f'"{column.name}"' for column in COLUMNS)
 _GIVEN = ", ".join(_given(column, kind) for column, kind in _PAIRS)
-# Every name below stands in this package; no text of a caller or a server becomes SQL.
+# Every name below is a name of this package; no text of a caller or a server becomes SQL.
 _INTO = f"INTO {TABLE} (account, {_NAMES}, reading)"
 _FROM_JSON = f"SELECT ?, {_GIVEN}, ? FROM (SELECT from_json(?, '{_SHAPE}') AS columns)"  # noqa: S608
 # Where pyarrow is installed, its tables take half the time of the JSON.
@@ -110,7 +110,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class DuckdbError(Exception):
-    """What DuckDB said, without its words: they may quote a value, a statement or a path."""
+    """An error of DuckDB without its message, which may quote a value, a statement or a path."""
 
     def __init__(self, kind: str, what: str = "") -> None:
         super().__init__(f"DuckDB says {kind}")
@@ -119,7 +119,7 @@ class DuckdbError(Exception):
 
 
 class DuckdbSink(EmbeddedDatabase):
-    """A database: new, or one that is kept current. Rows of calls that the pull does not bring stay as they are."""
+    """A DuckDB database, new or kept current. Rows of calls that the pull does not bring stay as they are."""
 
     Error = DuckdbError
     beside = (".wal", _NEST)
@@ -139,7 +139,7 @@ class DuckdbSink(EmbeddedDatabase):
         self._path = self._part
 
     def _make_file(self) -> None:
-        """DuckDB takes no empty file, so it cannot be made beforehand: it is made in a directory of ours."""
+        """Make the file in a directory of ours: DuckDB opens no empty file, so we cannot create it beforehand."""
         nest = self._part.with_name(f"{self._part.name}{_NEST}")
         remove(nest)
         make_directory(nest)
@@ -157,7 +157,7 @@ class DuckdbSink(EmbeddedDatabase):
         for each in (path, self._log):
             if each.is_symlink():
                 raise OutputError(f"{self.name} is a symbolic link", fix="give the path of the database itself")
-        remove(self._part.with_name(f"{self._part.name}{_NEST}"))  # of a run that was killed while it made the file
+        remove(self._part.with_name(f"{self._part.name}{_NEST}"))  # left by a run killed while it made the file
         self._database = self._opened(path)
 
     def _connect_to_read(self, path: Path) -> None:
@@ -204,7 +204,7 @@ class DuckdbSink(EmbeddedDatabase):
         raise failure
 
     def _reserve_log(self) -> None:
-        """DuckDB appends to the log that is there, and removes it each time that it brought it into the file."""
+        """Create the log: DuckDB appends to an existing log, and removes it each time it is merged into the file."""
         with suppress(FileExistsError):
             os.close(create_private(self._log))
 
@@ -223,7 +223,7 @@ class DuckdbSink(EmbeddedDatabase):
                 database.execute("CHECKPOINT")
             except self._library.Error as error:
                 failure = self._without_words(error)
-        # Another connection of this process to a database in place may write just now: its log is brought in later.
+        # Another connection of this process may be writing to a database in place: its log is merged later.
         if failure is not None and not (self._in_place and failure.kind == "TransactionException"):
             raise failure
         with suppress(FileNotFoundError):
@@ -238,11 +238,11 @@ class DuckdbSink(EmbeddedDatabase):
         return [(name, f"{kind} KEY" if name in keys else kind) for name, kind in self._run(find, (TABLE,))]
 
     def _indexes(self) -> tuple[str, ...]:
-        """DuckDB keeps the bounds of each block of each column; an index would live in memory, and help no scan."""
+        """Make no index: DuckDB keeps the bounds of each block of each column. An index would only cost memory."""
         return ()
 
     def _pieces(self, batch: Batch) -> Iterator[list[CallRecord]]:
-        """A statement costs as much as hundreds of rows: pieces are put together, as far as memory allows."""
+        """Join pieces, as far as memory allows: a statement costs as much as hundreds of rows."""
         calls: dict[str, CallRecord] = {}  # one statement must not bring a key twice: the last one counts
         size = 0
         for piece in pieces_of(batch):
@@ -267,11 +267,11 @@ class DuckdbSink(EmbeddedDatabase):
         try:
             return self._put_rows(_FROM_TABLE, (account, reading), columns["id"])
         finally:
-            with suppress(self._library.Error):  # a transaction that failed lets nothing be done but its end
+            with suppress(self._library.Error):  # a failed transaction allows nothing but its end
                 self._database.unregister(_TABLE)
 
     def _put_rows(self, given: str, values: tuple[Any, ...], ids: list[str]) -> Totals:
-        """Nearly all windows bring new calls only. To look for old ones, DuckDB would scan the table each time."""
+        """Insert new calls, then replace old ones if there are any: to find these, DuckDB scans the whole table."""
         ((new,),) = self._run(f"INSERT {_INTO} {given} ON CONFLICT ({', '.join(KEY)}) DO NOTHING", values)
         if new == len(ids):
             return {}
@@ -286,7 +286,7 @@ class DuckdbSink(EmbeddedDatabase):
         return {reading: (rows, digests) for reading, rows, digests in found}
 
     def _table_of(self, columns: dict[str, list[Any]]) -> Any:
-        """Give them as an Arrow table; None where a value is beyond Arrow's types."""
+        """Return the columns as an Arrow table; None if a value does not fit Arrow's types."""
         arrow = self._arrow
         kinds = {
             "BIGINT": arrow.int64(),
@@ -303,7 +303,7 @@ class DuckdbSink(EmbeddedDatabase):
     def _without_words(self, error: Exception) -> DuckdbError:
         library, said = self._library, str(error)
         what = ""
-        # Two connections of one process share the file, and must agree on all settings.
+        # On a ConnectionException another connection of this process has the file open with other settings.
         if "set lock" in said and any(sign in said for sign in _NO_LOCKS):
             what = "no locks"
         elif "set lock" in said or isinstance(error, library.ConnectionException):
@@ -367,7 +367,7 @@ class DuckdbSink(EmbeddedDatabase):
 
 
 def _columns_of(calls: list[CallRecord]) -> dict[str, list[Any]]:
-    """Give the calls' values, column by column."""
+    """Return the calls' values, column by column."""
     zone = zone_named(calls[0].zone) or IST
     fields = values_by_name(calls)
     columns: dict[str, list[Any]] = {}

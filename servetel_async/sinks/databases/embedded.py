@@ -1,4 +1,4 @@
-"""A database in one file: a new one is built as ``DEST.part`` and named at the end, another is updated in place.
+"""A database in one file: a new one is built as ``DEST.part`` and renamed at the end, another is updated in place.
 
 The ledger is in the database itself, so a window's calls and its fact are one transaction. This module has what SQLite
 and DuckDB share; their own modules open, fill and close each.
@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 
 
 class EmbeddedDatabase:
-    """One file, one writer.
+    """A database in one file, with one writer.
 
-    Subclasses give ``Error``, ``beside`` and what raises NotImplementedError here.
+    Subclasses set ``Error`` and ``beside``, and implement each method that raises NotImplementedError here.
     """
 
     keyed_by_id = True
     resumable = True
     done = False
-    #: What the database library raises.
+    #: The base class of the database library's errors.
     Error: type[Exception]
     #: Files that the library keeps beside the database.
     beside: tuple[str, ...] = ()
@@ -66,10 +66,10 @@ class EmbeddedDatabase:
         self._fresh = False
         self._reading = False
 
-    # What the kinds of databases give
+    # Implemented by each kind of database
 
     def _make_file(self) -> None:
-        """Create the part; the library would do it with the mask's mode, and what it keeps beside it takes its mode."""
+        """Create the part, private; the library would use the umask, and its other files take the mode of the part."""
         os.close(create_private(self._part))
 
     def _indexes(self) -> tuple[str, ...]:
@@ -89,11 +89,11 @@ class EmbeddedDatabase:
     columns: list[tuple[str, str]]
 
     def _columns(self) -> list[tuple[str, str]]:
-        """Name and type of each column that there is; the type of a column of the key ends with ``KEY``."""
+        """Return name and type of each existing column; the type of a key column ends with ``KEY``."""
         raise NotImplementedError
 
     def _foreign_parts(self) -> list[tuple[str, str]]:
-        """Views that have the name of a table of ours, and triggers on one: ``view`` or ``trigger``, and the name."""
+        """Return views with the name of our tables, and triggers on them: ``view`` or ``trigger``, and the name."""
         raise NotImplementedError
 
     def _is_blank(self, path: Path) -> bool:
@@ -101,7 +101,7 @@ class EmbeddedDatabase:
         raise NotImplementedError
 
     def _connect_to_read(self, path: Path) -> None:
-        """Open a database that is there without changing or creating anything."""
+        """Open an existing database without changing or creating anything."""
         raise NotImplementedError
 
     def _has_ledger(self) -> bool:
@@ -113,18 +113,18 @@ class EmbeddedDatabase:
             yield flat_records(piece)
 
     def _put(self, records: list[CallRecord], reading: int) -> Totals:
-        """Write the calls; give the totals of the rows of earlier readings that they replace."""
+        """Write the calls; return the totals of the rows of earlier readings that they replace."""
         raise NotImplementedError
 
     def _totals(self, which: str, values: Sequence[Any]) -> Totals:
-        """Add up the rows for which a condition is true, as they are stored, by their reading."""
+        """Add up the stored rows for which a condition is true, by their reading."""
         raise NotImplementedError
 
     def _failed(self, error: Exception) -> OutputError:
         raise NotImplementedError
 
     def _is_passing(self, error: Exception) -> bool:
-        """Whether it is the system that failed, and says nothing against the file."""
+        """Whether the system caused the error, which then says nothing about the file."""
         raise NotImplementedError
 
     def open(self, *, fresh: bool = False) -> None:
@@ -163,14 +163,14 @@ class EmbeddedDatabase:
         if self._in_place:
             refuse_planted_database(self._target, self.beside)
             self._connect(self._target)
-            refuse_planted_database(self._target, self.beside)  # a log that came in between was opened by its name
+            refuse_planted_database(self._target, self.beside)  # the library opens a log that came in between
             self._prepare()
             return
         refuse_lone_log(self._target, self.beside)
         if not self._part.exists():
             self._create()
             return
-        if fresh:  # it may be an hour's work until a pull begins
+        if fresh:  # it is kept until the pull begins: it may be an hour's work
             return
         try:
             self._connect(self._part)
@@ -187,7 +187,7 @@ class EmbeddedDatabase:
             ) from error
 
     def _settle_names(self) -> None:
-        """A run that was killed between the two steps of naming left one file under two names."""
+        """Resolve one file under two names: a run was killed between the two steps of naming."""
         if not self._part.exists():
             return
         if self._target.exists():
@@ -200,14 +200,14 @@ class EmbeddedDatabase:
             self._part.unlink()
 
     def _create(self) -> None:
-        self._remove(*self.beside)  # a log of a part that was removed would be read into the new one
+        self._remove(*self.beside)  # the log of a removed part would be read into the new one
         self._is_new = True
         self._make_file()
         self._connect(self._part)
         self._prepare()
 
     def _is_ours(self) -> bool:
-        """Whether the table is there already; raises if it is not ours."""
+        """Whether the table exists already; raise an error if it is not ours."""
         for kind, name in self._foreign_parts():
             raise OutputError(
                 f"{self.name} holds a {kind} {name if name.isidentifier() else ascii(name)}",
@@ -233,7 +233,7 @@ class EmbeddedDatabase:
             self._run(f"CREATE TABLE {TABLE} ({', '.join(columns)}, PRIMARY KEY ({', '.join(KEY)}))")
             for name in self._indexes():
                 self._run(f"CREATE INDEX {TABLE}_{name} ON {TABLE} ({name})")
-            self._run(ledger.CLEAR)  # what it describes was dropped with the table
+            self._run(ledger.CLEAR)  # the ledger describes rows that were dropped with the table
             self._run("COMMIT")
 
     def _saved(self, which: str, values: Sequence[Any]) -> Saved | None:
@@ -277,14 +277,14 @@ class EmbeddedDatabase:
         self._is_new = False
 
     def _write(self, batch: Batch, reading: int) -> Totals:
-        """Write a window's calls; give the totals of the rows that were replaced, by their reading."""
+        """Write a window's calls; return the totals of the rows that were replaced, by their reading."""
         replaced: Totals = {}
         for records in self._pieces(batch):
             ledger.add(replaced, self._put(records, reading))
         return replaced
 
     def finish(self, receipt_of: Callable[[Output], bytes]) -> None:
-        """Bring all of it into the one file, make it durable, name it, and keep its receipt in it and beside it."""
+        """Merge all of it into one file, make it durable, name it, and keep its receipt in it and beside it."""
         self._is_new = False
         try:
             self._disconnect()
@@ -305,7 +305,7 @@ class EmbeddedDatabase:
         except (self.Error, OSError) as error:
             raise self._told(error) from error
         try:
-            receipt.put_in_place()  # first: the one inside ends the pull
+            receipt.put_in_place()  # first, because the receipt inside ends the pull
             self._receive(text)
         except (self.Error, OSError) as error:
             receipt.discard()
@@ -357,7 +357,7 @@ class EmbeddedDatabase:
             return self._has_ledger()
 
     def ledger(self) -> list[Stored]:
-        """Give all facts; see ``Database.ledger``. A part that will be dropped has none."""
+        """Return all facts; see ``Database.ledger``. A part that will be dropped has none."""
         if self._fresh and not self._in_place:
             return []
         with self._telling():
@@ -369,12 +369,12 @@ class EmbeddedDatabase:
             return ledger.content_of(self._totals("TRUE", ()), [row[0] for row in self._run(ledger.ALL)])
 
     def stamps(self, reading: int) -> list[str | None]:
-        """Give when the calls of a reading began; see ``Database.stamps``."""
+        """Return when the calls of a reading began; see ``Database.stamps``."""
         with self._telling():
             return [row[0] for row in self._run(ledger.STAMPS, (reading,))]
 
     def receipts(self) -> list[bytes]:
-        """Give the last receipt of each pull; see ``Database.receipts``."""
+        """Return the last receipt of each pull; see ``Database.receipts``."""
         if self._fresh and not self._in_place:
             return []
         with self._telling():
@@ -385,14 +385,14 @@ class EmbeddedDatabase:
         return self._claim
 
     def _remove(self, *endings: str) -> None:
-        """Remove the part, or what the library keeps beside it."""
+        """Remove the part, or the library's files beside it."""
         for ending in endings:
             with suppress(OSError):
                 remove(self._part.with_name(f"{self._part.name}{ending}"))
 
     @contextmanager
     def _telling(self) -> Generator[None]:
-        """Turn what the database or the system raises into an ``OutputError``; leave all else as it is."""
+        """Turn errors of the database or the system into an ``OutputError``; leave all others as they are."""
         try:
             yield
         except (self.Error, OSError) as error:
@@ -400,7 +400,7 @@ class EmbeddedDatabase:
 
     @contextmanager
     def _undone(self) -> Generator[None]:
-        """Roll back what fails."""
+        """Roll back if the block fails."""
         try:
             yield
         except Exception:

@@ -16,7 +16,7 @@ from servetel_async.sinks.sink import Seal, Span, Stored
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-#: Of some rows, by the reading that wrote them: how many, and the sum of their digests.
+#: By the reading that wrote some rows: the number of the rows, and the sum of their digests.
 Totals = dict[Any, tuple[int, int]]
 
 TABLE, PULLS, LEDGER = "call_records", "servetel_pulls", "servetel_ledger"
@@ -36,14 +36,14 @@ _is_digest = re.compile(r"[0-9a-f]{16}").fullmatch
 CREATE = (f"CREATE TABLE IF NOT EXISTS {PULLS} ({_PULLS})", f"CREATE TABLE IF NOT EXISTS {LEDGER} ({_LEDGER})")
 # Every name below is a name of this package; no text of a caller or a server becomes SQL.
 CLEAR = f"DELETE FROM {LEDGER}"  # noqa: S608
-#: The number of the next reading. Numbers count up for ever, also where one of the tables was dropped.
+#: The number of the next reading. Numbers never repeat, even if one of the tables was dropped.
 NEXT = (
     f"SELECT coalesce(max(number), 0) + 1 FROM (SELECT max(reading) AS number FROM {LEDGER} "  # noqa: S608
     f"UNION ALL SELECT max(reading) FROM {TABLE} UNION ALL SELECT max(since) FROM {PULLS}) AS numbers"
 )
 INTERRUPTED = f"SELECT account, pull, header, since FROM {PULLS} WHERE finished_at IS NULL"  # noqa: S608
 FACTS = f"SELECT fact FROM {LEDGER} WHERE account = ? AND pull = ? AND reading > ? ORDER BY reading"  # noqa: S608
-#: The facts stay: they say what was read, also where there was no call.
+#: The facts stay: they say what was read, even if there was no call.
 FORGET = f"DELETE FROM {PULLS} WHERE account = ? AND pull = ?"  # noqa: S608
 BEGIN = f"INSERT INTO {PULLS} (account, pull, scope, header, since) VALUES (?, ?, ?, ?, ?)"  # noqa: S608
 SEAL = f"SELECT rows, digest FROM {LEDGER} WHERE reading = ?"  # noqa: S608
@@ -52,9 +52,9 @@ NOTE = (
     f"INSERT INTO {LEDGER} (reading, account, scope, pull, first, last, fact, rows, digest) "  # noqa: S608
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-#: Earlier readings of a span by the same pull: one that has no row left is dropped. Another pull's stay, because they
-#: say for which range they were read. The rows decide, not the seal: it may count a row that another program deleted.
-#: DuckDB would scan the whole table for each commit if this were one statement.
+#: Earlier readings of a span by the same pull: a reading without rows is dropped. Readings of other pulls stay, because
+#: they say for which range they were read. The rows decide, not the seal: it may count a row that another program
+#: deleted. DuckDB would scan the whole table for each commit if this were one statement.
 EARLIER = (
     f"SELECT reading FROM {LEDGER} WHERE account = ? AND scope = ? AND pull = ? "  # noqa: S608
     "AND first >= ? AND last <= ? AND reading < ?"
@@ -64,12 +64,12 @@ DROP = f"DELETE FROM {LEDGER} WHERE reading = ?"  # noqa: S608
 RECEIVE = f"UPDATE {PULLS} SET finished_at = ?, receipt = ? WHERE account = ? AND pull = ?"  # noqa: S608
 RECEIPTS = f"SELECT receipt FROM {PULLS} WHERE receipt IS NOT NULL ORDER BY finished_at DESC"  # noqa: S608
 ALL = f"SELECT reading, account, scope, pull, first, last, fact, rows, digest FROM {LEDGER} ORDER BY reading"  # noqa: S608
-#: The moments at which the calls of a reading began, as the account's wall clock showed them.
+#: When the calls of a reading began, on the account's wall clock.
 STAMPS = f'SELECT DISTINCT "date" || \' \' || "time" FROM {TABLE} WHERE reading = ?'  # noqa: S608
 
 
 def numbered(statement: str) -> str:
-    """Spell the places of values as PostgreSQL does: ``$1``, ``$2`` and so on."""
+    """Number the placeholders as PostgreSQL does: ``$1``, ``$2`` and so on."""
     numbers = count(1)
     return "".join(f"${next(numbers)}" if sign == "?" else sign for sign in statement)
 
@@ -82,35 +82,35 @@ def add(totals: Totals, more: Mapping[Any, tuple[int, int]]) -> None:
 
 
 def sealed(rows: int, digests: int) -> Seal:
-    """Make a seal of a number of rows and the sum of their digests."""
+    """Make a seal from a number of rows and the sum of their digests."""
     return Seal(rows, f"{digests % 2**64:016x}")
 
 
 def without(seal: Sequence[Any], rows: int, digests: int) -> Seal:
-    """Take rows out of a seal."""
+    """Subtract rows from a seal."""
     there = _seal(*seal)
     return sealed(there.rows - rows, int(there.digest, 16) - digests)
 
 
 def _seal(rows: Any, digest: Any) -> Seal:
-    """Read a seal. If another program has damaged it, give one without rows, which will differ."""
+    """Read a seal. If another program has damaged it, return one without rows, which will differ."""
     is_one = isinstance(rows, int) and isinstance(digest, str) and _is_digest(digest) is not None
     return Seal(rows, digest) if is_one else sealed(0, 0)
 
 
 def stored(row: Sequence[Any]) -> Stored:
-    """Make a fact of a row of ``ALL``."""
+    """Make a fact from a row of ``ALL``."""
     reading, account, scope, pull, first, last, fact, rows, digest = row
     return Stored(reading, account, scope, pull, Span(first, last), text_of(fact), _seal(rows, digest))
 
 
 def text_of(fact: Any) -> bytes:
-    """Give a fact as it was kept; what is no text any more is no fact, whatever another program made of it."""
+    """Return a fact as bytes; a value that another program put there instead cannot be read as a fact."""
     return str(fact).encode()
 
 
 def content_of(totals: Totals, readings: Iterable[int]) -> dict[int, Seal]:
-    """Give the seal of each reading; rows of none of them are under 0."""
+    """Return the seal of each reading; rows of no known reading are under 0."""
     found: Totals = dict.fromkeys(readings, (0, 0))
     for reading, total in totals.items():
         add(found, {reading if reading in found else 0: total})

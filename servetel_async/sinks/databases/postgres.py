@@ -2,8 +2,8 @@
 
 A window is one transaction: COPY into a temporary table, one upsert, its fact and the seals. The run holds an advisory
 lock of the database, which ends with its connection. Nested values are ``jsonb``, so that they can be queried.
-PostgreSQL takes no NUL and no half of a surrogate pair: U+FFFD replaces them. A number in JSON that its ``numeric``
-cannot hold becomes the text that was sent, and a moment that no calendar has in UTC becomes NULL.
+PostgreSQL takes no NUL and no lone surrogate: U+FFFD replaces them. A number in JSON that its ``numeric`` cannot hold
+becomes the text that was sent, and a moment without a date in UTC becomes NULL.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ T = TypeVar("T")
 #: Seconds for a connection and for a statement of the ledger; a window's COPY may take longer.
 _CONNECT, _STATEMENT = 15.0, 300.0
 _STAGE = "servetel_stage"
-# A half of a pair, or NUL, among all escapes of a JSON text; an escaped backslash is one of them.
+# All escapes of a JSON text, with surrogate pairs and escaped backslashes; of these, NUL and lone surrogates.
 _ESCAPE = re.compile(r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _UNHOLDABLE = re.compile(r"u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})")
-# A number that ``numeric`` may not hold: it ends at 131072 digits before the point and 16383 behind it.
+# A number that ``numeric`` may not hold: its limit is 131072 digits before the point and 16383 after it.
 _EXTREME = re.compile(r"[0-9]{1000}|[0-9][eE][+-]?[0-9]{4}")
 _TOKEN = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"|-?[0-9][0-9.eE+-]*', re.DOTALL)
 _encode = msgspec.json.Encoder().encode
@@ -58,7 +58,7 @@ _encode = msgspec.json.Encoder().encode
 def _type(column: Column) -> str:
     if column.name in MOMENTS:
         return "timestamptz"
-    if column.converter is not None:  # lists, objects, or whatever the API sends
+    if column.converter is not None:  # lists, objects, or values of any shape
         return "jsonb"
     if bool in column.kinds:
         return "boolean"
@@ -81,7 +81,7 @@ _INSERT = (
 _UPSERT = (
     f"{_INSERT}UPDATE SET "
     + ", ".join(f'"{name}" = excluded."{name}"' for name in ("reading", *_NAMES[1:]))
-    + f" WHERE {TABLE}.reading IS DISTINCT FROM excluded.reading"  # what this reading inserted is there already
+    + f" WHERE {TABLE}.reading IS DISTINCT FROM excluded.reading"  # rows that this reading inserted are there already
 )
 # The binary form of a row has the length of each value, knows NULL, and depends on no setting of a session.
 _HASH = f"('x' || left(encode(sha256(record_send(ROW(account, {_QUOTED}))), 'hex'), 16))::bit(64)::bigint"
@@ -90,7 +90,7 @@ _OLD = f"reading IS DISTINCT FROM $1 AND account = $2 AND id IN (SELECT id FROM 
 
 
 class PostgresSink:
-    """A database on a server. Rows of calls that the pull does not bring stay as they are."""
+    """A PostgreSQL database. Rows of calls that the pull does not bring stay as they are."""
 
     keyed_by_id = True
     resumable = True
@@ -128,7 +128,7 @@ class PostgresSink:
         if not is_readable(str.__str__(self._address)):
             raise unreadable(self.name)
         self._runner = asyncio.Runner()
-        # Whatever goes wrong there: what the library raises has the address among its locals.
+        # Replace any error: the errors of the library have the address among their locals.
         self._connection = self._do(self._connected(), any_error=True)
 
     async def _connected(self) -> Any:
@@ -154,7 +154,7 @@ class PostgresSink:
         return Saved(ledger.text_of(found["header"]), [ledger.text_of(fact) for (fact,) in facts])
 
     async def _check_database(self) -> None:
-        """Refuse what cannot hold calls, or belongs to others, before anything is made in it or read from it."""
+        """Refuse a database that cannot hold calls or has foreign parts, before anything is made or read."""
         refuse_other_encoding(await self._connection.fetchval("SHOW server_encoding"), self.name)
         schema = await self._connection.fetchval("SELECT quote_ident(current_schema())")
         if schema is not None:  # no name of ours is looked for in another schema
@@ -182,9 +182,9 @@ class PostgresSink:
                 await self._connection.execute(statement)
             if not columns:
                 await self._connection.execute(f"CREATE TABLE {TABLE} ({_DECLARED}, PRIMARY KEY ({', '.join(KEY)}))")
-                await self._connection.execute(ledger.CLEAR)  # what it describes was dropped with the table
+                await self._connection.execute(ledger.CLEAR)  # its rows were dropped with the table
             for name in (*INDEXED, "reading"):
-                # Numbers are looked up, and a hash takes a text of any length.
+                # Phone numbers are only looked up by value, and a hash index takes a text of any length.
                 method = "btree" if name in (*MOMENTS, "reading") else "hash"
                 await self._connection.execute(
                     f"CREATE INDEX IF NOT EXISTS {TABLE}_{name} ON {TABLE} USING {method} ({name})"
@@ -225,7 +225,7 @@ class PostgresSink:
                     await self._ask(ledger.DROP, *earlier)
 
     async def _totals(self, which: str, *values: Any) -> Totals:
-        """Add up the rows for which a condition is true, as they are stored, by their reading."""
+        """Add up the stored rows for which a condition is true, by their reading."""
         found = await self._connection.fetch(_TOTALS.format(which), *values)
         return {reading: (rows, int(digests)) for reading, rows, digests in found}
 
@@ -235,14 +235,14 @@ class PostgresSink:
         return found
 
     def finish(self, receipt_of: Callable[[Output], bytes]) -> None:
-        """Every window is committed already; the receipt ends the pull."""
+        """End the pull with its receipt; every window is committed already."""
         size = self._do(self._connection.fetchval(f"SELECT pg_total_relation_size('{TABLE}')"))
         receipt = receipt_of(Output(size, None, {})).decode()
         claim, now = self._own(), datetime.now(UTC).isoformat(timespec="microseconds")
         self._do(self._ask(ledger.RECEIVE, now, receipt, claim.account, claim.pull))
 
     def abandon(self) -> None:
-        """Close the connection; the lock goes with it."""
+        """Close the connection, which releases the lock."""
         runner, self._runner = self._runner, None
         connection, self._connection = self._connection, None
         if runner is None:
@@ -258,14 +258,14 @@ class PostgresSink:
     def look(self) -> bool:
         """Connect for reading only; see ``Database.look``."""
         self._connect()
-        # Not ended: rows and ledger must be of one moment.
+        # The transaction stays open: rows and ledger must be of one moment.
         self._do(self._connection.execute("BEGIN TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
         self._do(self._check_database())
         found = "SELECT to_regclass($1) IS NOT NULL AND to_regclass($2) IS NOT NULL"
         return bool(self._do(self._connection.fetchval(found, ledger.LEDGER, TABLE)))
 
     def ledger(self) -> list[Stored]:
-        """Give all facts; see ``Database.ledger``."""
+        """Return all facts; see ``Database.ledger``."""
         return [ledger.stored(row) for row in self._do(self._ask(ledger.ALL))]
 
     def content(self) -> dict[int, Seal]:
@@ -274,11 +274,11 @@ class PostgresSink:
         return ledger.content_of(self._do(self._totals("TRUE")), readings)
 
     def stamps(self, reading: int) -> list[str | None]:
-        """Give when the calls of a reading began; see ``Database.stamps``."""
+        """Return when the calls of a reading began; see ``Database.stamps``."""
         return [row[0] for row in self._do(self._ask(ledger.STAMPS, reading))]
 
     def receipts(self) -> list[bytes]:
-        """Give the last receipt of each pull; see ``Database.receipts``."""
+        """Return the last receipt of each pull; see ``Database.receipts``."""
         return [receipt.encode() for (receipt,) in self._do(self._ask(ledger.RECEIPTS))]
 
     def _own(self) -> PullIdentity:
@@ -286,7 +286,7 @@ class PostgresSink:
         return self._claim
 
     def _do(self, work: Coroutine[Any, Any, T], *, any_error: bool = False) -> T:
-        """Run it in this sink's own loop; what goes wrong says nothing of the address or of a value."""
+        """Run a coroutine in this sink's own loop; errors reveal neither the address nor a value."""
         assert self._runner is not None  # noqa: S101 - for the type checker: it was opened
         library = self._library
         expected: Any = (library.PostgresError, library.InterfaceError, OSError, ValueError, OverflowError, TypeError)
@@ -306,11 +306,11 @@ class PostgresSink:
 
 
 def _name_of(address: str) -> str:
-    """Name database and host, and nothing where a password might have slipped into them."""
+    """Name database and host; name neither if part of a password may have slipped into them."""
     nameless = "a PostgreSQL database"
     try:
         parts = urlsplit(address)
-        host, _ = parts.hostname or "this computer", parts.port  # a port that is no number may be half a password
+        host, _ = parts.hostname or "this computer", parts.port  # a port that is not a number may be half a password
     except ValueError:
         return nameless
     database = parts.path.lstrip("/")
@@ -320,7 +320,7 @@ def _name_of(address: str) -> str:
 
 
 def _rows_of(batch: Batch) -> list[tuple[Any, ...]]:
-    """Give a row for each id as PostgreSQL spells it; the last one counts."""
+    """Return a row for each id, with the values that PostgreSQL takes; the last one counts."""
     calls = flat_records(batch)
     fields = values_by_name(calls)
     columns: list[Sequence[Any]] = []
@@ -345,7 +345,7 @@ def _in_utc(moment: datetime | None, zone: tzinfo = UTC) -> datetime | None:
 
 
 def _as_json(value: Any, convert: Callable[[Any], str | None]) -> str | None:
-    """Write a value as JSON that ``jsonb`` takes; it is changed as text, so that all else stays as it was sent."""
+    """Write a value as JSON that ``jsonb`` takes. It is changed as text, so that the rest stays as it was sent."""
     text = _encode(_clean(value)).decode() if isinstance(value, str) else convert(value)
     if text is None:
         return None
@@ -365,7 +365,7 @@ def _quoted(found: re.Match[str]) -> str:
 
 
 def _clean(value: Any) -> str:
-    """Give a text that PostgreSQL takes: no NUL and no half of a surrogate pair."""
+    """Return a text that PostgreSQL takes: without NUL and lone surrogates."""
     text = value if isinstance(value, str) else str(value)
     if "\0" in text:
         text = text.replace("\0", "\ufffd")

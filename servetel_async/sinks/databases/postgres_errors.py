@@ -1,6 +1,6 @@
-"""What PostgreSQL, its driver or the network says, in our words: the cause and the fix, without the address.
+"""Errors of PostgreSQL, its driver or the network in our words: the cause and the fix, without the address.
 
-A password may have slipped into any part of an address that cannot be read, so no part of one is repeated.
+An address that cannot be read may hold a password in any part, so no part is repeated.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from servetel_async.errors import OutputError, OutputUnavailableError
 #: One host of an address: a name or a number, an IPv6 address in brackets, and its port.
 _is_host = re.compile(r"(?:\[[^\[\]]*\]|[^:\[\]]*)(?::[0-9]*)?").fullmatch
 _ENCODE = "percent-encode user and password (/ is %2F, # is %23, ? is %3F, @ is %40, % is %25), or set PGPASSWORD"
-#: What passes by itself: the class of asyncpg's errors, and what it means.
+#: Errors that pass by themselves: the class of asyncpg's errors, and what it means.
 _PASSING = (
     ("TooManyConnectionsError", "its server has no connection left"),
     ("CannotConnectNowError", "its server is starting, stopping or recovering"),
@@ -28,7 +28,7 @@ _PASSING = (
     ("OutOfMemoryError", "its server has no memory left"),
     ("TargetServerAttributeNotMatched", "no server of the address is of the kind that it asks for just now"),
 )
-#: What passes only after a person acts.
+#: Errors that pass only after a person acts.
 _LASTING = (
     ("InvalidPasswordError", "refuses the login", "user or password is wrong", f"check the address; {_ENCODE}"),
     (
@@ -56,7 +56,7 @@ _LASTING = (
 
 
 def is_readable(address: str) -> bool:
-    """Tell whether the parts of an address are clear; a password that is not percent-encoded cuts it in two."""
+    """Whether an address can be split into its parts; a password that is not percent-encoded cuts it in two."""
     try:
         parts = urlsplit(address)
     except ValueError:  # a bracket without its other half
@@ -67,7 +67,7 @@ def is_readable(address: str) -> bool:
 
 
 def unreadable(name: str) -> OutputError:
-    """Say that an address is not clear; the address is not given, for a traceback may show arguments."""
+    """Return the error for an address that cannot be read. It takes no address: tracebacks may show arguments."""
     return OutputError(
         f"the address of {name} cannot be read",
         why="its host or port is not valid: user or password may hold a character that must be percent-encoded",
@@ -79,7 +79,7 @@ def refuse_other_encoding(encoding: str, name: str) -> None:
     """Refuse a database that cannot hold every letter.
 
     Raises:
-        OutputError: if it does not hold UTF-8.
+        OutputError: if its encoding is not UTF-8.
     """
     if encoding != "UTF8":
         raise OutputError(
@@ -90,13 +90,13 @@ def refuse_other_encoding(encoding: str, name: str) -> None:
 
 
 def explain(error: Exception, library: Any, name: str, *, connected: bool) -> OutputError:
-    """Give an error of ours for one of asyncpg, the system or the network.
+    """Return our error for an error of asyncpg, the system or the network.
 
     Args:
-        error: what was raised.
+        error: the error that was raised.
         library: asyncpg.
-        name: of the database.
-        connected: whether a connection was there before.
+        name: name of the database.
+        connected: whether there was a connection before.
     """
     for kind, why in _PASSING:
         if isinstance(error, getattr(library, kind, ())):
@@ -130,7 +130,7 @@ def _unreachable(error: Exception, library: Any, name: str) -> OutputError:
             why="its options contradict each other, or do not exist",
             fix="check the address",
         )
-    if type(error) is ConnectionError:  # asyncpg's own; the system's are of narrower classes
+    if type(error) is ConnectionError:  # asyncpg's own; the system raises narrower classes
         return OutputError(
             what,
             why="its server offers no TLS, and the address asks for it (sslmode)",

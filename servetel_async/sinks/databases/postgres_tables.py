@@ -1,7 +1,7 @@
-"""Which tables of a PostgreSQL database a pull may use: plain ones, of its own role, without code of other roles.
+"""The PostgreSQL tables that a pull may use: plain ones, of its own role, without code of other roles.
 
-Any role that may create tables in the schema can plant one that has the name of ours. A trigger, a rule or a policy on
-it would run with the rights of the role that pulls.
+Any role that may create tables in the schema can plant one with the name of ours. Its triggers, rules or policies would
+run with the rights of the role that pulls.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from servetel_async.errors import OutputError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-#: Kinds of relations that are no tables, as ``pg_class.relkind`` spells them.
+#: Kinds of relations that are not tables, as ``pg_class.relkind`` spells them.
 _OTHER_KINDS = {"v": "a view", "m": "a materialized view", "f": "a foreign table", "S": "a sequence", "i": "an index"}
 #: Name and ``relkind`` of each relation that has one of these names.
 KINDS = (
@@ -25,7 +25,7 @@ _TRUSTED = (
     "(SELECT {0} = me.oid OR CASE WHEN me.rolsuper THEN them.rolsuper ELSE pg_has_role(me.oid, {0}, 'MEMBER') END "
     "FROM pg_roles AS me, pg_roles AS them WHERE me.rolname = current_user AND them.oid = {0})"
 )
-#: What others have to do with the tables of these names: what it is, the table, and the SQL that mends it.
+#: Foreign parts of the tables with these names: what is wrong, the table, and the SQL that fixes it.
 FOREIGN_PARTS = f"""
 WITH ours AS (
     SELECT oid, relname::text AS name, relowner, relrowsecurity FROM pg_class
@@ -47,14 +47,14 @@ FROM ours JOIN pg_rewrite ON ev_class = ours.oid
 
 
 def refuse_other_kinds(found: Sequence[tuple[str, str]], name: str) -> None:
-    """Refuse a view, or anything else that is no table, under the name of a table of ours.
+    """Refuse a view, or anything else that is not a table, under the name of a table of ours.
 
     Args:
         found: name and ``relkind`` of each relation that has such a name.
-        name: of the database.
+        name: name of the database.
 
     Raises:
-        OutputError: if there is one.
+        OutputError: if there is such a relation.
     """
     for relation, kind in found:
         if kind in _OTHER_KINDS:
@@ -66,14 +66,14 @@ def refuse_other_kinds(found: Sequence[tuple[str, str]], name: str) -> None:
 
 
 def refuse_foreign_parts(found: Sequence[tuple[str, str, str]], name: str) -> None:
-    """Refuse tables of ours that another role has, or to which another role has added code.
+    """Refuse tables of ours that another role owns, or to which another role has added code.
 
     Args:
-        found: what it is, the relation, and the SQL that mends it.
-        name: of the database.
+        found: what is wrong, the relation, and the SQL that fixes it.
+        name: name of the database.
 
     Raises:
-        OutputError: if there is one.
+        OutputError: if there is such a table.
     """
     for what, relation, repair in found:
         raise OutputError(

@@ -35,6 +35,8 @@ _PATIENCE = 5.0
 #: Errors of the system, not of the file.
 _PASSING = ("SQLITE_FULL", "SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_NOMEM", "SQLITE_READONLY", "SQLITE_PERM")
 
+#: Bytes of a journal's header, and the sizes that a sector or a page may have. https://sqlite.org/fileformat2.html
+_JOURNAL_HEADER, _SIZES = 28, frozenset(2**power for power in range(9, 17))
 #: The first bytes of a database and of a log, and the bytes up to the number of tables.
 _MAGIC, _LOGS, _HEADER = b"SQLite format 3\0", (b"7\x7f\x06\x82", b"7\x7f\x06\x83", b"\xd9\xd5\x05\xf9"), 105
 
@@ -90,8 +92,8 @@ class SqliteSink(EmbeddedDatabase):
             return self._database.execute(statement, values).fetchall()
 
     @contextmanager
+    def _unwritten(self) -> Generator[None]:
         """Refuse what was read without locks while another program wrote: it is of two moments."""
-        """Refuse what was read without locks while another program wrote it: it is of two moments."""
         try:
             yield
         finally:
@@ -157,11 +159,14 @@ class SqliteSink(EmbeddedDatabase):
         )
 
     def _is_blank(self, path: Path) -> bool:
-        if path != self._part:  # a log is of no use without its database
-            return path.name.endswith("-shm") or _start_of(path, 4) in _LOGS
+        if path.name.endswith("-shm"):
+            return True
         start = _start_of(path, _HEADER)
+        if path != self._part:  # a log is of no use without its database
+            return start[:4] in _LOGS or _is_unsynced_journal(start)
         page = int.from_bytes(start[16:18], "big")
-        return start.startswith(_MAGIC) and path.stat().st_size == page and start[103:105] == b"\0\0"
+        # A kill while the first page is written leaves a part of that page.
+        return start.startswith(_MAGIC) and path.stat().st_size <= page and not any(start[103:105])
 
     def _connect_to_read(self, path: Path) -> None:
         # A reader would create a log for a database left in write-ahead mode. If there is none, no program writes.
@@ -257,6 +262,15 @@ def _is_busy(error: Exception) -> bool:
 def _state_of(path: Path) -> tuple[int, int]:
     found = path.stat()
     return found.st_size, found.st_mtime_ns
+
+
+def _is_unsynced_journal(start: bytes) -> bool:
+    """Check for the first bytes of a rollback journal before its first fsync: SQLite writes its magic at that fsync.
+
+    The first 12 bytes are zero. Then come a random number and the sizes of the database, of a sector and of a page.
+    """
+    sizes = (int.from_bytes(start[20:24], "big"), int.from_bytes(start[24:28], "big"))
+    return not any(start[:12]) and (len(start) < _JOURNAL_HEADER or all(size in _SIZES for size in sizes))
 
 
 def _start_of(path: Path, size: int) -> bytes:

@@ -1,1 +1,1 @@
-"""Files: appended to as a part, noted in a journal, and named when they are whole."""
+"""Files: appended to as a part, noted in a journal, and renamed when they are whole."""

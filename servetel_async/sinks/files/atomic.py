@@ -23,41 +23,41 @@ logger = logging.getLogger("servetel_async")
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
-#: What a file system says that cannot fsync a directory, or lets us open none for it. A disk that fails says EIO.
+#: Errors of a file system that cannot fsync a directory, or cannot open one for it. A disk that fails says EIO.
 _NO_DIRECTORY_FSYNC = {
     *(errno.EINVAL, errno.EBADF, errno.EROFS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENOTTY),
     *(errno.EACCES, errno.EPERM, errno.EISDIR),
 }
-#: What is saved beside an output, after its name.
+#: Endings of the small files beside an output.
 RECEIPT, QUARANTINE = ".receipt.json", ".quarantine.ndjson"
 _CHECK = "check the directory, its permissions and the free space, or give another destination"
 
 
 def reason_of(error: OSError) -> str:
-    """Give the system's reason, without a path of this machine."""
+    """Return the system's reason, without a path of this machine."""
     reason = os.strerror(error.errno) if error.errno else "the system refused"
     return reason[:1].lower() + reason[1:]
 
 
 def output_error(name: str, error: OSError, *, fix: str = _CHECK) -> OutputError:
-    """Say what the system said, of the output of that name."""
+    """Return the error for the output of this name, with the system's reason."""
     return OutputError(f"{name} cannot be written", why=reason_of(error), fix=fix)
 
 
 def create_private(path: Path) -> int:
-    """Create a file that was not there, mode 0600 from its first moment; gives its descriptor.
+    """Create a new file, mode 0600 from its first moment; return its descriptor.
 
     Raises:
-        OSError: if it is there already, even as a link; or if the directory cannot be written.
+        OSError: if the name is taken, even by a link, or the directory cannot be written.
     """
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK, 0o600)
 
 
 def open_private(path: Path) -> int:
-    """Open a regular file that is there, for reading and writing; never through a link.
+    """Open an existing regular file for reading and writing, never through a link.
 
     Raises:
-        OSError: as the system says.
+        OSError: if the system refuses it.
     """
     return open_regular(path, os.O_RDWR)
 
@@ -70,27 +70,27 @@ class Digest(NamedTuple):
 
 
 class Digester:
-    """Makes the digest of an output while it is written."""
+    """Computes the digest of an output while it is written."""
 
     def __init__(self) -> None:
         self.size = 0
         self._sha256 = hashlib.sha256()
 
     def update(self, data: bytes) -> None:
-        """Take what was written."""
+        """Take bytes that were written."""
         self.size += len(data)
         self._sha256.update(data)
 
     def digest(self) -> Digest:
-        """Give the digest of all that was taken."""
+        """Return the digest of all bytes so far."""
         return Digest(self.size, self._sha256.hexdigest())
 
 
 def digest_of(path: Path) -> Digest:
-    """Read a file, or all files of a directory, and say what is there.
+    """Return the digest of a file, or of all files of a directory.
 
     Raises:
-        OSError: as the system says.
+        OSError: if the system refuses to read one.
     """
     if path.is_dir():
         return digest_of_all(digests_in(path))
@@ -99,17 +99,17 @@ def digest_of(path: Path) -> Digest:
 
 
 def digests_in(directory: Path) -> dict[str, Digest]:
-    """Read the files in a directory; returns the digest of each, by its path in it.
+    """Return the digest of each file in a directory, by its path in it.
 
     Raises:
-        OSError: as the system says.
+        OSError: if the system refuses to read one.
     """
     files = sorted(each for each in directory.rglob("*") if each.is_file())
     return {each.relative_to(directory).as_posix(): digest_of(each) for each in files}
 
 
 def digest_of_all(files: dict[str, Digest]) -> Digest:
-    """Make one digest of those of the files in a directory."""
+    """Combine the digests of the files in a directory into one."""
     whole = hashlib.sha256()
     for name, digest in files.items():
         whole.update(f"{name}\0{digest.sha256}\0".encode("utf-8", "surrogateescape"))
@@ -117,10 +117,10 @@ def digest_of_all(files: dict[str, Digest]) -> Digest:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a directory of ours, if it is there. In a directory anything that we do not make stays.
+    """Remove a file or a directory of ours, if it exists. Files in a directory that we do not make stay.
 
     Raises:
-        OSError: as the system says.
+        OSError: if the system refuses it.
     """
     with suppress(FileNotFoundError):
         if ownership.is_directory(path):
@@ -142,7 +142,7 @@ def put_in_place(part: Path, target: Path, *, overwrite: bool) -> None:
     Raises:
         FileExistsError: if the name was taken meanwhile, and must not be overwritten.
         OutputError: if a directory that is not ours has the name.
-        OSError: as the system says.
+        OSError: if the system refuses it.
     """
     if part.is_dir():
         _put_directory(part, target, overwrite=overwrite)
@@ -168,7 +168,7 @@ def _put_directory(part: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def _rename_to_new(part: Path, target: Path) -> None:
-    """A rename replaces what has the name; a second link to the file does not."""
+    """Rename without replacing: a rename replaces a file of that name, a second link to the file does not."""
     try:
         target.hardlink_to(part)
     except FileExistsError:
@@ -182,7 +182,7 @@ def _rename_to_new(part: Path, target: Path) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make the names in a directory durable. A file system that refuses this is said once, and the run continues.
+    """Make the names in a directory durable (fsync). If the file system refuses this, warn once and continue.
 
     Raises:
         OSError: if the disk fails.
@@ -211,11 +211,11 @@ def _say_no_directory_fsync(reason: str) -> None:
 
 
 def check_place(path: Path) -> None:
-    """See whether ``save_private`` would find its place taken, or the name too long.
+    """Check that ``save_private`` can use a path: its name is free or ours, and not too long.
 
     Raises:
         OutputError: if a file that is not ours has the name.
-        OSError: as the system says.
+        OSError: if the system refuses the name.
     """
     for each in (path, _part_of(path)):
         if ownership.is_directory(each):
@@ -225,11 +225,11 @@ def check_place(path: Path) -> None:
 
 
 def check_places(target: Path) -> None:
-    """See whether the small files can be saved beside an output: its receipt and its quarantine.
+    """Check that the small files can be saved beside an output: its receipt and its quarantine.
 
     Raises:
         OutputError: if a file that is not ours has one of the names.
-        OSError: as the system says.
+        OSError: if the system refuses a name.
     """
     for ending in (RECEIPT, QUARANTINE):
         check_place(target.with_name(target.name + ending))
@@ -240,11 +240,11 @@ def _part_of(path: Path) -> Path:
 
 
 class PrivateFile:
-    """A small file that was written beside its place: mode 0600, durable, and not under its name yet.
+    """A small file that was written beside its place: mode 0600, durable, and without its final name yet.
 
     Raises:
         OutputError: if a file that is not ours has the name.
-        OSError: as the system says; then nothing is left of it.
+        OSError: if the system refuses it; then nothing is left of it.
     """
 
     def __init__(self, path: Path, data: bytes) -> None:
@@ -265,10 +265,10 @@ class PrivateFile:
             raise
 
     def put_in_place(self) -> None:
-        """Give it its name, in place of what had it.
+        """Give the file its final name, and replace an old file of that name.
 
         Raises:
-            OSError: as the system says; the old file is as it was.
+            OSError: if the system refuses it; the old file is as it was.
         """
         try:
             put_in_place(self._part, self._path, overwrite=True)
@@ -277,7 +277,7 @@ class PrivateFile:
             raise
 
     def discard(self) -> None:
-        """Remove it."""
+        """Remove the file."""
         with suppress(OSError):
             self._part.unlink()
 
@@ -287,6 +287,6 @@ def save_private(path: Path, data: bytes) -> None:
 
     Raises:
         OutputError: if a file that is not ours has the name.
-        OSError: as the system says; the file is as it was before.
+        OSError: if the system refuses it; the file is as it was before.
     """
     PrivateFile(path, data).put_in_place()

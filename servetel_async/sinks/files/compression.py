@@ -1,4 +1,4 @@
-"""A new file of bytes: plain, or packed with gzip or Zstandard on the way to the disk."""
+"""A new file of bytes: plain, or compressed with gzip or Zstandard."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 GZIP, ZSTD = ".gz", ".zst"
-_GZIP_HEADER = 16  # zlib's own sign for "with a gzip header"; its time stamp is 0, so equal data gives equal bytes
+_GZIP_HEADER = 16  # zlib's flag for a gzip header; its time stamp is 0, so equal data gives equal bytes
 _GZIP_LEVEL, _ZSTD_LEVEL = 6, 3
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -41,10 +41,10 @@ def _gzip() -> _Packer:
 
 
 def _zstd() -> Any:
-    """Give the module, of Python 3.14 or its backport.
+    """Return the Zstandard module of Python 3.14, or its backport.
 
     Raises:
-        ConfigurationError: if it is not installed, or this Python was built without it.
+        ConfigurationError: if the backport is not installed, or this Python was built without the module.
     """
     own = sys.version_info >= (3, 14)
     try:
@@ -58,7 +58,7 @@ def _zstd() -> Any:
 
 
 class _Deflate:
-    """Zlib, as Zstandard has it: what comes after a flush is packed by itself."""
+    """Zlib with the interface of Zstandard: data after a flush is compressed on its own."""
 
     def __init__(self) -> None:
         self._packer = zlib.compressobj(1)
@@ -73,10 +73,10 @@ class _Deflate:
 
 
 def fast_packer() -> _Packer:
-    """Make what packs fastest here, for what is read again soon: Zstandard takes a fifth of zlib's time.
+    """Make the fastest compressor, for data that is read again soon: Zstandard takes a fifth of zlib's time.
 
-    One serves many windows, each packed by itself: its workspace is a megabyte, and to make and free that for each of
-    them leaves the allocator with holes.
+    One compressor serves many windows, each compressed on its own. Its workspace is a megabyte, and to allocate and
+    free that for each window would fragment the memory.
     """
     try:
         return cast("_Packer", _zstd().ZstdCompressor(level=1))
@@ -85,10 +85,10 @@ def fast_packer() -> _Packer:
 
 
 def unpack(data: bytes) -> bytes:
-    """Unpack what a ``fast_packer`` of this run or of another has packed.
+    """Decompress data that a ``fast_packer`` of this run or of another has compressed.
 
     Raises:
-        ConfigurationError: if it takes Zstandard, which is not installed any more.
+        ConfigurationError: if the data needs Zstandard, which is no longer installed.
     """
     if data.startswith(_ZSTD_MAGIC):
         return cast("bytes", _zstd().decompress(data))
@@ -125,10 +125,10 @@ class PackedFile:
         self._descriptor: int | None = None
 
     def open(self, path: Path) -> None:
-        """Create it; a name that is taken is refused, and a link never followed.
+        """Create the file; refuse a name that is taken, and never follow a link.
 
         Raises:
-            OSError: as the system says.
+            OSError: if the system refuses it.
         """
         self._packer = self._make_packer()
         self._descriptor = create_private(path)
@@ -137,16 +137,16 @@ class PackedFile:
         """Append bytes.
 
         Raises:
-            OSError: as the system says.
+            OSError: if the system refuses it.
         """
         assert self._descriptor is not None  # noqa: S101 - for the type checker: it is open
         write_all(self._descriptor, self._packer.compress(data))
 
     def close(self) -> None:
-        """Write what the packer held back, and make all of it durable.
+        """Write the rest of the compressed data, and make the file durable.
 
         Raises:
-            OSError: as the system says.
+            OSError: if the system refuses it.
         """
         assert self._descriptor is not None  # noqa: S101 - for the type checker: it is open
         write_all(self._descriptor, self._packer.flush())
@@ -155,7 +155,7 @@ class PackedFile:
         os.close(descriptor)
 
     def abandon(self) -> None:
-        """Close it, whatever is missing. Never raises; doing it again does nothing."""
+        """Close the file, even if it is not complete. Never raises; doing it again does nothing."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             with suppress(OSError):

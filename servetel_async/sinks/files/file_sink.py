@@ -1,13 +1,13 @@
 """Files: windows are appended to ``DEST.part`` and noted in ``DEST.part.journal``; ``DEST`` appears at the end, whole.
 
-1. A commit appends the window's lines to the part and makes them durable, then appends the journal's line. From that
+1. A commit appends the window's lines to the part, makes them durable, then appends the journal's line. From that
    moment the window counts. Bytes of the part after the last journaled one are cut off.
-2. The part holds the server's own bytes. Where ``DEST`` is plain NDJSON the part becomes it; every other format is
-   encoded from the part into ``DEST.part.new``. There the part's windows are compressed.
-3. A window that is committed again takes the place of its first commit.
-4. The name is given last, after the receipt was written beside it under another name, and after the journal noted the
-   digest of what will have it. A run that is killed at any moment leaves what the next one needs: the part and its
-   journal, or the output and a journal that knows it.
+2. The part holds the server's own bytes. If ``DEST`` is plain NDJSON, the part becomes ``DEST``. For every other format
+   the part's windows are compressed, and at the end they are encoded into ``DEST.part.new``.
+3. A window that is committed again replaces its first commit.
+4. The output gets its name last: after the receipt was written beside it under another name, and the journal noted the
+   digest of the output. A run that is killed at any moment leaves what the next one needs: the part and its journal, or
+   the output and a journal that knows it.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ if TYPE_CHECKING:
     from servetel_async.sinks.sink import Encoder, PullIdentity, Span
 
 
-#: Lines that are written at a time: some 100 KB, which the allocator has at hand; a megabyte leaves it with holes.
+#: Lines that are written at a time: some 100 KB. Pieces of a megabyte would fragment the memory.
 _LINES = 64
 
 
 class _Segment(NamedTuple):
-    """Where a window is in the part."""
+    """The place of a window in the part."""
 
     begin: int
     line: Line
@@ -69,10 +69,10 @@ class FileSink:
     """A file, or a directory of files.
 
     Args:
-        target: what it will be called.
-        encoder: makes its format from the lines; None for plain NDJSON.
-        overwrite: replace what has the name.
-        directory: the encoder makes a directory.
+        target: the path of the output.
+        encoder: the encoder of its format; None for plain NDJSON.
+        overwrite: whether to replace an output of that name.
+        directory: whether the encoder makes a directory.
     """
 
     keyed_by_id = False
@@ -88,7 +88,7 @@ class FileSink:
         self._journal_path = _beside(target, ".part.journal")
         self._encoded = _beside(target, ".part.new")
         self._aside = _beside(target, ".part.old")
-        self._asides = (self._aside,) if directory else ()  # a file is replaced at once
+        self._asides = (self._aside,) if directory else ()  # a file is replaced in one step
         self._receipt = _beside(target, ".receipt.json")
         self._encoder = encoder
         self._packer = None if encoder is None else fast_packer()
@@ -99,7 +99,7 @@ class FileSink:
         self._descriptor: int | None = None
         self._is_new = False
         self._done: Digest | None = None
-        self._written: Digester | None = None  # of the part, where all of it was written by this run
+        self._written: Digester | None = None  # of the part, if this run has written all of it
 
     @property
     def done(self) -> bool:
@@ -107,12 +107,12 @@ class FileSink:
         return self._done is not None
 
     def open(self, *, fresh: bool = False) -> None:
-        """Take the lock, and look what is there; see ``Sink.open``."""
+        """Take the lock, and check what is there; see ``Sink.open``."""
         if not os.path.lexists(self._journal_path):  # pathlib's ``exists`` raises where a name is too long
             try:
                 self._check_free()
             except OutputError:
-                self._lock.clear()  # of a run that was killed when all but its end was done
+                self._lock.clear()  # left by a run that was killed just before its end
                 raise
         self._lock.acquire()
         try:
@@ -123,7 +123,7 @@ class FileSink:
             self._check_leftovers()
             self._check_free()
             if self._journal is not None and not self._holds_windows() and not os.path.lexists(self._part):
-                self._close()  # of a run that was killed between the journal and the part
+                self._close()  # left by a run that was killed between the journal and the part
             if self._journal is None:
                 return
             if self._done is None:
@@ -145,7 +145,7 @@ class FileSink:
         return self._journal is not None and any(line.kind == "window" for line in self._journal.lines)
 
     def _check_leftovers(self) -> None:
-        """Refuse files and directories that have the names of ours and are not. The journal says whose the part is."""
+        """Refuse foreign files and directories under names of ours. The journal shows whose the part is."""
         if os.path.lexists(self._journal_path) and not ownership.owns_file(self._journal_path):
             raise ownership.foreign(name_of(self._journal_path))
         begun = os.path.lexists(self._journal_path)
@@ -156,7 +156,7 @@ class FileSink:
                 raise ownership.foreign(name_of(path))
 
     def _check_free(self) -> None:
-        """Refuse a name that is taken, unless a killed run gave it to the very output that its journal tells of."""
+        """Refuse a name that is taken, unless a killed run gave it to the output that the journal describes."""
         refuse_mount_point(self._target, self.name)
         if not os.path.lexists(self._target):
             return
@@ -195,7 +195,7 @@ class FileSink:
             self._check_leftovers()
             self._done = None
             self._written = Digester()
-            for path in (self._encoded, self._part, self._journal_path):  # it says whose the others are
+            for path in (self._encoded, self._part, self._journal_path):  # last, for it shows whose the others are
                 remove(path)
             self._journal = Journal.create(self._journal_path, header)
             self._descriptor = create_private(self._part)
@@ -238,7 +238,7 @@ class FileSink:
         self._is_new = False
 
     def _packed(self, lines: Sequence[bytes]) -> Iterator[bytes]:
-        """A window's lines as they go to the part, piece by piece, so that it is never in memory twice."""
+        """Yield a window's lines as they go to the part, piece by piece, so that it is never in memory twice."""
         packer = self._packer
         for start in range(0, len(lines), _LINES):
             piece = b"\n".join([*lines[start : start + _LINES], b""])
@@ -247,7 +247,7 @@ class FileSink:
             yield packer.flush()
 
     def finish(self, receipt_of: Callable[[Output], bytes]) -> None:
-        """Make the output of the part, give it its name, and keep its receipt beside it."""
+        """Make the output from the part, give it its name, and keep its receipt beside it."""
         try:
             made, output = self._make()
             receipt = PrivateFile(self._receipt, receipt_of(output))
@@ -263,7 +263,7 @@ class FileSink:
         try:
             receipt.put_in_place()
             self._close()
-            for path in (self._encoded, self._part, *self._asides, self._journal_path):  # it knows of the others
+            for path in (self._encoded, self._part, *self._asides, self._journal_path):  # last, it knows the others
                 remove(path)
             sync_directory(self._target.parent)
         except OSError as error:
@@ -274,7 +274,7 @@ class FileSink:
             ) from error
 
     def _make(self) -> tuple[Path | None, Output]:
-        """Encode the output and compute its digest; None in place of its path if it bears its name already."""
+        """Encode the output and compute its digest; return None as its path if it has its name already."""
         if self._done is not None:
             return None, _output_of(self._target)
         segments, is_whole = self._segments()
@@ -284,7 +284,7 @@ class FileSink:
         return self._part, Output(*self._digest_of(segments), {})
 
     def _name(self, made: Path | None, output: Output) -> None:
-        """Give the output its name. Only what fails before that is a failure."""
+        """Note the digest of the output in the journal, then give the output its name."""
         if made is None:
             return
         assert self._journal is not None  # noqa: S101 - for the type checker: a pull has begun
@@ -292,7 +292,7 @@ class FileSink:
         put_in_place(made, self._target, overwrite=self._overwrite)
 
     def _digest_of(self, segments: list[_Segment]) -> Digest:
-        """Give the part's digest, and see that what another run wrote is as it was journaled."""
+        """Return the part's digest; check that windows of another run are as they were journaled."""
         assert self._descriptor is not None  # noqa: S101 - for the type checker: only an open part is made
         written = self._written
         if written is None:
@@ -319,7 +319,7 @@ class FileSink:
             raise
 
     def _segments(self) -> tuple[list[_Segment], bool]:
-        """Where each window's last commit is, in the order of their first ones; and whether that is all of the part."""
+        """Return each window's last commit, in the order of the first ones, and whether they are all of the part."""
         assert self._journal is not None  # noqa: S101 - for the type checker: a pull has begun
         found: dict[tuple[str, str], _Segment] = {}
         begin = commits = 0

@@ -1,6 +1,6 @@
-"""The journal of a file: a line for each thing that happened, with its checksum, on the disk before the next one.
+"""The journal of a file: a line with a checksum for each step, durable before the next step.
 
-A line that was cut off by a kill is dropped: what it was about did not happen. Any other damage is refused.
+A line that was cut off by a kill is dropped: its step did not happen. Any other damage is refused.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _CHECKSUM = 9  # eight hex digits and a blank
 
 
 class Line(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One line.
+    """One line of the journal.
 
     Attributes:
         kind: ``"begin"``, ``"window"`` or ``"done"``.
-        format: of this journal; only the first line says it.
+        format: the version of this journal; only in the first line.
         body: the pull's header, or the window's entry.
-        first, last: of the window.
+        first, last: first and last second of the window.
         end: length of the part with this window; crc: checksum of the window's bytes in it.
         zone: name of the account's zone.
-        size, sha256: of the output that is about to get its name.
+        size, sha256: size and digest of the output that is about to get its name.
     """
 
     kind: str
@@ -55,7 +55,7 @@ class Journal:
     """A journal that is open for appending.
 
     Attributes:
-        lines: what it says, in order; the first is the beginning.
+        lines: its lines in order; the first is the beginning.
     """
 
     def __init__(self, descriptor: int, lines: list[Line]) -> None:
@@ -64,10 +64,10 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, header: bytes) -> Journal:
-        """Begin one, and make it durable.
+        """Create a journal, and make it durable.
 
         Raises:
-            OSError: as the system says.
+            OSError: if the system refuses it.
         """
         journal = cls(create_private(path), [])
         try:
@@ -80,12 +80,12 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Journal | None:
-        """Open one that a killed run left; None where it had not begun.
+        """Open the journal that a killed run left; None if it has no whole line.
 
         Raises:
             ResumeMismatchError: if it is damaged, or another version's.
             OutputError: if it is not as we leave it: another user may have written it.
-            OSError: as the system says; FileNotFoundError if there is no journal.
+            OSError: if the system refuses it; FileNotFoundError if there is no journal.
         """
         descriptor = open_private(path)
         try:
@@ -101,10 +101,10 @@ class Journal:
         return None
 
     def append(self, line: Line) -> None:
-        """Add a line; it is on the disk when this returns.
+        """Append a line; it is durable when this returns.
 
         Raises:
-            OSError: as the system says.
+            OSError: if the system refuses it.
         """
         text = msgspec.json.encode(line)
         write_all(self._descriptor, b"%08x %s\n" % (zlib.crc32(text), text))
@@ -116,7 +116,7 @@ class Journal:
 
 
 def _load(descriptor: int, path: Path) -> tuple[list[Line], int]:
-    """Read whole lines; returns them and their size."""
+    """Read the whole lines; return them and their size."""
     if why := objection_to(os.fstat(descriptor)):
         raise planted(name_of(path), why)
     with open(descriptor, "rb", closefd=False) as file:

@@ -32,13 +32,13 @@ else:
 
 _CAREFULLY = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 #: Errors that say that another process holds the lock.
-_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}  # the last one is of Windows
+_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}  # the last one is Windows' own
 
 
 class OutputLock:
-    """The right to write ``DEST``: held on ``DEST.lock``, which is only there while a run holds it.
+    """The right to write ``DEST``: held on ``DEST.lock``, which exists only while a run holds the lock.
 
-    The lock is the kernel's, not the file's presence: a killed run leaves a file without a lock.
+    The kernel keeps the lock, not the presence of the file: a killed run leaves a file without a lock.
     """
 
     def __init__(self, target: Path) -> None:
@@ -48,14 +48,14 @@ class OutputLock:
 
     @property
     def held(self) -> bool:
-        """Whether it is ours now."""
+        """Whether this object holds the lock."""
         return self._descriptor is not None
 
     def acquire(self) -> None:
-        """Take it, or fail at once.
+        """Take the lock, or fail at once.
 
         Raises:
-            OutputLockedError: if another run has it.
+            OutputLockedError: if another run has the lock.
             OutputError: if the directory is missing or cannot be written, its file system has no locks, or another
                 program's file has the lock's name.
         """
@@ -79,14 +79,14 @@ class OutputLock:
                 os.close(descriptor)
 
     def clear(self) -> None:
-        """Remove what a killed run left; a lock that a run holds stays."""
+        """Remove the lock file of a killed run; a lock that a run holds stays."""
         if os.path.lexists(self._file):
             with suppress(OutputError):
                 self.acquire()
                 self.release()
 
     def release(self) -> None:
-        """Give it back. Releasing again does nothing."""
+        """Release the lock. Releasing again does nothing."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is None:
             return

@@ -1,7 +1,7 @@
-"""Open files that were there before: what has their names may be a link, a pipe, a device or another user's file.
+"""Open existing files safely: under their names may be a link, a pipe, a device or another user's file.
 
-Each is opened once, without waiting and without following a link. What was opened is judged through its descriptor, so
-it cannot be exchanged between the look and the use.
+Each is opened once, without waiting and without following a link. The checks use its descriptor, so the file cannot be
+exchanged between the check and the use.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 
 
 def name_of(path: Path) -> str:
-    """Give a file's name as text for messages and receipts: bytes that are no UTF-8 are spelt out."""
+    """Return a file's name as text for messages and receipts: bytes that are not UTF-8 are spelt out."""
     return os.fsencode(path.name).decode("utf-8", "backslashreplace")
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY, *, follow: bool = False) -> int:
-    """Open a regular file; gives its descriptor.
+    """Open a regular file; return its descriptor.
 
     Args:
-        path: its name.
-        flags: of ``os.open``.
+        path: the name of the file.
+        flags: the flags of ``os.open``.
         follow: whether the name may be a link: the user gave it.
 
     Raises:
-        OSError: as the system says; ``EINVAL`` if it is no regular file.
+        OSError: if the system refuses it; ``EINVAL`` if it is not a regular file.
     """
     descriptor = os.open(path, flags | _QUIETLY | (0 if follow else _NO_LINK))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -55,10 +55,10 @@ def objection_to(found: os.stat_result, *, names: int = 1, closed: int = 0o077, 
     """Return why a file of our own cannot be trusted; empty if it is as we leave it.
 
     Args:
-        found: what the system says of it.
-        names: that it may have: two if a kill came between the new name and the removal of the old one.
+        found: the status of the file.
+        names: most names of the file: two if a kill came between the new name and the removal of the old one.
         closed: the rights that no other user may have. Our state gives none.
-        owner: who must have it; None is this user.
+        owner: the required owner; None is this user.
     """
     if sys.platform == "win32":
         return ""
@@ -74,19 +74,19 @@ def objection_to(found: os.stat_result, *, names: int = 1, closed: int = 0o077, 
 
 
 def refuse_planted_database(path: Path, endings: Iterable[str], *, owner: int | None = None) -> None:
-    """Refuse a database of another user, or one that all users may write, and a log of another user beside it.
+    """Refuse a database, or a log beside it, that another user owns or that all users may write.
 
-    A database library opens a log by its name, and brings what is in it into the database. The owner of a database may
+    A database library opens a log by its name, and merges its content into the database. The owner of a database may
     let other users read it and a group write it.
 
     Args:
         path: the database.
-        endings: of its logs.
-        owner: who must have them; None is this user.
+        endings: the endings of its logs.
+        owner: the required owner; None is this user.
 
     Raises:
-        OutputError: if there is one.
-        OSError: if it cannot be looked at.
+        OutputError: if there is such a file.
+        OSError: if a file cannot be examined.
     """
     for each in (path, *(path.with_name(f"{path.name}{ending}") for ending in endings)):
         try:
@@ -105,10 +105,10 @@ def refuse_planted_database(path: Path, endings: Iterable[str], *, owner: int | 
 
 
 def refuse_lone_log(path: Path, endings: Iterable[str]) -> None:
-    """Refuse a log whose database is gone: it would be read into the new one as soon as that has the name.
+    """Refuse a log without its database: it would be read into the new database as soon as that has the name.
 
     Raises:
-        OutputError: if there is one.
+        OutputError: if there is such a log.
     """
     for ending in endings:
         log = path.with_name(f"{path.name}{ending}")

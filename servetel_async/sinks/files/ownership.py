@@ -1,4 +1,4 @@
-"""Which files and directories this program made. Only these are ever removed or replaced unasked.
+"""The files and directories that this program made. Only these are ever removed or replaced unasked.
 
 1. A directory is ours if it holds the marker and otherwise only files that we make. An empty one holds nothing to lose.
 2. The marker is written first and removed last, so a run that is killed in between leaves a directory that is ours.
@@ -36,9 +36,9 @@ _BEGINNINGS = {
 _HEXADECIMAL = b"0123456789abcdef"
 #: Enough to see how a file begins.
 _START = 64
-#: No text that is looked for is longer.
+#: Most bytes of a text that is looked for.
 _LONGEST = 64
-#: What is read at a time.
+#: Bytes that are read at a time.
 _PIECE = 1 << 20
 
 
@@ -53,12 +53,12 @@ def make_directory(path: Path) -> None:
 
 
 def is_directory(path: Path) -> bool:
-    """Tell whether a directory has this name; a link to one does not count."""
+    """Whether a directory has this name; a link to one does not count."""
     return _kind(path) == stat.S_IFDIR
 
 
 def owns_directory(path: Path) -> bool:
-    """Tell whether a directory of ours, or an empty one, has this name."""
+    """Whether a directory of ours, or an empty one, has this name."""
     if not is_directory(path):
         return False
     held = list(_files(path))
@@ -87,7 +87,7 @@ def _remove_empty(directory: Path) -> None:
 
 
 def _files(path: Path) -> Iterator[tuple[Path, bool]]:
-    """Every name in a directory that is not a plain subdirectory of a day, and whether we make such a file."""
+    """Yield each entry of a directory and of its directories of days, and whether we make such a file."""
     for each in path.iterdir():
         if is_directory(each) and each.name.startswith("day="):
             for file in each.iterdir():
@@ -101,7 +101,7 @@ def _is_file_of_ours(file: Path, name: str) -> bool:
 
 
 def owns_file(path: Path) -> bool:
-    """Tell whether a small file of ours has this name: a journal, a receipt, a quarantine, or a part of one.
+    """Whether a small file of ours has this name: a journal, a receipt, a quarantine, or a part of one.
 
     Raises:
         OSError: if it cannot be read.
@@ -121,17 +121,17 @@ def owns_file(path: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Tell whether a regular file has this name; a link to one does not count."""
+    """Whether a regular file has this name; a link to one does not count."""
     return _kind(path) == stat.S_IFREG
 
 
 def is_empty_file(path: Path) -> bool:
-    """Tell whether an empty regular file has this name: it holds nothing to lose."""
+    """Whether an empty regular file has this name: it holds nothing to lose."""
     return is_file(path) and path.lstat().st_size == 0
 
 
 def holds(path: Path, *texts: bytes) -> bool:
-    """Tell whether a regular file holds one of these texts anywhere.
+    """Whether a regular file holds one of these texts anywhere.
 
     Raises:
         OSError: if it cannot be read.
@@ -153,14 +153,14 @@ def refuse_foreign_part(
     """Refuse a database under the name of a part, or a file beside it, that is not ours.
 
     Args:
-        part: where an interrupted pull left its database, if there was one.
-        endings: of what the database library keeps beside it, and of the directory in which it was made.
-        ours: texts; one of them is in the database or in its log if it is ours.
+        part: the path at which an interrupted pull leaves its database.
+        endings: the endings of the library's files beside it, and of the directory in which it was made.
+        ours: texts, of which a database of ours or its log holds one.
         is_blank: whether a file holds nothing to lose.
 
     Raises:
-        OutputError: if it is not ours.
-        OSError: if it cannot be read.
+        OutputError: if one of them is not ours.
+        OSError: if one of them cannot be read.
     """
     names = (part, *(part.with_name(f"{part.name}{ending}") for ending in endings))
     there = [path for path in names if os.path.lexists(path)]
@@ -175,13 +175,13 @@ def refuse_foreign_part(
 
 
 def _names_of(path: Path) -> int:
-    """Give 2 if the output has its name already and the part is not removed yet."""
+    """Return 2 if the output has its name already and the part is not removed yet; else 1."""
     target = path.with_name(path.name.removesuffix(".part"))
     return 2 if target != path and is_file(target) and target.samefile(path) else 1
 
 
 def foreign(name: str) -> OutputError:
-    """Say that a file or directory of this name is not ours."""
+    """Return the error for a file or directory that is not ours."""
     return OutputError(
         f"{name} was not made by this program",
         why="only what this program made is replaced or removed",
@@ -190,7 +190,7 @@ def foreign(name: str) -> OutputError:
 
 
 def _kind(path: Path) -> int:
-    """Give the type bits of a name; 0 if nothing has it.
+    """Return the type bits of a name; 0 if there is no such file.
 
     Raises:
         OSError: if the name is too long, or the system refuses to say.

@@ -1,4 +1,4 @@
-"""Where an output may be: a name of its own in a directory, found once, and neither a link nor a mount point."""
+"""The place of an output: a name of its own in a directory, resolved once, and neither a link nor a mount point."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from servetel_async.errors import ConfigurationError, OutputError
 
 _MOUNTS = Path("/proc/self/mountinfo")
-#: The field of a line that holds the mount point.
+#: Number of the field in a line that holds the mount point.
 _POINT = 4
 
 
 def resolve(text: str) -> Path:
-    """Give the absolute path of a destination: a later ``chdir`` or a changed link of a parent does not move it.
+    """Return the absolute path of a destination: a later ``chdir`` or a changed link of a parent does not move it.
 
     Links of its parents are followed now. Its own name is kept as it is.
 
@@ -40,7 +40,7 @@ def refuse_mount_point(path: Path, name: str) -> None:
     """Refuse a mount point: no rename replaces it, and files beside it are on another file system.
 
     Raises:
-        OutputError: if it is one.
+        OutputError: if the path is a mount point.
     """
     if _is_mount_point(path):
         inside = "calls/" if path.is_dir() else path.name
@@ -49,7 +49,7 @@ def refuse_mount_point(path: Path, name: str) -> None:
 
 
 def _is_mount_point(path: Path) -> bool:
-    """Look into the system's list: ``ismount`` misses a bind mount of the same file system."""
+    """Whether the system lists a path as a mount point: ``ismount`` misses a bind mount of the same file system."""
     try:
         lines = _MOUNTS.read_bytes().splitlines()
     except OSError:  # not Linux, or no /proc
@@ -59,5 +59,5 @@ def _is_mount_point(path: Path) -> bool:
 
 
 def _unescape(point: bytes) -> bytes:
-    """The list writes a blank, a tab, a line end and a backslash as three octal digits."""
+    """Decode a mount point: the list writes a blank, a tab, a line end and a backslash as three octal digits."""
     return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), point)

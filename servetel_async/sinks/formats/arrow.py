@@ -1,7 +1,7 @@
-"""Calls as columns of Arrow, under a schema that depends on the chosen columns and the account's zone alone.
+"""Calls as columns of Arrow. The schema depends only on the chosen columns and the account's zone.
 
-Whole numbers, amounts, booleans and moments are typed; ``call_flow`` is a list of steps and ``circle`` a struct. What
-is open-ended (JSON of any shape, a number in one call and a text in the next) is a string: a text as it is, all else
+Whole numbers, amounts, booleans and moments are typed; ``call_flow`` is a list of steps and ``circle`` a struct. An
+open-ended value (JSON of any shape, a number in one call and a text in the next) is a string: a text as it is, all else
 as JSON.
 """
 
@@ -31,16 +31,16 @@ _NO_CIRCLE = Circle()
 
 
 class Table:
-    """From calls to arrays.
+    """Converts calls to Arrow arrays.
 
     Args:
-        names: of the columns, as ``check_columns`` gave them.
+        names: names of the columns, from ``check_columns``.
 
     Attributes:
         arrow, parquet: the modules; they are imported here and nowhere earlier.
 
     Raises:
-        ConfigurationError: pyarrow is not installed.
+        ConfigurationError: if pyarrow is not installed.
     """
 
     def __init__(self, names: tuple[str, ...]) -> None:
@@ -55,7 +55,7 @@ class Table:
         self._columns = [(column.name, *self._kind(column)) for column in columns_named(names)]
 
     def _kind(self, column: Column) -> tuple[Any, Maker]:
-        """Give a column's type, None for a moment's, and how its values become an array."""
+        """Return a column's type (None for a moment) and the function that makes an array of its values."""
         arrow = self.arrow
         if column.name in MOMENTS:
             return None, _as_they_are
@@ -73,7 +73,7 @@ class Table:
         return nested.get(column.name) or simple.get(column.kinds) or mixed
 
     def schema(self, zone: tzinfo) -> Any:
-        """Give the names and types of the columns."""
+        """Return the names and types of the columns."""
         moment = self._moment(zone)
         return self.arrow.schema([(name, moment if kind is None else kind) for name, kind, _ in self._columns])
 
@@ -81,7 +81,7 @@ class Table:
         return self.arrow.timestamp("us", tz=_zone_text(zone))
 
     def arrays(self, records: Sequence[CallRecord], zone: tzinfo) -> list[Any]:
-        """Give the columns of some calls of that zone."""
+        """Return the columns of some calls of that zone."""
         known = zone_named(name_zone(zone)) or IST
         fields = values_by_name(records)
         columns: list[Any] = []
@@ -96,7 +96,7 @@ class Table:
         return columns
 
     def _floats(self, values: Sequence[Any]) -> Any:
-        """A whole number that no float holds exactly is one that Arrow would refuse."""
+        """Convert numbers to floats first: Arrow refuses a whole number that no float holds exactly."""
         return self.arrow.array([None if value is None else float(value) for value in values], self.arrow.float64())
 
     def _texts(self, values: Sequence[Any], convert: Callable[[Any], str | None] = as_text) -> Any:
@@ -143,7 +143,7 @@ def _as_they_are(values: Sequence[Any]) -> Any:
 
 
 def _zone_text(zone: tzinfo) -> str:
-    """Name a zone so that every reader knows it: Polars fails on a whole file where one column is in ``+05:30``.
+    """Return a zone's name that every reader knows: Polars fails on a whole file if one column is in ``+05:30``.
 
     Moments of another fixed offset are written in UTC; they are the same moments.
     """

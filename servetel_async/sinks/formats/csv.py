@@ -1,14 +1,14 @@
 """CSV for spreadsheets and for programs: RFC 4180, UTF-8, one header line, one line end (CRLF) after every record.
 
-1. No byte order mark: programs would read it as a part of the first column's name. Excel is told UTF-8 when importing.
+1. No byte order mark: programs would read it as a part of the first column's name. In Excel, choose UTF-8 on import.
 2. A text that a spreadsheet would run as a formula gets a ``'`` in front (OWASP ASVS 1.2.10): one that begins with
-   ``= + - @``, their full-width forms, TAB, CR, LF or NUL, also where invisible characters are before the sign. A phone
-   number with its ``+`` is not a formula and stays. Numbers are written as numbers, with their minus.
-   A spreadsheet may also split at ``;``, TAB, ``|`` or a line end, and take another quote than ours. So a sign behind
-   one of these, or behind a comma, gets the ``'`` as well.
-3. NUL, at which many readers stop, becomes U+2400 (a visible NUL). All other characters stay as they are, so do ESC and
-   U+2028; a lone surrogate was U+FFFD already when the page was read. The server's own text is what NDJSON holds.
-4. A field is quoted where it holds one of these separators, a quote or a line end.
+   ``= + - @``, their full-width forms, TAB, CR, LF or NUL, also after invisible characters. A phone number with its
+   ``+`` is not a formula and stays. Numbers are written as numbers, with their minus.
+   A spreadsheet may also split at ``;``, TAB, ``|`` or a line end, and use another quote than ours. So a sign after one
+   of these, or after a comma, gets the ``'`` as well.
+3. NUL, at which many readers stop, becomes U+2400 (a visible NUL). All other characters stay as they are, also ESC and
+   U+2028; a lone surrogate was U+FFFD already when the page was read. NDJSON holds the server's own text.
+4. A field is quoted if it holds one of these separators, a quote or a line end.
 5. None and the empty text are an empty field, lists and objects are JSON, moments are ISO 8601 with their offset.
 """
 
@@ -55,8 +55,8 @@ class CsvEncoder:
     """Calls as lines of a CSV file; see ``sink.Encoder``.
 
     Args:
-        columns: names that ``check_columns`` gave, in the order of the file.
-        packing: ``".gz"`` or ``".zst"``; see ``packing.PackedFile``.
+        columns: names from ``check_columns``, in the order of the file.
+        packing: ``".gz"`` or ``".zst"``; see ``compression.PackedFile``.
     """
 
     def __init__(self, columns: tuple[str, ...], packing: str | None = None) -> None:
@@ -65,7 +65,7 @@ class CsvEncoder:
         self._columns = [(column.name, _converter(column)) for column in columns_named(columns)]
 
     def open(self, path: Path) -> None:
-        """Create it, and write the header."""
+        """Create the file, and write the header."""
         self._file.open(path)
         self._write([",".join(self._names)])
 
@@ -91,11 +91,11 @@ class CsvEncoder:
         self._file.write(text.replace("\0", _VISIBLE_NUL).encode())
 
     def close(self) -> None:
-        """Have the disk know it."""
+        """Make the file durable (fsync), and close it."""
         self._file.close()
 
     def abandon(self) -> None:
-        """Close it."""
+        """Close the file."""
         self._file.abandon()
 
 
@@ -117,13 +117,13 @@ def _texts(values: Sequence[str | None]) -> list[str]:
     distinct = list(set(values))
     if 2 * len(distinct) > len(values):
         return _fields(values)
-    known = dict(zip(distinct, _fields(distinct), strict=True))  # names, numbers of agents: each is looked at once
+    known = dict(zip(distinct, _fields(distinct), strict=True))  # names and numbers repeat: each is checked once
     return list(map(known.__getitem__, values))
 
 
 def _fields(values: Iterable[str | None]) -> list[str]:
     texts = ["" if text is None else text if text[:1] not in _SUSPECT else _guard(text) for text in values]
-    if _needs_quotes("".join(texts)) is None:  # the usual case, and the search of one long text is the fastest there is
+    if _needs_quotes("".join(texts)) is None:  # the usual case, and one search of a long text is the fastest
         return texts
     return [text if _needs_quotes(text) is None else _quoted(text) for text in texts]
 
@@ -135,7 +135,7 @@ def _guard(text: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Quote a text, and guard the signs in it that are behind a separator."""
+    """Quote a text, and guard the signs in it that come after a separator."""
     doubled = _before_sign.sub(r"\g<0>'", text).replace('"', '""')
     return f'"{doubled}"'
 
@@ -149,7 +149,7 @@ def _numbers(values: Iterable[float | None]) -> list[str]:
 
 
 def _mixed(values: Iterable[Any], convert: Callable[[Any], str | None] | None) -> list[str]:
-    """Guard what is a text; JSON begins with a bracket, a digit, a word or a number's minus."""
+    """Guard texts only; JSON begins with a bracket, a digit, a word or a number's minus."""
     texts: list[str] = []
     for value in values:
         if value is None:

@@ -1,7 +1,7 @@
 """NDJSON: one record per line, in the server's own bytes.
 
 Nothing is decoded and encoded again on the way to the file, so nothing can be lost: unknown keys, the order of keys
-and the way a number was written all stay. Only white space between tokens goes where it would break a line in two.
+and the way a number was written all stay. Only white space between tokens is removed if it would break a line in two.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _STDOUT = 1
 
 
 class LinesEncoder:
-    """Lines into a file; see ``sink.Encoder``.
+    """Writes lines into a file; see ``sink.Encoder``.
 
     Args:
-        packing: ``".gz"`` or ``".zst"``; see ``packing.PackedFile``.
+        packing: ``".gz"`` or ``".zst"``; see ``compression.PackedFile``.
     """
 
     def __init__(self, packing: str | None = None) -> None:
         self._file = PackedFile(packing)
 
     def open(self, path: Path) -> None:
-        """Create it."""
+        """Create the file."""
         self._file.open(path)
 
     def write(self, batch: Batch) -> None:
@@ -46,12 +46,12 @@ class LinesEncoder:
         self._file.close()
 
     def abandon(self) -> None:
-        """Close it."""
+        """Close the file."""
         self._file.abandon()
 
 
 class StdoutSink:
-    """Standard output. Nothing written there can be taken back; the receipt and the exit code say if it is whole."""
+    """Standard output. Printed calls cannot be taken back; the receipt and the exit code say if they are complete."""
 
     name = "standard output"
     place: Path | None = None
@@ -63,19 +63,19 @@ class StdoutSink:
         self._written = Digester()
 
     def open(self, *, fresh: bool = False) -> None:  # noqa: ARG002 - nothing can be saved there
-        """Refuse a stream that was closed: its number belongs to some other file by now."""
+        """Refuse a closed stream: its descriptor may belong to another file by now."""
         if sys.stdout is None:
             raise OutputError("standard output is closed", fix="let it go somewhere, or pull into a file")
 
     def resume(self, claim: PullIdentity) -> Saved | None:  # noqa: ARG002 - nothing can be saved there
-        """Nothing can be left there."""
+        """Return None: there is nothing to resume."""
         return None
 
     def begin(self, header: bytes) -> None:
-        """Nothing to prepare."""
+        """Do nothing: there is nothing to prepare."""
 
     def commit(self, batch: Batch, span: Span, entry: bytes) -> None:  # noqa: ARG002 - there is no journal
-        """Write a window's calls, at once: a reader behind a pipe sees them as they come."""
+        """Write a window's calls at once: a reader of a pipe sees them as they come."""
         lines = b"".join([line + b"\n" for line in batch.lines])
         try:
             write_all(_STDOUT, lines)
@@ -86,8 +86,8 @@ class StdoutSink:
         self._written.update(lines)
 
     def finish(self, receipt_of: Callable[[Output], bytes]) -> None:
-        """Everything is out already, and a receipt has no place there."""
+        """Make the receipt, but keep none: everything is printed already, and a receipt has no place there."""
         receipt_of(Output(*self._written.digest(), {}))
 
     def abandon(self) -> None:
-        """Nothing to take back."""
+        """Do nothing: there is nothing to take back."""

@@ -1,7 +1,7 @@
 """Parquet: one file, or a directory with a file for each day (``day=2024-05-02/part-0.parquet``).
 
-The schema depends on the chosen columns and on nothing else, so files of different pulls can be read as one table:
-numbers, booleans and moments are typed, ``call_flow`` is a list of steps, and what is open-ended is JSON as a string.
+The schema depends only on the chosen columns and the account's zone, so files of different pulls can be read as one
+table: numbers, booleans and moments are typed, ``call_flow`` is a list of steps, open-ended values are JSON strings.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from servetel_async.protocol.records import CallRecord
     from servetel_async.sinks.sink import Batch
 
-#: A row group: what a reader reads at once, and what is in memory while it is gathered.
+#: Size of a row group: a reader reads one at once, and memory holds one while it is gathered.
 GROUP_ROWS, GROUP_BYTES = 20_000, 64 * 1024 * 1024
 #: Days come one after another, so more open files would only wait for the end.
 MOST_OPEN = 3
-#: What Hive, and with it every reader, calls the rows that have no value.
+#: The name that Hive, and with it every reader, gives to rows without a value.
 NO_DAY = "__HIVE_DEFAULT_PARTITION__"
 #: The directory of a file without rows.
 EMPTY_DAY = "1970-01-01"
 
-#: Values that hardly ever come again, of a call and of a step: a dictionary of them is larger than they are.
+#: Columns of a call and of a step whose values hardly ever repeat: a dictionary of them would be larger than they are.
 _UNIQUE = {"id", "call_id", "uuid", "recording_url", "aws_call_recording_identifier", "time", "end_stamp", *MOMENTS}
 _UNIQUE_IN_STEP = {"time", "anstime", "readable_time", "value"}
 
@@ -46,7 +46,7 @@ class ParquetEncoder:
     """Calls as one Parquet file; see ``sink.Encoder``.
 
     Args:
-        columns: names that ``check_columns`` gave, in the order of the file.
+        columns: names from ``check_columns``, in the order of the file.
 
     Raises:
         ConfigurationError: if pyarrow is not installed.
@@ -58,7 +58,7 @@ class ParquetEncoder:
         self._file: _File | None = None
 
     def open(self, path: Path) -> None:
-        """Remember the place: the schema names the account's zone, which the first window tells."""
+        """Remember the path: the schema names the account's zone, which comes with the first window."""
         self._path, self._file = path, None
 
     def write(self, batch: Batch) -> None:
@@ -78,7 +78,7 @@ class ParquetEncoder:
         self._opened(IST).close()
 
     def abandon(self) -> None:
-        """Close it."""
+        """Close the file."""
         file, self._file = self._file, None
         if file is not None:
             file.abandon()
@@ -88,7 +88,7 @@ class DaysEncoder:
     """Calls as a directory, a file for each day on which calls started; a day that comes again gets another file.
 
     Args:
-        columns: names that ``check_columns`` gave, in the order of the files.
+        columns: names from ``check_columns``, in the order of the files.
 
     Raises:
         ConfigurationError: if pyarrow is not installed.
@@ -102,7 +102,7 @@ class DaysEncoder:
         self._parts: dict[str, int] = {}
 
     def open(self, path: Path) -> None:
-        """Create the directory, with the marker that says whose it is."""
+        """Create the directory, with the marker that shows that it is ours."""
         make_directory(path)
         self._path, self._parts = path, {}
 
@@ -138,7 +138,7 @@ class DaysEncoder:
         del self._open[day]
 
     def close(self) -> None:
-        """Finish all files; without any call there is one without rows, which tells the columns."""
+        """Finish all files; without any call there is one without rows, which shows the columns."""
         assert self._path is not None  # noqa: S101 - for the type checker: it is open
         if self._parts.keys() <= {NO_DAY}:
             self._file_of(EMPTY_DAY)
@@ -149,14 +149,14 @@ class DaysEncoder:
         sync_directory(self._path)
 
     def abandon(self) -> None:
-        """Close all of them."""
+        """Close all files."""
         for file in self._open.values():
             file.abandon()
         self._open.clear()
 
 
 def _day_of(record: CallRecord) -> str:
-    """Give the day on which a call started, also where its time is none: only real days become names of directories."""
+    """Return the day on which a call started, even if its time is missing: only real days become directory names."""
     if record.date is not None and _is_real_day(record.date):
         return record.date
     started = record.started_at
@@ -230,7 +230,7 @@ class _File:
         self._file.close()
 
     def abandon(self) -> None:
-        with suppress(Exception):  # the footer of a file that nobody will read
+        with suppress(Exception):  # the footer of a file that will not be read
             self._writer.close()
         with suppress(OSError):
             self._file.close()

@@ -1,4 +1,4 @@
-"""The columns of a call in a table: one for each key of the reference, two moments, and what is not known yet."""
+"""The columns of a call in a table: one for each key of the reference, two moments, and ``extra`` for other keys."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
     Converter = Callable[[Any], Any]
 
-#: What a field may hold besides None, and its column. Whatever else is open or nested, so it becomes JSON.
+#: What a field may hold besides None, and its column. All else is open-ended or nested, so it becomes JSON.
 _TYPES = {
     frozenset({str}): "TEXT",
     frozenset({bool}): "INTEGER",
     frozenset({int}): "INTEGER",
-    frozenset({int, str}): "INTEGER",  # SQLite keeps a text that is no number as it is
+    frozenset({int, str}): "INTEGER",  # SQLite keeps a text that is not a number as it is
     frozenset({int, float}): "NUMERIC",  # an amount that was sent as a whole number stays one
 }
 
 
-#: Lines that are decoded at a time: four times as many take half as long again.
+#: Lines that are decoded at a time: with four times as many, decoding takes half as long again.
 PIECE_ROWS, PIECE_BYTES = 256, 8 * 1024 * 1024
-#: What identifies a row of a database; the account is no column of a call, nor is the reading that wrote it last.
+#: The key of a row in a database. The account is not a column of a call; nor is the reading that wrote it last.
 KEY = ("account", "id")
-#: The columns that are no fields: they are made of a call's stamps and its zone.
+#: The columns that are not fields: they are made from a call's stamps and its zone.
 MOMENTS = ("started_at", "ended_at")
-#: Of each field of a step but ``extra``: its attribute and its key on the wire.
+#: Attribute and key on the wire of each field of a step, except ``extra``.
 STEP_FIELDS = [(field.name, field.encode_name) for field in msgspec.structs.fields(FlowStep) if field.name != "extra"]
 
 
@@ -57,7 +57,7 @@ _encode = msgspec.json.Encoder(enc_hook=str).encode
 
 
 def as_text(value: Any) -> str | None:
-    """Keep a text as it is; everything else but None becomes JSON."""
+    """Return a text as it is; everything else but None becomes JSON."""
     if value is None or isinstance(value, str):
         return value
     return _encode(value).decode()
@@ -68,7 +68,7 @@ def _extra(value: dict[str, Any]) -> str | None:
 
 
 def flow_text(steps: Any) -> str | None:
-    """Give a call's flow as the JSON that the server sent; what had to be rescued as the JSON it must have meant."""
+    """Return a call's flow as the JSON that the server sent; a rescued flow as the JSON that it must have meant."""
     if isinstance(steps, msgspec.Raw):
         text = str(steps, "utf-8", "replace")
         return None if text == "null" else text
@@ -85,7 +85,7 @@ def _moment(value: Any) -> str | None:
 
 
 def _kinds(annotation: Any) -> frozenset[Any]:
-    """Take a union apart: what a value may be, besides None."""
+    """Return the types of a union besides None."""
     if get_origin(annotation) is Annotated:
         return _kinds(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -115,7 +115,7 @@ _converted = [(index, column.converter) for index, column in enumerate(COLUMNS) 
 
 
 def rows_of(records: Iterable[CallRecord]) -> Iterator[list[Any]]:
-    """Give each call's values in the order of ``COLUMNS``."""
+    """Yield each call's values in the order of ``COLUMNS``."""
     for record in records:
         row = list(_values(record))
         for index, convert in _converted:
@@ -137,7 +137,7 @@ def flat_records(batch: Batch) -> list[CallRecord]:
     Raises:
         MalformedResponseError: if a line is not a call.
     """
-    reader = RecordReader()  # what the plain way cannot read may be an unknown key in every call: this one learns it
+    reader = RecordReader()  # if every call has an unknown key, this reader learns it once
     records = [_flat(line, reader) for line in batch.lines]
     if batch.zone is not IST:
         name = name_zone(batch.zone)
@@ -151,7 +151,7 @@ def _flat(line: bytes, reader: RecordReader) -> CallRecord:
         record = _flat_record(line)
     except (*UNDECODABLE, RecursionError):
         return _rescued(line, reader)
-    # Neither a list nor null: PHP's object for a list, or something else that has to be made sense of.
+    # Neither a list nor null: PHP's object in place of a list, or something else to rescue.
     return record if bytes(record.call_flow)[:1] in (b"[", b"n") else _rescued(line, reader)
 
 
@@ -162,11 +162,11 @@ def _rescued(line: bytes, reader: RecordReader) -> CallRecord:
         sent = split_object(line)["call_flow"]
         if bytes(sent)[:1] == b"[":
             fields["call_flow"] = sent
-    return _FlatRecord(**fields)  # like the others: their fields stand in one order
+    return _FlatRecord(**fields)  # as the others are: their fields are in one order
 
 
 def pieces_of(batch: Batch) -> Iterator[Batch]:
-    """Cut a window, so that its decoded calls need little memory and stay in the processor's cache; none is empty."""
+    """Cut a window into pieces that need little memory when decoded, and fit the processor's cache; none empty."""
     begin = size = 0
     for end, line in enumerate(batch.lines):
         if end > begin and (end - begin >= PIECE_ROWS or size + len(line) > PIECE_BYTES):
@@ -178,7 +178,7 @@ def pieces_of(batch: Batch) -> Iterator[Batch]:
 
 
 def values_by_name(records: Sequence[CallRecord]) -> dict[str, Sequence[Any]]:
-    """Give the fields of some calls, column by column: asking each call for each field takes three times as long."""
+    """Return the fields of some calls, column by column: asking each call for each field takes three times as long."""
     if not records:
         return dict.fromkeys(CallRecord.__struct_fields__, ())
     values = zip(*map(msgspec.structs.astuple, records), strict=True)
@@ -186,10 +186,10 @@ def values_by_name(records: Sequence[CallRecord]) -> dict[str, Sequence[Any]]:
 
 
 def check_columns(columns: Sequence[str] | None) -> tuple[str, ...]:
-    """Give the chosen columns' names in the order in which they were chosen; all of them for None.
+    """Return the names of the chosen columns in the order in which they were chosen; all of them for None.
 
     Raises:
-        ConfigurationError: if no column is chosen, one is unknown or comes twice, or they are a text, not a sequence.
+        ConfigurationError: if no column is chosen, one is unknown or comes twice, or ``columns`` is not a sequence.
     """
     if columns is None:
         return tuple(_BY_NAME)
@@ -209,7 +209,7 @@ def check_columns(columns: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def columns_named(names: Iterable[str]) -> list[Column]:
-    """Give the columns of names that were checked."""
+    """Return the columns of names that were checked."""
     return [_BY_NAME[name] for name in names]
 
 

@@ -1,4 +1,4 @@
-"""Moments of a column: nearly all stamps are written in one way, in one zone, and need no ``datetime`` to be read."""
+"""The moments of a column. Nearly all stamps have one format and one zone, and are read without a ``datetime``."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ if TYPE_CHECKING:
     Stamps = Iterable[str | None]
 
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-#: Moments outside of these no reader in Python could show; ``date``, ``time`` and ``end_stamp`` have them as text.
+#: No reader in Python could show moments outside these; ``date``, ``time`` and ``end_stamp`` have them as text.
 _FIRST = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
 _LAST = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _MICROSECOND
-#: Of a stamp's end, `` HH:MM`` and ``:SS``, its seconds. All 86,400 times of a day would be megabytes.
+#: Seconds by the parts of a stamp, `` HH:MM`` and ``:SS``. A table of all 86,400 times of a day would take megabytes.
 _MINUTES = {f" {minute // 60:02}:{minute % 60:02}": 60 * minute for minute in range(24 * 60)}
 _SECONDS = {f":{second:02}": second for second in range(60)}
 
 
 def stamps_of(columns: Mapping[str, Sequence[Any]], name: str) -> list[str | None]:
-    """Give the stamps from which ``started_at`` or ``ended_at`` of some calls are read."""
+    """Return the stamps from which ``started_at`` or ``ended_at`` of some calls are read."""
     if name == "ended_at":
         return list(columns["end_stamp"])
     pairs = zip(columns["date"], columns["time"], strict=True)
@@ -32,12 +32,12 @@ def stamps_of(columns: Mapping[str, Sequence[Any]], name: str) -> list[str | Non
 
 
 def moments_of(stamps: Stamps, zone: tzinfo) -> list[datetime | None]:
-    """Read stamps as aware moments, None for whatever is not one."""
+    """Read stamps as aware moments; None if a stamp is not one."""
     return [read_stamp(stamp, zone) for stamp in stamps]
 
 
 def texts_of(stamps: Stamps, zone: tzinfo) -> list[str]:
-    """Read stamps as ISO 8601 with the offset, empty for whatever is no moment."""
+    """Read stamps as ISO 8601 with the offset; empty if a stamp is not a moment."""
     if not isinstance(zone, timezone):
         return [_text(stamp, zone) for stamp in stamps]
     offset = datetime(2000, 1, 1, tzinfo=zone).isoformat()[19:]
@@ -53,7 +53,7 @@ def _text(stamp: str | None, zone: tzinfo) -> str:
 
 
 def microseconds_of(stamps: Stamps, zone: tzinfo) -> list[int | None]:
-    """Read stamps as microseconds since 1970 in UTC, None for what is no moment or none that a ``datetime`` holds."""
+    """Read stamps as microseconds since 1970 in UTC; None if a stamp is not a moment that a ``datetime`` holds."""
     if not isinstance(zone, timezone):
         return [_microseconds(stamp, zone) for stamp in stamps]
     offset = zone.utcoffset(None) // _MICROSECOND
@@ -74,7 +74,7 @@ def _microseconds(stamp: str | None, zone: tzinfo) -> int | None:
 
 
 def _wall_seconds(stamp: str) -> int | None:
-    """Give seconds since 1970 on the clock that a stamp was read from; None where it is written in another way."""
+    """Return a stamp's seconds since 1970 on its own wall clock; None if the stamp has another format."""
     try:
         return _midnight(stamp[:10]) + _MINUTES[stamp[10:16]] + _SECONDS[stamp[16:]]
     except (KeyError, ValueError):
@@ -84,7 +84,7 @@ def _wall_seconds(stamp: str) -> int | None:
 @lru_cache(maxsize=64)
 def _midnight(text: str) -> int:
     day = date.fromisoformat(text)
-    # A week's day is written otherwise; on the calendar's first and last day an offset could lead out of it.
+    # A date by week has another form; on the calendar's first and last day an offset could lead out of it.
     if day.isoformat() != text or not date.min < day < date.max:
         raise ValueError
     return (day - _EPOCH.date()).days * 86_400
