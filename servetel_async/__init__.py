@@ -1,4 +1,4 @@
-"""Every call detail record out of Servetel, Smartflo and Acefone: async, fast, and never one silently lost."""
+"""Get every call detail record from Servetel, Smartflo and Acefone: async, fast, and none lost silently."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

@@ -63,23 +63,23 @@ if TYPE_CHECKING:
 
 
 class ServetelClient:
-    """One account's calls. Make one, share it among all tasks of an event loop, close it at the end.
+    """The calls of one account. Make one, share it among all tasks of an event loop, close it at the end.
 
-    It may be made outside of a loop, used in several ``asyncio.run`` one after another and inherited by a fork: it
-    opens its connections when it first needs them, in the loop that runs then.
+    It may be made outside of a loop, used in several ``asyncio.run`` one after another and inherited by a fork. It
+    opens its connections when it first needs them, in the running loop.
 
     Args:
         token: a token from the portal, or an (async) callable that gives one. Without it: ``SERVETEL_TOKEN``, the file
             ``SERVETEL_TOKEN_FILE``, the profile ``SERVETEL_PROFILE``. A profile may hold a login.
-        email: log in instead of using a token; with ``password``.
-        password: never kept in a form that prints.
-        base_url: where the API is; else ``SERVETEL_BASE_URL``, the profile, ``brand``.
+        email: the address of a login, used instead of a token; with ``password``.
+        password: the password of the login; never shown by ``repr``.
+        base_url: the API's address; else ``SERVETEL_BASE_URL``, the profile, ``brand``.
         brand: ``Brand`` or its name; Servetel by default.
-        max_concurrency: requests in flight at most.
+        max_concurrency: largest number of concurrent requests.
         rate: requests per second of the whole account in this process; None for no limit.
-        retry: how often and how patiently a request is tried again.
-        timeouts: seconds for connecting, reading, a whole attempt, and waiting for a turn (a slot and the rate).
-        page_size: calls per page that are asked for; the server may give fewer.
+        retry: number of attempts and delays between them.
+        timeouts: seconds for connecting, reading, a whole attempt, and waiting for a slot and the rate.
+        page_size: calls to ask for per page; the server may give fewer.
         zone: the account's wall clock: ``IST``, a ``datetime.timezone`` or a ``zoneinfo.ZoneInfo``. Without it:
             ``SERVETEL_ZONE``, the profile, ``IST``. For Acefone UK there is no default.
         array_style: how several agents are encoded: ``"brackets"``, ``"indexed"``, ``"repeat"`` or ``"comma"``.
@@ -87,11 +87,11 @@ class ServetelClient:
         session: an ``aiohttp.ClientSession`` of yours; it is used and never closed.
         trace_configs: ``aiohttp.TraceConfig`` for the session that this client makes.
         on_event: a plain function, called with an ``Event`` after each request and before each wait.
-        account: what the account is called, so that one database can hold several. Else ``SERVETEL_ACCOUNT``; else the
+        account: the account's name, so that one database can hold several. Else ``SERVETEL_ACCOUNT``; else the
             profile's ``account`` or its name, if the token or login is the profile's.
 
     Raises:
-        ConfigurationError: if anything is wrong that can be known before a request.
+        ConfigurationError: if a setting is known to be wrong before any request.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class ServetelClient:
         self._pages = ClientPages(self._transport, PagePaths(self.zone, array_style))
         self._identity = Identity(self._transport, self.flights, name)
 
-    # What it is for
+    # Tasks
 
     def calls(
         self,
@@ -172,18 +172,18 @@ class ServetelClient:
 
         Args:
             from_date: first moment: an aware ``datetime``, a ``date``, or the account's own wall clock as text.
-            to_date: last moment, inclusive; a day without a time means its last second. In the hour of autumn that
-                comes twice, all calls come that may lie in the range, because no record says which time it means.
+            to_date: last moment, inclusive; a day without a time means its last second. In the autumn hour that comes
+                twice, all calls that may lie in the range come, because no record says which of the two it means.
             query: a ``CallQuery`` in place of, or refined by, dates and filters.
             page_size: calls per page; the client's unless given.
-            max_records: stop after as many.
-            ordered: False gives pages as they complete: a little faster, no order, no checkpoint.
-            deadline: seconds for all of it, from the first ``anext``.
+            max_records: number of calls to stop after.
+            ordered: False gives pages as they complete: slightly faster, without order or checkpoint.
+            deadline: seconds for the whole stream, from the first ``anext``.
             start: the ``checkpoint`` of an earlier stream of the same query. ``page_size`` may differ.
             filters: see ``CallQuery``.
 
         Raises:
-            ConfigurationError: here, before anything is sent, if the API would misread a value.
+            ConfigurationError: if the API would misread a value; raised here, before anything is sent.
             ResumeMismatchError: if ``start`` belongs to another query.
         """
         asked = build_query(query, from_date, to_date, cast("dict[str, Any]", filters))
@@ -211,9 +211,9 @@ class ServetelClient:
         deadline: float | None = None,
         **filters: Unpack[Filters],
     ) -> int:
-        """Count the calls of a range, without reading them: one request for each 31 days, two more if a count is round.
+        """Count the calls of a range without reading them: one request for each 31 days, two more if a count is round.
 
-        Equal calls in flight share their requests. In an hour that comes twice it counts what ``calls`` gives.
+        Equal calls in flight share their requests. In an hour that comes twice, it counts what ``calls`` gives.
 
         Raises:
             CountDriftError: if a count is round, so it may be capped, and the range cannot be made narrower to check.
@@ -233,12 +233,12 @@ class ServetelClient:
         to_date: Moment | None = None,
         deadline: float | None = None,
     ) -> CallRecord | None:
-        """Get one call by its ``call_id``; None if the API has none of that id. Never gives another call.
+        """Get one call by its ``call_id``; None if the API has no call with that id. Never gives another call.
 
         Args:
             call_id: the id that other systems know.
-            from_date: with ``to_date``: where to look, 31 days at a time, newest first. If the server does not know the
-                parameter, the calls of this range are read.
+            from_date: with ``to_date``: the range to search, 31 days at a time, newest first. If the server does not
+                know the parameter, the calls of this range are read.
             to_date: see ``from_date``.
             deadline: seconds for the whole search, including that reading.
 
@@ -308,13 +308,13 @@ class ServetelClient:
             to_date: see ``calls``.
             query: see ``calls``.
             overwrite: replace a file that exists; databases are always kept current, by account and ``id``.
-            resume: continue an interrupted pull of the same query; False drops what it left and begins anew.
+            resume: continue an interrupted pull of the same query; False discards its state and starts again.
             on_progress: a plain function of a ``PullProgress``, called after each page and each window.
             strict: raise if the receipt would not be complete; then no output is made.
-            fast: fewer requests: the seconds that page edges cut are not read again as long as the counts agree.
-            columns: of a CSV or Parquet file; all of them unless given.
-            mask: write only what is known to say nothing about a person; hide numbers, names and all else.
-            pseudonyms: a secret key of at least 16 bytes; masks, and gives equal numbers and names equal tokens.
+            fast: fewer requests: boundary seconds are not read again as long as the counts agree.
+            columns: columns of a CSV or Parquet file; all of them by default.
+            mask: write only values known to be harmless; hide numbers, names and everything else.
+            pseudonyms: a secret key of at least 16 bytes; masks, and replaces equal numbers and names by equal tokens.
 
         Raises:
             ConfigurationError: if the query, the destination's kind or the key is wrong, or the range has not begun.
@@ -341,20 +341,20 @@ class ServetelClient:
         )
 
     async def identify(self) -> Account:
-        """Say whose calls these are: the account's address, fingerprint and name. Found once, then remembered.
+        """Identify the account: address, fingerprint and name. Found once, then remembered.
 
-        It gets a token if there is none yet. With a login that is one request; a token that was given costs none.
+        It gets a token if there is none yet. With a login that is one request; a given token needs none.
 
         Raises:
-            ServetelError: if no token can be got.
+            ServetelError: if no token can be obtained.
         """
         return await self._identity.account()
 
     def stats(self) -> ClientStats:
-        """Return the figures of this client: what it has done so far, and what it does now."""
+        """Return the figures of this client: totals so far, and its present state."""
         return ClientStats(**dataclasses.asdict(self._transport.traffic), shared=self.flights.shared)
 
-    # What it owns
+    # Resources
 
     async def __aenter__(self) -> Self:
         self._transport.closed = False
@@ -377,12 +377,12 @@ class ServetelClient:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed. ``async with`` opens it again."""
+        """Whether the client was closed. ``async with`` opens it again."""
         return self._transport.closed
 
     @property
     def window_of_pages(self) -> int:
-        """How many pages a stream asks ahead: twice the concurrency, which takes head-of-line blocking away."""
+        """Number of pages that a stream requests ahead: twice the concurrency, which avoids head-of-line blocking."""
         return 2 * self.max_concurrency
 
     def start_page(self, page: PageRequest) -> asyncio.Task[Fetched[PageBody]]:
@@ -403,11 +403,11 @@ class ServetelClient:
 
     def __repr__(self) -> str:
         transport: Transport | None = getattr(self, "_transport", None)
-        if transport is None:  # a traceback out of __init__ asks too
+        if transport is None:  # a traceback from __init__ reads this property too
             return "<ServetelClient, not made>"
         state = "closed" if transport.closed else f"{transport.traffic.in_flight} in flight"
         return f"<ServetelClient {transport.base_url}, {state}>"
 
     def __reduce__(self) -> Any:
-        """Refuse: a pickled client would carry the token into a queue or a file."""
+        """Refuse pickling: a pickled client would carry the token into a queue or a file."""
         raise TypeError("a ServetelClient does not pickle; make one in each process")

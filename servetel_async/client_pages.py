@@ -27,7 +27,7 @@ class ClientPages:
         self._reader = PageReader()
 
     async def fetch(self, page: PageRequest) -> Fetched[PageBody]:
-        """Fetch a page, and read it if it is to come proved.
+        """Fetch a page, and read it if it is to be returned proved.
 
         Raises:
             ServetelError: if there is no good reply; see ``Transport.get``.

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class CountedRange(NamedTuple):
-    """A query and a window whose calls were counted."""
+    """A query and a window with a nonzero count."""
 
     query: CallQuery
     window: Window

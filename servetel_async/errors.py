@@ -43,15 +43,15 @@ class ServetelError(Exception):
     """The root of the tree: ``except ServetelError`` catches everything that this library raises on purpose.
 
     Attributes:
-        what: what happened, one sentence.
-        why: why we think so; may be empty.
-        fix: what to do next; may be empty.
+        what: the event, in one sentence.
+        why: the reason for this diagnosis; may be empty.
+        fix: the next step; may be empty.
         attempts: requests that were sent for this operation.
-        stopped_by: what ended the retries; None where none were possible.
-        page: number of the page that was asked for.
+        stopped_by: the reason for ending the retries; None if no retry was possible.
+        page: number of the requested page.
         status: HTTP status of the last reply.
-        checkpoint: where a stream stood; give it to ``calls(..., start=)`` to go on.
-        retryable: True where the same call may succeed later, unchanged.
+        checkpoint: position of a stream; give it to ``calls(..., start=)`` to resume.
+        retryable: whether the same call may succeed later, unchanged.
     """
 
     retryable: bool = False
@@ -93,7 +93,7 @@ class ServetelError(Exception):
 
 
 def _sentence(text: str) -> str:
-    """Three parts are three sentences; a first letter that is a name (``from_date``) stays small."""
+    """Make a sentence of one part of the message; a first letter that is a name (``from_date``) stays small."""
     end = "" if text.endswith((".", "!", "?")) else "."
     first = text.split(" ", 1)[0]
     return f"{text}{end}" if "_" in first or "=" in first or "." in first else f"{text[0].upper()}{text[1:]}{end}"
@@ -111,7 +111,7 @@ class ConfigurationError(ServetelError, ValueError):
 
 
 class StreamClosedError(ServetelError):
-    """The stream was closed before its end and then read on."""
+    """The stream was closed before its end and then read."""
 
 
 class CallbackError(ServetelError):
@@ -125,9 +125,9 @@ class OverloadedError(ServetelError):
     """No request could be sent in time: a limit of this client, or a pause of the server. Nothing was sent.
 
     Attributes:
-        waited_for: ``"slots"``: all of ``max_concurrency`` were busy; ``"rate"``: the account's rate had no turn in
-            time; ``"pause"``: the server answered 429 and asked the account to pause; None: not known.
-        retry_after: seconds after which the call would have had its turn; None if that is not known.
+        waited_for: ``"slots"``: all of ``max_concurrency`` were busy; ``"rate"``: the account's rate allowed no request
+            in time; ``"pause"``: the server answered 429 and asked the account to pause; None: not known.
+        retry_after: seconds after which the call could have been sent; None if unknown.
     """
 
     retryable = True
@@ -166,7 +166,7 @@ class RateLimitError(ServetelError):
     """Too many requests, and waiting was no longer possible.
 
     Attributes:
-        retry_after: seconds the server asked us to wait, or None.
+        retry_after: seconds that the server asked us to wait, or None.
     """
 
     retryable = True
@@ -210,11 +210,11 @@ class MalformedResponseError(ServetelError):
 
 
 class BodyTooLargeError(MalformedResponseError):
-    """The body is larger than the cap for a page."""
+    """The body is larger than the limit for a page."""
 
 
 class PagingError(ServetelError):
-    """Pages contradict each other: the same page again, or another page than was asked for."""
+    """Pages contradict each other: the same page again, or another page than the requested one."""
 
 
 class CountDriftError(PagingError):
@@ -224,7 +224,7 @@ class CountDriftError(PagingError):
 
 
 class OutOfWindowError(PagingError):
-    """A record lies outside what was asked for: the server ignored a filter."""
+    """A record lies outside of the requested range: the server ignored a filter."""
 
 
 class OutputError(ServetelError):

@@ -1,4 +1,4 @@
-"""Where pages come from: what a reading asks of its client, and what it gets for it."""
+"""The source of pages: what a reader requests from its client, and what it gets."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ PageTask: TypeAlias = "asyncio.Task[Fetched[PageBody]]"
 
 
 class PageRequest(NamedTuple):
-    """One page to ask for.
+    """A request for one page.
 
     Attributes:
-        number: from 1; page_size: calls that are asked for.
+        number: page number from 1; page_size: calls to ask for.
         deadline_at: loop time at which everything ends.
-        patient: wait for a slot as long as the deadline allows, beyond ``Timeouts(acquire=)``.
-        attempts: in place of ``Retry(attempts=)``, for whoever decides himself what is tried again.
+        patient: whether to wait for a slot as long as the deadline allows, beyond ``Timeouts(acquire=)``.
+        attempts: in place of ``Retry(attempts=)``, for a caller with its own retry rules.
         slow_attempts: the same for replies that take too long; the caller can ask for a smaller page instead.
-        proved: it comes open; else whoever consumes it opens it, and asks again for one that is no page.
-        refused: what such a request brought before, and turned out to be no page.
-        flow: the stream or pull that asks; None for a single request, which goes before them.
+        proved: whether the page comes open; else its consumer opens it, and requests it again if it is not a page.
+        refused: an earlier reply to this request that turned out not to be a page.
+        flow: the stream or pull that asks; None for a single request, which has priority.
     """
 
     query: CallQuery
@@ -52,17 +52,17 @@ class PageRequest(NamedTuple):
 
 
 class PageSource(Protocol):
-    """What is needed of the client, and what it remembers of its server.
+    """The client as a reader sees it, and what it remembers of its server.
 
     Attributes:
-        count_is_total: its ``count`` is known to be the total.
-        page_cap: the largest page it gives, where it gave less than was asked for.
-        conventions: how it reads the dates; None while that is unknown. A pull verifies what is set here before it
-            believes it, so a ledger's text may be put here.
-        longest_range: the longest range it takes, as far as is known.
-        counted_range: a range in which it counted calls; None until there was one.
-        flights: calls under way that equal calls may share.
-        pace: the account's; it remembers how many concurrent requests the server bore.
+        count_is_total: whether the server's ``count`` is known to be the total.
+        page_cap: the largest page that the server gives, if it gave less than was asked for.
+        conventions: how the server reads the dates; None if unknown. A pull verifies this value before it uses it, so
+            the text of a ledger may be put here.
+        longest_range: the longest range that the server accepts, as far as known.
+        counted_range: a range with a nonzero count; None before the first.
+        flights: calls in flight that equal calls may share.
+        pace: the account's pace; it remembers how many concurrent requests the server tolerated.
     """
 
     count_is_total: bool
@@ -80,17 +80,17 @@ class PageSource(Protocol):
 
     @property
     def retry(self) -> Retry:
-        """How often and how patiently a request is tried again."""
+        """Number of attempts and delays between them."""
         ...
 
     @property
     def window_of_pages(self) -> int:
-        """How many unread pages there may be."""
+        """Largest number of unread pages."""
         ...
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed, and every request with it."""
+        """Whether the client was closed, and every request with it."""
         ...
 
     def start_page(self, page: PageRequest) -> PageTask:
@@ -98,5 +98,5 @@ class PageSource(Protocol):
         ...
 
     async def identify(self) -> Account:
-        """Say whose calls it gives."""
+        """Identify the account of the calls."""
         ...

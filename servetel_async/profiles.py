@@ -1,4 +1,4 @@
-"""Where settings come from when they are not given: the environment, then a profile.
+"""Sources of settings that are not given: the environment, then a profile.
 
 Nothing is read from the working directory: a stray ``.env`` must not decide whose calls are pulled. Every key of a
 profile is checked: with a misspelt ``base_url`` the token would go to the default address.
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 #: Keys of a profile.
 KEYS = ("account", "base_url", "brand", "email", "password", "password_file", "token", "token_file", "zone")
 _VARIABLES = ("TOKEN", "TOKEN_FILE", "BASE_URL", "ZONE", "PROFILE", "CONFIG")
-#: Keys of which each profile with an ``account`` has one.
+#: A profile with an ``account`` has one of these keys.
 _CREDENTIALS = ("token", "token_file", "email")
-#: The zone of a client that is given none: India's, unless a variable, the profile or the brand decides otherwise.
-#: It is another object than ``IST``, so that a given ``IST`` is obeyed.
+#: The zone of a client without ``zone=``: India's, unless a variable, the profile or the brand decides otherwise.
+#: It is not the object ``IST``, so that a given ``IST`` is obeyed.
 DEFAULT_ZONE = timezone(timedelta(hours=5, minutes=30), "IST")
-#: Profiles that an error names at most.
+#: Largest number of profiles in an error.
 _NAMED = 10
-#: Where a login or an address may come from.
+#: Possible sources of a login or an address.
 _PROFILE, _CHOSEN, _ENVIRONMENT, _CALL = "the profile", "the chosen profile", "the environment", "the call"
 
 
@@ -46,12 +46,12 @@ class Sources:
         token: the token, or the file that holds it.
         email: the address of a login, with ``password``; never together with a token.
         password: the password, or the file that holds it.
-        base_url: where the API is; never together with a brand.
+        base_url: the API's address; never together with a brand.
         brand: the brand's name.
-        account: what the account of this token or login is called.
+        account: the name of the account of this token or login.
         zone: the name of the account's zone.
-        login_from: where the token or login comes from; None if there is none.
-        address_from: where ``base_url`` comes from; None if there is none.
+        login_from: the source of the token or login; None if there is none.
+        address_from: the source of ``base_url``; None if there is none.
     """
 
     token: str | SecretFile | None = None
@@ -67,7 +67,7 @@ class Sources:
     def with_login(
         self, token: SecretFile | None = None, email: str | None = None, password: SecretFile | None = None
     ) -> Sources:
-        """The same, for a token or login of the call. A profile does not name the account of that."""
+        """Return the same with the caller's token or login. A profile does not name its account."""
         return replace(
             self,
             token=token,
@@ -79,7 +79,7 @@ class Sources:
 
 
 def account_of_environment(environment: Mapping[str, str] | None = None) -> str | None:
-    """Return what ``SERVETEL_ACCOUNT`` calls the account; None if it is not set."""
+    """Return the account's name from ``SERVETEL_ACCOUNT``; None if it is not set."""
     given = os.environ if environment is None else environment
     return given.get("SERVETEL_ACCOUNT") or None
 
@@ -87,7 +87,7 @@ def account_of_environment(environment: Mapping[str, str] | None = None) -> str 
 def read_sources(environment: Mapping[str, str] | None = None, *, profile: str | None = None) -> Sources:
     """Read ``SERVETEL_TOKEN``, ``..._TOKEN_FILE``, ``..._BASE_URL``, ``..._ZONE``, then the profile ``..._PROFILE``.
 
-    A profile that is given by its name was chosen for this run, so its settings come before those of the environment.
+    A profile given by name was chosen for this run, so its settings take precedence over those of the environment.
     A profile names its own account, with its key ``account`` or with its own name, except ``default``. It does not name
     the account of a token or login from elsewhere.
 
@@ -106,12 +106,12 @@ def read_sources(environment: Mapping[str, str] | None = None, *, profile: str |
 
     Raises:
         ConfigurationError: if the file of profiles is named and missing, unreadable, or readable for others; if the
-            profile is unknown, has an unknown key, a value that is not a text, or settings that contradict each other.
+            profile is unknown, has an unknown key, a value that is not text, or settings that contradict each other.
     """
     given = os.environ if environment is None else environment
     told = {name: as_secret(given.get(f"SERVETEL_{name}") or None) for name in _VARIABLES}
     account = account_of_environment(given)
-    del given, environment  # a traceback of what follows would print every variable there is
+    del given, environment  # a later traceback would print every variable
     chosen = _read_profile(told, profile)
     own = Sources(
         chosen.get("token") or _file(chosen.get("token_file")),
@@ -142,7 +142,7 @@ def read_sources(environment: Mapping[str, str] | None = None, *, profile: str |
 
 
 def _own_name(profile: str | None) -> str | None:
-    """Return what a profile calls its account. ``default`` is no name: it is what a profile is called without one."""
+    """Return a profile's name for the account. ``default`` is not such a name: it is the profile used without one."""
     return None if profile == "default" else profile
 
 
@@ -151,14 +151,14 @@ def _has_login(sources: Sources) -> bool:
 
 
 def read_missing(*, login: bool, address: bool) -> Sources:
-    """Read what a caller did not give. A profile does not name the account of a login that was given.
+    """Read the settings that the caller did not give. A profile does not name the account of a given login.
 
     Args:
         login: whether a token or a login is missing.
         address: whether the base URL or the brand is missing.
 
     Raises:
-        ConfigurationError: see ``read_sources``. Without need the profile is not read.
+        ConfigurationError: see ``read_sources``. The profile is read only if needed.
     """
     sources = read_sources() if login or address else Sources()
     return sources if login else sources.with_login()
@@ -259,7 +259,7 @@ def _check_profile(profile: Mapping[str, Any], file: Path) -> Mapping[str, str]:
 
 
 def _shown(key: str) -> str:
-    """A name from the file, safe to print."""
+    """Return a name from the file, safe to print."""
     return "".join(each if each.isprintable() else "?" for each in key[:40])
 
 
@@ -273,10 +273,10 @@ def no_token() -> ConfigurationError:
 
 
 def choose_base_url(base_url: str | None, brand: Brand | str | None, sources: Sources) -> str:
-    """Choose where the API is: the argument, then the environment, then the profile, then Servetel.
+    """Choose the API's address: the argument, then the environment, then the profile, then Servetel.
 
-    A token or login goes to a ``base_url`` of its own source, or to one that was given for this call. One that was
-    given for this call also goes to ``SERVETEL_BASE_URL``. A brand is the vendor's own address: any token may go there.
+    A token or login goes to a ``base_url`` of its own source, or to one given for this call. A token or login given for
+    this call also goes to ``SERVETEL_BASE_URL``. A brand is the vendor's own address: any token may go there.
 
     Raises:
         ConfigurationError: if the address is not valid, if two were given, or if it is not meant for the token.
@@ -309,11 +309,11 @@ def _refuse_mixture(login_from: str | None, address_from: str | None) -> None:
 def choose_zone(zone: tzinfo, base_url: str, sources: Sources) -> tzinfo:
     """Choose the account's zone: the argument, then ``SERVETEL_ZONE``, then the profile, then the brand's.
 
-    An address of no brand is taken for one in India.
+    An address of no brand is assumed to be in India.
 
     Args:
         zone: ``DEFAULT_ZONE`` if none was given.
-        base_url: where the API is.
+        base_url: the API's address.
         sources: the settings that were read.
 
     Raises:

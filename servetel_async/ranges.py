@@ -25,7 +25,7 @@ _STATUSES = (200, 400, 422)
 
 
 class KnowsRanges(Protocol):
-    """What a client remembers: how long a range its server allows."""
+    """The part of a client that remembers how long a range its server allows."""
 
     longest_range: timedelta
 

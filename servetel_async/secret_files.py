@@ -14,9 +14,9 @@ from pathlib import Path
 from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.tokens import Secret, SecretBytes
 
-#: Bytes of a token, a password or a file of profiles; a real one is far smaller.
+#: Bytes of a token, a password or a file of profiles at most; a real one is far smaller.
 LARGEST_FILE = 64 * 1024
-#: What is named is no file.
+#: Errors for a name without a file.
 _NO_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
@@ -33,10 +33,10 @@ class SecretFile:
         self._what = what
 
     def read(self) -> Secret:
-        """Read it; without its line end.
+        """Read the file, without its line end.
 
         Raises:
-            ConfigurationError: if it is missing, empty, unreadable, no regular file, too large, or readable by others.
+            ConfigurationError: if it is missing, empty, unreadable, not regular, too large, or readable by others.
         """
         content = Secret(read_private(self.path, self._what).rstrip("\r\n"))
         if not content or content.isspace():
@@ -46,7 +46,7 @@ class SecretFile:
         return content
 
     def __call__(self) -> Secret:
-        """Give its content, as a token provider does."""
+        """Return the content, as a token provider does."""
         return self.read()
 
     def __eq__(self, other: object) -> bool:
@@ -57,7 +57,7 @@ class SecretFile:
 
 
 def expand(file: str) -> Path:
-    """Give the path that a name means; ``~`` is the home directory."""
+    """Return the path that a name means; ``~`` is the home directory."""
     try:
         return Path(file).expanduser()
     except RuntimeError:  # there is no such home directory
@@ -80,7 +80,7 @@ def read_private(file: Path, what: str) -> Secret:
         refused = error
     except OSError as error:
         why, fix = (error.strerror or "").lower(), f"check that {file} is yours"
-        if error.errno in _NO_FILE:  # the name of no file may be a secret
+        if error.errno in _NO_FILE:  # a name without a file may be a secret
             fix = "check its name, which is not repeated here: if it was the secret itself, write that into a file"
     except UnicodeError:
         pass

@@ -1,4 +1,4 @@
-"""Settings as values: frozen, comparable, printable; every default says why."""
+"""Settings as values: frozen, comparable, printable; every default states its reason."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Brand(enum.Enum):
 
     @property
     def base_url(self) -> str:
-        """Where this brand's API is."""
+        """The address of this brand's API."""
         return self.value
 
     @property
@@ -64,18 +64,18 @@ def _check_positive(name: str, value: object, *, whole: bool = False, also: str 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retry:
-    """How often and how patiently a request is tried again.
+    """Number of attempts of a request, and delays between them.
 
     Args:
-        attempts: requests per page or call, the first included. 5: four backoffs outlast a gateway's restart.
+        attempts: requests per page or call, including the first. 5: four backoffs outlast a gateway's restart.
         base: seconds; the n-th backoff is a random time up to ``base * 2**n`` (full jitter: it spreads a herd).
         cap: seconds; no backoff is longer.
-        throttled_base: seconds; the same after a 429 that names no time.
-        throttled_cap: seconds; the same after a 429 that names no time.
-        longest_wait: seconds; a ``Retry-After`` above it is not waited for but raised.
+        throttled_base: seconds; the base after a 429 that names no time.
+        throttled_cap: seconds; the cap after a 429 that names no time.
+        longest_wait: seconds; a longer ``Retry-After`` is raised, not waited for.
         budget: tokens of the retry budget. It bounds the retries of calls with a deadline in an outage. A retry costs
-            14 (5 after a 429), and a call that succeeds gives back all that its retries cost: 500 allow 35 retries
-            that fail. The clients of one account count their retries together, each against its own budget.
+            14 (5 after a 429), and a call that succeeds returns the whole cost of its retries: 500 allow 35 failing
+            retries. The clients of one account count their retries together, each against its own budget.
     """
 
     attempts: int = 5
@@ -96,14 +96,14 @@ class Retry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds, counted from when an attempt may start; waiting for a slot or for the rate is never charged to it.
+    """Seconds from when an attempt may start; waiting for a slot or for the rate does not count.
 
     Args:
         connect: for a connection, TLS included. 10: a working one takes less than 1.
         read: between two pieces of a reply. 30: slow pages of this API have taken 12.
-        total: for a whole attempt. 60: a page that drips is no page.
-        acquire: for a free slot and a turn of the account's rate; None waits as long as the call's deadline allows. For
-            a stream it limits only the first page: later pages wait for the stream itself, which is not an overload.
+        total: for a whole attempt. 60: a page that drips is not worth more.
+        acquire: for a free slot and the account's rate; None waits as long as the call's deadline allows. For a stream
+            it limits only the first page: later pages wait for the stream itself, which is not an overload.
     """
 
     connect: float | None = 10.0
@@ -119,11 +119,11 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """How fast one account is asked, by all clients of this process together.
+    """The request rate of one account, for all clients of this process together.
 
     Args:
-        per_second: requests per second; 0 for no limit. 2: the documented one is 3, and placing calls draws on it too.
-        burst: requests that may go at once after a pause.
+        per_second: requests per second; 0 for no limit. 2: the documented limit is 3, and placing calls uses it too.
+        burst: requests that may be sent at once after a pause.
     """
 
     per_second: float = 2.0
@@ -165,7 +165,7 @@ def choose_range(longest: object) -> timedelta:
 
 
 def check_kind(name: str, value: object, kind: type) -> None:
-    """Refuse a plain number where a value object is due."""
+    """Refuse a plain number in place of a value object."""
     if not isinstance(value, kind):
         raise ConfigurationError(f"{name} is of type {kind_of(value)}", fix=f"give {name}={kind.__name__}(...)")
 
@@ -175,7 +175,7 @@ LARGEST_PAGE = 16 * 1024 * 1024
 
 
 def check_base_url(url: object) -> str:
-    """Check where to send the token.
+    """Check the address that the token is sent to.
 
     Raises:
         ConfigurationError: if it has no scheme or host; has user info, a query or a fragment; or is plain HTTP beyond
@@ -234,7 +234,7 @@ _LONGEST_NAME = 253
 
 
 def _is_host(host: str) -> bool:
-    """Whether a host can be looked up or connected to. For another host aiohttp would raise errors of its own."""
+    """Whether a host can be looked up or connected to. aiohttp would raise its own errors for any other host."""
     if host.startswith("[") or host.rstrip(".").rpartition(".")[2].isdigit():
         return _address(host) is not None
     return len(host.rstrip(".")) <= _LONGEST_NAME and _NAME.fullmatch(host) is not None

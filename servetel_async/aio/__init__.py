@@ -1,1 +1,1 @@
-"""What asyncio needs on top: tasks with an owner, and one heavy step in each iteration of the loop."""
+"""Additions to asyncio: tasks with an owner, and one heavy step in each loop iteration."""

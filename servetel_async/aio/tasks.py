@@ -1,4 +1,4 @@
-"""Tasks: start them; cancel them, and be there until they are over, whatever happens to oneself."""
+"""Tasks: start them; cancel them, and wait until they end, even if the waiter is cancelled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Iterator
 
 T = TypeVar("T")
-#: Exceptions that end a loop, a generator or a task in silence.
+#: Exceptions that end a loop, a generator or a task silently.
 CONTROLLING = (StopAsyncIteration, StopIteration, GeneratorExit, asyncio.CancelledError)
 
 
@@ -22,7 +22,7 @@ def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Start a task in the running loop.
 
     Raises:
-        RuntimeError: there is none, or it is not asyncio's; then nothing is left that nobody awaits.
+        RuntimeError: if there is no running asyncio loop; then no coroutine is left unawaited.
     """
     try:
         task = asyncio.get_running_loop().create_task(work)
@@ -35,7 +35,7 @@ def start(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 
 def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel all. Waits for nothing, so it may be called from a collector."""
+    """Cancel all tasks. Never waits, so the garbage collector may call it."""
     for task in filter(_is_running, tasks):
         task.cancel()
 
@@ -46,10 +46,10 @@ def _is_running(task: asyncio.Task[Any]) -> bool:
 
 
 async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
-    """Cancel all and wait until they are over.
+    """Cancel all tasks and wait until they end.
 
-    anyio's cancellation is held off by a shield that lives within this call; asyncio's own knows no shield, so each is
-    noted and raised at the end. Whoever awaits this knows that nothing is left, even if he was cancelled twice.
+    A shield within this call holds off anyio's cancellation. asyncio's cancellation ignores shields, so each one is
+    noted and raised at the end. When this returns, no task is left, even if the waiter was cancelled twice.
     """
     running: set[asyncio.Task[Any]] = set(filter(_is_running, tasks))
     cancel(running)
@@ -66,15 +66,15 @@ async def end(tasks: Iterable[asyncio.Task[Any]]) -> None:
 
 
 def error_of(task: asyncio.Task[Any], *, closed: bool = False, user: str = "call") -> BaseException | None:
-    """Give the error of a task that is done; None if it brought a result.
+    """Return the error of a finished task; None if it has a result.
 
     A request also runs code of the caller: a token provider, a hook, a session. If such code raises an exception that
     controls a loop or a task, it must not control the waiting task, so it becomes an error.
 
     Args:
-        task: a task that is done, and that the caller of this function did not cancel.
+        task: a finished task that the caller of this function did not cancel.
         closed: whether the client is closed.
-        user: what waits for the task: ``"stream"``, ``"call"`` or ``"pull"``.
+        user: the waiter of the task: ``"stream"``, ``"call"`` or ``"pull"``.
     """
     if not task.cancelled():
         return None if (error := task.exception()) is None else own_error(error)
@@ -99,11 +99,11 @@ def _ended_by_foreign_code(what: str) -> CallbackError:
 
 
 async def run_together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Run all of them at once; gives their results in order. The first error ends the others and is raised, bare.
+    """Run all coroutines at once; return their results in order. The first error ends the others and is raised bare.
 
     Raises:
-        Exception: of the first that failed.
-        CallbackError: other code cancelled the first that failed, or it raised what would control the caller.
+        Exception: if one failed; the error of the first failure.
+        CallbackError: if other code cancelled the first failed task, or it raised what would control the caller.
     """
     tasks = [asyncio.ensure_future(work) for work in works]
     if not tasks:
@@ -114,7 +114,7 @@ async def run_together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     finally:
         try:
             await end(tasks)
-        finally:  # every error is looked at, so that those that are not raised log nothing
+        finally:  # every error is retrieved, so that unraised ones log nothing
             for task in tasks:
                 if not task.cancelled():
                     task.exception()
@@ -139,7 +139,7 @@ class OwnedTasks:
         """Start a task in the running loop.
 
         Raises:
-            RuntimeError: there is no running loop of asyncio.
+            RuntimeError: if there is no running asyncio loop.
         """
         task = start(work)
         self._tasks.add(task)
@@ -153,7 +153,7 @@ class OwnedTasks:
         await end(task for task in tasks if task.get_loop() is loop and task is not own)
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
-        """Retrieve its error too, so that asyncio logs nothing for a page that is no longer needed."""
+        """Forget a task, and retrieve its error, so that asyncio logs nothing for a page that is no longer needed."""
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     OnProgress = Callable[[PullProgress], object]
 
 #: Rounds of reconciliation: count again, and read again what has changed.
-AUDITS = 3
+RECONCILIATIONS = 3
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -271,7 +271,7 @@ class Job:
             return
         if read_again:
             await self.reread([reading.window for reading in self.in_order() if _was_walked(reading)])
-        for _ in range(AUDITS):
+        for _ in range(RECONCILIATIONS):
             final = [reading for reading in self.in_order() if self._is_final(reading) and reading.counted is not None]
             if len(final) < (1 if self._is_resumed else 2):  # a single window of this run was counted when it was read
                 return

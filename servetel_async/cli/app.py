@@ -5,17 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import click
 
 from servetel_async.cli import exits
-from servetel_async.cli.commands.check import check
-from servetel_async.cli.commands.demo import demo
-from servetel_async.cli.commands.doctor import doctor
-from servetel_async.cli.commands.emulate import emulate
-from servetel_async.cli.commands.pull import pull
-from servetel_async.cli.commands.sync import sync
 from servetel_async.cli.output.terminal import standard_output
 from servetel_async.cli.run import install_signal_handlers
 from servetel_async.errors import OutputError
@@ -25,17 +20,47 @@ if TYPE_CHECKING:
     from types import FrameType
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, no_args_is_help=False)
+#: What each command does, in a line. Its module in ``commands`` has its name.
+COMMANDS = {
+    "check": "Compare an output with what was pulled, and count again.",
+    "demo": "Pull a made-up month on this computer; needs no account.",
+    "doctor": "Look at the settings and the installation, and ask the API once.",
+    "emulate": "Serve the API on this computer, with made-up calls, until Ctrl-C.",
+    "pull": "Get a range of calls into a file or a database.",
+    "sync": "Keep a database current: read again what may have changed.",
+}
+
+
+class LazyGroup(click.Group):
+    """The commands. The module of a command is imported when the command runs or shows its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click gives it
+        """Name all commands, without importing one."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the module of a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(import_module(f"servetel_async.cli.commands.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of commands, without importing one."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+_HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+@click.group(cls=LazyGroup, context_settings=_HELP, no_args_is_help=False)
 @click.version_option(__version__, prog_name="servetel", message="%(prog)s %(version)s")
 def servetel() -> None:
-    """Every call detail record out of Servetel, Smartflo and Acefone.
+    """Get every call detail record out of Servetel, Smartflo and Acefone.
 
     Try `servetel demo` first: it needs no account and no network.
     """
-
-
-for command in (check, demo, doctor, emulate, pull, sync):
-    servetel.add_command(command)
 
 
 def run() -> int:  # noqa: PLR0911 - a table of endings
@@ -69,7 +94,7 @@ def _hold_descriptors() -> None:
 
 
 def _report(error: Exception) -> int:
-    """Report an error. It is no bug if standard output does not take click's own text, such as the help."""
+    """Report an error. It is not a bug if standard output does not take click's own text, such as the help."""
     if isinstance(error, OSError) and sys.stdout is not None:
         try:
             with standard_output():

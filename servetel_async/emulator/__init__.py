@@ -1,4 +1,4 @@
-"""The telephony API on loopback: seeded data, every habit of the real one as a knob, every fault on request."""
+"""The telephony API on loopback: seeded data, every habit of the real API as a setting, every fault on request."""
 
 from servetel_async.emulator.clock import IST
 from servetel_async.emulator.dataset import Dataset

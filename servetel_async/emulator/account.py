@@ -1,4 +1,4 @@
-"""The account's side of authentication: logins that lock, tokens that die."""
+"""The account's side of authentication: logins that lock, tokens that expire."""
 
 import base64
 import math
@@ -23,14 +23,14 @@ _FAILURES_BEFORE_LOCK: Final = 5
 
 @dataclass(slots=True)
 class _Lease:
-    """How long a token lives: in authorised requests, and until a monotonic second."""
+    """The life of a token: in authorised requests, and until a monotonic second."""
 
     requests_left: float
     dies_at: float
 
 
 class Account:
-    """Issues tokens and checks them, and remembers each one: that is how an expired token is told from a wrong one."""
+    """Issue tokens and check them; remember each one, to distinguish an expired token from a wrong one."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Account:
         )
 
     def _forge(self, *, expires_at: int | None = None) -> str:
-        """Return what looks like a JWT; `exp` only where there is one, for it must not be required."""
+        """Return text that looks like a JWT; `exp` only if it has an end, because clients must not require it."""
         claims: dict[str, Any] = {"sub": self._subject, "jti": f"{self._random.getrandbits(64):016x}"}
         if expires_at is not None:
             claims["exp"] = expires_at

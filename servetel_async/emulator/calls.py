@@ -1,4 +1,4 @@
-"""One call after another: each becomes the JSON the API serves and a compact row of what the API filters by."""
+"""One call after another: each becomes the JSON that the API serves and a compact row for the filters."""
 
 from random import Random
 from typing import Any, Final
@@ -16,7 +16,7 @@ _FIRST_CALL: Final = 11_930_963
 
 
 class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A row of the table: the encoded record and the facts that the filters and the order need.
+    """A row of the table: the encoded record and the values for filters and order.
 
     `start`, `end` and `inserted` are instants in seconds: when the call began, when it ended, when its record appeared.
     `serial` orders calls of the same second, `duration` is in seconds.
@@ -42,7 +42,7 @@ class Call(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CallGenerator:
-    """Makes the calls of one centre: the same ones for the same seed and the same sequence of `make`."""
+    """Make the calls of one centre: the same for the same seed and the same sequence of `make`."""
 
     def __init__(self, centre: CallCentre, clock: WallClock, *, seed: str, php_quirks: bool) -> None:
         self._centre = centre
@@ -65,10 +65,10 @@ class CallGenerator:
         rung = start + 1 + int(self._random.random() * 5)
         scenario = self._scenarios.write(call_id, rung)
         record = self._record(scenario, call_id, start, rung)
-        # The record is written after the hang-up: its id is younger than the call.
+        # The record is written after the call ends: its id is younger than the call.
         inserted = max(scenario.end + 3, inserted_at)
         record["id"] = f"{inserted:08x}{self._machine}{serial & 0xFFFFFF:06x}"
-        # Filters go by a replaced value too, unless it is of a type that no honest record has.
+        # Filters use a replaced value too, unless its type occurs in no honest record.
         honest = record | {key: value for key, value in fields.items() if type(value) is type(record.get(key))}
         record |= fields
         if self._php_quirks:
@@ -153,7 +153,7 @@ class CallGenerator:
         }
 
 
-# .invalid is reserved: no recording can ever be asked of a real host.
+# .invalid is reserved: no recording can ever be requested from a real host.
 _RECORDING: Final = "https://recordings.invalid/file/recording?callId={}&type=rec&token={:032x}"
 
 #: (inbound, answered) -> description, reason, hangup_cause

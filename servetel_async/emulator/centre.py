@@ -1,4 +1,4 @@
-"""The call centre whose month is served: its agents, departments, menus, numbers and clients."""
+"""The call centre of the served month: its agents, departments, menus, numbers and clients."""
 
 from dataclasses import dataclass
 from random import Random
@@ -15,7 +15,7 @@ _CLIENTS: Final = 5_000
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """Somebody who answers; `extension` is what the switch dials."""
+    """A person who answers calls; the switch dials `extension`."""
 
     id: str
     name: str
@@ -42,7 +42,7 @@ class Ivr:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Somebody outside; `name` is known for those in the address book."""
+    """A person outside the centre; `name` is known for those in the address book."""
 
     number: str
     name: str | None
@@ -51,7 +51,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class CallCentre:
-    """One account and everything in it; equal seeds give equal centres."""
+    """One account with its people and menus; equal seeds give equal centres."""
 
     account: str
     agents: tuple[Agent, ...]
@@ -63,7 +63,7 @@ class CallCentre:
 
     @classmethod
     def staffed(cls, seed: int) -> Self:
-        """Found a centre with 24 agents in 6 departments."""
+        """Make a centre with 24 agents in 6 departments."""
         random = Random(f"centre {seed}")
         agents = tuple(
             Agent(

@@ -1,4 +1,4 @@
-"""The life of the table while it is read: new calls in front, late calls in the middle, deletions anywhere."""
+"""Changes of the table while it is read: new calls in front, late calls in the middle, deletions anywhere."""
 
 import time
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ from servetel_async.emulator.table import Table
 
 __all__ = ["Churn"]
 
-#: Seconds; by then the longest call that began with the newest one has ended.
+#: Seconds after which the longest call that began with the newest one has ended.
 _SETTLED: Final = 4_000
 
 
 class Churn:
-    """Changes a table on demand and, if told to, before every so many requests."""
+    """Change a table on demand and, if set, before every N-th request."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Churn:
         self._delete_every = delete_every
 
     def before(self, request: int, found: Sequence[Call]) -> bool:
-        """Do what is due before the `request`-th answer, which would hold `found`; tell whether anything changed."""
+        """Make the changes due before the `request`-th answer, which would hold `found`; return whether any were."""
         changed = False
         if self._insert_every and request % self._insert_every == 0:
             self.insert()
@@ -55,7 +55,7 @@ class Churn:
         return self._insert(self._newest() + 1 if start is None else self._clock.parse(start), 0, fields)
 
     def insert_late(self, start: int | str | None = None, **fields: Any) -> str:
-        """Insert a call whose record is younger than any other though it began long ago; return its id."""
+        """Insert a call that began long ago with the youngest record of all; return its id."""
         newest = self._newest()
         if start is None:
             start = self._table.middle.start if self._table.middle else newest

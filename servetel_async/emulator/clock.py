@@ -1,4 +1,4 @@
-"""The account's wall clock: the API writes dates without a zone, so one fixed offset has to turn them into instants."""
+"""The account's wall clock: the API writes dates without a zone, so one fixed offset converts them into instants."""
 
 from datetime import UTC, date, datetime, timedelta, timezone
 from functools import cache
@@ -16,7 +16,7 @@ _FORMAT: Final = "%Y-%m-%d %H:%M:%S"
 
 @cache
 def _times() -> tuple[str, ...]:
-    """Every time of day as text; formatting each stamp anew would be a third of the cost of a record."""
+    """Return every time of day as text; formatting each stamp anew would be a third of the cost of a record."""
     return tuple(f"{h:02}:{m:02}:{s:02}" for h in range(24) for m in range(60) for s in range(60))
 
 
@@ -28,7 +28,7 @@ def _dates(day: int) -> tuple[str, str]:
 
 
 class WallClock:
-    """Converts between instants (whole seconds since 1970, UTC) and the text of the account's wall clock."""
+    """Convert between instants (whole seconds since 1970, UTC) and the text of the account's wall clock."""
 
     __slots__ = ("_offset",)
 
@@ -58,7 +58,7 @@ class WallClock:
         """Read a stamp, strictly.
 
         Raises:
-            ValueError: the text is not `YYYY-MM-DD HH:MM:SS`, two digits each.
+            ValueError: if the text is not `YYYY-MM-DD HH:MM:SS`, two digits each.
         """
         wall = datetime.strptime(text, _FORMAT).replace(tzinfo=UTC)
         if wall.strftime(_FORMAT) != text:
@@ -66,7 +66,7 @@ class WallClock:
         return int(wall.timestamp()) - self._offset
 
     def parse_bound(self, text: str, *, end: bool) -> int:
-        """Read a stamp or a bare date, which stands for its first second or, as an end, for its last."""
+        """Read a stamp or a bare date; a date means its first second or, as an end, its last."""
         if len(text) == len("YYYY-MM-DD"):
             text += " 23:59:59" if end else " 00:00:00"
         return self.parse(text)

@@ -1,4 +1,4 @@
-"""A believable month of a call centre: the same bytes for the same seed, and the truth to compare with."""
+"""A realistic month of a call centre: the same bytes for the same seed, and the true ids to compare with."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,9 +73,9 @@ class Dataset:
         Args:
             from_: its first second, `"2024-05-01 09:00:00"` or a bare date, on the account's wall clock.
             to: its last second, inclusive; a bare date means the end of that day.
-            calls: how many calls start in it, exactly.
+            calls: exact number of calls that start in it.
             seed: equal seeds give equal bytes.
-            php_quirks: give records every odd form that was seen in the field.
+            php_quirks: whether records have every odd form that was seen in the field.
             zone: a fixed offset from UTC.
         """
         clock = WallClock(zone)

@@ -1,4 +1,4 @@
-"""Puts a reply on the wire, or does to the connection what a fault says."""
+"""Send a reply, or disturb the connection as a fault demands."""
 
 import asyncio
 import contextlib
@@ -16,7 +16,7 @@ __all__ = ["NO_ANSWER", "deliver"]
 #: Faults that send not even a status line.
 NO_ANSWER: Final = frozenset({"reset", "close", "stall"})
 
-#: Faults of the connection; the others are done by now, they changed what the reply says.
+#: Faults of the connection; the others have already changed the reply.
 _WIRE_FAULTS: Final = NO_ANSWER | {"cut_body", "stall_body", "slow", "huge_body"}
 
 _CHUNK: Final = 64 * 1024
@@ -35,7 +35,7 @@ async def deliver(request: web.BaseRequest, reply: Reply, fault: Fault | None = 
         response = web.StreamResponse(status=reply.status, headers=reply.headers)
         sending = _misbehave(request, response, reply.body, fault)
     response.headers.setdefault("Content-Type", reply.content_type)
-    # The client may go away, and a fault may close the connection: aiohttp then drops the response by itself.
+    # The client may disconnect, and a fault may close the connection: aiohttp then drops the response by itself.
     with contextlib.suppress(ConnectionError):
         await sending
     return response
@@ -78,12 +78,12 @@ async def _misbehave(request: web.BaseRequest, response: web.StreamResponse, bod
 
 
 def _close(request: web.BaseRequest) -> None:
-    """End the connection with FIN, behind what was written."""
+    """End the connection with FIN, behind the bytes already written."""
     request.protocol.force_close()
 
 
 def _abort(request: web.BaseRequest) -> None:
-    """End the connection with RST: what closing does to a socket that may not linger."""
+    """End the connection with RST, by closing a socket that may not linger."""
     connection: socket.socket = request.get_extra_info("socket")
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     request.protocol.force_close()

@@ -1,4 +1,4 @@
-"""Faults are data: what goes wrong, and at which request. What they do to an answer is in `records` and `delivery`."""
+"""Faults as data: their kind and their request. `records` and `delivery` apply them to an answer."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -11,19 +11,19 @@ from servetel_async.emulator.reply import Reply
 __all__ = ["PAGE_FAULTS", "Fault", "FaultKind", "FaultPlan", "too_many_requests"]
 
 FaultKind: TypeAlias = Literal[
-    # The answer is another one.
+    # The answer is replaced.
     "status",
     "html_200",
     "success_false_200",
     "retry_after",
-    # The answer is a page, and the page lies.
+    # The answer is a page with false content.
     "empty_page",
     "short_page",
     "wrong_page",
     "repeat_page",
     "results_null",
     "wrong_count",
-    # The answer is honest, and does not arrive.
+    # The answer is correct, but does not arrive.
     "truncated_json",
     "cut_body",
     "reset",
@@ -41,23 +41,23 @@ PAGE_FAULTS: Final = frozenset(
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong.
+    """One fault.
 
-    It strikes a request of its `path` that meets every selector given, at most `times` times. Of several faults that
-    are due at one request the first one strikes.
+    It strikes a request to its `path` that meets every given selector, at most `times` times. If several faults are
+    due at one request, the first one strikes.
 
     Selectors:
         `page`: the page that the request asks for, as a number.
         `nth`: the number of the request among those to its path, from 1.
         `every`: that number is divisible by this one.
-        `probability`: a draw, from the emulator's seed, at each request that meets the others.
+        `probability`: the chance, drawn from the emulator's seed, at each request that meets the others.
 
     Kinds:
         `status`: answer `status` with `body` and `headers`.
         `html_200`: a maintenance page with status 200.
         `success_false_200`: status 200, `{"success": false, "message": message}`.
         `retry_after`: 429 as documented, with the header `Retry-After: retry_after` unless that is None.
-        `empty_page`: no results, though there are.
+        `empty_page`: no results, though there are some.
         `short_page`: only `fraction` of the results.
         `wrong_page`: the page `shift` further on, saying so.
         `repeat_page`: the first page, saying it is the one asked for.
@@ -100,7 +100,7 @@ class Fault:
             raise ValueError("page, nth, every and times count from 1: this fault would never strike")
 
     def instead_of(self, reply: Reply) -> Reply:
-        """Return what is answered instead of an honest reply; only some kinds answer something else."""
+        """Return the answer in place of an honest reply; only some kinds answer differently."""
         match self.kind:
             case "status":
                 return Reply(self.status, self.body, self.headers, "text/html")
@@ -116,18 +116,18 @@ class Fault:
                 return reply
 
     def part_of(self, body: bytes) -> bytes:
-        """Return the part of a body that is sent: never all of it, unless there is nothing to leave out."""
+        """Return the part of a body to send: never all of it, unless there is nothing to leave out."""
         return body[: min(int(len(body) * self.fraction), max(len(body) - 1, 0))]
 
 
 def too_many_requests(retry_after: float | str | None) -> Reply:
-    """Answer 429 as documented: there alone `success` is text."""
+    """Answer 429 as documented: only there `success` is text."""
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     return Reply.json(429, {"success": "false", "message": "Too many requests."}, headers)
 
 
 class FaultPlan:
-    """Decides, from a seed, which request meets which fault, and counts the faults that really struck."""
+    """Decide, from a seed, which request meets which fault, and count the faults that took effect."""
 
     def __init__(self, faults: Iterable[Fault], seed: int) -> None:
         self.fired: Counter[str] = Counter()
@@ -145,7 +145,7 @@ class FaultPlan:
         return self._arrivals[path]
 
     def choose(self, path: str, number: int, page: int | None) -> Fault | None:
-        """Return the fault, if any, that is due at a request; it counts only when `strike` follows."""
+        """Return the fault, if any, that is due at a request; it counts only if `strike` follows."""
         return next((fault for fault in self._faults if self._is_due(fault, path, number, page)), None)
 
     def strike(self, fault: Fault) -> None:

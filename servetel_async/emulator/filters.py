@@ -1,6 +1,6 @@
 """The query parameters of the records route, as predicates on the compact rows.
 
-A parameter nobody knows is ignored without a word: the API does so, and a misspelt filter then returns everything.
+An unknown parameter is silently ignored: the API does so, and a misspelt filter then returns everything.
 """
 
 import operator
@@ -16,9 +16,9 @@ __all__ = ["BadParameterError", "Bounds", "FiledBy", "Filter", "Pairs", "decimal
 
 #: Query parameters in the order they were sent, decoded.
 Pairs: TypeAlias = Iterable[tuple[str, str]]
-#: Which of the two dates belong to the range.
+#: Which bounds belong to the range.
 Bounds: TypeAlias = Literal["inclusive", "end_exclusive", "start_exclusive"]
-#: Which moment of a call the dates are compared with.
+#: The moment of a call that is compared with the dates.
 FiledBy: TypeAlias = Literal["start", "end", "insertion"]
 _Predicate: TypeAlias = Callable[[Call], bool]
 
@@ -37,7 +37,7 @@ _FLAGS: Final = {"1": True, "true": True, "yes": True, "0": False, "false": Fals
 
 
 class BadParameterError(ValueError):
-    """A parameter the API refuses, by name, with the sentence it answers."""
+    """A parameter that the API refuses: its name, and the sentence of the answer."""
 
     def __init__(self, parameter: str, message: str) -> None:
         super().__init__(message)
@@ -46,10 +46,10 @@ class BadParameterError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filter:
-    """What one query asks for; hashable, so that pages of the same query share one search.
+    """The filters of one query; hashable, so that pages of the same query share one search.
 
     `since` and `until` are instants in seconds, inclusive, and bound the moment under which a call is filed.
-    What is empty is not asked for.
+    Empty fields do not filter.
     An agent's calls are those that the agent answered or dialled; a missed call has none.
     """
 
@@ -71,7 +71,7 @@ class Filter:
 
     @classmethod
     def parse(cls, query: Pairs, clock: WallClock, *, knows_call_id: bool = True, bounds: Bounds = "inclusive") -> Self:
-        """Read a query; of a scalar that was sent twice the last one counts, as in PHP.
+        """Read a query; if a scalar was sent twice, the last one counts, as in PHP.
 
         Raises:
             BadParameterError: if a date, the duration or its operator is malformed.
@@ -103,7 +103,7 @@ class Filter:
         )
 
     def predicates(self) -> list[_Predicate]:
-        """Return a test for each filter that is set, the dates apart: the table is sorted by them."""
+        """Return a test for each filter that is set, except the dates, by which the table is sorted."""
         compare, seconds = _OPERATORS[self.operator], int(self.duration or 0)
         answered, broadcast = _CALL_TYPES.get(self.call_type), _FLAGS.get(self.broadcast)
         tests: tuple[tuple[object, _Predicate], ...] = (
@@ -132,7 +132,7 @@ def _identifiers(value: str) -> list[str]:
 
 
 def _digits(number: str) -> str:
-    """Drop the plus sign; one that was sent unescaped has become a space, and will match nothing."""
+    """Drop the plus sign; if it was sent unescaped, it has become a space, and will match nothing."""
     return number.removeprefix("+")
 
 
@@ -147,7 +147,7 @@ def _instant(name: str, text: str | None, clock: WallClock, *, later: int) -> in
 
 
 def decimal(text: str) -> int | None:
-    """Read a number written in digits; None if it is not, or so long that no database would take it."""
+    """Read a number in digits; None if it is not one, or too long for any database."""
     return int(text) if _DECIMAL.fullmatch(text) else None
 
 

@@ -1,4 +1,4 @@
-"""The `call_flow` of a record: what the switch did, step by step, in the shapes that the reference sample shows."""
+"""The `call_flow` of a record: the steps of the switch, in the shapes that the reference sample shows."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ __all__ = ["Flow"]
 
 
 class Flow:
-    """Builds one call's steps in time order; `at` is always an instant in seconds."""
+    """Build one call's steps in time order; `at` is always an instant in seconds."""
 
     __slots__ = ("_clock", "steps")
 
     def __init__(self, clock: WallClock, call_id: str, at: int) -> None:
         self._clock = clock
-        # The first step alone has its time as text: the sample does so.
+        # Only the first step has its time as text, as in the sample.
         self.steps: list[dict[str, Any]] = [
             {"type": "init", "value": call_id, "time": str(at), "readableTime": clock.readable(at)},
         ]

@@ -4,7 +4,7 @@ __all__ = ["TokenBucket"]
 
 
 class TokenBucket:
-    """Admits `per_second` requests on average and at most `burst` at once; the caller brings the clock, in seconds."""
+    """Admit `per_second` requests on average and at most `burst` at once; the caller gives the time, in seconds."""
 
     __slots__ = ("_at", "_burst", "_level", "_per_second")
 
@@ -17,7 +17,7 @@ class TokenBucket:
         self._at: float | None = None
 
     def admit(self, now: float) -> bool:
-        """Take one token if there is one."""
+        """Take one token if available."""
         if self._at is not None:
             self._level = min(self._burst, self._level + (now - self._at) * self._per_second)
         self._at = now

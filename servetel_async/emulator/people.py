@@ -1,4 +1,4 @@
-"""Who calls and who answers: names in the scripts of India, and numbers that nobody can own."""
+"""Callers and agents: names in the scripts of India, and numbers that do not exist."""
 
 from random import Random
 from typing import Final
@@ -59,5 +59,5 @@ CIRCLES: Final = (
 
 
 def unreal_number(random: Random) -> str:
-    """Return a number that looks Indian and is none: behind +91 no subscriber number begins with 0."""
+    """Return a number that looks Indian but cannot exist: behind +91 no subscriber number begins with 0."""
     return f"+910{random.randrange(10**9):09}"

@@ -1,7 +1,7 @@
-"""Everything odd that a PHP backend was seen to do to a record, spread evenly over the data.
+"""Every odd form that a PHP backend was seen to give a record, spread evenly over the data.
 
-Key number `k` is odd in the records whose serial + k is divisible by four, and takes its odd forms in turn: so every
-form of every key turns up within a few dozen records, most records have some, and none has all.
+Key number `k` is odd in the records whose serial + k is divisible by four, and takes its odd forms in rotation: so
+every form of every key appears within a few dozen records, most records have some, and none has all.
 """
 
 import json
@@ -16,7 +16,7 @@ _EVERY: Final = 4
 _FIRST_INT_ID: Final = 7_000_000
 
 
-#: What a key's honest value turns into, one form after another.
+#: The odd forms of a key's honest value, in rotation.
 _Forms: TypeAlias = tuple[Callable[[Any], Any], ...]
 
 

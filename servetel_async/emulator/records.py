@@ -17,11 +17,11 @@ from servetel_async.emulator.table import Table
 
 __all__ = ["CountMode", "LimitEcho", "PageRequest", "RecordsRoute", "SizeMode"]
 
-#: What `count` says: all matches, the rows of this page (as the reference text claims), or nothing.
+#: The meaning of `count`: all matches, the rows of this page (as the reference text claims), or missing.
 CountMode: TypeAlias = Literal["total", "page", "missing"]
-#: Which `limit` is echoed when a cap applies.
+#: The `limit` that is echoed when a cap applies.
 LimitEcho: TypeAlias = Literal["asked", "served"]
-#: What `size` says: the rows of this page, or the limit; published samples show both.
+#: The meaning of `size`: the rows of this page, or the limit; published samples show both.
 SizeMode: TypeAlias = Literal["rows", "limit"]
 
 _DAY: Final = 86_400
@@ -29,7 +29,7 @@ _DAY: Final = 86_400
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """A query that was understood; `limit` is what will be served, `asked` what was asked for."""
+    """A parsed query; `limit` is the limit to serve, `asked` the requested one."""
 
     wanted: Filter
     number: int
@@ -38,7 +38,7 @@ class PageRequest:
 
     @property
     def offset(self) -> int:
-        """The number of rows that the backend skips."""
+        """Number of rows that the backend skips."""
         return (self.number - 1) * self.limit
 
 
@@ -51,7 +51,7 @@ class _Page:
 
 
 class RecordsRoute:
-    """Serves pages of a table; the knobs are those of `Emulator`."""
+    """Serve pages of a table; the settings are those of `Emulator`."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class RecordsRoute:
         self._served = 0
 
     def filter(self, query: Pairs) -> Filter:
-        """Read the filters of a query, page and limit apart."""
+        """Read the filters of a query, without page and limit."""
         return Filter.parse(query, self._clock, knows_call_id=self._knows_call_id, bounds=self._bounds)
 
     def read(self, query: Pairs) -> PageRequest | Reply:
@@ -102,7 +102,7 @@ class RecordsRoute:
         return PageRequest(wanted, number, limit, asked)
 
     def serve(self, request: PageRequest, fault: Fault | None = None) -> tuple[Reply, bool]:
-        """Answer a page; tell whether the fault, if any, made it another one than the honest one."""
+        """Answer a page; return also whether a fault changed it."""
         self._served += 1
         found = self._table.matching(request.wanted)
         if self._churn.before(self._served, found):
@@ -126,7 +126,7 @@ class RecordsRoute:
         return b"".join((opening, b',"results":[', b",".join([call.body for call in rows]), b"]}"))
 
     def _distort(self, page: _Page, fault: Fault, found: Sequence[Call], request: PageRequest) -> _Page:
-        """Return the page as the fault would have it; any other kind of fault leaves it as it is."""
+        """Return the page as the fault changes it; a fault of another kind leaves it as it is."""
         number, count, rows = page.number, page.count, page.rows or ()
         match fault.kind:
             case "empty_page":

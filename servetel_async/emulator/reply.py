@@ -1,4 +1,4 @@
-"""An answer before it meets the wire."""
+"""An answer before it is sent."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ __all__ = ["Reply"]
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """Status, body and headers; the body is whole, whatever a fault may do to it later."""
+    """Status, body and headers; the body is whole, even if a fault cuts it later."""
 
     status: int
     body: bytes

@@ -1,4 +1,4 @@
-"""What happens in a call: who rings whom, who misses it, who calls back, how long they talk."""
+"""The events of a call: who rings whom, who misses it, who calls back, how long they talk."""
 
 from collections import deque
 from random import Random
@@ -21,7 +21,7 @@ _CALL_BACKS_KEPT: Final = 500
 
 
 class Scenario(msgspec.Struct, gc=False, kw_only=True):
-    """One call before it is written down; `end` is an instant, `talked` a number of seconds, 0 if it was missed."""
+    """One call before its record; `end` is an instant, `talked` a number of seconds, 0 if it was missed."""
 
     flow: Flow
     direction: str
@@ -41,7 +41,7 @@ class Scenario(msgspec.Struct, gc=False, kw_only=True):
 
 
 class ScenarioWriter:
-    """Invents calls in time order; a client who was missed is called back by one of the next outbound calls."""
+    """Invent calls in time order; one of the next outbound calls goes back to a client who was missed."""
 
     def __init__(self, centre: CallCentre, clock: WallClock, random: Random) -> None:
         self._centre = centre
@@ -74,7 +74,7 @@ class ScenarioWriter:
             call.digit = str(1 + self._below(6))
             at += 3 + self._below(12)
             if self._chance(0.08):
-                # Lost in the menu: it is played twice, then the caller goes.
+                # Lost in the menu: it is played twice, then the caller hangs up.
                 call.digit = None
                 flow.menu(call.ivr, None, rung + 1)
                 flow.menu(call.ivr, None, at)

@@ -1,4 +1,4 @@
-"""The API on loopback: one account, one table, every habit of the real thing as a knob."""
+"""The API on loopback: one account, one table, every habit of the real API as a setting."""
 
 import asyncio
 from collections import Counter
@@ -29,9 +29,9 @@ _Param: TypeAlias = str | int | Sequence[str]
 
 @dataclass(slots=True)
 class ServedRequest:
-    """One request as it arrived, and what became of it; the bearer token is not kept.
+    """One request as it arrived, and its outcome; the bearer token is not kept.
 
-    `at` is a second of the event loop's monotonic clock. `status` is None as long as no answer was sent, also for ever.
+    `at` is a second of the event loop's monotonic clock. `status` is None until an answer is sent, perhaps for ever.
     """
 
     method: str
@@ -45,7 +45,7 @@ class ServedRequest:
 
 
 class Emulator:
-    """Serves a dataset as the telephony API would, on 127.0.0.1.
+    """Serve a dataset as the telephony API would, on 127.0.0.1.
 
     ```python
     async with Emulator(Dataset.month("2024-05", calls=1_000)) as api:
@@ -53,43 +53,43 @@ class Emulator:
     ```
 
     Args:
-        dataset: the calls; never changed, each emulator has a table of its own.
-        port: 0 takes a free one.
-        seed: of everything random here: jitter, ties, probabilities, inserted calls, tokens.
-        faults: what goes wrong; of several that are due the first one strikes.
-        token: the bearer token of the portal; by default one is forged, in the looks of a JWT.
-        email: with `password`, what `POST /v1/auth/login` accepts; without them no login succeeds.
+        dataset: the calls; never changed, because each emulator has its own table.
+        port: the port; 0 takes a free one.
+        seed: seed of everything random here: jitter, ties, probabilities, inserted calls, tokens.
+        faults: the faults; if several are due, the first one strikes.
+        token: the bearer token of the portal; by default a made-up one that looks like a JWT.
+        email: with `password`, the login that `POST /v1/auth/login` accepts; without them no login succeeds.
         password: see `email`.
-        expires_in: seconds that a token from login or refresh lives.
-        token_requests: authorised requests after which a token has expired; a login or a refresh brings another.
+        expires_in: seconds until a token from login or refresh expires.
+        token_requests: authorised requests after which a token expires; a login or a refresh gives another.
         expiry: the answer to an expired token: `"401"`, or `"200"`, `"400"`, `"403"`, `"422"`, `"500"` with
             the same body, or `"gateway"` for a 403 that does not name the token.
-        login_lock: seconds that logins are refused after five failures.
-        default_limit: rows of a page when the query names no limit.
-        limit_cap: rows that a page never exceeds, whatever was asked for; nothing says so.
-        echo_limit: whether a capped page says the limit `"asked"` for or the one `"served"`.
+        login_lock: seconds for which logins are refused after five failures.
+        default_limit: rows of a page if the query names no limit.
+        limit_cap: most rows of a page, regardless of the request; the reply does not mention it.
+        echo_limit: the limit that a capped page shows: `"asked"` or `"served"`.
         count_mode: whether `count` is the `"total"`, the rows of the `"page"`, or `"missing"`.
         size_mode: whether `size` is the `"rows"` of the page or the `"limit"`.
         knows_call_id: whether the parameter `call_id` is a filter, or ignored.
-        max_range_days: longest range that is not refused with 422; None refuses none.
+        max_range_days: longest range that is accepted, else 422; None accepts all.
         bounds: how `from_date` and `to_date` are read: `"inclusive"`, or one of them left out, `"end_exclusive"` or
-            `"start_exclusive"`; `truth` reads them alike.
+            `"start_exclusive"`; `truth` reads them in the same way.
         filed_by: the moment of a call that `from_date` and `to_date` are compared with: its `"start"`, its `"end"`, or
-            the `"insertion"` of its record. `truth` reads them alike.
+            the `"insertion"` of its record. `truth` compares the same moment.
         order: the moment that the list is sorted by, newest first; by default that of `filed_by`.
-        now: what the `Date` header of every answer shows, as `YYYY-MM-DD HH:MM:SS` on the account's wall clock, or a
-            function that returns one; by default this computer's clock. Nothing else here goes by it.
+        now: the `Date` header of every answer, as `YYYY-MM-DD HH:MM:SS` on the account's wall clock, or a function that
+            returns one; by default this computer's clock. Nothing else here uses it.
         latency: seconds before each answer.
-        jitter: mean of the exponentially distributed seconds on top.
-        offset_cost: seconds on top for every 1,000 rows that a page skips.
+        jitter: mean of additional, exponentially distributed seconds.
+        offset_cost: additional seconds for every 1,000 rows that a page skips.
         rate_limit: authorised requests a second, of all routes together; None for no limit.
-        burst: requests that a rested account may send at once; by default a second's worth, for a limit without any
-            slack would refuse a client that keeps to it but for a millisecond.
+        burst: requests that a rested account may send at once; by default a second's worth, because a limit without
+            slack would refuse a client that is a millisecond early.
         retry_after: value of the `Retry-After` header of a 429; None sends none.
         insert_every: a brand-new newest call appears before every N-th page.
-        late_every: a late call appears in the middle of what is asked for, before every N-th page.
-        delete_every: one of the calls asked for disappears before every N-th page.
-        shuffle_ties: calls that start in the same second come in another order each time.
+        late_every: a late call appears in the middle of the requested range, before every N-th page.
+        delete_every: one of the requested calls disappears before every N-th page.
+        shuffle_ties: whether calls that start in the same second come in another order each time.
     """
 
     def __init__(
@@ -131,12 +131,12 @@ class Emulator:
         self.dataset: Final = dataset
         #: Every request, in the order of arrival.
         self.requests: list[ServedRequest] = []
-        #: Most requests that were being answered at one time.
+        #: Largest number of requests answered at one time.
         self.peak_in_flight = 0
         self._port = port
         self._now = now
         if isinstance(now, str):
-            dataset.clock.parse(now)  # what cannot be read is said here, not at the first request
+            dataset.clock.parse(now)  # an unreadable value fails here, not at the first request
         self._latency = latency
         self._jitter = jitter
         self._offset_cost = offset_cost
@@ -200,10 +200,10 @@ class Emulator:
         return f"<Emulator {state}, {len(self._table)} calls, {len(self.requests)} requests>"
 
     async def start(self) -> None:
-        """Listen; from here on `base_url` is known."""
+        """Listen; from now on `base_url` is known."""
         if self._runner is not None:
             raise RuntimeError("the emulator is running already")
-        # A cancelled handler is how a stalled answer ends when its client goes away.
+        # If a client disconnects, cancelling the handler ends a stalled answer.
         self._server = web.Server(self._handle, handler_cancellation=True, access_log=None)
         runner = web.ServerRunner(self._server, shutdown_timeout=0.1)
         await runner.setup()
@@ -215,7 +215,7 @@ class Emulator:
         self._runner = runner
 
     async def stop(self) -> None:
-        """Close every connection; answers under way are cut off."""
+        """Close every connection; answers in progress are cut off."""
         runner, self._runner, self._server = self._runner, None, None
         if runner is not None:
             await runner.cleanup()
@@ -241,22 +241,22 @@ class Emulator:
 
     @property
     def logins(self) -> int:
-        """How many logins were tried."""
+        """Number of logins tried."""
         return self._account.logins
 
     @property
     def refreshes(self) -> int:
-        """How many refreshes were tried."""
+        """Number of refreshes tried."""
         return self._account.refreshes
 
     @property
     def fired(self) -> Counter[str]:
-        """How often each kind of fault took effect."""
+        """Number of times that each kind of fault took effect."""
         return self._plan.fired
 
     @property
     def deleted(self) -> list[str]:
-        """The ids of the calls that have disappeared, in that order."""
+        """The ids of the deleted calls, in order of deletion."""
         return [call.id for call in self._table.deleted]
 
     @property
@@ -267,7 +267,7 @@ class Emulator:
     def truth(self, query: Mapping[str, _Param] | None = None, /, **params: _Param) -> list[str]:
         """Return the ids, newest first, that a query would match now.
 
-        Parameters go by name, or in a mapping where a name is none of Python's (`agents[]`); a list stands for a
+        Give parameters by name, or in a mapping if the name is not valid in Python (`agents[]`); a list means a
         parameter that is sent repeatedly.
         """
         pairs: list[tuple[str, str]] = []
@@ -293,7 +293,7 @@ class Emulator:
         self._table.delete(record_id)
 
     def expire_tokens(self) -> None:
-        """Let every token issued so far expire."""
+        """Expire every token issued so far."""
         self._account.expire()
 
     def add_fault(self, fault: Fault) -> None:
@@ -321,7 +321,7 @@ class Emulator:
             self._in_flight -= 1
 
     async def _answer(self, request: web.BaseRequest, entry: ServedRequest) -> tuple[Reply, Fault | None]:
-        """Find the reply and the fault that it meets.
+        """Find the reply and its fault.
 
         Nothing is awaited between choosing the fault and counting it, so that `times` holds among concurrent requests.
         """
@@ -350,7 +350,7 @@ class Emulator:
         return reply, fault
 
     def _prepare(self, entry: ServedRequest, header: str | None, body: bytes) -> PageRequest | Reply:
-        """Decide at arrival what needs no rows: the route, the token, the rate, the parameters."""
+        """Decide on arrival everything that needs no rows: the route, the token, the rate, the parameters."""
         match entry.method, entry.path:
             case "GET", "/v1/call/records":
                 refusal = self._account.authorise(header) or self._throttle(entry.at)
@@ -360,11 +360,11 @@ class Emulator:
             case "POST", "/v1/auth/refresh":
                 return self._throttle(entry.at) or self._account.refresh(header)
             case _:
-                # Not the API but the gateway in front of it speaks: hence no `success`.
+                # The gateway in front of the API answers: hence no `success`.
                 return Reply.json(403, {"message": "Missing Authentication Token"})
 
     def _dated(self, reply: Reply) -> Reply:
-        """Show the clock of `now`; a fault that brings a `Date` of its own keeps it."""
+        """Show the clock of `now`; a fault with its own `Date` keeps it."""
         if self._now is None:
             return reply
         instant = self.dataset.clock.parse(self._now if isinstance(self._now, str) else self._now())

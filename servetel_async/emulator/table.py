@@ -1,4 +1,4 @@
-"""The live table of calls: sorted newest first, searched by filter, changed under the reader's feet."""
+"""The live table of calls: sorted newest first, searched by filter, changed while it is read."""
 
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Callable, Iterable, Sequence
@@ -33,7 +33,7 @@ class Table:
         self._is_sorted = filed_by == order
         if order != "start":
             self._calls.sort(key=self._order)
-        #: Calls that were deleted, in that order.
+        #: Calls that were deleted, in order of deletion.
         self.deleted: list[Call] = []
         self._searches: dict[Filter, Sequence[Call]] = {}
         self._next_serial = max((call.serial for call in self._calls), default=-1) + 1
@@ -50,12 +50,12 @@ class Table:
         return self._calls[len(self) // 2] if self._calls else None
 
     def next_serial(self) -> int:
-        """Return a serial that no call bears or bore."""
+        """Return a serial that no call has or had."""
         self._next_serial += 1
         return self._next_serial - 1
 
     def matching(self, wanted: Filter) -> Sequence[Call]:
-        """Return the calls a filter lets through, newest first; the result is shared and must not be changed.
+        """Return the calls that pass a filter, newest first; the result is shared and must not be changed.
 
         It is kept until the table changes: a deep page then costs its own length, not the table's.
         """
@@ -90,7 +90,7 @@ class Table:
         return found
 
     def _between(self, since: int | None, until: int | None) -> list[Call]:
-        """The calls that are filed from one instant to another one, both of it."""
+        """Return the calls filed from one instant to another, both included."""
         if not self._is_sorted:
             filed = [(call, self._filed_at(call)) for call in self._calls]
             return [call for call, at in filed if (since is None or at >= since) and (until is None or at <= until)]
@@ -99,11 +99,11 @@ class Table:
         return self._calls[begin:end]
 
     def page(self, found: Sequence[Call], offset: int, limit: int, ties: Random | None = None) -> Sequence[Call]:
-        """Cut a page out of a search; with `ties`, calls of the same second come in an order drawn anew."""
+        """Cut a page out of a search; with `ties`, calls of the same second come in a random order."""
         end = min(offset + limit, len(found))
         if ties is None or offset >= end:
             return found[offset:end]
-        # A tie that the page's edge cuts is shuffled whole, else a row could not cross the edge.
+        # A tie at the page's edge is shuffled whole, else a row could not cross the edge.
         first = bisect_left(found, self._newness(found[offset]), key=self._newness)
         last = bisect_right(found, self._newness(found[end - 1]), key=self._newness)
         shuffled: list[Call] = []

@@ -1,10 +1,10 @@
-"""Whose calls they are: the account behind a token or a login, and which of the known accounts it is.
+"""The account behind a token or a login, and which of the known accounts it is.
 
 1. A token that is a JWT names its account: ``CLAIMS``, in this order. They outlive a renewal of the token. ``iss`` is
    left out: it names the address that issued the token, and one account's logins and portal tokens differ in it.
 2. Another login is identified by its e-mail address, without regard to case.
 3. Another token is identified by itself. A renewed one cannot be recognised: then a name says whose it is.
-4. Only a slow salted hash of the identity is kept. The salt holds the address, so equal subjects of two brands differ.
+3. Another token is identified by itself. A renewed one cannot be recognised: then a name identifies the account.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class Account(NamedTuple):
     """An account that a client asks for. Holds no token, no e-mail address and no subject.
 
     Attributes:
-        origin: where its API is, for example ``"https://api.servetel.in"``: lower case, without the default port. A
-            path of the base URL belongs to it: one proxy may serve two APIs.
+        origin: the API's address, for example ``"https://api.servetel.in"``: lower case, without the default port. It
+            includes the path of the base URL: one proxy may serve two APIs.
         fingerprint: 12 hex digits, a slow salted hash of the identity.
-        known_by: what the identity is: ``"subject"``, a claim of the token; ``"login"``, the e-mail address; or
+        known_by: the kind of identity: ``"subject"``, a claim of the token; ``"login"``, the e-mail address; or
             ``"token"``, the token itself, because nothing else is known.
-        name: what the caller or the profile calls it.
+        name: the name that the caller or the profile gives it.
     """
 
     origin: str
@@ -57,18 +57,18 @@ class Account(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Its name, else its fingerprint: what rows and messages carry."""
+        """Its name, else its fingerprint: the label in rows and messages."""
         return self.fingerprint if self.name is None else self.name
 
 
 def identify(base_url: str, token: str, email: str | None = None, name: str | None = None) -> Account:
-    """Identify the account behind a token. This takes some 30 ms of computing: do it in a thread.
+    """Identify the account behind a token. This takes about 30 ms of CPU time: do it in a thread.
 
     Args:
-        base_url: where the API is; one that was checked.
-        token: the token in use, as the API wants it.
-        email: the address of the login that brought the token; None without a login.
-        name: what the account is called; one that was checked.
+        base_url: the API's address, checked.
+        token: the token in use, in the form that the API expects.
+        email: the address of the login that gave the token; None without a login.
+        name: the account's name, checked.
     """
     known_by, identity = _identity(token, email)
     origin = origin_of(base_url)
@@ -83,7 +83,7 @@ def _identity(token: str, email: str | None) -> tuple[KnownBy, Secret]:
 
 
 def _subject(token: str) -> Secret | None:
-    """Return the claim that names the account, with the claim's own name; None if there is no usable one."""
+    """Return the claim that names the account, with the claim's own name; None without a usable claim."""
     found = claims(token)
     for claim in CLAIMS:
         value = found.get(claim)
@@ -101,7 +101,7 @@ def _fingerprint(origin: str, known_by: str, identity: Secret) -> str:
 
 
 def origin_of(base_url: str) -> str:
-    """Return what is equal for equal addresses of the API: scheme, host, port and path, the default port left out."""
+    """Return a text that is equal for equal addresses of the API: scheme, host, port and path, no default port."""
     match = _URL.fullmatch(base_url)
     assert match is not None  # noqa: S101 - for the type checker: the address was checked
     scheme, host, path = match[1].lower(), match[2].lower().rstrip("."), (match[4] or "").rstrip("/")
@@ -110,10 +110,10 @@ def origin_of(base_url: str) -> str:
 
 
 def check_name(name: object) -> str | None:
-    """Check the name of an account. Blanks around it are removed, and equal characters become equal texts (NFC).
+    """Check the name of an account. Surrounding blanks are removed, and the text is normalised (NFC).
 
     Raises:
-        ConfigurationError: if it is not a text, empty, longer than 64 characters, or holds a control character.
+        ConfigurationError: if it is not text, empty, longer than 64 characters, or holds a control character.
     """
     if name is None:
         return None
@@ -134,15 +134,15 @@ def check_name(name: object) -> str | None:
 def resolve(known: Sequence[Account], this: Account) -> Account:
     """Decide which account of a destination this one is.
 
-    A fingerprint that is known decides. Else a name that is known decides, unless both identities outlive a renewal and
-    differ. Else it is a new account; without a name only if it surely differs from every known one.
+    A known fingerprint decides. Else a known name decides, unless both identities outlive a renewal and differ. Else it
+    is a new account; without a name only if it surely differs from every known one.
 
     Args:
         known: the accounts whose calls the destination holds. No two have the same label.
         this: the account that the client asks for.
 
     Returns:
-        The known account, with the name it has there; or ``this``, which is new.
+        The known account, with its name in the destination; or ``this``, which is new.
 
     Raises:
         ResumeMismatchError: if the name belongs to another account, or if it is unclear whether this is a known one.

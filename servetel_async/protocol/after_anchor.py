@@ -1,4 +1,4 @@
-"""Which calls a resumed stream delivers from its first window: those behind the anchor, the last call delivered before.
+"""The calls that a resumed stream delivers from its first window: those behind the anchor, the last delivered call.
 
 1. Calls in front of the anchor were delivered before, or were added since. They are not delivered.
 2. Calls of the anchor's own second may change places with it. If such a call is next to the anchor and the checkpoint
@@ -23,7 +23,7 @@ _Key = tuple[str, str | None, str | None]
 
 
 class AfterAnchor:
-    """Picks the calls to deliver, page after page in the list's order.
+    """Pick the calls to deliver, page after page in the list's order.
 
     Attributes:
         reached: whether this pass has met the anchor.

@@ -1,9 +1,9 @@
-"""The search for the anchor, the last call that was delivered: which page to look at next.
+"""The search for the anchor, the last delivered call: which page to request next.
 
-1. Page 1 comes first: it says how long pages are. Then comes the page that the anchor's rank points to.
+1. Page 1 comes first: it shows the page length. Then comes the page that the anchor's rank points to.
 2. Calls are sorted by start. If all calls of a page are newer, the anchor is on a later page; if all are older, on an
-   earlier page. The search steps to that side, 1, 2, 4 ... pages at a time, then halves what is left.
-3. Starts and counts only say where to look first. If they lead nowhere, every page is looked at, the nearest first.
+   earlier page. The search steps to that side, 1, 2, 4 ... pages at a time, then halves the rest.
+3. Starts and counts only say where to look first. If they mislead, every page is looked at, the nearest first.
    The anchor is gone only after the end of the list and every page before it were seen.
 """
 
@@ -13,7 +13,7 @@ from itertools import count
 
 
 class AnchorSearch:
-    """Chooses pages; knows only page numbers and starts.
+    """Choose pages; know only page numbers and starts.
 
     Args:
         rank: the anchor's place in the list when it was delivered.
@@ -24,15 +24,15 @@ class AnchorSearch:
         self._rank = rank
         self._start = start
         self._looked: set[int] = set()
-        self._low = 1  # by the starts, the anchor is not on a page before this one
-        self._high: int | None = None  # and not on a page after this one
+        self._low = 1  # by the starts, the anchor is not on an earlier page
+        self._high: int | None = None  # nor on a later page
         self._end: int | None = None  # the list ends with this page at the latest
-        self._near = 1  # the page that was looked at last
-        self._step = 1  # pages to the next one, if the starts say to which side
+        self._near = 1  # the last page that was looked at
+        self._step = 1  # pages to step, once the starts show the side
         self._side = 0
 
     def next_page(self, size: int, last: int | None) -> int | None:
-        """Choose the next page to look at; None when all were looked at.
+        """Choose the next page to look at; None after all pages.
 
         Args:
             size: calls on a page.

@@ -4,7 +4,7 @@ Such a count looks like an exact one, and the list looks complete at the limit. 
 round number, and a narrower range holds calls that were not seen. So a round count never proves an end. The rest of the
 range, up to the oldest call that was seen, is requested too.
 
-A server that sends no count may have a limit too: then the number of calls that came is round.
+A server that sends no count may have a limit too: then the number of received calls is round.
 
 Other servers count all calls and refuse the pages beyond such a limit. The rest is requested in the same way.
 """
@@ -58,7 +58,7 @@ def remainder(window: Window, pages: Mapping[int, Ends]) -> list[Window]:
 
 
 def crosses_limit(number: int, size: int) -> bool:
-    """Whether a page reaches a round number of calls, so that a server may refuse it only because it is too deep."""
+    """Whether a page reaches a round number of calls, so that a server may refuse it only for its depth."""
     before = (number - 1) * size
     return before > 0 and -(-before // _THOUSAND) * _THOUSAND <= number * size
 

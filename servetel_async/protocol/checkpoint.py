@@ -1,7 +1,7 @@
 """A checkpoint: the last call that a stream delivered, as a text that any file or column can hold.
 
 1. It names the call by id and start. The rank, the call's place in the list, only says where to look first. So a resume
-   does not depend on the page size, on the server's page cap, or on what was added or removed since.
+   does not depend on the page size, on the server's page cap, or on calls added or removed since.
 2. It also names the calls of the same second that were delivered before. The API sorts by time and has no tiebreaker,
    so calls of one second may come in another order the next time.
 """
@@ -40,7 +40,7 @@ def readable_start(text: str) -> str:
 
 
 class Second(NamedTuple):
-    """The last calls that were delivered, as far as they started in the same second.
+    """The last delivered calls, as far as they started in the same second.
 
     Attributes:
         start: that second; empty if it is unreadable, and then ``ids`` names only the last call.
@@ -51,7 +51,7 @@ class Second(NamedTuple):
     ids: tuple[str, ...] = ()
 
     def then(self, records: Sequence[CallRecord]) -> Second:
-        """The value after ``records`` were delivered as well."""
+        """Return the value after ``records`` were delivered as well."""
         start = start_of(records[-1])
         first = len(records) - 1
         while start and first and start_of(records[first - 1]) == start:
@@ -61,14 +61,14 @@ class Second(NamedTuple):
 
 
 class Position(NamedTuple):
-    """A piece of the list, and what a checkpoint inside it needs.
+    """A piece of the list, and the data for a checkpoint inside it.
 
     Attributes:
         window: the window of the piece.
         before: calls of the window in front of ``records``.
         records: the piece as the server sent it.
         fresh: the calls to deliver: those of ``records``, and calls that were held back until now.
-        second: the last calls that were delivered before them.
+        second: the last calls delivered before them.
     """
 
     window: Window
@@ -78,7 +78,7 @@ class Position(NamedTuple):
     second: Second
 
     def at(self, last: CallRecord) -> Position:
-        """The same place, as long as ``last`` is the last call that was handed out: it holds no other."""
+        """Return the same place for a piece whose last delivered call is ``last``; it refers to no other call."""
         return Position(self.window, self._rank_of(last) - 1, (last,), (last,), self._second_before(last))
 
     def checkpoint(self, last: CallRecord, query: str) -> Checkpoint:
@@ -100,13 +100,13 @@ def _index_of(last: CallRecord, records: Sequence[CallRecord]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The last call that was delivered.
+    """The last delivered call.
 
     Attributes:
         query: fingerprint of the query.
-        window: the last second of the window it was in.
+        window: the last second of its window.
         rank: its place in the window's list at that time, counted from 1.
-        second: this call, as the last of ``ids``, and the calls of its second that were delivered before it.
+        second: this call, as the last of ``ids``, and the calls of its second delivered before it.
     """
 
     query: str
@@ -121,11 +121,11 @@ class Checkpoint:
 
     @property
     def start(self) -> str:
-        """When the call started; empty if that is unreadable."""
+        """The start of the call; empty if unreadable."""
         return self.second.start
 
     def is_in(self, window: Window) -> bool:
-        """Whether the call belongs to a window. Its own start decides, so windows may be cut differently now."""
+        """Whether the call belongs to a window. Its own start decides, because windows may be cut differently now."""
         return window.first <= (self.start or self.window) <= window.last
 
     def left_of(self, windows: list[Window]) -> list[Window]:
@@ -144,7 +144,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, text: object, fingerprint: str) -> Self:
-        """Read a checkpoint back, for the query of that fingerprint.
+        """Read a checkpoint for the query of that fingerprint.
 
         Raises:
             ConfigurationError: if it is not a checkpoint.

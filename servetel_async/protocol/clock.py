@@ -1,7 +1,7 @@
 """The account's wall clock: how a moment becomes the API's ``YYYY-MM-DD HH:MM:SS`` and back.
 
-The API speaks in whole seconds of one zone, Indian Standard Time for every Indian account, and never names it. Sending
-UTC asks for a window 5.5 hours in the past, so a ``datetime`` without a zone is refused rather than guessed.
+The API uses whole seconds of one zone, Indian Standard Time for every Indian account, and never names it. Sending UTC
+asks for a window 5.5 hours in the past, so a ``datetime`` without a zone is refused rather than guessed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Moment = datetime | date | str
 
 
 def wall_clock(moment: Moment, zone: tzinfo, *, name: str, end: bool = False) -> datetime:
-    """Turn what a caller may give into the account's wall clock: a naive ``datetime`` of whole seconds.
+    """Convert a caller's moment into the account's wall clock: a naive ``datetime`` of whole seconds.
 
     See ``account_time`` for the arguments and the errors.
     """
@@ -34,7 +34,7 @@ def wall_clock(moment: Moment, zone: tzinfo, *, name: str, end: bool = False) ->
 
 
 def account_time(moment: Moment, zone: tzinfo, *, name: str, end: bool = False) -> datetime:
-    """Turn what a caller may give into the account's time, in whole seconds.
+    """Convert a caller's moment into the account's time, in whole seconds.
 
     A moment becomes a ``datetime`` in ``zone``. A day or a text is on the wall clock already: it becomes a naive one.
 
@@ -42,10 +42,10 @@ def account_time(moment: Moment, zone: tzinfo, *, name: str, end: bool = False) 
         moment: an aware ``datetime``, a ``date``, or ``"YYYY-MM-DD[ HH:MM:SS]"`` already on the account's wall clock.
         zone: the account's zone.
         name: the parameter's name, for the error.
-        end: a day without a time means its last second.
+        end: whether a day without a time means its last second.
 
     Raises:
-        ConfigurationError: if it is naive, unreadable, or of another type.
+        ConfigurationError: if the moment is naive, unreadable, or of another type.
     """
     if isinstance(moment, (datetime, date)):
         try:
@@ -76,7 +76,7 @@ def account_time(moment: Moment, zone: tzinfo, *, name: str, end: bool = False) 
 
 
 class _NaiveError(Exception):
-    """A ``datetime`` has no offset."""
+    """A ``datetime`` without an offset."""
 
 
 def _local(moment: datetime, zone: tzinfo) -> datetime:
@@ -89,7 +89,7 @@ def _local(moment: datetime, zone: tzinfo) -> datetime:
 
 
 def on_wall(time: datetime) -> datetime:
-    """What the wall clock shows at a time."""
+    """Return what the wall clock shows at a time."""
     return time.replace(tzinfo=None, fold=0)
 
 
@@ -98,7 +98,7 @@ def _edge_of(day: date, *, end: bool) -> datetime:
 
 
 def shift(moment: datetime, by: timedelta) -> datetime:
-    """Move a wall clock time; at the end of the calendar it stops."""
+    """Move a wall clock time; it stops at the end of the calendar."""
     try:
         return moment + by
     except OverflowError:
@@ -125,12 +125,12 @@ def _unreadable(name: str) -> ConfigurationError:
 
 
 def stamp(moment: datetime) -> str:
-    """``YYYY-MM-DD HH:MM:SS``; years below 1000 keep their four digits."""
+    """Format ``YYYY-MM-DD HH:MM:SS``; years below 1000 keep their four digits."""
     return moment.isoformat(sep=" ", timespec="seconds")
 
 
 def read_stamp(text: str | None, zone: tzinfo | None) -> datetime | None:
-    """Read a stamp of a record as an aware moment; None for whatever is not one (``24:00:00``, ``00/00/0000``)."""
+    """Read a stamp of a record as an aware moment; None for any other text (``24:00:00``, ``00/00/0000``)."""
     if text is None or zone is None:
         return None
     try:
@@ -148,11 +148,11 @@ def is_wall_stamp(text: str) -> bool:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return False
-    return stamp(moment) == text  # Python 3.14 takes 24:00:00 for the next day
+    return stamp(moment) == text  # Python 3.14 reads 24:00:00 as the next day
 
 
 def from_epoch(seconds: float, zone: tzinfo) -> datetime | None:
-    """Epoch seconds as an aware moment; None where no calendar holds them."""
+    """Convert epoch seconds to an aware moment; None if out of range of the calendar."""
     try:
         return datetime.fromtimestamp(seconds, UTC).astimezone(zone)
     except (ValueError, OverflowError, OSError):
@@ -163,10 +163,10 @@ _zones: dict[str, tzinfo | None] = {}
 
 
 def name_zone(zone: tzinfo) -> str | None:
-    """Name a zone for records to carry: a text can be written as JSON and means the same in another process.
+    """Name a zone for records to carry: text can be written as JSON and means the same in another process.
 
     Raises:
-        ConfigurationError: if it is neither a fixed offset nor a zone of the time-zone database.
+        ConfigurationError: if the zone is neither a fixed offset nor in the time-zone database.
     """
     if zone is IST:
         return None
@@ -183,12 +183,12 @@ def name_zone(zone: tzinfo) -> str | None:
 
 
 def _offset_name(zone: timezone) -> str:
-    """``UTC+05:30``, whatever name the caller gave that offset."""
+    """Return ``UTC+05:30``, even if the caller gave that offset another name."""
     return str(timezone(zone.utcoffset(None)))
 
 
 def zone_named(name: str | None) -> tzinfo | None:
-    """Find the zone that ``name_zone`` named, IST for None; None for a name that is none."""
+    """Find the zone that ``name_zone`` named, IST for None; None for an unknown name."""
     if name is None:
         return IST
     if name not in _zones:

@@ -1,6 +1,6 @@
-"""What a server compares ``from_date`` and ``to_date`` with, and whether it counts both of them in.
+"""The moment that a server compares with ``from_date`` and ``to_date``, and whether it includes both bounds.
 
-The API does not document either. A call has three moments: it starts, it ends, and its record is inserted. A server
+The API documents neither. A call has three moments: it starts, it ends, and its record is inserted. A server
 files each call under one of them. So a range holds the calls whose filing moment lies in it.
 """
 
@@ -22,18 +22,18 @@ FiledBy: TypeAlias = Literal["start", "end", "insertion"]
 
 _TEXT = re.compile(r"(start|end|insertion)\+([01])\+([01])")
 _OBJECT_ID = re.compile(r"[0-9a-fA-F]{24}")
-#: Seconds between two moments of a call below which a widened range of one second may hold both.
+#: If two moments of a call are closer than this, in seconds, a widened range of one second may hold both.
 _APART = 2
 
 
 class Bounds(NamedTuple):
-    """Seconds by which the dates must be widened for the server to count them in; both 0 where it does so itself."""
+    """Seconds to widen the dates by, so that the server includes them; both 0 if it includes them itself."""
 
     start: int = 0
     end: int = 0
 
     def widen(self, window: Window) -> Window:
-        """The window to ask for so that the server counts both of its bounds in."""
+        """Return the window to ask for so that the server includes both of its bounds."""
         if self == Bounds():
             return window
         return Window(
@@ -50,8 +50,8 @@ class Conventions(NamedTuple):
     """How a server reads dates.
 
     Attributes:
-        filed_by: the moment of a call that it compares with the dates.
-        bounds: the bounds that it leaves out.
+        filed_by: the moment of a call that the server compares with the dates.
+        bounds: the bounds that the server leaves out.
     """
 
     filed_by: FiledBy = "start"
@@ -59,7 +59,7 @@ class Conventions(NamedTuple):
 
     @property
     def text(self) -> str:
-        """A short text for a ledger, for example ``"start+0+1"``: by start, and ``to_date`` is left out."""
+        """Text for a ledger, for example ``"start+0+1"``: by start, and ``to_date`` is left out."""
         return f"{self.filed_by}+{self.bounds.start}+{self.bounds.end}"
 
     @classmethod
@@ -72,7 +72,7 @@ class Conventions(NamedTuple):
 
 
 class KnownCall(NamedTuple):
-    """The readable moments of a call that was seen. A call is recognised by them: not each has an ``id``."""
+    """The readable moments of a call that was seen. They identify the call: some calls have no ``id``."""
 
     moments: dict[FiledBy, str]
 
@@ -82,32 +82,32 @@ class KnownCall(NamedTuple):
         return " ".join(self.moments[name] for name in sorted(self.moments))
 
     def shows(self, filed_by: FiledBy, second: str, asked: Window, wanted: KnownCall) -> bool:
-        """Whether it shows, as the call that is wanted would, that a range holds the calls of a second.
+        """Whether it shows, as the wanted call would, that a range holds the calls of a second.
 
         Args:
             filed_by: the moment that the server compares with the range, as a guess.
-            second: which one.
+            second: the second in question.
             asked: the range. No other moment of this call may lie in it.
-            wanted: the call whose moment that second is.
+            wanted: the call that has ``second`` as one of its moments.
         """
         inside = [name for name, text in self.moments.items() if asked.first <= text <= asked.last]
         return self == wanted or (self.moments.get(filed_by) == second and inside == [filed_by])
 
     @property
     def tells(self) -> bool:
-        """Whether it can show under which of its moments a server files it."""
+        """Whether it can show which of its moments a server files it under."""
         return 1 < len(self.moments) == len(set(self.moments.values()))
 
     @property
     def is_clear(self) -> bool:
-        """Whether a range of one of its moments, a second wider on both sides, holds no other second of its moments."""
+        """Whether a range of one of its moments, a second wider on both sides, holds no other of its moments."""
         moments = [datetime.fromisoformat(text) for text in set(self.moments.values())]
         gaps = [abs((one - other).total_seconds()) for one, other in combinations(moments, 2)]
         return bool(moments) and min(gaps, default=_APART) >= _APART
 
 
 def inserted_at(key: str, zone: tzinfo) -> str:
-    """The second at which a record was inserted, on the account's clock; empty if the id does not say it.
+    """Return the second at which a record was inserted, on the account's clock; empty if the id does not say it.
 
     Args:
         key: the record's ``id``. The first 8 digits of an ObjectId are seconds since 1970.
@@ -126,13 +126,13 @@ def known_call(key: str, start: str, end: str, zone: tzinfo) -> KnownCall:
 
 
 def sides_beyond(window: Window, asked: Window, moments: Iterable[str]) -> list[str]:
-    """Give the sides on which calls came of a second that a server seemed to leave out.
+    """Return the sides on which calls came from a second that a server seemed to leave out.
 
     Args:
-        window: the seconds that were wanted.
-        asked: the same, and a second more where a bound seemed to be left out. If a call lies even further out, the
-            page proves nothing.
-        moments: of the calls that came.
+        window: the wanted seconds.
+        asked: the same, plus a second where a bound seemed to be left out. If a call lies even further out, the page
+            proves nothing.
+        moments: moments of the received calls.
 
     Returns:
         Names of fields of ``Bounds``.
@@ -145,6 +145,6 @@ def sides_beyond(window: Window, asked: Window, moments: Iterable[str]) -> list[
 
 
 def lies_inside(window: Window, key: str, start: str, end: str, zone: tzinfo) -> bool:
-    """Whether any moment of a call lies in the window, or none of them can be read."""
+    """Whether any moment of a call lies in the window, or none of its moments can be read."""
     texts = [text for text in (start, end, inserted_at(key, zone)) if is_wall_stamp(text)]
     return not texts or any(window.first <= text <= window.last for text in texts)

@@ -1,12 +1,12 @@
-"""Bytes to records: a strict fast pass, and a rescue of each record where that fails.
+"""Decode bytes to records: a strict fast pass, and a rescue of each record where that fails.
 
-1. A page is opened where its records are consumed: what is decoded ahead of its consumer has left the cache when he
-   comes. Its framing says that it came whole; that its JSON is whole is seen when it is opened, and a page that is not
-   is asked for again, to be proved when it comes. So is one at once that does not look whole, or that is large.
-2. A small page is decoded in one pass. Of a larger one the records are split, and decoded a few at a time as they are
-   taken: they are still in the cache when they are used, and the loop is never held for long.
-3. Where the strict decoder fails, and only there, each record is read on its own: unknown keys go to ``extra``, a
-   field that cannot be typed becomes None and its raw value goes to ``extra``. One bad record never costs its page.
+1. A page is opened where its records are consumed: a page decoded ahead would have left the cache by then. The framing
+   shows that it came whole. Opening it shows that its JSON is whole; if not, it is requested again, and proved on
+   arrival. A page that does not look whole, or is large, is opened at once.
+2. A small page is decoded in one pass. The records of a larger one are split, and decoded a few at a time as they are
+   taken: they are still in the cache when they are used, and the loop is never blocked for long.
+3. Only where the strict decoder fails, each record is read on its own: unknown keys go to ``extra``; a field that
+   cannot be typed becomes None and its raw value goes to ``extra``. One bad record never costs its page.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ if TYPE_CHECKING:
     from servetel_async.protocol.pages import PageFingerprint
     from servetel_async.protocol.records import CallRecord
 
-#: Records that are decoded at a time: some 300 KB of objects.
+#: Records to decode at a time: some 300 KB of objects.
 SLICE = 64
-#: Bytes of a page that is decoded in one pass: some 128 records, whose objects still fit into a core's cache.
+#: Largest page in bytes that is decoded in one pass: some 128 records, whose objects still fit into a core's cache.
 SMALL = 256 * 1024
-#: Bytes of a reply that may be anything: a refusal, a note. It is read when it comes.
+#: Largest reply in bytes that may be anything, such as a refusal or a note. It is read on arrival.
 SHORT = 4 * 1024
-#: Bytes of a slice from which on its records are decoded one by one.
+#: Slices of at least this many bytes are decoded record by record.
 LARGE_SLICE = 512 * 1024
-#: Commas of a page, and so records: about what the largest body holds of values. Each record has its own bounds.
+#: Most commas of a page, and so most records: about as many values as the largest body holds.
 MOST_ROWS = 700_000
-#: Commas of a page in the places where they are closer to each other than in any call.
+#: Most commas of a page in its dense places, where they are closer than in any call.
 MOST_DENSE = 200_000
-#: Bytes for each comma of a page, below which it is dense. Calls as they come have some 25.
+#: A page with fewer bytes per comma is dense. Real calls have some 25.
 DENSE = 8
-#: Records of a page whose list is an object. It is sorted, and PHP writes one only where it left some calls out.
+#: Most records of a page whose list is an object. It is sorted; PHP writes one only if it left some calls out.
 MOST_KEYED = 20_000
-#: Values of a page that is no strict JSON in UTF-8: to read and to write it again takes a microsecond for each.
+#: Most values of a page that is not strict JSON in UTF-8: reading and rewriting takes a microsecond for each.
 MOST_STRANGE_VALUES = 100_000
 
 
@@ -85,13 +85,13 @@ _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class PageBody:
-    """A page of calls. To be opened before anything of it is used; its records are decoded as they are taken.
+    """A page of calls. Open it before using it; its records are decoded as they are taken.
 
     Attributes:
-        body: as the server sent it; once it is open, in UTF-8.
-        count: total of the query, limit: echoed page size, size, page: echoed number; None where not a whole number.
-        date: the server's clock, as its ``Date`` header has it; None without one.
-        reader: reads its records.
+        body: the body as the server sent it; in UTF-8 once the page is open.
+        count: total of the query, limit: echoed page size, size, page: echoed number; None if not a whole number.
+        date: the server's clock, from its ``Date`` header; None without one.
+        reader: the reader of its records.
     """
 
     __slots__ = ("_records", "_reply", "_rows", "body", "count", "date", "limit", "page", "reader", "size")
@@ -109,12 +109,12 @@ class PageBody:
         self._records: tuple[CallRecord, ...] | None = None
 
     def open(self) -> PageFingerprint:
-        """Prove that the page is whole, and return what distinguishes it: first call, last call and number of records.
+        """Prove that the page is whole, and return its fingerprint: first call, last call and number of records.
 
-        A call is its id and start: two calls may share an id.
+        A call is identified by id and start: two calls may share an id.
 
         Raises:
-            Unacceptable: if it is not whole.
+            Unacceptable: if the page is not whole.
         """
         reply, self._reply = self._reply, None
         if reply is not None and not self._decode(reply):
@@ -129,18 +129,18 @@ class PageBody:
         """Prove that it is a whole page, and split it into records.
 
         Args:
-            reply: it.
+            reply: the reply that holds the page.
             now: epoch seconds of this computer.
 
         Raises:
-            Unacceptable: if it is not whole; carries the verdict.
+            Unacceptable: if the page is not whole; carries the verdict.
         """
         self._reply = None
         self.body, envelope, self._rows = _split_page(reply, now)
         self._take(envelope)
 
     def _decode(self, reply: Reply) -> bool:
-        """Decode a small page in one pass; False where that is not to be had."""
+        """Decode a small page in one pass; False if that is not possible."""
         if len(reply.body) > SMALL:
             return False
         shape = self.reader.shape
@@ -153,7 +153,7 @@ class PageBody:
         if records is msgspec.UNSET or says_no({"success": envelope.success}):
             return False
         if sum([len(record.call_flow) for record in records if record.call_flow]) > MANY_VALUES:
-            return False  # perhaps of one record, which is too large then
+            return False  # perhaps of one record, which is too large
         self.body, self._records = body, shape.finished(records)
         self._take(envelope)
         return True
@@ -179,7 +179,7 @@ class PageBody:
             MalformedResponseError: if a record is undecodable; names its place, never its content.
         """
         if self._records is not None:
-            records, self._records = self._records, None  # freed: the next page's take their memory
+            records, self._records = self._records, None  # freed: the next page reuses their memory
             if records:
                 yield _in_zone(records, zone)
             return
@@ -191,7 +191,7 @@ class PageBody:
                 yield _in_zone(self.reader.read(piece[first : first + step], start + first), zone)
 
     def records(self, zone: tzinfo = IST) -> list[CallRecord]:
-        """Decode all of it at once; see ``slices``."""
+        """Decode all records at once; see ``slices``."""
         return [record for piece in self.slices(zone) for record in piece]
 
 
@@ -199,12 +199,12 @@ def _key_of(record: CallRecord) -> str:
     return " ".join([part for part in (record.id, record.date, record.time) if part])
 
 
-#: What a record without an id sends for it.
+#: Values of a missing id on the wire.
 _NO_ID = (b"", b"null", b'""')
 
 
 class _WrittenKey(msgspec.Struct, gc=False):
-    """What distinguishes a call, as sent. The other keys are skipped: a record may have half a million of them."""
+    """The keys that identify a call, as sent. The other keys are skipped: a record may have half a million of them."""
 
     id: msgspec.Raw = msgspec.Raw()
     date: msgspec.Raw = msgspec.Raw()
@@ -217,7 +217,7 @@ _written_key = msgspec.json.Decoder(_WrittenKey).decode
 
 
 def _written_key_of(row: msgspec.Raw) -> str:
-    """Return the same for a record that is not decoded: its id, date and time as sent; without any id, its content."""
+    """Return the same for a record that is not decoded: its id, date and time as sent; without an id, its content."""
     try:
         key = _written_key(row)
     except (*UNDECODABLE, RecursionError):
@@ -240,7 +240,7 @@ def _in_zone(records: Any, zone: tzinfo) -> Any:
 
 
 class PageReader:
-    """Reads pages, and remembers which keys came in them: a client has one."""
+    """Read pages, and remember their keys: a client has one."""
 
     def __init__(self) -> None:
         self._records = RecordReader()
@@ -249,21 +249,21 @@ class PageReader:
         """Prove that a 200 holds a whole page, and split it into records.
 
         Args:
-            reply: what came.
+            reply: the reply.
             now: epoch seconds of this computer.
 
         Raises:
-            Unacceptable: if it does not; carries the verdict.
+            Unacceptable: if it does not hold one; carries the verdict.
         """
         page = PageBody(reply, self._records)
         page.split(reply, now)
         return page
 
     def take(self, reply: Reply, now: float) -> PageBody:
-        """Give a page that its consumer will open, if it looks like a whole one; else see ``read``.
+        """Return a page for its consumer to open, if it looks whole; else see ``read``.
 
         Raises:
-            Unacceptable: if it is not a page.
+            Unacceptable: if the body is not a page.
         """
         body = reply.body
         if SHORT <= len(body) <= HUGE and body[:1] == b"{" and body[-1:] == b"}":
@@ -298,7 +298,7 @@ def _split_page(reply: Reply, now: float) -> _Split:
 
 
 def _has_too_many_values(body: bytes) -> bool:
-    """Look at an eighth of it, at random places: to count all of its commas takes as long as to split it."""
+    """Sample an eighth of the body at random places: counting all of its commas takes as long as splitting it."""
     if len(body) < 2 * MOST_DENSE:  # a value takes two bytes
         return False
     block, step = 4096, 8 * 4096
@@ -310,7 +310,7 @@ def _has_too_many_values(body: bytes) -> bool:
 
 
 def _split_strictly(body: bytes) -> _Envelope:
-    with suppress(msgspec.ValidationError):  # its results are no list
+    with suppress(msgspec.ValidationError):  # its results are not a list
         return _split_envelope(body)
     return _skim(body)
 
@@ -331,7 +331,7 @@ def _with_rows(reply: Reply, body: bytes, envelope: _Envelope, rows: msgspec.Raw
 def _read_strange(reply: Reply, now: float) -> _Split:
     """Read a body that is not strict JSON: PHP's NaN, raw control characters, lone surrogates, bad UTF-8.
 
-    Reading it leniently proves it whole, so it is no cut body and another request would bring the same again.
+    Reading it leniently proves it whole: it was not cut, and another request would bring the same body again.
     """
     _check_strange(reply)
     payload: Any = None
@@ -381,7 +381,7 @@ def _not_a_page(reply: Reply, why: str, *, retries: int = 3) -> Any:
 
 
 def _strict_bytes(payload: Any) -> bytes:
-    """Write it again; lone surrogates, which no file and no database takes, become U+FFFD."""
+    """Write the payload again; lone surrogates, which no file or database accepts, become U+FFFD."""
     text = json.dumps(payload, ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").encode()
 

@@ -1,10 +1,10 @@
 """Evidence: the pages of one window, and whether they prove that every call of it was read.
 
-A window of several pages is proved when the count before, the count after, the rows and the different calls are one
-number, and when every second that a page edge cuts was read again, on its own: calls of one second have no order that
-a server must keep, so an edge inside of it may give one of them twice and another never, even on a still list.
+A window of several pages is proved if the count before, the count after, the rows and the distinct calls are one
+number, and if every boundary second was read again on its own. A server need not keep an order among calls of one
+second, so it may give one of them twice and another never, even on a still list.
 
-A call's second is that of the moment under which the server files it (``conventions.py``).
+A call belongs to the second of the moment under which the server files it (``conventions.py``).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Key = tuple[str, str]
 
 
 class MisfiledError(Exception):
-    """A call came whose filing moment lies outside of the window, though another of its moments lies inside.
+    """A call's filing moment lies outside of the window, but another of its moments lies inside.
 
-    Perhaps the server files calls under another moment than was believed. Never leaves the pull.
+    Perhaps the server files calls under another moment than was assumed. Never leaves the pull.
 
     Attributes:
         row: the call.
@@ -41,14 +41,14 @@ class MisfiledError(Exception):
 
 
 class Evidence:
-    """What was read of one window.
+    """The pages of one window.
 
     Args:
-        window: which seconds.
+        window: the window that was read.
         zone: the account's wall clock.
 
     Attributes:
-        counts: what the server counted, with each page.
+        counts: the server's counts, one per page.
     """
 
     def __init__(self, window: Window, zone: tzinfo = IST) -> None:
@@ -59,7 +59,7 @@ class Evidence:
         self._seconds: dict[str, list[RawRecord]] = {}
 
     def add(self, number: int, rows: list[RawRecord], count: int | None) -> None:
-        """Take a page in; a page that was asked for again takes the place of its first answer.
+        """Add a page; a page that was requested again replaces its first answer.
 
         Raises:
             OutOfWindowError: if all moments of a call lie outside of the window.
@@ -70,7 +70,7 @@ class Evidence:
         self.counts.add(count)
 
     def __len__(self) -> int:
-        """How many records the pages hold."""
+        """Return the number of records on the pages."""
         return sum(map(len, self._pages.values()))
 
     def has(self, number: int) -> bool:
@@ -79,7 +79,7 @@ class Evidence:
 
     @property
     def duplicates(self) -> int:
-        """How many records the pages hold that another one of them holds too."""
+        """Number of records that repeat a record of the pages."""
         keys = [(row.id, row.start) for rows in self._pages.values() for row in rows]
         return len(keys) - len(set(keys))
 
@@ -89,27 +89,27 @@ class Evidence:
         return len(keys) > len(set(keys))
 
     def has_hole(self) -> bool:
-        """Whether a page had fewer records than another one before the last."""
+        """Whether a page before the last had fewer records than another page."""
         sizes = [len(rows) for _, rows in sorted(self._pages.items())]
         return any(size < max(sizes) for size in sizes[:-1])
 
     def in_order(self) -> bool:
-        """Whether the pages come newest first, so that an edge can only cut a second."""
+        """Whether the pages come newest first, so that a page edge can only cut a second."""
         moments = [row.moment for _, rows in sorted(self._pages.items()) for row in rows if row.moment]
         return moments == sorted(moments, reverse=True)
 
     def cut_seconds(self) -> list[str]:
-        """The seconds that an edge between two pages cuts."""
+        """The boundary seconds."""
         pages = [rows for _, rows in sorted(self._pages.items()) if rows]
         edges = pairwise(pages)
         return sorted({former[-1].moment for former, latter in edges if former[-1].moment == latter[0].moment} - {""})
 
     def replace(self, second: str, rows: Iterable[RawRecord]) -> None:
-        """Put what was read of one second alone in the place of what the pages had of it."""
+        """Replace the records of one second by those of its own reading."""
         self._seconds[second] = list(rows)
 
     def calls(self) -> list[RawRecord]:
-        """Every call once, newest first, calls of one second by id: whoever reads it again gets the same order."""
+        """Return every call once, newest first, calls of one second by id: every reading gives the same order."""
         found: dict[Key, RawRecord] = {}
         for _, rows in sorted(self._pages.items()):
             found.update(((row.id, row.start), row) for row in rows if row.moment not in self._seconds)
@@ -118,7 +118,7 @@ class Evidence:
         return ordered(found.values())
 
     def flaw(self, calls: int) -> str | None:
-        """Say why it proves nothing; None if ``calls`` different calls are what the server counts."""
+        """Say why it proves nothing; None if the server counts ``calls`` distinct calls."""
         if len(self.counts) > 1:
             known = sorted(count for count in self.counts if count is not None)
             return f"the count moved from {known[0]:,} to {known[-1]:,}" if len(known) > 1 else "a page had no count"
@@ -148,7 +148,7 @@ def check_inside(window: Window, rows: Iterable[RawRecord], zone: tzinfo = IST) 
 
     Raises:
         OutOfWindowError: if all moments of a call lie outside.
-        MisfiledError: if only the moment under which the server is believed to file it lies outside.
+        MisfiledError: if only the moment under which the server is assumed to file it lies outside.
     """
     first, last = window.first, window.last
     misfiled: RawRecord | None = None
@@ -163,7 +163,7 @@ def check_inside(window: Window, rows: Iterable[RawRecord], zone: tzinfo = IST) 
 
 
 def out_of_window(window: Window, start: str) -> OutOfWindowError:
-    """Make the error for a call that does not belong to what was asked for."""
+    """Make the error for a call outside of the requested range."""
     return OutOfWindowError(
         f"a call that started {start} came for {window}",
         why="the server ignored the dates, or this account's clock runs in another zone",

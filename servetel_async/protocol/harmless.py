@@ -1,7 +1,7 @@
 """Shapes of values that say nothing about a person: a date, a duration, a status, an id.
 
-A mask shows a value only if its key is known and the value has the key's shape. A text of any other shape may hold a
-number or a name, so no shape admits five digits that could be a part of a phone number, in any script.
+A mask shows a value only if its key is known and the value has the key's shape. Text of any other shape may hold a
+number or a name, so no shape admits five digits that could be part of a phone number, in any script.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
 
     Shape = Callable[[Any], Any]
 
-#: Digits that a word or a label may hold: fewer than anyone would recognise a number by.
+#: Most digits of a word or a label: too few to recognise a number by.
 FEW_DIGITS = 4
-#: Digits of a duration or a charge: fewer than a phone number has.
+#: Most digits of a duration or a charge: fewer than a phone number has.
 _AMOUNT_DIGITS = 9
-#: Decimal places of a charge, and digits before them.
+#: Most decimal places of a charge, and digits before them.
 _PLACES = 4
 _LONGEST_LABEL = 80
-#: Digits of an id that has letters or separators between them, as a number may have: fewer than a phone number.
+#: Most digits of an id that has letters or separators between them, as a number may have.
 _ID_DIGITS = 7
 
 
@@ -50,9 +50,9 @@ _known_id = _fullmatch(rf"{_UNIQUE}|{_SWITCH}")
 _switch_id = _fullmatch(_SWITCH)
 _other_id = _fullmatch(r"(?=[^0-9]*[0-9])[A-Za-z0-9](?:[A-Za-z0-9._:|-]{0,62}[A-Za-z0-9])?")
 _not_digits = re.compile(r"[^0-9]+")
-#: With an Indian or British code or a 0 in front, or an Indian mobile number; or longer than any without one.
+#: With an Indian or British code or a 0 in front, or an Indian mobile number; or longer than any without a code.
 _phone = _fullmatch(r"0{0,2}(?:91|44)0?\d{9,10}|0\d{9,10}|[6-9]\d{9}|\d{13,}")
-#: What identifies a record: anything that a program would make, and no text of a person.
+#: Ids of records: text that a program would make, and no person would write.
 is_key = _fullmatch(r"[!-*,-?A-~]{1,128}")
 
 #: Sentences that telephone systems write, in lower case.
@@ -77,46 +77,46 @@ PHRASES = frozenset(
 
 
 def is_moment(value: Any) -> Any:
-    """A date, a time, or both: ``2024-05-02``, ``19:19:59``, ``02-05-2024 19:20:03``."""
+    """Match a date, a time, or both: ``2024-05-02``, ``19:19:59``, ``02-05-2024 19:20:03``."""
     return isinstance(value, str) and _moment(value)
 
 
 def is_epoch(value: Any) -> Any:
-    """Seconds since 1970, from 2014 to 2049; as a text or a number."""
+    """Match seconds since 1970, from 2014 to 2049; as text or a number."""
     if isinstance(value, str):
         return _epoch(value)
     return isinstance(value, int | float) and 1_400_000_000 <= value < 2_500_000_000  # noqa: PLR2004 - 2014 to 2049
 
 
 def is_amount(value: Any) -> Any:
-    """A duration or a charge: at most nine digits, or four and four decimal places; ``N.A.`` too."""
+    """Match a duration or a charge: at most nine digits, or four and four decimal places; ``N.A.`` too."""
     if isinstance(value, str):
         return _amount(value)
     if isinstance(value, float) and not value.is_integer():
-        # Two binary fractions that were added end in noise: 0.30000000000000004.
+        # A sum of two binary fractions ends in noise: 0.30000000000000004.
         return abs(value) < 10**_PLACES and abs(value - round(value, _PLACES)) < 1e-9  # noqa: PLR2004
     return isinstance(value, int | float) and abs(value) < 10**_AMOUNT_DIGITS
 
 
 def is_word(value: Any) -> Any:
-    """A word of the API without blanks, or some with commas: ``answered``, ``IVR,Department``; a small code."""
+    """Match a word of the API without blanks, or several with commas: ``answered``, ``IVR,Department``; a code."""
     if isinstance(value, str):
         return _words(value)
     return isinstance(value, int) and abs(value) < 10**FEW_DIGITS
 
 
 def is_sentence(value: Any) -> bool:
-    """A sentence of a telephone system that is known word for word."""
+    """Match a known sentence of a telephone system, word for word."""
     return isinstance(value, str) and value.casefold() in PHRASES
 
 
 def is_cause(value: Any) -> Any:
-    """A word of the API, or a sentence."""
+    """Match a word of the API, or a sentence."""
     return is_word(value) or is_sentence(value)
 
 
 def is_label(value: Any) -> bool:
-    """A short text without ``@`` and with four digits at most: a department, an operator, a region."""
+    """Match a short text without ``@`` and with at most four digits: a department, an operator, a region."""
     if not isinstance(value, str):
         return False
     return (
@@ -128,27 +128,27 @@ def is_label(value: Any) -> bool:
 
 
 def is_menu_choice(value: Any) -> Any:
-    """At most two keys of a telephone: more may be a PIN."""
+    """Match at most two keys of a telephone: more may be a PIN."""
     return _menu(value) if isinstance(value, str) else isinstance(value, int) and 0 <= value < 100  # noqa: PLR2004
 
 
 def is_step_value(value: Any) -> Any:
-    """The value of a step: the choice in a menu, or the call's id."""
+    """Match the value of a step: the choice in a menu, or the call's id."""
     return is_menu_choice(value) or (isinstance(value, str) and _switch_id(value))
 
 
 def is_flag(value: Any) -> Any:
-    """PHP's truth: 0, 1, as a number or a text."""
+    """Match a boolean of PHP: 0, 1, as a number or text."""
     return _flag(value) if isinstance(value, str) else isinstance(value, int) and value in (0, 1)
 
 
 def is_small_id(value: Any) -> Any:
-    """At most six digits."""
+    """Match at most six digits."""
     return _small_id(value) if isinstance(value, str) else isinstance(value, int) and 0 <= value < 1_000_000  # noqa: PLR2004
 
 
 def is_id(value: Any) -> Any:
-    """An identifier that is no phone number: ``1714657799.11930963``, ``66339a0b7cfde``, a UUID, ``AC870728``."""
+    """Match an id that is not a phone number: ``1714657799.11930963``, ``66339a0b7cfde``, a UUID, ``AC870728``."""
     if isinstance(value, int):
         if value < 0 or value > 10**30:
             return False
@@ -164,5 +164,5 @@ def is_id(value: Any) -> Any:
 
 
 def is_account(value: Any) -> Any:
-    """The account: an identifier, or a label."""
+    """Match the account: an identifier, or a label."""
     return is_id(value) or is_label(value)

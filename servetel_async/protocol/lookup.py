@@ -1,4 +1,4 @@
-"""Looking up one call by the id that other systems know."""
+"""Find one call by the id that other systems know."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def pick_call(calls: Sequence[CallRecord], call_id: str | None, window: Window) -> CallRecord | None:
-    """Pick the call out of a page; None if it is not there, which a closed window leaves to be looked into further.
+    """Pick the call from a page; None if it is not there and the closed window must be searched further.
 
     Raises:
-        OutOfWindowError: only other calls came, and no dates narrow down where to look for it.
+        OutOfWindowError: if only other calls came, and no dates narrow down where to look.
     """
     for call in calls:
         if call.call_id == call_id:

@@ -1,12 +1,12 @@
-"""Masks: a record whose numbers, names and addresses no longer say who it is about.
+"""Masks: hide the numbers, names and addresses of a record, so that it no longer identifies a person.
 
-Rule 1: a value passes only if its key is known and it has the shape that this key's values have (``mask_rules.py``).
-Rule 2: everything else is hidden, numbers too, at every level. Null, true, false and what is empty pass.
+Rule 1: a value passes only if its key is known and it has the shape of this key's values (``mask_rules.py``).
+Rule 2: everything else is hidden, numbers too, at every level. Null, true, false and empty values pass.
 Rule 3: the record keeps its key, ``id``; so masked calls can still be counted and distinguished.
-Rule 4: a mask never fails. Of a line that is no JSON object only the key is left.
+Rule 4: a mask never fails. If a line is not a JSON object, only the key is left.
 
-Under a key that holds a phone number the last three digits stay, so that people who know it can recognise it. With
-pseudonyms a number, a name or a reference becomes a token instead, the same one wherever it is met.
+Under a key that holds a phone number, the last three digits stay, so that people who know it can recognise it. With
+pseudonyms, a number, a name or a reference becomes a token instead, the same one everywhere.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from servetel_async.protocol.rescue import rescue
 from servetel_async.protocol.tokens import SecretBytes, as_secret, kind_of
 from servetel_async.protocol.undecodable import UNDECODABLE
 
-#: Bytes of a key for pseudonyms, at least: with a shorter one the numbers behind the tokens could be found by trial.
+#: Fewest bytes of a key for pseudonyms: with a shorter one the numbers behind the tokens could be found by trial.
 SHORTEST_KEY = 16
-#: Digits of an id that is a whole number.
+#: Most digits of an id that is a whole number.
 _LONGEST_ID = 100
 
 _RULES = {name: kind.apply for name, kind in RECORD.items()}
@@ -39,11 +39,11 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """How a pull hides persons: all of it, or with pseudonyms.
+    """The way a pull hides persons: completely, or with pseudonyms.
 
     Attributes:
         name: ``masked``, or ``pseudonyms:`` and eight hex digits that distinguish keys; for receipts and ledgers.
-        key: of the tokens; None for a mask that hides. It does not print.
+        key: key of the tokens; None for a mask that hides. It does not print.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Mask:
             key: a random text or bytes, at least 16 bytes; the same key gives the same tokens.
 
         Raises:
-            ConfigurationError: if the key is of another type, too short, or not a text in UTF-8.
+            ConfigurationError: if the key is of another type, too short, or not text in UTF-8.
         """
         key = as_secret(key)
         secret = _secret_key(key)
@@ -70,7 +70,7 @@ class Mask:
 
     @classmethod
     def chosen(cls, mask: bool, pseudonyms: str | bytes | None) -> Mask | None:
-        """Make the mask that two arguments ask for: pseudonyms are a mask too; None for no mask.
+        """Make the mask that two arguments ask for, None for no mask; pseudonyms imply a mask.
 
         Raises:
             ConfigurationError: see ``keyed``.
@@ -80,7 +80,7 @@ class Mask:
         return cls.hidden() if mask else None
 
     def __reduce__(self) -> Any:
-        """A key must not travel inside a task queue's payload."""
+        """Refuse pickling: a key must not travel inside a task queue's payload."""
         raise TypeError("a mask cannot be pickled: it may hold a key")
 
     def line(self, line: bytes) -> bytes:
@@ -95,7 +95,7 @@ class Mask:
         return _encode(masked)
 
     def _id(self, line: bytes) -> str:
-        """Give the key that a record without a usable ``id`` has in any destination. It must differ between calls."""
+        """Return the key that a record without a usable ``id`` has in any destination. It must differ between calls."""
         try:
             key = rescue(line).id
         except MalformedResponseError:
@@ -131,7 +131,7 @@ def _is_whole_key(value: Any) -> bool:
 
 
 def _read(line: bytes) -> dict[str, Any] | None:
-    """Read an object. Where a number has more digits than Python keeps of it, each number is read as a text."""
+    """Read an object. If a number has more digits than Python keeps, each number is read as text."""
     try:
         found = _decode(line)
     except (*UNDECODABLE, RecursionError):

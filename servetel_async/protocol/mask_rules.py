@@ -1,7 +1,7 @@
-"""The rules of a mask: for each key that is known, which values pass, and what is left of the others.
+"""The rules of a mask: for each known key, which values pass, and what remains of the others.
 
-``RECORD`` and the tables of what lies in a record are the whole of it; the documentation shows them. A key that is in
-none of them is unknown, and its value is hidden.
+``RECORD`` and the tables of nested fields are all the rules; the documentation shows them. A key in none of them is
+unknown, and its value is hidden.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 HIDDEN = "***"
 _KEPT_DIGITS = 3
-#: Digits of an extension or a service number; more may be a phone number.
+#: Most digits of an extension or a service number; more may be a phone number.
 _SHORT_NUMBER = 5
-#: Numbers are equal if these last digits are: ``+91 98765 43210``, ``09876543210`` and ``9876543210``.
+#: Numbers are equal if their last digits are: ``+91 98765 43210``, ``09876543210`` and ``9876543210``.
 _COMPARED_DIGITS = 10
 _LONGEST_NUMBER = 40
 _LONGEST_REFERENCE = _LONGEST_KEY = 100
@@ -34,22 +34,22 @@ _url = re.compile(r"(https?)://(?:[^/?#@]*@)?([A-Za-z0-9.-]+)(?::[0-9]*)?(?:[/?#
 _not_digits = re.compile(r"[^0-9]+")
 _NO_NUMBER = frozenset({"anonymous", "private", "restricted", "unknown", "unavailable", "withheld", "n.a.", "na"})
 _BASE32 = "abcdefghijklmnopqrstuvwxyz234567"
-#: Ten bits as two characters: a fourth of the time that ``base64`` takes.
+#: Ten bits as two characters: takes a quarter of the time of ``base64``.
 _PAIRS = [first + second for first in _BASE32 for second in _BASE32]
 
-#: The key of pseudonyms; None where they are hidden.
+#: The key of pseudonyms; None to hide.
 Key: TypeAlias = "bytes | None"
 Rule: TypeAlias = "Callable[[Key, Any], Any]"
 
 
 class Kind(NamedTuple):
-    """What is done to the values of some keys.
+    """The treatment of the values of some keys.
 
     Attributes:
-        what: the values that are meant, for people.
-        left: what is left of such a value, for people; anything else is hidden.
+        what: a description of the values, for people.
+        left: what remains of such a value, for people; anything else is hidden.
         why: the reason, for people.
-        apply: gives what is left of any value.
+        apply: the function that masks a value.
     """
 
     what: str
@@ -78,7 +78,7 @@ def _masked_key(name: str) -> str:
 
 
 def _token_of(key: bytes, kind: str, text: str) -> str:
-    """Give the token of a text: 60 bits of its HMAC in base32. Equal texts of two kinds have two tokens."""
+    """Return the token of a text: 60 bits of its HMAC in base32. Equal texts of two kinds have two tokens."""
     digest = hmac.digest(key, f"{kind}\0{text}".encode("utf-8", "surrogatepass"), "sha256")
     bits = int.from_bytes(digest[:8])
     pairs = [_PAIRS[bits >> shift & 1023] for shift in (54, 44, 34, 24, 14, 4)]
@@ -86,7 +86,7 @@ def _token_of(key: bytes, kind: str, text: str) -> str:
 
 
 def _hide(_key: Key, value: Any) -> Any:
-    """Hide a value, and leave visible that there is one."""
+    """Hide a value, but show that there is one."""
     if value is None or isinstance(value, bool) or value in ("", [], {}):
         return value
     return HIDDEN
@@ -172,7 +172,7 @@ def _mask_recording(key: Key, value: Any) -> Any:
 
 
 def _nested(what: str, why: str, rules: Mapping[str, Kind], scalar: Rule = _hide) -> Kind:
-    """Rules for an object, for a list of objects, and for a list that PHP wrote as an object."""
+    """Make the rules for an object, for a list of objects, and for a list that PHP wrote as an object."""
     applied = {name: kind.apply for name, kind in rules.items()}
 
     def one(key: Key, value: Any) -> Any:

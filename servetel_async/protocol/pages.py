@@ -1,22 +1,22 @@
-"""Page arithmetic: which page to ask for next, what a page that came tells, and when the end is proved.
+"""Page arithmetic: which page to request next, what a received page shows, and when the end is proved.
 
 Pages are offsets over a live list that the server may reorder, lengthen, shorten or miscount. The rules:
 
-1. The first page is read alone: it brings the count and the real page size, which a server may cap in silence.
-2. ``count`` is believed as a total once a page was seen whose count exceeds its own rows; until then it could be the
-   number of rows on the page, and only an empty page ends the list.
-3. A believed count ends the list when as many different calls were seen *and* the last page was short. Else one page
-   past the end is asked for. One short page alone never ends anything.
-4. With no believed count the end is unknown: pages are asked ahead only in proportion to what was read (1 in 40), and
-   the empty page that ends the list is asked for twice.
-5. An empty page where the count says more is asked for twice more, then passed over; two in a row end the pass. So is
+1. The first page is read alone: it brings the count and the real page size, which a server may cap silently.
+2. ``count`` is taken as the total once a page was seen whose count exceeds its own rows. Until then it could be the
+   page count, and only an empty page ends the list.
+3. A total ends the list if that many distinct calls were seen *and* the last page was short. Else one page past the
+   end is requested. One short page alone never ends anything.
+4. Without a total the end is unknown: pages are requested ahead only in proportion to those read (1 in 40), and the
+   empty page that ends the list is requested twice.
+5. An empty page where the count says more is requested twice more, then passed over; two in a row end the pass. So does
    an empty page without a count, if the server is known to count; a first page of this kind then means no calls.
-6. A page with another number than asked, or the same rows again under the same count, is asked for once more, then
-   it is an error; past a proven end it is only a server that clamps.
-7. A count that moved or that does not agree with what was seen, and without a count rows met twice or rows behind a
-   page that was not full, mean another pass over the list, three at most. Else: ``CountDriftError``.
-8. A list that only grew is complete as soon as as many calls were seen as it counts now. New calls come in front, so
-   after each pass such a list is read again from its front, only down to what is known, twice at most.
+6. A page with another number than requested, or the same rows again under the same count, is requested once more, then
+   it is an error. Past a proven end it only shows a server that clamps.
+7. Another pass over the list follows, three at most, if a count moved or does not agree with the calls seen. Without a
+   count it follows if rows came twice or came behind a page that was not full. Else: ``CountDriftError``.
+8. A list that only grew is complete as soon as the calls seen equal its present count. New calls come in front, so
+   after each pass such a list is read again from its front, only down to known calls, twice at most.
 9. Later passes read one page after the other: read in order, a list that grows in front repeats calls and loses none.
 10. A resumed walk begins in the middle and counts the calls in front as seen. If it does not prove its end that way,
     the next pass reads the whole list, and counts only the calls that it meets.
@@ -43,7 +43,7 @@ PageFingerprint = tuple[str, str, int]
 
 
 class Step(enum.Enum):
-    """What to do with a page that came."""
+    """What to do with a received page."""
 
     DELIVER = "deliver"
     AGAIN = "again"
@@ -53,16 +53,16 @@ class Step(enum.Enum):
 class Paginator:
     """The walk over one window's pages; knows numbers only, neither requests nor records.
 
-    A pass reads the list from its front: a whole pass to its end, a ``front`` pass down to what is known. What was seen
-    is counted twice: ``distinct`` from the beginning, ``pass_distinct`` since the last whole pass began.
+    A pass reads the list from its front: a whole pass to its end, a ``front`` pass down to known calls. Calls seen are
+    counted twice: ``distinct`` from the beginning, ``pass_distinct`` since the last whole pass began.
 
     Args:
-        asked: the page size that is asked for.
-        believed: the count of this server is already known to be a total.
+        asked: the requested page size.
+        believed: whether the count of this server is already known to be a total.
         before: calls in front of the first page, in a resumed walk.
-        first: number of the first page to ask for.
-        size: the real page size, where it is known already.
-        of_size: the real page size of the list that this one is a part of, whose end was seen: then one empty page
+        first: number of the first page to request.
+        size: the real page size, if known already.
+        of_size: the real page size of the list that contains this one, if its end was seen: then one empty page
             behind a first page that was not full agrees with that end.
     """
 
@@ -108,8 +108,8 @@ class Paginator:
         self._distinct_before = self.distinct
         self._next = first
         self._accepted = 0
-        self._rows = (first - 1) * self.size  # of this pass, those in front of its first page included
-        self._highest = 0  # the highest page that held rows, and how many
+        self._rows = (first - 1) * self.size  # of this pass, including those in front of its first page
+        self._highest = 0  # the highest page that held rows, and its number of rows
         self._highest_rows = 0
         self._fewest: float = self.size if first > 1 else inf  # rows of a page of this pass
         self._empties = 0
@@ -120,29 +120,29 @@ class Paginator:
         self._edges: dict[PageFingerprint, int | None] = {}
         self._again: dict[int, int] = {}
 
-    # What to ask for
+    # Requests
 
     @property
     def has_read_last_page(self) -> bool:
-        """Whether this pass came to the end of the list, by what is believed now."""
+        """Whether this pass reached the end of the list, as far as known."""
         return self._highest >= self.last_page
 
     @property
     def last_page(self) -> int:
-        """The last page by what is believed now; before anything is known, the first."""
+        """The last page, as far as known; the first before anything is known."""
         if not self.believed or not self.count or not self.size:
             return self._highest
         return -(-self.count // self.size)
 
     def next_page(self, outstanding: int) -> int | None:
-        """Take the number of the next page to ask for; None if nothing more is to be asked for now."""
+        """Take the number of the next page to request; None if no page is to be requested now."""
         if self._ended or (outstanding and self.passes > 1) or self._next > self._reach(outstanding):
             return None
         self._next += 1
         return self._next - 1
 
     def _reach(self, outstanding: int) -> int:
-        """The highest page that may be asked for now."""
+        """Return the highest page that may be requested now."""
         if not self._accepted:
             return self._next if not outstanding else 0
         if self.believed:
@@ -156,26 +156,26 @@ class Paginator:
         return 0 if self._at_end() else self._highest + ahead
 
     def _at_end(self) -> bool:
-        """Whether the end of the list is proved in this pass, by the count."""
+        """Whether the count proves the end of the list in this pass."""
         if not self.believed or self.count is None or self.pass_distinct < self.count or self._moved:
             return False
         full = self.asked if self._accepted == 1 else self.size
         return self._highest_rows < full
 
-    # What came
+    # Replies
 
     def accept(self, number: int, *, rows: int, count: int | None, echo: int | None, edges: PageFingerprint) -> Step:
-        """Judge one page before its records are handed out.
+        """Judge one page before its records are delivered.
 
         Args:
-            number: the page that was asked for.
-            rows: how many records it holds.
-            count: the count it brought.
-            echo: the page number it says it is.
-            edges: first id, last id and rows: tells pages apart.
+            number: the requested page.
+            rows: number of its records.
+            count: its count.
+            echo: its own page number.
+            edges: first id, last id and rows; they distinguish pages.
 
         Raises:
-            PagingError: it is not the page that was asked for, twice.
+            PagingError: if it is not the requested page, twice.
         """
         if rows and self._contradicts(number, count, echo, edges):
             if self._once_more(number, 1):
@@ -192,7 +192,7 @@ class Paginator:
         if not rows:
             self._lowest_empty = number if self._lowest_empty is None else min(number, self._lowest_empty)
         elif self._lowest_empty is not None and number > self._lowest_empty:
-            self._ended = False  # whatever seemed to be the end was none
+            self._ended = False  # the supposed end was not one
         if not rows:
             self._empties += 1
             self._ended = self._ended or self._empties > 1 or not self._should_hold_rows(number, count)
@@ -218,12 +218,12 @@ class Paginator:
         self._ended = self._ended or (self._barren >= BARREN_PAGES and number > self.last_page)
 
     def _is_holed(self) -> bool:
-        """Without a count, rows behind a page that was not full are the only sign that rows are missing there."""
+        """Whether rows came behind a page that was not full: without a count, the only sign that rows are missing."""
         return any(rows < self.size for page, (rows, _) in self._pages.items() if page < self._highest)
 
     @property
     def _only_grew(self) -> bool:
-        """Whether no count was below an earlier one since this whole pass began, by the order of asking."""
+        """Whether no count was below an earlier one since this whole pass began, in the order of the requests."""
         last = self._count_before or 0
         for _, (_, count) in sorted(self._pages.items()):
             if count is not None and count < last:
@@ -269,7 +269,7 @@ class Paginator:
         )
 
     def _patience(self, number: int, count: int | None) -> int:
-        """How often an empty page is asked for again before it is believed."""
+        """Return how often to request an empty page again before accepting it."""
         if self._should_hold_rows(number, count):
             return EMPTY_RETRIES
         if count is None and self.believed:  # this server counts, so an empty page without a count is not yet an answer
@@ -279,11 +279,11 @@ class Paginator:
         return 0 if self._agrees_with_whole() else 1
 
     def _agrees_with_whole(self) -> bool:
-        """Whether this is a part that seems to end with its first page, as the list it is a part of did."""
+        """Whether this part seems to end with its first page, as the list that contains it did."""
         return self._accepted == 1 and 0 < self._highest_rows < self._of_size
 
     def _past_end(self, number: int) -> bool:
-        """Whether a page that contradicts only shows a server that clamps: it was a probe, the count is reached."""
+        """Whether a contradicting page only shows a server that clamps: it was a probe, the count is reached."""
         if number <= self._highest or self.count is None:
             return False
         return bool(self.believed) and self.pass_distinct >= self.count
@@ -292,13 +292,13 @@ class Paginator:
         self._again[number] = self._again.get(number, 0) + 1
         return self._again[number] <= times
 
-    # How it ends
+    # The end
 
     def conclude(self) -> bool:
-        """After the last page of a pass: True when the walk is complete, False when another pass begins.
+        """Return True if the walk is complete after the last page of a pass, False if another pass begins.
 
         Raises:
-            CountDriftError: the passes do not agree with the count, or with each other.
+            CountDriftError: if the passes do not agree with the count, or with each other.
         """
         if self._is_complete():
             return True
@@ -337,17 +337,17 @@ class Paginator:
                 return False
             return self._rows == self.pass_distinct or self._nothing_new()
         if self._before and self._is_holed():
-            return False  # the pages in front may be short as well, so their calls may be counted wrong
+            return False  # the pages in front may be short as well, so their calls may be miscounted
         return self._has_all() or (not self.front and not self._moved and self.pass_distinct == self.count)
 
     def _has_all(self) -> bool:
-        """Whether a list that only grew holds no call that was not seen, since the walk or this whole pass began."""
+        """Whether a list that only grew holds no unseen call, since the walk or this whole pass began."""
         count = self.count or 0
         enough = self.pass_distinct >= count or (self._never_shrank and self.distinct >= count)
         return enough and self._only_grew
 
     def _may_read_front(self) -> bool:
-        """Whether the front is worth another look: the list grew since it was read, and did nothing else."""
+        """Whether to read the front again: the list grew since it was read, and did nothing else."""
         if not self.believed or not self._only_grew or self._in_a_row >= FRONT_PASSES:
             return False
         return self._moved or (self.front and self.distinct > self._distinct_before)
@@ -357,10 +357,10 @@ class Paginator:
 
 
 def patience_with_empty(number: int, count: int | None, *, known: bool) -> int:
-    """How often an empty single page is requested again before it is accepted.
+    """Return how often to request an empty single page again before accepting it.
 
     Args:
-        number: its number.
+        number: its page number.
         count: its count.
         known: whether the count of this server is known to be a total.
     """
@@ -380,10 +380,10 @@ def _contradiction(number: int, echo: int | None) -> PagingError:
 
 
 def find_last_page() -> Generator[int, int, tuple[int, int]]:
-    """Find the last page that holds rows, where no count tells: double, then halve.
+    """Find the last page that holds rows, without a count: double, then halve.
 
-    Yields page numbers from 2, is sent how many rows each holds, and returns the last page with its rows (page 1 is
-    taken to be full: (1, -1) means that nothing follows it).
+    Yields page numbers from 2, receives the number of rows of each, and returns the last page with its rows (page 1 is
+    assumed to be full: (1, -1) means that nothing follows it).
     """
     low, low_rows, high = 1, -1, 2
     while (rows := (yield high)) > 0:

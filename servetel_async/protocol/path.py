@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PagePaths:
-    """Makes the paths of pages. They are secrets, because they hold phone numbers and tracebacks print locals."""
+    """Make the paths of pages. They are secrets: they hold phone numbers, and tracebacks print locals."""
 
     def __init__(self, zone: tzinfo, array_style: ArrayStyle) -> None:
         self._zone = zone

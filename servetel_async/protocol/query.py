@@ -1,7 +1,7 @@
 """A query for calls: every documented parameter, typed, checked before anything is sent.
 
-The API silently ignores a parameter that it does not know and then sends the whole history. So there is no free-form
-parameter here: a misspelt keyword is a ``TypeError`` or ``ConfigurationError``, never somebody else's calls.
+The API silently ignores an unknown parameter and then sends the whole history. So no parameter here is free-form: a
+misspelt keyword is a ``TypeError`` or ``ConfigurationError``, never other people's calls.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TEXTS = ("callerid", "destination", "did_number", "broadcast", "call_id")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallQuery:
-    """Which calls. Frozen; equal queries are equal values; its ``repr`` shows no phone number.
+    """A selection of calls. Frozen; equal queries are equal values; its ``repr`` shows no phone number.
 
     Args:
         from_date: first moment: an aware ``datetime``, a ``date``, or ``"YYYY-MM-DD[ HH:MM:SS]"`` of the account.
@@ -52,8 +52,8 @@ class CallQuery:
         did_number: the number a call was routed from.
         duration: ``">60"``, ``(">=", 60)``: seconds, with one of ``> < >= <= !=``.
         services: one service or several.
-        broadcast: whether broadcast calls are wanted; a text is sent as it is.
-        call_id: one call, by the id other systems know.
+        broadcast: whether broadcast calls are wanted; text is sent as it is.
+        call_id: one call, by the id that other systems know.
 
     Raises:
         ConfigurationError: if the API would misread a value, a ``datetime`` is naive, or the range is reversed.
@@ -103,7 +103,7 @@ class CallQuery:
 
     @classmethod
     def month(cls, month: str, **filters: Any) -> Self:
-        """All of ``"2024-05"``, first to last second, on the account's wall clock."""
+        """Select all of ``"2024-05"``, first to last second, on the account's wall clock."""
         match = _MONTH.fullmatch(month) if isinstance(month, str) else None  # pyright: ignore[reportUnnecessaryIsInstance]
         if match is None or not (1 <= int(match[2]) <= 12 and int(match[1])):  # noqa: PLR2004 - months of a year
             raise ConfigurationError(
@@ -117,7 +117,7 @@ class CallQuery:
 
     @classmethod
     def day(cls, day: date | str, **filters: Any) -> Self:
-        """One day, first to last second, on the account's wall clock."""
+        """Select one day, first to last second, on the account's wall clock."""
         if isinstance(day, datetime):
             raise ConfigurationError("day is a moment, not a day", fix="give a date, or use from_date and to_date")
         if isinstance(day, str) and len(day) != len("YYYY-MM-DD"):
@@ -126,11 +126,11 @@ class CallQuery:
 
     @classmethod
     def last(cls, *, days: float = 0, hours: float = 0, now: datetime | None = None, **filters: Any) -> Self:
-        """The time just passed, up to ``now`` (aware; this moment unless told)."""
+        """Select the time just passed, up to ``now`` (aware; by default the present moment)."""
         end = now if now is not None else datetime.now(UTC)
         start = None
         with contextlib.suppress(Exception):  # ``now`` may be of any class
-            # In UTC: in a zone whose clock changes, ``-`` would move the wall clock, and not the moment.
+            # In UTC: in a zone whose clock changes, ``-`` would move the wall clock, not the moment.
             moment = end if end.utcoffset() is None else end.astimezone(UTC)
             earlier = moment - timedelta(days=days, hours=hours)
             start = earlier if earlier < moment else None
@@ -147,7 +147,7 @@ class CallQuery:
         return dataclasses.replace(self, **changes)
 
     def windows(self, zone: tzinfo = IST) -> tuple[Window, ...]:
-        """Give the asked range on the account's wall clock, newest first: nearly always a single window.
+        """Return the requested range on the account's wall clock, newest first: nearly always a single window.
 
         If the range lies in the doubled hour of autumn, there may be two, with seconds between them that certainly lie
         outside. ``protocol/wall_range.py`` has the rules.
@@ -158,7 +158,7 @@ class CallQuery:
         return wall_windows(self.from_date, self.to_date, zone)
 
     def window(self, zone: tzinfo = IST) -> Window:
-        """Give the window from the first to the last second of ``windows()``.
+        """Return the window from the first to the last second of ``windows()``.
 
         Raises:
             ConfigurationError: if ``from_date`` lies after ``to_date``.
@@ -167,14 +167,14 @@ class CallQuery:
         return Window(windows[-1].start, windows[0].end)
 
     def left_out(self, zone: tzinfo = IST) -> list[Window]:
-        """Give the seconds of ``window()`` that are in none of ``windows()``: nearly always none."""
+        """Return the seconds of ``window()`` that are in none of ``windows()``: nearly always an empty list."""
         windows = self.windows(zone)
         return Window(windows[-1].start, windows[0].end).without(list(windows)) if len(windows) > 1 else []
 
     def params(
         self, zone: tzinfo = IST, *, array_style: ArrayStyle = "brackets", window: Window | None = None
     ) -> Params:
-        """Encode as pairs, in a fixed order; ``window`` stands in for the query's own range."""
+        """Encode as pairs, in a fixed order; ``window`` replaces the query's own range."""
         window = window if window is not None else self.window(zone)
         pairs = Params()
         if window.start is not None:
@@ -195,7 +195,7 @@ class CallQuery:
         return pairs
 
     def fingerprint(self, zone: tzinfo = IST) -> str:
-        """Twelve hex digits that distinguish queries and show no number."""
+        """Return twelve hex digits that distinguish queries and show no number."""
         parts = [f"{name}={value}" for name, value in self.params(zone)]
         parts += [f"without {window}" for window in self.left_out(zone)]
         text = "\0".join(parts)
@@ -227,7 +227,7 @@ class Filters(TypedDict, total=False):
 
 
 class Params(list[tuple[str, str]]):
-    """Pairs that do not print: they hold phone numbers, and tracebacks print what lies around."""
+    """Pairs that do not print: they hold phone numbers, and tracebacks print local variables."""
 
     def __repr__(self) -> str:
         return f"<{len(self)} parameters>"
@@ -239,15 +239,15 @@ NAMES = frozenset(field.name for field in dataclasses.fields(CallQuery))
 def build_query(
     query: CallQuery | None, from_date: Moment | None, to_date: Moment | None, filters: dict[str, Any]
 ) -> CallQuery:
-    """Make one query of what a client's method was given: a query, keywords, or a query and changes to it."""
+    """Make one query from a method's arguments: a query, keywords, or a query and changes to it."""
     given = dict(filters)
-    filters.clear()  # the caller's frame lives on while it waits, and should hold no phone number
+    filters.clear()  # the caller's frame lives while it waits, and should hold no phone number
     try:
         return _build(query, from_date, to_date, given)
     except ConfigurationError as error:
         mistake = error
     given.clear()
-    raise mistake.with_traceback(None)  # the frames below hold what was given
+    raise mistake.with_traceback(None)  # the frames below hold the arguments
 
 
 def _build(
@@ -298,14 +298,14 @@ def _text(name: str, value: object) -> str | None:
 
 
 def _several(name: str, value: object, *, lower: bool = True) -> tuple[str, ...] | None:
-    """One text or several become a tuple; the API wants names in lower case."""
+    """Make a tuple of one text or several; the API wants names in lower case."""
     if value is None:
         return None
     if isinstance(value, str):
         items: list[object] = [value]
     elif isinstance(value, Iterable) and not isinstance(value, bytes):
         items = list(cast("Iterable[object]", value))
-        if isinstance(value, AbstractSet):  # a set has another order in each process, a query has one
+        if isinstance(value, AbstractSet):  # a set has another order in each process; a query needs one order
             items.sort(key=str)
     else:
         raise ConfigurationError(f"{name}= must be a text or several texts", fix=f"for example {name}=[...] of ids")
@@ -320,7 +320,7 @@ def _several(name: str, value: object, *, lower: bool = True) -> tuple[str, ...]
 
 
 def _agent(agent: str) -> str:
-    """``agent|ID``, also from a bare id and from the old page's ``agent||ID``."""
+    """Return ``agent|ID``, also from a bare id and from the old page's ``agent||ID``."""
     kind, bar, identifier = agent.rpartition("|")
     if bar and kind.rstrip("|") != "agent":
         raise ConfigurationError("agents= holds a value of another kind", fix="write an agent as its id, or 'agent|ID'")

@@ -1,4 +1,4 @@
-"""How long a range a server allows: read from its refusal, or found by halving."""
+"""The longest range that a server allows: read from its refusal, or found by halving."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _UNITS = {"hour": timedelta(hours=1), "day": DAY, "week": 7 * DAY, "month": 28 *
 _LENGTH = re.compile(
     rf"(?<![\w.-])(\d{{1,4}}|{'|'.join(_WORDS)})[\s-]*(?:calendar\s)?({'|'.join(_UNITS)})s?(?![\w-])", re.IGNORECASE
 )
-#: A length of time is a limit only next to one of these words; "older than 90 days" says something else.
+#: A length of time is a limit only next to one of these words; "older than 90 days" means something else.
 _LIMITS = re.compile(
     r"\b(?:max\w*|exceed\w*|more|longer|greater|larger|less|within|limit\w*|at most|up to|span\w*|beyond|over|between"
     r"|only|range\w*|difference|period|duration|interval|allow\w*)\b",
@@ -36,7 +36,7 @@ def read_limit(said: str) -> timedelta | None:
 
 
 def shorter_range(refused: timedelta, said: str) -> timedelta | None:
-    """Choose a shorter range after a refusal; None if the range was not refused because of its length.
+    """Choose a shorter range after a refusal; None if the length was not the reason.
 
     The message is used once. After that the days are halved, down to one: from 31 days that is four more requests.
 

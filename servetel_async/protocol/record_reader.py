@@ -1,7 +1,7 @@
-"""Reads records: strictly, with the keys it has learnt, or, where that fails, field by field.
+"""Read records: strictly, with the keys learnt so far, or, where that fails, field by field.
 
-A key that nobody here knows, in every record since the server was updated, would cost the rescue of every record. So
-what keeps coming is learnt: a decoder is built once for records that have these keys too.
+A server update may add a key to every record; each record would then need a rescue. So recurring keys are learnt: a
+decoder is built once for records that have these keys too.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from servetel_async.protocol.undecodable import UNDECODABLE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-#: Unknown keys of a record that are learnt at most, and how often a reader learns: a server may send new ones for ever.
+#: Most unknown keys of a record to learn, and most lessons of a reader: a server may send new ones for ever.
 MOST_KEYS, MOST_LESSONS = 16, 4
 
 _FAILURES = (*UNDECODABLE, RecursionError)
-_plain_name = re.compile(r'[^"\\\x00-\x1f]{1,100}').fullmatch  # what msgspec takes for a name
+_plain_name = re.compile(r'[^"\\\x00-\x1f]{1,100}').fullmatch  # accepted by msgspec as a name
 #: Fields of a record before ``extra`` and ``zone``.
 _FIELDS = len(CallRecord.__struct_fields__) - 2
 
 
 class Shape:
-    """What a record is strictly decoded to: a ``CallRecord``, or one that has slots for unknown keys too.
+    """The target of strict decoding: a ``CallRecord``, or a struct that has slots for unknown keys too.
 
     Attributes:
-        struct: what the decoder makes.
-        read: makes a ``CallRecord`` of one record's bytes, or fails.
+        struct: the type that the decoder makes.
+        read: the decoder of one record's bytes to a ``CallRecord``; it may fail.
     """
 
     __slots__ = ("_decode", "_keys", "read", "struct")
@@ -67,12 +67,12 @@ class Shape:
         return self._with_extra(self._decode(row))
 
     def finished(self, found: tuple[CallRecord, ...]) -> tuple[CallRecord, ...]:
-        """Make records of what a decoder has made of many."""
+        """Convert the decoder's output for many records."""
         return tuple(map(self._with_extra, found)) if self._keys else found
 
     def _with_extra(self, found: CallRecord) -> CallRecord:
-        """Make a record of what was decoded: what stands in a slot goes to ``extra``."""
-        values = msgspec.structs.astuple(found)  # a fourth of the time that taking them by name takes
+        """Convert one decoded struct: the values of its slots go to ``extra``."""
+        values = msgspec.structs.astuple(found)  # a quarter of the time of taking them by name
         unknown = values[_FIELDS + 2 :]  # behind ``extra`` and ``zone``
         extra = dict(zip(self._keys, unknown, strict=True))
         if msgspec.UNSET in unknown:
@@ -86,10 +86,10 @@ _learnt = functools.lru_cache(maxsize=16)(Shape)
 
 
 class RecordReader:
-    """Reads records, and remembers what it has learnt: a client has one, and whoever reads a batch.
+    """Read records, and remember the keys learnt: each client has one, and so does each reader of a batch.
 
     Attributes:
-        shape: what it expects of a record by now.
+        shape: the shape expected of a record now.
     """
 
     __slots__ = ("_keys", "_lessons", "_unknown", "shape")
@@ -101,10 +101,10 @@ class RecordReader:
         self._lessons = 0
 
     def read(self, rows: Sequence[msgspec.Raw | bytes], start: int = 0) -> list[CallRecord]:
-        """Read some, the first of which has this place in its page.
+        """Read records; ``start`` is the place of the first one in its page.
 
         Raises:
-            MalformedResponseError: nobody can read one; names its place, never its content.
+            MalformedResponseError: if a record is undecodable; names its place, never its content.
         """
         read = self.shape.read
         if max(map(len, rows), default=0) <= MANY_VALUES:
@@ -122,9 +122,9 @@ class RecordReader:
                     record = read(row)
                 except _FAILURES:
                     pass
-            if record is None:  # not in the handler: what the decoder raised must not hang on what the rescue raises
+            if record is None:  # outside of the handler: an error of the rescue must not carry the decoder's error
                 record = self._rescue(row, index)
-                read = self.shape.read  # it may have learnt
+                read = self.shape.read  # the reader may have learnt
             records.append(record)
         return records
 
@@ -137,7 +137,7 @@ class RecordReader:
         return record
 
     def _learn(self, unknown: frozenset[str]) -> None:
-        """Learn the keys that came in two records, one after the other, if they were all that was wrong with them."""
+        """Learn the keys that came in two successive records, if nothing else was wrong with them."""
         keys = self._keys | unknown
         if unknown & KNOWN_KEYS or len(keys) > MOST_KEYS or not all(map(_plain_name, unknown)):
             return

@@ -1,7 +1,7 @@
 """A call detail record (CDR), as the API sends it and as a caller wants it.
 
-The 46 keys of the reference stand under their wire names with the widest type that was ever seen; everything is
-optional. Keys that nobody here knows yet are kept in ``extra``: nothing that the server said is dropped.
+The 46 keys of the reference keep their wire names, with the widest type ever seen; all are optional. Unknown keys are
+kept in ``extra``: nothing that the server sent is dropped.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from servetel_async.protocol.clock import IST, from_epoch, read_stamp, zone_name
 if TYPE_CHECKING:
     from datetime import datetime
 
-#: What a database and Arrow can hold: a larger number is kept in ``extra``.
+#: Range of databases and Arrow: a larger number is kept in ``extra``.
 Int = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
-#: A price; no NaN and no infinity, which JSON cannot say and no sum survives.
+#: A price; no NaN and no infinity, which JSON cannot express and which spoil sums.
 Float = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
-#: A key must be something.
+#: A key; never empty.
 Id = Annotated[str, msgspec.Meta(min_length=1)]
 
 #: Wire names of our own two fields. If a server sends such a key, it counts as unknown.
@@ -38,9 +38,9 @@ else:
 
 
 class _NoExtra(dict[str, Any]):
-    """Empty for good: every record and step without an unknown key has this one.
+    """A dict that stays empty: all records and steps without an unknown key share it.
 
-    One of its own for each step would be a tenth of a record's memory, and work for the garbage collector.
+    A separate dict for each step would take a tenth of a record's memory, and burden the garbage collector.
     """
 
     __slots__ = ()
@@ -48,14 +48,14 @@ class _NoExtra(dict[str, Any]):
     def _refuse(self, *_: Any, **__: Any) -> Any:
         raise TypeError("a record does not change; copy its extra to add to it")
 
-    # What takes away finds nothing.
+    # Methods that remove find nothing.
     __setitem__: Any = _refuse
     __ior__: Any = _refuse
     setdefault: Any = _refuse
     update: Any = _refuse
 
     def __reduce__(self) -> str:
-        """Pickle and copy to the very same."""
+        """Pickle and copy to this same object."""
         return "NO_EXTRA"
 
 
@@ -95,11 +95,11 @@ class FlowStep(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
 
     @property
     def phone(self) -> str | None:
-        """The number of this step; the API calls it ``num`` when it dials and ``number`` when it is answered."""
+        """Return the number of this step: the API calls it ``num`` on dialling and ``number`` on answering."""
         return self.num if self.num is not None else self.number
 
     def at(self, zone: Any = IST) -> datetime | None:
-        """When the step happened, aware; None where the API sent no readable time."""
+        """Return when the step happened, aware; None without a readable time."""
         try:
             return None if self.time is None else from_epoch(float(self.time), zone)
         except ValueError:
@@ -112,7 +112,7 @@ class FlowStep(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=True
         return f"FlowStep(type={self.type!r}, time={self.time!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show no more where rich prints it; msgspec's own would show everything."""
+        """Show the same where rich prints it; msgspec's own method would show everything."""
         return [("type", self.type), ("time", self.time)]
 
 
@@ -169,24 +169,24 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
     custom_status: Any = None
     voicemail_recording: bool | None = None
     aws_call_recording_identifier: str | None = None
-    #: Every key that this library does not know, and the raw value of each that could not be typed.
+    #: Every unknown key, and the raw value of each field that could not be typed.
     extra: _Extra = msgspec.field(default=NO_EXTRA, name=EXTRA)
     #: Name of the account's zone, in which ``date``, ``time`` and ``end_stamp`` are written; None for IST.
     zone: _ZoneName = msgspec.field(default=None, name=ZONE)
 
     @property
     def started_at(self) -> datetime | None:
-        """When the call started, aware; None where ``date`` and ``time`` are missing or not a moment."""
+        """When the call started, aware; None if ``date`` and ``time`` are missing or invalid."""
         return read_stamp(f"{self.date} {self.time}", zone_named(self.zone)) if self.date and self.time else None
 
     @property
     def ended_at(self) -> datetime | None:
-        """When the call ended, aware; None where ``end_stamp`` is missing or not a moment."""
+        """When the call ended, aware; None if ``end_stamp`` is missing or invalid."""
         return read_stamp(self.end_stamp, zone_named(self.zone))
 
     @property
     def is_answered(self) -> bool:
-        """Whether somebody answered: the status says so, or seconds were counted."""
+        """Whether the call was answered: the status says so, or seconds were counted."""
         return (self.status or "").lower() == "answered" or (self.answered_seconds or 0) > 0
 
     def __hash__(self) -> int:
@@ -199,7 +199,7 @@ class CallRecord(msgspec.Struct, frozen=True, gc=False, forbid_unknown_fields=Tr
         )
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show no more where rich prints it; msgspec's own would show everything."""
+        """Show the same where rich prints it; msgspec's own method would show everything."""
         return [(name, getattr(self, name)) for name in ("id", "date", "time", "direction", "status", "call_duration")]
 
 
@@ -209,8 +209,8 @@ class CallPage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     Attributes:
         records: the calls, newest first.
         number: the page's number, from 1.
-        count: the API's total for the query; None where it sent none.
-        limit: the page size the API echoed; None where it sent none.
+        count: the API's total for the query; None if it sent none.
+        limit: the page size that the API echoed; None if it sent none.
         raw: the body as the server sent it, bytes of UTF-8.
     """
 
@@ -227,5 +227,5 @@ class CallPage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return f"CallPage(number={self.number}, records={len(self.records)}, count={self.count})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show no more where rich prints it; msgspec's own would show everything."""
+        """Show the same where rich prints it; msgspec's own method would show everything."""
         return [("number", self.number), ("records", len(self.records)), ("count", self.count)]

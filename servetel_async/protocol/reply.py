@@ -1,4 +1,4 @@
-"""One reply of the server, and what can be read off it without knowing what was asked."""
+"""One reply of the server, and what it shows without its request."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MESSAGE_LENGTH = 200
-#: Bytes of a body that is read a second time, leniently.
+#: Largest body in bytes that is read a second time, leniently.
 SMALL_BODY = 64 * 1024
-#: Values of a body that is read to find out what it says: each takes half a microsecond.
+#: Most values of a body that is read for its message: each takes half a microsecond.
 MOST_SAID = 50_000
-#: Bytes that are read with care at most, as one text: what is no strict JSON in UTF-8 takes sixteen times its size.
+#: Most bytes to read leniently as one text: a body that is not strict JSON in UTF-8 takes sixteen times its size.
 MOST_STRANGE = 2 * 1024 * 1024
-#: Bytes from which on a body is read by a thread: whatever is done with all of it takes several milliseconds.
+#: A body of this many bytes is read by a thread: any pass over it takes several milliseconds.
 HUGE = 3 * 1024 * 1024
 _NO_HEADERS: dict[str, str] = {}
 _CHARSET = re.compile(r"charset\s*=\s*[\"']?([^\s\"';]+)", re.IGNORECASE)
 _DIGITS = re.compile(r"\d[\d\s().-]{4,}\d")
 _TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{16,}(?:\.[A-Za-z0-9+/_=-]+)*")
-_MAIL = re.compile(r"(?<!\S)\S*@\S+")  # from the beginning of a word only: else a long one is read again at each letter
+_MAIL = re.compile(r"(?<!\S)\S*@\S+")  # only from the start of a word: else a long word is scanned again at each letter
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-#: Names of UTF-8, and of ASCII, which is a part of it.
+#: Names of UTF-8, and of ASCII, its subset.
 _UTF8 = ("utf-8", "utf8", "utf8mb4", "ascii", "us-ascii")
-#: Charsets that are converted. Python knows a hundred more: some take quadratic time, some are no charsets.
+#: Charsets to convert. Python knows a hundred more: some take quadratic time, some are not charsets.
 _CONVERTED = {
     **dict.fromkeys(("utf-16", "utf16"), "utf-16"),
     **dict.fromkeys(("utf-16le", "utf-16-le"), "utf-16-le"),
@@ -58,10 +58,10 @@ class Reply:
     headers: Mapping[str, str] = field(default_factory=lambda: _NO_HEADERS, repr=False)
 
     def json_bytes(self) -> bytes:
-        """Give the body as UTF-8 without a byte-order mark.
+        """Return the body as UTF-8 without a byte-order mark.
 
         Raises:
-            UnicodeError: the charset is unknown, or the body is not in it, or it is another and the body is large.
+            UnicodeError: if the charset is unknown or wrong, or if it is not UTF-8 and the body is large.
         """
         body = self.body
         if body.startswith(codecs.BOM_UTF8):
@@ -84,13 +84,13 @@ class Reply:
 
     @property
     def has_known_charset(self) -> bool:
-        """Whether its charset is one that is read: UTF-8, UTF-16, UTF-32, Latin-1 or cp1252."""
+        """Whether its charset can be read: UTF-8, UTF-16, UTF-32, Latin-1 or cp1252."""
         return self.body.startswith((codecs.BOM_UTF8, *_UTF16)) or self._charset in (*_UTF8, *_CONVERTED)
 
     def payload(self) -> Any:
         """Read a small body as JSON; None for anything else (HTML, nothing, garbage).
 
-        A number too large for a float, or PHP's ``NaN``, becomes a text: it must not hide the rest.
+        A number too large for a float, or PHP's ``NaN``, becomes text: it must not hide the rest.
         """
         is_large = len(self.body) > SMALL_BODY
         if is_large and values_in(self.body) > MOST_SAID:
@@ -106,13 +106,13 @@ class Reply:
             return None
 
     def retry_after(self, now: float) -> float | None:
-        """Seconds that the server asks us to wait: the header (seconds or date), else the body's ``retry_after``.
+        """Return the seconds that the server asks us to wait: the header (seconds or date), else ``retry_after``.
 
         Args:
-            now: epoch seconds of this computer, used where the reply has no ``Date``.
+            now: epoch seconds of this computer, used if the reply has no ``Date``.
 
         Returns:
-            Seconds, never negative for a date in the past; None for whatever is not a length of time.
+            Seconds, never negative for a date in the past; None for any value that is not a length of time.
         """
         try:
             clock = _http_date(self.headers["date"]).timestamp()
@@ -129,7 +129,7 @@ class Reply:
 
 
 def _integer(text: str) -> int | str:
-    """Python refuses to read thousands of digits."""
+    """Read an integer; leave it as text if it has thousands of digits, which Python refuses to read."""
     return int(text) if len(text) < 1000 else text  # noqa: PLR2004
 
 
@@ -139,12 +139,12 @@ def _check_size(body: bytes) -> None:
 
 
 def values_in(text: bytes) -> int:
-    """Count, from above, the values of a JSON text: each takes many times the two bytes that it may be written with."""
+    """Return an upper bound for the values of a JSON text: each may take two bytes of text, but far more memory."""
     return text.count(b",") + text.count(b"[") + text.count(b"{")
 
 
 def _seconds(value: object) -> float | None:
-    """Whole or decimal seconds; nothing negative, infinite or signed, and no boolean."""
+    """Read whole or decimal seconds; nothing negative, infinite or signed, and no boolean."""
     if isinstance(value, str):
         text = value.strip()
         return min(float(text), 1e12) if re.fullmatch(r"\d+(\.\d+)?", text, re.ASCII) else None
@@ -154,13 +154,13 @@ def _seconds(value: object) -> float | None:
 
 
 def _http_date(text: str) -> datetime:
-    """An HTTP date is GMT, also where it does not say so; never this computer's zone."""
+    """Read an HTTP date as GMT, even without a zone; never as this computer's zone."""
     moment = parsedate_to_datetime(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def _until(text: str, clock: float) -> float | None:
-    """Seconds from ``clock`` to an HTTP date, or to an IST wall-clock stamp as the login throttle sends it."""
+    """Return seconds from ``clock`` to an HTTP date, or to an IST wall-clock stamp as the login throttle sends it."""
     try:
         moment = _http_date(text)
     except (ValueError, TypeError, OverflowError):
@@ -174,7 +174,7 @@ def _until(text: str, clock: float) -> float | None:
 
 
 def server_message(payload: Any) -> str:
-    """Give what the server said, fit to be shown: one line, at most 200 characters, no control character.
+    """Return the server's message, safe to show: one line, at most 200 characters, no control character.
 
     Numbers as long as a phone number, e-mail addresses and anything that looks like a token are masked.
     """

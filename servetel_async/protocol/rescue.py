@@ -1,8 +1,8 @@
-"""The rescue of one record, field by field, where the strict decoder fails. Rare, so it may be slow; it loses nothing.
+"""Rescue one record, field by field, where the strict decoder fails. Rare, so it may be slow; it loses nothing.
 
 Unknown keys go to ``extra``. A field that cannot be typed becomes None and its raw value goes to ``extra``. A number
-where a text is due is taken as it is written; PHP's ``[]`` for an empty object and its objects for lists are read as
-they were meant.
+in a text field is taken as written; PHP's ``[]`` for an empty object and its objects for lists are read as they were
+meant.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from servetel_async.protocol.undecodable import UNDECODABLE, is_utf8, repair_utf
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Values of one call: its flow may have thousands of steps.
+#: Most values of one call: its flow may have thousands of steps.
 MANY_VALUES = 20_000
-#: The typed value holds all that was sent: ``extra`` need not keep it.
+#: The typed value holds everything that was sent: ``extra`` need not keep it.
 NOTHING_LOST: Any = object()
 
 split = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -32,14 +32,14 @@ _any = msgspec.json.Decoder().decode
 
 
 def in_numeric_order(items: dict[str, Any]) -> list[Any]:
-    """Read an object as the list that PHP meant: by number where its keys are numbers, else as it stands."""
+    """Read an object as the list that PHP meant: by number if its keys are numbers, else in its own order."""
     if all(key.isascii() and key.isdigit() for key in items):
         return [items[key] for key in sorted(items, key=lambda key: (len(key.lstrip("0")), key.lstrip("0")))]
     return list(items.values())
 
 
 def _text(raw: msgspec.Raw) -> str:
-    """Take a number as it is written: ``1714657799.11930963`` would lose digits as a float."""
+    """Take a number as written: ``1714657799.11930963`` would lose digits as a float."""
     written = bytes(raw).decode()
     if written[:1] in "-0123456789":
         return written
@@ -75,7 +75,7 @@ Reader = tuple["str", "Callable[[Any], Any]", "Callable[[Any], Any] | None"]
 
 
 def _readers(struct: type[msgspec.Struct], special: dict[str, Callable[[Any], Any]]) -> dict[str, Reader]:
-    """For each wire key: the attribute, its own lax decoder, and what to try where that fails."""
+    """For each wire key, return the attribute, its own lax decoder, and the fallback."""
     readers: dict[str, Reader] = {}
     for field in msgspec.structs.fields(struct):
         if field.encode_name in (EXTRA, ZONE):
@@ -90,7 +90,7 @@ _STEP_FIELDS = _readers(FlowStep, {})
 _RECORD_FIELDS = _readers(
     CallRecord, {"circle": _circle, "missed_agents": _list, "transfer_missed_agent": _list, "call_flow": _flow}
 )
-#: The reference's table has the one name, its sample the other. Where both come, the one of the sample counts.
+#: The reference's table has one name, its sample the other. If both come, that of the sample counts.
 _ALIASES = {"account_id": "accountid"}
 _RECORD_FIELDS["account_id"] = _RECORD_FIELDS["accountid"]
 #: Keys that are never learnt.
@@ -101,7 +101,7 @@ def rescue(raw: msgspec.Raw | bytes, index: int = 0) -> CallRecord:
     """Read one record field by field.
 
     Raises:
-        MalformedResponseError: if it is not an object, or holds no key of a call.
+        MalformedResponseError: if the record is not an object, or holds no key of a call.
     """
     if is_too_large(raw):
         raise unreadable(raw, index, "it is too large for a call")
@@ -125,10 +125,10 @@ def rescue(raw: msgspec.Raw | bytes, index: int = 0) -> CallRecord:
 
 
 def _derived_id(fields: dict[str, Any], raw: msgspec.Raw | bytes) -> str:
-    """Make the key of a call without an id, so that it counts once, also when it is read again.
+    """Make the key of a call without an id, so that it counts once, even if it is read again.
 
-    The ids that other systems know come first: the content may change with each reply, as the token of a recording's
-    URL does.
+    The ids that other systems know come first: the content may change with each reply, as the token of a recording URL
+    does.
     """
     for name in ("call_id", "uuid"):
         if fields.get(name):
@@ -144,7 +144,7 @@ def _pairs_of(raw: msgspec.Raw | bytes) -> dict[str, msgspec.Raw] | None:
 
 
 def is_too_large(raw: msgspec.Raw | bytes) -> bool:
-    """Whether reading it would take much memory; asked here, so that no frame of an error holds its bytes."""
+    """Whether reading the record would take much memory; checked here, so that no frame of an error holds its bytes."""
     return len(raw) > MOST_STRANGE or (len(raw) > MANY_VALUES and values_in(bytes(raw)) > MANY_VALUES)
 
 
@@ -154,7 +154,7 @@ def _rescue_fields(pairs: dict[str, msgspec.Raw], readers: dict[str, Reader]) ->
     for key, raw in pairs.items():
         reader = readers.get(key)
         if reader is None or (key in _ALIASES and _says_something(pairs, _ALIASES[key])):
-            extra[key] = _whatever(raw)
+            extra[key] = _any_value(raw)
             continue
         name, decode, special = reader
         try:
@@ -173,7 +173,7 @@ def _rescue_fields(pairs: dict[str, msgspec.Raw], readers: dict[str, Reader]) ->
 def _rescue_value(
     raw: msgspec.Raw, decode: Callable[[Any], Any], special: Callable[[Any], Any] | None
 ) -> tuple[Any, Any]:
-    """Read a value that its decoder refuses. Return the value and what ``extra`` must keep of it."""
+    """Read a value that its decoder refuses. Return the value and the part that ``extra`` must keep."""
     lost, readers = NOTHING_LOST, [special]
     if not is_utf8(raw):
         lost = bytes(raw).decode("ascii", "backslashreplace")
@@ -183,7 +183,7 @@ def _rescue_value(
             with suppress(*UNDECODABLE):
                 return read(raw), lost
     value = _loose_circle(raw) if special is _circle else None
-    return value, _whatever(raw) if lost is NOTHING_LOST else lost
+    return value, _any_value(raw) if lost is NOTHING_LOST else lost
 
 
 def _says_something(pairs: dict[str, msgspec.Raw], key: str) -> bool:
@@ -191,7 +191,7 @@ def _says_something(pairs: dict[str, msgspec.Raw], key: str) -> bool:
 
 
 def _loose_circle(raw: msgspec.Raw) -> Circle | None:
-    value = _whatever(raw)
+    value = _any_value(raw)
     if not isinstance(value, dict):
         return None
     known = cast("dict[str, Any]", value)
@@ -199,8 +199,8 @@ def _loose_circle(raw: msgspec.Raw) -> Circle | None:
     return Circle(**texts)
 
 
-def _whatever(raw: msgspec.Raw) -> Any:
-    """Give any JSON value as Python's own; what even that cannot read (a number beyond all bounds) as its text."""
+def _any_value(raw: msgspec.Raw) -> Any:
+    """Convert any JSON value to Python's own; a number out of range stays text."""
     try:
         return _any(raw)
     except UNDECODABLE:

@@ -1,7 +1,7 @@
-"""Rows: records as the server's own bytes, and the little that has to be read of each to account for it.
+"""Rows: records as the server's own bytes, and the few fields read to account for them.
 
-A pull writes what the server sent. So it reads of each record only what proves the pull complete: its id and moments.
-It decodes the rest where a destination wants it typed.
+A pull writes the server's bytes. So it reads only the fields that prove the pull complete: id and moments. It decodes
+the rest if a destination wants types.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ if TYPE_CHECKING:
     from servetel_async.protocol.decoding import PageBody
 
 
-#: A call's flow has some twenty steps; a record that is read alone is looked at closely if it has more brackets.
+#: A call's flow has some twenty steps; a single record with more brackets gets a close look.
 MANY_BRACKETS = 500
-#: Lists around those whose keys are read at once: what is nested so deeply that whoever decodes it later, from a deeper
-#: stack, might fail, fails here already and is looked at closely.
+#: Extra list levels for a batch of keys. A record nested so deeply that a later decoder, on a deeper stack, might fail,
+#: fails here already and gets a close look.
 MARGIN = 32
 
 
-class RawRecord(msgspec.Struct, frozen=True, gc=False):  # ten thousands are held: the collector need not look at them
+class RawRecord(msgspec.Struct, frozen=True, gc=False):  # ten thousands are held, too many for the garbage collector
     """One record.
 
     Attributes:
         line: its bytes as sent, on one line, in strict UTF-8.
         id: its key.
-        start: its date and time as sent, ``YYYY-MM-DD HH:MM:SS`` if they are what they should be; empty without them.
-        reason: why it cannot be read; None for a sound record.
+        start: its date and time as sent, ``YYYY-MM-DD HH:MM:SS`` if valid; empty without them.
+        reason: the reason why it is undecodable; None for a sound record.
         end: its ``end_stamp`` as sent; empty without one.
-        filed_at: the moment under which the server files it; empty if the record does not say it. None means its start.
+        filed_at: the moment under which the server files it; empty if the record lacks it. None means its start.
     """
 
     line: bytes
@@ -59,11 +59,11 @@ class RawRecord(msgspec.Struct, frozen=True, gc=False):  # ten thousands are hel
         return self.start if self.filed_at is None else self.filed_at
 
     def __repr__(self) -> str:
-        """Show which, and not what: a traceback that keeps local variables is no place for calls."""
+        """Show the id, not the content: a traceback that keeps local variables must not hold calls."""
         return f"Row(id={self.id!r}, start={self.start!r})"
 
     def __rich_repr__(self) -> list[tuple[str, Any]]:
-        """Show no more where rich prints it."""
+        """Show the same where rich prints it."""
         return [("id", self.id), ("start", self.start)]
 
 
@@ -89,12 +89,12 @@ _FAILURES = (*UNDECODABLE, RecursionError)
 def rows_of(
     page: PageBody, first: int = 0, last: int | None = None, *, filed_by: FiledBy = "start", zone: tzinfo = IST
 ) -> list[RawRecord]:
-    """Give the page's records as rows, in the page's order. A record that cannot be read has a reason.
+    """Return the page's records as rows, in the page's order. An undecodable record has a reason.
 
     Args:
-        page: which one.
+        page: the page.
         first: index of the first record.
-        last: index behind the last one; None to the end.
+        last: index behind the last record; None for the end.
         filed_by: the moment under which the server files calls.
         zone: the account's wall clock.
     """
@@ -118,7 +118,7 @@ def _filed(row: RawRecord, filed_by: FiledBy, zone: tzinfo) -> RawRecord:
 
 
 def _keys_of(lines: list[bytes]) -> list[_Key] | None:
-    """Read the keys of many records at once; None where one of them is not as it should be, or is to be looked at."""
+    """Read the keys of many records at once; None if one of them is invalid or needs a close look."""
     if max(map(len, lines), default=0) > MANY_VALUES:
         return None
     text = b"".join((b"[" * (MARGIN + 1), b",".join(lines), b"]" * (MARGIN + 1)))
@@ -139,7 +139,7 @@ def _row(line: bytes, index: int) -> RawRecord:
     if is_too_large(line):
         return _strange(line, index)
     line = _one_line(line)
-    if line.count(b"[") + line.count(b"{") > MANY_BRACKETS:  # perhaps nested too deeply for whoever decodes it later
+    if line.count(b"[") + line.count(b"{") > MANY_BRACKETS:  # perhaps nested too deeply for a later decoder
         return _strange(line, index)
     try:
         key = _key(line)
@@ -149,7 +149,7 @@ def _row(line: bytes, index: int) -> RawRecord:
 
 
 def _one_line(line: bytes) -> bytes:
-    # A line end stands between tokens only: inside of a text it is escaped, else the page would not have been one.
+    # Line ends are only between tokens: inside of text they are escaped, else the page would have been refused.
     if b"\n" in line or b"\r" in line:
         line = msgspec.json.format(line, indent=-1)
     # One bad byte in a name must not make the file unreadable for every strict reader.
@@ -169,7 +169,7 @@ def records_of(lines: Sequence[bytes], zone: tzinfo = IST) -> list[CallRecord]:
     """Decode rows that were found sound.
 
     Raises:
-        MalformedResponseError: if one was not sound.
+        MalformedResponseError: if a row is not sound.
     """
     records = RecordReader().read(lines)
     if zone is not IST:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
     from servetel_async.protocol.reply import Reply
 
-#: Keys that hold what went wrong, in lower case.
+#: Keys that hold an error, in lower case.
 _KEYS = frozenset(
     {
         *("message", "msg", "error", "errors", "error_description", "error_code", "errorcode", "errortype"),
         *("exception", "code", "detail", "title", "reason", "status", "type", "description"),
     }
 )
-#: How many texts are looked at, how many characters of each, and how deeply they may be nested.
+#: Most texts to look at, most characters of each, and deepest nesting.
 _TEXTS, _LENGTH, _DEPTH = 50, 300, 3
 
 _OAUTH = re.compile(r'\berror\s*=\s*"?invalid_token\b', re.IGNORECASE)
@@ -99,5 +99,5 @@ def _flat(value: Any, depth: int) -> Iterator[str]:
 
 
 def _in_words(text: str) -> str:
-    """Write ``TokenExpired``, ``token_expired`` and "Token  expired" alike."""
+    """Write ``TokenExpired``, ``token_expired`` and "Token  expired" in the same way."""
     return _SPACES.sub(" ", _CAMEL.sub(" ", text)).strip().lower()

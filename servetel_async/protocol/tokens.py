@@ -1,4 +1,4 @@
-"""Tokens: what people paste, made into what the API wants; and a text that does not print itself."""
+"""Tokens: pasted text, normalised for the API; and text that does not print itself."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _DIGITS = 30
 
 
 class Secret(str):
-    """A text whose ``repr`` is ``***``: it reaches the wire, but no traceback, log or error that prints its locals.
+    """Text whose ``repr`` is ``***``: it reaches the wire, but no traceback, log or error that prints locals.
 
-    What prints locals cuts long texts first. So a part of it, an encoded form and a sum are secret too.
+    Code that prints locals cuts long texts first. So slices, encoded forms and sums are secret too.
     """
 
     __slots__ = ()
@@ -37,7 +37,7 @@ class Secret(str):
         return "***"
 
     def __format__(self, spec: str) -> str:
-        """Give the text itself only where it is not cut, filled or aligned: nothing that we send is."""
+        """Return the text itself only if it is not cut, filled or aligned: we never send it so."""
         return format("***", spec) if spec else str.__str__(self)
 
     def __getitem__(self, key: SupportsIndex | slice[Any, Any, Any]) -> Secret:
@@ -59,7 +59,7 @@ class Secret(str):
         return self
 
     def __deepcopy__(self, _memo: object) -> Secret:
-        """A copy of a request's headers must still work, and is no less hidden."""
+        """Keep the value: a copy of a request's headers must still work, and stays hidden."""
         return self
 
     def __reduce__(self) -> tuple[type[Secret], tuple[str]]:
@@ -68,7 +68,7 @@ class Secret(str):
 
 
 class SecretBytes(bytes):
-    """Bytes whose ``repr`` is ``***``, as are those of a part of them and of a sum."""
+    """Bytes whose ``repr`` is ``***``; slices and sums are secret too."""
 
     def __repr__(self) -> str:
         return "***"
@@ -95,7 +95,7 @@ class SecretBytes(bytes):
 
 
 def as_secret(value: Any) -> Any:
-    """Make a text a ``Secret``, so that no traceback prints it; leave what is neither text nor bytes as it is."""
+    """Make text a ``Secret``, so that no traceback prints it; return other values unchanged."""
     if isinstance(value, bytes):
         return SecretBytes(value)
     return Secret(str.__str__(value)) if isinstance(value, str) else value  # not the ``__str__`` of an enum
@@ -109,17 +109,17 @@ def as_secrets(value: Any) -> Any:
 
 
 def kind_of(value: object) -> str:
-    """Name a value's type, for an error; one that was hidden under its own name."""
+    """Name a value's type, for an error; a secret has the name of the type that it hides."""
     return "bytes" if isinstance(value, SecretBytes) else type(value).__name__
 
 
 def normalise_token(text: object) -> Secret:
-    """Accept ``Bearer x``, ``Bearer=x`` and blanks or a line end around it; refuse what cannot be a token.
+    """Accept ``Bearer x``, ``Bearer=x`` and surrounding blanks or a line end; refuse anything that cannot be a token.
 
-    Nothing is echoed.
+    The error never shows the text.
 
     Raises:
-        ConfigurationError: if it is not a text, is masked, or has characters that no token and no header may hold.
+        ConfigurationError: if it is not text, is masked, or has characters that no token or header may hold.
     """
     text = as_secret(text)
     if not isinstance(text, str):
@@ -155,7 +155,7 @@ def claims(token: str) -> Mapping[str, object]:
 
 
 def expires_at(token: str) -> float | None:
-    """Epoch seconds from the ``exp`` of a JWT, read without verifying; None where there is none to read."""
+    """Return epoch seconds from the ``exp`` of a JWT, read without verifying; None without one."""
     exp = claims(token).get("exp")
     return float(exp) if isinstance(exp, int | float) and not isinstance(exp, bool) and 0 < exp < 10**11 else None
 

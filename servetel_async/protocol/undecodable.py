@@ -1,6 +1,6 @@
-"""What a JSON decoder raises, and whether bytes are UTF-8. Versions of msgspec report bad UTF-8 differently.
+"""Errors of JSON decoders, and whether bytes are UTF-8. Versions of msgspec report bad UTF-8 differently.
 
-Some raise ``UnicodeDecodeError``, others ``DecodeError``. So the class does not say what failed: callers catch
+Some raise ``UnicodeDecodeError``, others ``DecodeError``. So the class does not show what failed: callers catch
 ``UNDECODABLE`` and check the bytes.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-#: What a decoder raises for bytes that it cannot decode. Deep nesting raises ``RecursionError``, which callers add.
+#: Errors of a decoder for bytes that it cannot decode. Deep nesting raises ``RecursionError``, which callers add.
 UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError)
 
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from servetel_async.errors import StoppedBy
 
 TRANSIENT = frozenset({408, 425, 500, 502, 503, 504, 520, 521, 522, 523, 524})
-#: Of an unknown 5xx nobody knows that it passes; of these it is known that they do not (511: a captive portal).
+#: An unknown 5xx may pass; these are known not to (511: a captive portal).
 FINAL_SERVER = frozenset({501, 505, 511})
 #: A gateway waited too long for the server. A 502 is not in the list: often it means that there is no server.
 SLOW_STATUSES = frozenset({408, 504, 524})
@@ -68,13 +68,13 @@ class Action(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The decision, and the error that it becomes where trying ends.
+    """The decision, and the final error if retrying ends.
 
     Attributes:
-        retries: how often this kind is tried again at most; None leaves that to ``Retry``.
-        wait: seconds the server asks us to wait; None leaves that to the backoff.
-        throttled: the whole account is asked to slow down, not just this request.
-        perhaps_token: the token may be the reason, though the reply does not say so.
+        retries: most retries for this kind; None leaves that to ``Retry``.
+        wait: seconds that the server asks us to wait; None leaves that to the backoff.
+        throttled: whether the whole account is asked to slow down, not just this request.
+        perhaps_token: whether the token may be the reason, though the reply does not say so.
     """
 
     action: Action
@@ -88,7 +88,7 @@ class Verdict:
 OK = Verdict(Action.OK)
 
 
-class Unacceptable(Exception):  # noqa: N818 - a judgement on its way to whoever asked; never leaves the library
+class Unacceptable(Exception):  # noqa: N818 - a judgement on its way to the caller; never leaves the library
     """A reply that was read and cannot be used; carries its verdict."""
 
     def __init__(self, verdict: Verdict) -> None:
@@ -97,7 +97,7 @@ class Unacceptable(Exception):  # noqa: N818 - a judgement on its way to whoever
 
 
 def malformed(what: str, *, retries: int = 3, why: str = "") -> Verdict:
-    """Give the verdict on a body that is not what it should be: tried again, because a cut body looks like that."""
+    """Return the verdict on a wrong body: retried, because a cut body looks the same."""
     error = MalformedResponseError(
         what, why=why, fix="try again; if it stays, check base_url and what stands in between"
     )
@@ -105,15 +105,15 @@ def malformed(what: str, *, retries: int = 3, why: str = "") -> Verdict:
 
 
 def too_large(why: str) -> Verdict:
-    """Give the verdict on a body that would take too much memory to read."""
+    """Return the verdict on a body that would take too much memory to read."""
     return Verdict(Action.FAIL, BodyTooLargeError("the reply is too large to be read", why=why, fix="lower page_size"))
 
 
 def judge(reply: Reply, now: float, *, proved: bool = False) -> Verdict:
-    """Judge a reply by its status and, if that is an error, by its body. A 200 is ok until its body is read.
+    """Judge a reply by its status and, for an error, by its body. A 200 is ok until its body is read.
 
     Args:
-        reply: what came.
+        reply: the reply.
         now: epoch seconds of this computer.
         proved: this address has given a good reply before, so its 403 or 404 is temporary.
     """
@@ -128,7 +128,7 @@ def judge(reply: Reply, now: float, *, proved: bool = False) -> Verdict:
 
 
 def judge_refusal(reply: Reply, payload: Any, now: float) -> Verdict:
-    """Judge a 200 whose ``success`` is false: an error turned into a success is still an error."""
+    """Judge a 200 whose ``success`` is false: an error sent as a success is still an error."""
     said = server_message(payload)
     text = said.lower()
     if refuses_token(reply, payload):
@@ -178,7 +178,7 @@ def _by_status(  # noqa: PLR0911 - a table
 
 
 def _passing(status: int, said: str, reply: Reply, now: float) -> Verdict:
-    """Judge a 403 or 404 of an address that has worked: a firewall, a deployment or a gateway; it will work again."""
+    """Judge a 403 or 404 of an address that worked: a firewall, a deployment or a gateway; it will work again."""
     error = ServerError(
         f"the server refuses what it allowed before (HTTP {status}{_quoted(said)})",
         why="this address has given good replies, so probably a gateway or firewall refuses requests for a time",
@@ -231,7 +231,7 @@ def _quoted(said: str) -> str:
 
 
 class Fault(enum.Enum):
-    """What can go wrong before there is a whole reply."""
+    """A failure before there is a whole reply."""
 
     REFUSED = enum.auto()
     UNRESOLVED = enum.auto()
@@ -304,7 +304,7 @@ FAULTS: dict[Fault, tuple[Action, int | None, Callable[[], ServetelError]]] = {
 
 
 def judge_fault(fault: Fault) -> Verdict:
-    """Judge an attempt that brought no whole reply. A new error each time: an error has one story."""
+    """Judge an attempt without a whole reply. Each call makes a new error, because an error has one story."""
     action, retries, error = FAULTS[fault]
     return Verdict(action, error(), retries=retries)
 
@@ -317,12 +317,12 @@ def is_slow(error: ServetelError | None) -> bool:
 
 
 def is_too_large(error: ServetelError) -> bool:
-    """Whether a smaller page may be given where this one was not."""
+    """Whether the server may give a smaller page though it did not give this one."""
     return isinstance(error, BodyTooLargeError) or error.status == _TOO_LARGE
 
 
 def final_error(verdict: Verdict, stopped_by: StoppedBy) -> ServetelError:
-    """Give the error that a verdict ends in."""
+    """Return the final error of a verdict."""
     error = verdict.error
     assert error is not None  # noqa: S101 - for the type checker: only OK has none, and OK ends in no error
     error.stopped_by = stopped_by

@@ -1,4 +1,4 @@
-"""Ranges on a wall clock that is set back: one hour of autumn comes twice, and a stamp does not say which one it means.
+"""Ranges on a wall clock that is set back: one hour of autumn comes twice, and a stamp does not say which is meant.
 
 1. An aware ``datetime`` bounds moments. A day or a text bounds the wall clock, as it is written.
 2. A range asks for each second of the wall clock that a moment of the range shows, and for no other second. So no call
@@ -54,33 +54,33 @@ def doubled_hour(moment: datetime, zone: tzinfo) -> DoubledHour | None:
 
 
 def _at_first(moment: datetime, zone: tzinfo) -> DoubledHour | None:
-    """The doubled hour that a moment lies in for the first time: later moments show its seconds again."""
+    """Find the doubled hour that a moment lies in for the first time: later moments show its seconds again."""
     hour = doubled_hour(moment, zone)
     return hour if hour is not None and moment < hour.change else None
 
 
 def _at_second(moment: datetime, zone: tzinfo) -> DoubledHour | None:
-    """The doubled hour that a moment lies in for the second time: earlier moments showed its seconds before."""
+    """Find the doubled hour that a moment lies in for the second time: earlier moments showed its seconds before."""
     hour = doubled_hour(moment, zone)
     return hour if hour is not None and moment >= hour.change else None
 
 
 def latest_wall(moment: datetime, zone: tzinfo) -> datetime:
-    """Give the latest second that the wall clock has shown up to a moment."""
+    """Return the latest second that the wall clock has shown up to a moment."""
     moment = moment.astimezone(UTC).replace(microsecond=0)
     hour = _at_second(moment, zone)
     return on_wall(moment.astimezone(zone)) if hour is None else hour.last
 
 
 def past_wall(moment: datetime, zone: tzinfo) -> datetime:
-    """Give the latest second of the wall clock up to which no later moment shows any second again."""
+    """Return the latest second of the wall clock up to which no later moment shows any second again."""
     moment = moment.astimezone(UTC).replace(microsecond=0)
     hour = _at_first(moment, zone)
     return on_wall(moment.astimezone(zone)) if hour is None else hour.first - SECOND
 
 
 def wall_windows(from_date: Moment | None, to_date: Moment | None, zone: tzinfo) -> tuple[Window, ...]:
-    """Give the windows to ask for, newest first: one, or two that leave out the middle of a doubled hour.
+    """Return the windows to ask for, newest first: one, or two that leave out the middle of a doubled hour.
 
     Raises:
         ConfigurationError: if a bound is not a moment, or if ``from_date`` lies after ``to_date``.
@@ -113,5 +113,5 @@ def wall_windows(from_date: Moment | None, to_date: Moment | None, zone: tzinfo)
 
 
 def _moment(time: datetime) -> datetime | None:
-    """Give an aware time in UTC, because two times of one zone compare by their wall clock; None for a naive time."""
+    """Return an aware time in UTC, because two times of one zone compare by their wall clock; None for a naive time."""
     return None if time.tzinfo is None else time.astimezone(UTC)

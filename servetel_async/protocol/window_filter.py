@@ -1,4 +1,4 @@
-"""The sieve: each call of a window once, and none from outside of it."""
+"""The window filter: each call of a window once, and none from outside of it."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
 
 
 class WindowFilter:
-    """Lets each call of one window through once.
+    """Pass each call of one window once.
 
-    It holds the ids of that window and no more, so a year costs the memory of its busiest month. A call is told by its
-    ``id``; an id that comes with another start was given twice by the server, and both calls pass.
+    It holds the ids of that window and no more, so a year costs the memory of its busiest month. A call is identified
+    by its ``id``; if an id comes with another start, the server gave it twice, and both calls pass.
 
     Attributes:
-        duplicates: calls that were met again.
-        reused_ids: calls that bear an id another call had before.
-        undated: calls whose date cannot be read, so that nobody can tell whether they lie in the window.
+        duplicates: calls that came again.
+        reused_ids: calls with an id that another call had before.
+        undated: calls with an unreadable date, which may lie outside of the window.
     """
 
     def __init__(self, window: Window) -> None:
@@ -37,11 +37,11 @@ class WindowFilter:
         self.undated = 0
 
     def begin_pass(self) -> None:
-        """Begin to read the window again, whole: what was let through stays known."""
+        """Begin to read the window again, whole; the calls already passed stay known."""
         self._this_pass = set()
 
     def narrow(self, window: Window) -> None:
-        """Begin to read a part of the window. The calls that were let through before stay known."""
+        """Begin to read a part of the window; the calls already passed stay known."""
         self._set_bounds(window)
         self.begin_pass()
 
@@ -51,7 +51,7 @@ class WindowFilter:
         self._first_day, self._last_day = self._first[:10], self._last[:10]
 
     def sift(self, records: Sequence[CallRecord]) -> tuple[list[CallRecord], int]:
-        """Give the calls that were never let through, and how many were not yet met in this pass.
+        """Return the calls that pass for the first time, and the number of calls not yet met in this pass.
 
         Raises:
             OutOfWindowError: if the start, the end and the insertion of a call all lie outside of the window.
@@ -65,19 +65,19 @@ class WindowFilter:
         return self._sift_each(records, starts)
 
     def _add(self, ids: list[str], starts: list[int]) -> bool:
-        """Add calls that are all new; where one is not, add none. Looking first would cost another pass over them."""
+        """Add calls if all are new, else add none. Looking first would cost another pass over them."""
         seen = self._seen
         before = len(seen)
         deque(map(seen.setdefault, ids, starts), 0)
         added = len(seen) - before
         if added == len(ids):
             return True
-        for _ in range(added):  # a dict gives back first what came last
+        for _ in range(added):  # a dict pops its newest item first
             seen.popitem()
         return False
 
     def _are_inside(self, dates: list[str | None]) -> bool:
-        """Whether every day lies between the first and the last: these two need the time as well."""
+        """Whether every day lies between the first and the last day, which need the time as well."""
         first, last = self._first_day, self._last_day
         return all(day is not None and first < day < last for day in set(dates))
 
@@ -89,7 +89,7 @@ class WindowFilter:
             self._check(record)
             key: Hashable = record.id
             if seen.get(key, start) != start:
-                key = (record.id, record.date, record.time)  # a twin: its id was given to another call before
+                key = (record.id, record.date, record.time)  # a twin: another call had its id before
                 self.reused_ids += key not in seen
             if key in seen:
                 self.duplicates += 1

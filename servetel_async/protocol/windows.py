@@ -18,18 +18,18 @@ SHORTEST = timedelta(hours=1)
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Both bounds belong to it; None leaves that side open."""
+    """A closed range; both bounds belong to it, and None leaves that side open."""
 
     start: datetime | None
     end: datetime | None
 
     @classmethod
     def of(cls, first: str, last: str) -> Window:
-        """The window between two stamps, both of it."""
+        """Return the window between two stamps, both included."""
         return cls(_moment(first), _moment(last))
 
     def split(self, longest: timedelta = LONGEST) -> Iterator[Window]:
-        """Cut into windows no longer than that, newest first, as the API itself orders calls. No second is in two."""
+        """Cut into windows of at most ``longest``, newest first, as the API orders calls. No second is in two."""
         left: Window | None = self
         while left is not None:
             window, left = left.newest(longest)
@@ -65,18 +65,18 @@ class Window:
 
     @property
     def seconds(self) -> int:
-        """How many seconds belong to a closed window."""
+        """Return the number of seconds of a closed window."""
         if self.start is None or self.end is None:
             return 0
         return int((self.end - self.start).total_seconds()) + 1
 
     @property
     def length(self) -> timedelta:
-        """How much time belongs to a closed window."""
+        """Return the length of a closed window."""
         return timedelta(seconds=self.seconds)
 
     def without(self, taken: list[Window]) -> list[Window]:
-        """What is left of a closed window when others are taken out of it, newest first."""
+        """Return a closed window without the taken windows, newest first."""
         if self.start is None or self.end is None:
             return [self]
         left: list[Window] = []
@@ -104,7 +104,7 @@ class Window:
         return "~" if self.end is None else stamp(self.end)
 
     def __str__(self) -> str:
-        """Never holds personal data, so it may stand in errors and logs."""
+        """Show the window. It never holds personal data, so errors and logs may show it."""
         return f"{self.first or 'the beginning'} to {'now' if self.end is None else self.last}"
 
 
@@ -122,7 +122,7 @@ def up_to(windows: list[Window], last: str) -> list[Window]:
 
 
 def _moment(text: str) -> datetime:
-    """Ten times as fast as ``strptime``, which is too slow for a ledger of 20,000 readings."""
+    """Read a stamp, ten times as fast as ``strptime``, which is too slow for a ledger of 20,000 readings."""
     if len(text) != len("2024-05-01 00:00:00") or text[10] != " ":
         raise ValueError(f"a stamp has another form: {len(text)} characters")
     return datetime.fromisoformat(text)

@@ -11,7 +11,7 @@ from servetel_async.errors import ConfigurationError
 from servetel_async.protocol.clock import IST
 
 _OFFSET = re.compile(r"(?:UTC|GMT)?([+-])(\d{2}):?(\d{2})", re.ASCII)
-#: No clock is further away from UTC.
+#: The largest offset from UTC of any clock.
 _FURTHEST = timedelta(hours=14)
 
 
@@ -51,5 +51,5 @@ def _find(name: str) -> tzinfo | None:
 
 @cache
 def _known() -> dict[str, str]:
-    """The names of the database by their lower case: finding them reads hundreds of files."""
+    """Return the names of the database by their lower case: finding them reads hundreds of files."""
     return {name.casefold(): name for name in available_timezones()}

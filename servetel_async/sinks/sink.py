@@ -210,6 +210,7 @@ class Database(Sink, Protocol):
         Raises:
             OutputError: if the destination is something else, or cannot be read.
             OutputLockedError: if another program keeps readers out.
+            OutputUnavailableError: if its server is not reachable or busy.
         """
         ...
 

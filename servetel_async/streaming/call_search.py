@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from servetel_async.protocol.records import CallRecord
     from servetel_async.streaming.single_pages import Inquiry
 
-#: The least number of seconds for a stream. With so little time left the stream itself reports the deadline.
+#: Shortest time for a stream, in seconds. With so little time left the stream itself reports the deadline.
 _LEAST = 1e-6
 
 
 async def find_call(inquiry: Inquiry, page_size: int) -> CallRecord | None:
-    """Search for the call whose ``call_id`` the query asks for; None if no window of the range has it.
+    """Search for the call with the query's ``call_id``; None if no window of the range has it.
 
     Raises:
-        OutOfWindowError: the server ignores ``call_id`` and sent other calls, and the query has no dates.
-        DeadlineExceededError: the deadline of the inquiry passed.
+        OutOfWindowError: if the server ignores ``call_id`` and sent other calls, and the query has no dates.
+        DeadlineExceededError: if the deadline of the inquiry passed.
     """
     zone = inquiry.source.zone
     asked = inquiry.query.window(zone)

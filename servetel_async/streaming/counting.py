@@ -1,4 +1,4 @@
-"""How many calls a query has: one request where the server counts the whole, a short search where it does not."""
+"""The number of calls of a query: one request if the server sends a total, else a short search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from servetel_async.ranges import RangeWalk
 if TYPE_CHECKING:
     from servetel_async.streaming.single_pages import Inquiry
 
-#: More pages than any account has: a search that comes here is led by the nose.
+#: More pages than any account has: if a search comes here, the server ignores page numbers.
 FAR = 2**32
 
 
@@ -24,7 +24,7 @@ async def count_range(inquiry: Inquiry, page_size: int) -> int:
     Raises:
         CountDriftError: if a count may be capped, and its window has no parts.
         PagingError: if the server ignores page numbers, so there is no end to find.
-        RequestRejectedError: if the server refuses the query, and not because the range is too long.
+        RequestRejectedError: if the server refuses the query for another reason than the length of the range.
     """
     windows = inquiry.query.windows(inquiry.source.zone)
     return sum([await _count_all(inquiry, window, page_size) for window in windows])
@@ -53,11 +53,11 @@ async def count_calls(inquiry: Inquiry, window: Window, page_size: int) -> int:
         if not may_be_capped(counted):
             return most
         former, window = await _parts(inquiry, window, counted)
-        newer += await _count_all(inquiry, former, page_size)  # of an open range it is closed, and may be too long
+        newer += await _count_all(inquiry, former, page_size)  # the part of an open range is closed, may be too long
 
 
 async def _parts(inquiry: Inquiry, window: Window, counted: int) -> tuple[Window, Window]:
-    """Cut a window in two, the newer part first. An open one has no middle: it is cut at the deepest readable call."""
+    """Cut a window in two, the newer part first. An open one has no middle: cut it at the deepest readable call."""
     if window.seconds > 1:
         newer, older = window.cut(2)
         return newer, older
@@ -70,7 +70,7 @@ async def _parts(inquiry: Inquiry, window: Window, counted: int) -> tuple[Window
 
 
 async def _start_of(inquiry: Inquiry, window: Window, number: int) -> str:
-    """The start of the call at this position; of a less deep call if the server refuses that page."""
+    """Return the start of the call at this position; of a less deep call if the server refuses that page."""
     while True:
         refusal: RequestRejectedError | None = None
         try:
@@ -87,8 +87,8 @@ async def _start_of(inquiry: Inquiry, window: Window, number: int) -> str:
 async def _count_once(inquiry: Inquiry, window: Window, page_size: int) -> int:
     """Count by asking for a single call.
 
-    The reference's text calls ``count`` the number of records on the page. Where a page of one says "1", it could mean
-    either, so the next one is asked for; if that holds a call too, the count cannot be used and the end is searched.
+    The reference's text calls ``count`` the number of records on the page. On a page of one call "1" could mean either,
+    so the next page is requested; if that holds a call too, the count is useless and the end is searched.
     """
     page = await inquiry.page(window, 1, 1)
     rows = page.open()[2]

@@ -1,4 +1,4 @@
-"""What a reading gives its stream: a piece of the list, or the proved end."""
+"""The output of a reading: a piece of the list, or the proved end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class End(enum.Enum):
 
 
 class Piece(NamedTuple):
-    """Calls that were never handed out before, the page they came with, and where the last of them stand.
+    """Calls that were never delivered before, their page, and the place of the last of them.
 
     ``place`` is None once the list is known to have moved: from then on calls in front of any place may be missing.
     """

@@ -1,7 +1,7 @@
-"""One reading of a query: windows walked in turn, pages asked ahead, taken in order, decoded and sifted.
+"""One reading of a query: its windows in order, pages requested ahead, taken in order, decoded and filtered.
 
-``CallStream`` decides when to read and what its ends mean; this decides what is read next. Nothing here starts a task
-but inside ``next_piece``, and between two awaits its state is whole: a cancelled ``next_piece`` is simply called again.
+``CallStream`` decides when to read and what the ends mean; this module decides what to read next. Tasks are started
+only inside ``next_piece``. Between two awaits the state is whole: after a cancellation, call ``next_piece`` again.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from servetel_async.streaming.stats import StreamStats
     from servetel_async.transport.call import Fetched
 
-#: Seconds for which calls may come one after the other without the loop.
-BREATH = 0.0005
+#: Seconds for which calls may follow each other without yielding to the loop.
+LOOP_SHARE = 0.0005
 
 
 class _Open(NamedTuple):
@@ -58,10 +58,10 @@ class _Open(NamedTuple):
 
 
 class Reading:
-    """See the module.
+    """One reading; see the module docstring.
 
     Attributes:
-        pending: page tasks under way or not yet read, by number.
+        pending: page tasks in flight or not yet read, by number.
         deadline_at: loop time at which everything ends.
     """
 
@@ -92,14 +92,14 @@ class Reading:
         self._resumption = self._begin_search()
         self._current: WindowReading | None = None
         self._open: _Open | None = None
-        self._offset = 0  # of the next slice in its page
-        self._planned = 0  # calls given out, and those of the page in hand
-        self._unread: list[Piece] = []  # of the page in hand: whoever put them together was cancelled
-        self._breathed_at = 0.0
+        self._offset = 0  # position of the next slice in its page
+        self._planned = 0  # calls delivered, and those of the page in hand
+        self._unread: list[Piece] = []  # pieces of the page in hand: the task that put them together was cancelled
+        self._yielded_at = 0.0
         self._dropped = False
-        self._has_come = False  # whether a page came of the current window, or of the part of it that is read now
-        self._refusal: RequestRejectedError | None = None  # of a page that may be too deep
-        self._counted: dict[int, int] = {}  # requests that are in the statistics, by the page they are asked again for
+        self._has_come = False  # whether a page came of the current window, or of its part that is read now
+        self._refusal: RequestRejectedError | None = None  # from a page that may be too deep
+        self._counted: dict[int, int] = {}  # requests in the statistics, by the page they request again
 
     # For the stream
 
@@ -110,7 +110,7 @@ class Reading:
             ServetelError: if a page failed, or the pages do not agree.
         """
         while True:
-            await self._breathe()
+            await self._yield_to_loop()
             piece = self._unread.pop(0) if self._unread else self._next_slice()
             if piece is not None:
                 return piece
@@ -123,16 +123,16 @@ class Reading:
                 self._shorten(current, refusal)
 
     async def rest_of_page(self, piece: Piece) -> Piece:
-        """Add what is left of the piece's page. Cancelled, it gives the pieces back, each with its own place."""
+        """Add the rest of the piece's page. If cancelled, give the pieces back, each with its own place."""
         self._unread.insert(0, piece)
         while (more := self._next_slice()) is not None:
             self._unread.append(more)
-            await self._breathe()
+            await self._yield_to_loop()
         pieces, self._unread = self._unread, []
         return pieces[-1]._replace(records=[record for piece in pieces for record in piece.records])
 
     def begun(self, left: list[CallRecord], place: Position | None) -> Piece | None:
-        """Make a piece of what is left of the page in hand; None if nothing is."""
+        """Make a piece of the rest of the page in hand; None if nothing is left."""
         return Piece(left, self._open.page, self._open.number, place) if left and self._open is not None else None
 
     def checkpoint(self, last: CallRecord | None, place: Position | None) -> str | None:
@@ -142,7 +142,7 @@ class Reading:
         return str(place.checkpoint(last, self._query.fingerprint(self._source.zone)))
 
     def drop(self) -> list[PageTask]:
-        """Let go of everything; gives the tasks that somebody has to end."""
+        """Release everything; return the tasks that the caller must end."""
         self._dropped = True
         tasks, self.pending = list(self.pending.values()), {}
         self._open = self._current = None
@@ -151,13 +151,13 @@ class Reading:
 
     # Slices, pages, windows
 
-    async def _breathe(self) -> None:
-        """Let others have the loop where it has been held for long: pages that are there come without any waiting."""
+    async def _yield_to_loop(self) -> None:
+        """Yield to the loop if it was held for long: pages that have arrived are read without any waiting."""
         now = time.perf_counter()
-        if now - self._breathed_at < BREATH:
+        if now - self._yielded_at < LOOP_SHARE:
             return
         await asyncio.sleep(0)
-        self._breathed_at = time.perf_counter()
+        self._yielded_at = time.perf_counter()
         self._check_not_dropped()
 
     def _check_not_dropped(self) -> None:
@@ -165,7 +165,7 @@ class Reading:
             raise StreamClosedError("the stream was closed while its next call was awaited")
 
     def _next_slice(self) -> Piece | None:
-        """Decode and sift until something is left; None at the end of the page."""
+        """Decode and filter until a call passes; None at the end of the page."""
         while self._open is not None and self._current is not None:
             page, number, slices = self._open
             records = next(slices, None)
@@ -230,7 +230,7 @@ class Reading:
             self._conclude(current)
 
     def _top_up(self, current: WindowReading, in_hand: int = 0) -> None:
-        """Ask ahead: at most a window of unread pages, and none that ``max_records`` makes needless."""
+        """Request ahead: at most a window of unread pages, and none that ``max_records`` makes needless."""
         walk, limit = current.walk, 0 if self._refusal is not None else self._source.window_of_pages
         if self.max_records is not None and walk.size:
             limit = min(limit, -(-(self.max_records - self._planned - in_hand) // walk.size))
@@ -243,9 +243,9 @@ class Reading:
     def _ask(
         self, current: WindowReading, number: int, *, refused: Refused | None = None, proved: bool = False
     ) -> None:
-        # What a stream asks ahead waits for its own stream's slots: that is no overload. Its first page may meet one.
+        # Pages requested ahead wait for slots of their own stream: that is no overload. Its first page may meet one.
         patient = bool(self._stats.pages or self.pending)
-        # A short call with a deadline is often one page. So the first page goes before pages that others request ahead.
+        # A short call with a deadline is often one page. So its first page goes before pages requested ahead by others.
         is_urgent = self.deadline_at is not None and not patient
         self.pending[number] = self._source.start_page(
             PageRequest(
@@ -286,7 +286,7 @@ class Reading:
         self._has_come = False
 
     async def _take_page(self) -> tuple[int, Fetched[PageBody]]:
-        """Wait for the head, or for any page where order does not matter; take it out only when it is there."""
+        """Wait for the head, or for any page if unordered; remove the page only when it is there."""
         numbers = [min(self.pending)] if self._ordered else sorted(self.pending)
         while not (done := [number for number in numbers if self.pending[number].done()]):
             await self._wait_for({self.pending[number] for number in numbers})
@@ -303,7 +303,7 @@ class Reading:
         return number, fetched
 
     def as_deadline_error(self, error: BaseException, number: int) -> BaseException:
-        """A page that could not be sent before the deadline is no overload where other pages were read before it."""
+        """Convert an overload at the deadline: if pages were read before it, the deadline is the error."""
         if isinstance(error, OverloadedError) and self.deadline_at is not None and self._stats.pages:
             return DeadlineExceededError(
                 "the deadline passed before the stream's end",
@@ -319,7 +319,7 @@ class Reading:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)  # each ends at the deadline by itself
         finally:
             self._stats.waited_for_pages += time.perf_counter() - begun
-        self._breathed_at = time.perf_counter()
+        self._yielded_at = time.perf_counter()
         self._check_not_dropped()
 
     def _open_page(self, current: WindowReading, number: int, fetched: Fetched[PageBody]) -> None:
@@ -399,7 +399,7 @@ class Reading:
 
 
 def _opened(page: PageBody) -> PageFingerprint | Verdict:
-    """Open a page, or say what is wrong with it; what was raised stays here, for its frames hold the page."""
+    """Open a page, or return the verdict. The exception stays here, because its frames hold the page."""
     try:
         return page.open()
     except Unacceptable as refusal:

@@ -1,7 +1,7 @@
 """Resuming: the way from a checkpoint to the page on which a stream continues.
 
-The window's first page is read alone, as in every walk: it says how long pages are today. Then the search looks for
-the last call that was delivered (``protocol/anchor_search.py``).
+The window's first page is read alone, as in every walk: it shows the present page length. Then the search looks for
+the last delivered call (``protocol/anchor_search.py``).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
     from servetel_async.protocol.decoding import PageBody
     from servetel_async.transport.call import Fetched
 
-#: How often a window is searched if its count changes during the search.
+#: Most searches of a window, if its count changes during the search.
 SEARCHES = 3
 
 
 class Found(NamedTuple):
-    """Where a stream continues.
+    """The place where a stream continues.
 
     Attributes:
         number: the first page to read.
         size: calls on a page; 0 if the first page to read is page 1, which shows the size itself.
-        fetched: that page, if it was fetched already.
+        fetched: that page, if fetched already.
     """
 
     number: int
@@ -38,12 +38,12 @@ class Found(NamedTuple):
 
 
 class Resumption:
-    """Looks for the call of a checkpoint, a page at a time.
+    """Look for the call of a checkpoint, a page at a time.
 
     Args:
         checkpoint: the checkpoint.
         page_size: calls per page to ask for.
-        count_is_total: this server's count is known to be the total.
+        count_is_total: whether this server's count is known to be the total.
     """
 
     def __init__(self, checkpoint: Checkpoint, page_size: int, *, count_is_total: bool) -> None:
@@ -58,8 +58,8 @@ class Resumption:
         self._search = AnchorSearch(self.checkpoint.rank, self.checkpoint.start)
         self._counts: set[int | None] = set()
         self._doubted: set[int] = set()  # pages that were requested again
-        self._starts: dict[int, tuple[str, str]] = {}  # of the first and the last call of each page
-        self._next: int | None = None  # the page to ask for, unless the search chooses it
+        self._starts: dict[int, tuple[str, str]] = {}  # starts of the first and the last call of each page
+        self._next: int | None = None  # the page to request, unless the search chooses it
         self._held: tuple[int, Fetched[PageBody]] | None = None  # the page with the call
 
     @property
@@ -68,7 +68,7 @@ class Resumption:
         return bool(self._walk.believed)
 
     def next_page(self) -> int:
-        """The page to ask for next.
+        """Return the page to request next.
 
         Raises:
             ResumeMismatchError: if the call is on no page of the window.
@@ -86,10 +86,10 @@ class Resumption:
         return number
 
     def take(self, number: int, fetched: Fetched[PageBody]) -> Found | None:
-        """Take a page. Return where to continue as soon as that is known.
+        """Accept a page. Return where to continue as soon as that is known.
 
         Raises:
-            PagingError: if another page than the one that was asked for came twice.
+            PagingError: if another page than the requested one came twice.
         """
         page = fetched.value
         edges = page.open()

@@ -1,4 +1,4 @@
-"""The single pages of one call of the client, all under one deadline. One empty reply is never accepted."""
+"""The single pages of one client call, all under one deadline. One empty reply is never accepted."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class Inquiry:
-    """Asks for single pages.
+    """Request single pages.
 
     Args:
         source: the client.
         get: gets one page from it.
-        query: which calls.
+        query: the query.
         deadline_at: loop time at which everything ends.
     """
 
@@ -46,11 +46,11 @@ class Inquiry:
         """Get one page. An empty page that may be an accident is requested again before it is accepted.
 
         Raises:
-            PagingError: the server sent another page than the requested one.
-            CountDriftError: its count and its rows cannot both be true.
-            MalformedResponseError: it has neither calls nor a count, and so does a range that holds calls.
-            DeadlineExceededError: the deadline passed.
-            OverloadedError: no slot became free in time, and nothing was sent.
+            PagingError: if the server sent another page than the requested one.
+            CountDriftError: if its count and its rows cannot both be true.
+            MalformedResponseError: if it has neither calls nor a count, and neither has a range that holds calls.
+            DeadlineExceededError: if the deadline passed.
+            OverloadedError: if no slot became free in time, and nothing was sent.
         """
         asked = 0
         while True:
@@ -80,7 +80,7 @@ class Inquiry:
         raise self.judge(overload)
 
     def judge(self, overload: OverloadedError) -> ServetelError:
-        """Make the error of a request that could not be sent: an overload, or a passed deadline if others were sent."""
+        """Make the error of an unsent request: an overload, or a passed deadline if others were sent."""
         if self.deadline_at is None or not self._has_asked:
             return overload
         return DeadlineExceededError(
@@ -94,8 +94,8 @@ def check_alone(page: PageBody, number: int) -> int:
     """Check a page against its own number and count, and return its number of rows.
 
     Raises:
-        PagingError: it is another page than was asked for.
-        CountDriftError: its count and its rows cannot both be true.
+        PagingError: if it is another page than the requested one.
+        CountDriftError: if its count and its rows cannot both be true.
     """
     rows = page.open()[2]
     if rows and page.page not in (None, number):

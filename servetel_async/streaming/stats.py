@@ -1,4 +1,4 @@
-"""The figures of a stream and of a client: what they have done so far."""
+"""The figures of a stream and of a client so far."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class StreamStats:
-    """What a stream has done so far.
+    """The figures of a stream so far.
 
     Attributes:
-        records: calls handed out; duplicates: met again and dropped; reused_ids: other calls under a known id.
-        undated: calls whose date nobody can read, so that it was not checked to lie in the window.
+        records: calls delivered; duplicates: repeated calls dropped; reused_ids: other calls under a known id.
+        undated: calls with an unreadable date, so that the window was not checked.
         pages: pages read; requests: on the wire, retries included; size: bytes of their bodies.
-        count: what the API counted, summed over the windows that were begun; None where it does not count the whole.
-        rereadings: how often a window was read again because it had moved.
-        waited_for_pages: seconds that the consumer waited; waited_for_consumer: seconds that the stream did.
+        count: the API's count, summed over the windows begun; None if it sends no total.
+        rereadings: number of times that a window was read again because it had moved.
+        waited_for_pages: seconds that the consumer waited; waited_for_consumer: seconds that the stream waited.
     """
 
     records: int = 0
@@ -33,7 +33,7 @@ class StreamStats:
 
 @dataclass(frozen=True, slots=True)
 class ClientStats:
-    """What a client has done so far, and what it does now.
+    """The totals of a client so far, and its present state.
 
     Attributes:
         requests: attempts on the wire, logins included.
@@ -41,7 +41,7 @@ class ClientStats:
         shared: calls that joined an equal call in flight instead of sending their own request.
         in_flight: requests on the wire now.
         waiting: requests that wait now for a free slot or for the account's turn.
-        seconds_waited: the sum of the seconds that requests have waited for a slot or a turn.
+        seconds_waited: total seconds that requests have waited for a slot or a turn.
     """
 
     requests: int

@@ -1,20 +1,20 @@
-"""CallStream: calls as they come, page after page, many pages at once, in order, and never one silently lost.
+"""CallStream: calls as they come, page after page, many pages at once, in order, and none lost silently.
 
-The rules it is built by; ``docs/explanation/stream.md`` says why.
+The rules; ``docs/explanation/stream.md`` gives the reasons.
 
 1. Making a stream does nothing; the first ``anext`` starts it.
-2. Pages are asked for only inside ``anext``: a window of twice the concurrency is filled before records are handed out,
-   so the network works while the consumer does. An abandoned stream starts nothing more.
-3. It waits with ``asyncio.wait``, which never cancels what it waits for: an ``anext`` that is cancelled or timed out
-   loses nothing, and the next one takes the same page.
+2. Pages are requested only inside ``anext``: a window of twice the concurrency is filled before records are delivered,
+   so the network works while the consumer does. An abandoned stream starts no more requests.
+3. It waits with ``asyncio.wait``, which never cancels the tasks it waits for: an ``anext`` that is cancelled or timed
+   out loses nothing, and the next one takes the same page.
 4. Page tasks belong to the client and know the client, never the stream: dropping the stream frees it.
 5. ``aclose`` cancels and waits, under a shield that lives within that one await. ``__del__`` only cancels.
 6. No scope is open while it is suspended: a stream may be used inside any generator.
-7. Ordered, and failing at the head: what was handed out is an exact prefix, so ``checkpoint`` is exact.
-8. Finished, failed and closed early are three outcomes: the end; the same error again; ``StreamClosedError``.
+7. An ordered stream fails at the head: the calls delivered are an exact prefix, so ``checkpoint`` is exact.
+8. There are three outcomes: finished (the end), failed (the same error again), closed early (``StreamClosedError``).
 9. The end is proved (``protocol/pages.py``). Each call passes once and is in the window (``window_filter.py``).
 10. A range over 31 days is read window by window, newest first (``reader.py``).
-11. Between two awaits its state is whole: every await may be cancelled, twice.
+11. The state is whole between two awaits: every await may be cancelled, twice.
 """
 
 from __future__ import annotations
@@ -54,12 +54,11 @@ class _State(enum.Enum):
 class CallStream(AsyncGenerator[CallRecord, None]):
     """The calls of one query; made by ``ServetelClient.calls``. One consumer at a time.
 
-    Use it as ``async for call in stream``; as ``async with client.calls(...) as stream`` where all must be over on the
-    next line; by pages with ``stream.pages()``; or whole with ``await stream.collect()``.
+    Use it as ``async for call in stream``; as ``async with client.calls(...) as stream`` if it must be over on the next
+    line; by pages with ``stream.pages()``; or whole with ``await stream.collect()``.
 
-    Iterating raises the ``ServetelError`` of the page that failed, after all calls before it were handed out
-    (``error.checkpoint`` says where to go on); ``StreamClosedError`` after an early close; ``RuntimeError`` where two
-    tasks read it at once.
+    Iterating raises the ``ServetelError`` of a failed page after all calls before it were delivered (resume from
+    ``error.checkpoint``); ``StreamClosedError`` after an early close; ``RuntimeError`` if two tasks read it at once.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         start: str | None = None,
     ) -> None:
         self._stats = StreamStats()
-        self._taken = 0  # calls that were read; those in _ready are not handed out yet
+        self._taken = 0  # calls that were read; those in _ready are not delivered yet
         self._source = source
         self._query = query
         self._terms = page_size, ordered, start
@@ -102,10 +101,10 @@ class CallStream(AsyncGenerator[CallRecord, None]):
 
     @property
     def checkpoint(self) -> str | None:
-        """Where it stands, after the last call handed out; give it to ``calls(..., start=)`` of the same query.
+        """The position after the last delivered call; give it to ``calls(..., start=)`` of the same query.
 
-        None before the first call, and with ``ordered=False``, which has no prefix to go on from. In a list that moves
-        it stays where it was before: calls in front of any later place may still be missing.
+        None before the first call, and with ``ordered=False``, which has no prefix to resume from. Once the list has
+        moved, the checkpoint no longer advances: calls in front of any later place may still be missing.
         """
         return (
             self._settled
@@ -115,13 +114,13 @@ class CallStream(AsyncGenerator[CallRecord, None]):
 
     @property
     def stats(self) -> StreamStats:
-        """What it has done so far."""
+        """The figures of this stream so far."""
         self._stats.records = self._taken - operator.length_hint(self._ready)
         return self._stats
 
     @property
     def closed(self) -> bool:
-        """Whether nothing more will come: finished, failed or closed."""
+        """Whether the stream is over: finished, failed or closed."""
         return self._state not in (_State.NEW, _State.OPEN)
 
     def pages(self) -> PageStream:
@@ -134,9 +133,9 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         Equal calls of ``collect(limit)`` in flight share their requests.
 
         Raises:
-            ConfigurationError: calls were read from this stream before, so these would not be all of them.
-            StreamClosedError: the stream was closed before its end.
-            ServetelError: a page failed, now or before.
+            ConfigurationError: if calls were read from this stream before, so the list would not be complete.
+            StreamClosedError: if the stream was closed before its end.
+            ServetelError: if a page failed, now or before.
         """
         self._check_unread()
         if limit is not None:
@@ -155,7 +154,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         return calls
 
     async def _collect_shared(self, limit: int) -> list[CallRecord]:
-        """Let one stream read for all equal calls, and take over its result."""
+        """Let one stream read for all equal calls, and adopt its result."""
         most = self._reading.max_records
         most = limit if most is None else min(limit, most)
         page_size, ordered, start = self._terms
@@ -185,7 +184,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         raise failure
 
     async def aclose(self) -> None:
-        """Cancel what is under way and wait until it is over. Closing again does nothing."""
+        """Cancel everything in flight and wait until it ends. Closing again does nothing."""
         if not self.closed:
             self._state = _State.CLOSED
         await self._wind_up()
@@ -202,12 +201,12 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         return self
 
     async def __anext__(self) -> CallRecord:
-        """Give the next call."""
+        """Return the next call."""
         for call in self._ready:
             self._last = call
             return call
         if self._place is not None and self._last is not None:
-            self._place = self._place.at(self._last)  # the slice can go before the next one is made: it is in the cache
+            self._place = self._place.at(self._last)  # frees the slice before the next one is made, while in the cache
         piece = await self._next_piece()
         self._set_place(piece.place)
         self._ready = iter(piece.records)
@@ -216,7 +215,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         return self._last
 
     async def next_page(self) -> CallPage:
-        """Give what is left of the page in hand, or the next page. ``pages()`` is its iterator."""
+        """Return the rest of the page in hand, or the next page. ``pages()`` is its iterator."""
         records, page, number, place = await self._next_piece(whole_page=True)
         self._set_place(place)
         self._taken += len(records)
@@ -224,19 +223,19 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         return CallPage(records=tuple(records), number=number, count=page.count, limit=page.limit, raw=page.body)
 
     async def asend(self, value: None) -> CallRecord:
-        """Give the next call; a stream takes nothing in."""
+        """Return the next call; a stream accepts no value."""
         if value is not None:  # pyright: ignore[reportUnnecessaryComparison]
             raise TypeError("a CallStream takes no values")
         return await self.__anext__()
 
     async def athrow(self, typ: Any, val: Any = None, tb: Any = None, /) -> CallRecord:
-        """Close, then raise what was thrown in."""
+        """Close, then raise the given exception."""
         await self.aclose()
         error = typ if isinstance(typ, BaseException) else val if isinstance(val, BaseException) else typ()
         raise error.with_traceback(tb) if tb is not None else error
 
     def __del__(self) -> None:
-        """Cancel, from whatever thread the collector runs in; never wait, never start anything."""
+        """Cancel, in any thread of the garbage collector; never wait, never start anything."""
         reading, loop = getattr(self, "_reading", None), getattr(self, "_loop", None)
         if reading is None or not reading.pending or loop is None or loop.is_closed():
             return
@@ -268,7 +267,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         failure: BaseException | None = None
         try:
             piece = await self._read_page() if whole_page else await self._reading.next_piece()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is final and must be raised again
+        except Exception as error:  # noqa: BLE001 - any exception is final and must be raised again
             failure = own_error(error)
         else:
             if piece is not End.END:
@@ -281,7 +280,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         raise StopAsyncIteration if failure is None else failure
 
     def _set_place(self, place: Position | None) -> None:
-        """Note where the calls to be handed out stand; where they stand nowhere, hold on to the place before them."""
+        """Set the place of the calls to be delivered; keep the place before them if they have none."""
         if place is None and self._place is not None:
             self._settled = self.checkpoint
         elif place is not None:
@@ -334,7 +333,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
             )
 
     def _note_end(self, failure: BaseException | None) -> None:
-        """Remember how it ended; a stream that was closed meanwhile stays closed."""
+        """Remember how the stream ended; a stream closed meanwhile stays closed."""
         if self._state is not _State.OPEN:
             return
         if failure is None:
@@ -345,7 +344,7 @@ class CallStream(AsyncGenerator[CallRecord, None]):
         self._state, self._failure, self._failure_traceback = _State.FAILED, failure, failure.__traceback__
 
     async def _wind_up(self) -> None:
-        """Let go of everything and wait until it is over; whoever comes meanwhile waits along."""
+        """Release everything and wait until it is over; concurrent callers wait too."""
         self._taken -= operator.length_hint(self._ready)
         self._ready = iter(())
         self._ending |= {task for task in self._reading.drop() if not task.done()}
@@ -354,13 +353,13 @@ class CallStream(AsyncGenerator[CallRecord, None]):
 
 
 class PageStream(AsyncIterator[CallPage]):
-    """The pages of a ``CallStream``; pages that hold nothing new are left out."""
+    """The pages of a ``CallStream``; pages without new calls are left out."""
 
     def __init__(self, stream: CallStream) -> None:
         self._stream = stream
 
     async def __anext__(self) -> CallPage:
-        """Give the next page."""
+        """Return the next page."""
         return await self._stream.next_page()
 
     async def aclose(self) -> None:
@@ -378,7 +377,7 @@ def check_whole(name: str, value: object) -> None:
     """Check a number that a caller gave.
 
     Raises:
-        ConfigurationError: not a whole number of at least 1.
+        ConfigurationError: if it is not a whole number of at least 1.
     """
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigurationError(f"{name} must be a whole number of at least 1", fix=f"for example {name}=100")

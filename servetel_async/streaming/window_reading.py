@@ -1,7 +1,7 @@
-"""Reads one window: the walk over its pages, the sieve for its calls, and what a capped count may hide.
+"""Read one window: the walk over its pages, the filter for its calls, and calls that a capped count may hide.
 
 If the count of a window may be capped, the window is complete only when a narrower part of it brings no new call. So
-after the walk its parts are walked too, with the same sieve: no call is delivered twice.
+after the walk its parts are walked too, with the same filter: no call is delivered twice.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class WindowReading:
         window: the part of it that is walked now.
         walk: the walk over the pages of that part.
         after: picks the calls behind a checkpoint, in the part that holds its call.
-        is_part: it is not the whole any more.
+        is_part: whether only a part of the window is walked.
     """
 
     def __init__(self, window: Window, walk: Paginator, stats: StreamStats) -> None:
@@ -39,7 +39,7 @@ class WindowReading:
         self.walk = walk
         self.after: AfterAnchor | None = None
         self.is_part = False
-        self._sieve = WindowFilter(window)
+        self._filter = WindowFilter(window)
         self._stats = stats
         self._before = (stats.duplicates, stats.reused_ids, stats.undated, stats.count)
         self._ends: dict[int, Ends] = {}
@@ -52,13 +52,13 @@ class WindowReading:
     def has_places(self) -> bool:
         """Whether a checkpoint can name a place in this list, because everything before it was delivered.
 
-        Not after the list moved or its pages changed their size, nor in a half of a window.
+        False after the list moved or its pages changed their size, and in a half of a window.
         """
         return not (self.walk.has_moved or self.walk.is_uneven or self._is_halved)
 
     def sift(self, records: Sequence[CallRecord], number: int) -> list[CallRecord]:
         """Return the calls of a page's slice that were not delivered yet."""
-        sieve, stats = self._sieve, self._stats
+        sieve, stats = self._filter, self._stats
         fresh, new_in_pass = sieve.sift(records)
         self._note_ends(records, number)
         self.walk.sifted(new=len(fresh), new_in_pass=new_in_pass, number=number)
@@ -71,7 +71,7 @@ class WindowReading:
         return fresh if self.after is None else self.after.pick(records, fresh)
 
     def note_count(self) -> None:
-        """Bring the count of the statistics up to date."""
+        """Update the count of the statistics."""
         walk, counted = self.walk, self._before[3]
         total = walk.count if walk.believed or walk.count == 0 else None
         if self._found:  # a part's count is not the window's
@@ -95,7 +95,7 @@ class WindowReading:
     def read_again(self) -> None:
         """Begin another pass."""
         if not self.walk.front:
-            self._sieve.begin_pass()
+            self._filter.begin_pass()
         if self.after is not None:
             self.after.begin_pass()
         self._stats.rereadings += 1
@@ -104,7 +104,7 @@ class WindowReading:
         """After a walk's proved end, begin a part whose calls a capped count may hide; False if the window is complete.
 
         Raises:
-            CountDriftError: the count may be capped, and the window cannot be made narrower.
+            CountDriftError: if the count may be capped, and the window cannot be made narrower.
         """
         of_size = 0
         # Without a count the calls themselves may end at a limit.
@@ -123,12 +123,12 @@ class WindowReading:
         return True
 
     def begin_shorter(self, parts: list[Window], page_size: int) -> None:
-        """Begin the first of shorter parts, in the place of one that the server found too long."""
+        """Begin the first of shorter parts, in place of a part that the server found too long."""
         self._parts = parts + self._parts
         self._begin(self._parts.pop(0), page_size)
 
     def may_begin_behind(self, number: int) -> bool:
-        """Whether a server may refuse this page only because it is too deep."""
+        """Whether a server may refuse this page only for its depth."""
         return self.walk.passes == 1 and crosses_limit(number, self.walk.size)
 
     def begin_behind(self, number: int, page_size: int) -> bool:
@@ -154,7 +154,7 @@ class WindowReading:
         self.walk = Paginator(page_size, believed=bool(walk.believed), of_size=of_size)
         self.after = None  # all of the part is behind the checkpoint
         self._ends = {}
-        self._sieve.narrow(part)
+        self._filter.narrow(part)
 
     def _note_ends(self, records: Sequence[CallRecord], number: int) -> None:
         first, last = (f"{record.date} {record.time}" for record in (records[0], records[-1]))

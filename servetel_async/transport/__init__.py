@@ -1,1 +1,1 @@
-"""Requests on the wire: sessions, pace, retries and tokens. Knows nothing of calls; leaks nothing of aiohttp."""
+"""HTTP requests: sessions, pace, retries and tokens. Knows nothing of calls; exposes nothing of aiohttp."""

@@ -1,7 +1,7 @@
 """The accounts that this process uses, and the pace of each.
 
-A pace outlives the clients, threads and event loops that use it: a pause that a server asked for holds for the next
-client too. The ``KEPT`` accounts used last are kept, and every account that a client uses.
+A pace outlives the clients, threads and event loops that use it: a pause that a server asked for also holds for the
+next client. The ``KEPT`` accounts used last are kept, and every account in use.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from servetel_async.transport.throttle import AccountPace
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-#: Accounts that are kept although no client uses them.
+#: Number of accounts to keep although no client uses them.
 KEPT = 1_024
 
 _in_use: WeakValueDictionary[Hashable, AccountPace] = WeakValueDictionary()
-_kept: OrderedDict[Hashable, AccountPace] = OrderedDict()  # the one used last comes last
+_kept: OrderedDict[Hashable, AccountPace] = OrderedDict()  # the last used comes last
 
 
 def account_pace(account: Hashable) -> AccountPace:

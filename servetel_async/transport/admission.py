@@ -1,4 +1,4 @@
-"""Admission: who may send next. One queue for all clients of an account in one event loop.
+"""Admission: which call may send next. One queue for all clients of an account in one event loop.
 
 1. A call is admitted when its client has a free slot and the account's gate has a turn. Waiting for the gate holds no
    slot, and a call that stops waiting has taken neither.
@@ -6,10 +6,10 @@
    pages never starve.
 3. Streams and pulls are flows. Flows take turns, one page each; a new flow joins behind the others.
 4. Within a line calls go in the order of arrival, and a retry keeps the place of its call.
-5. A call with a time limit is refused at once if its turn cannot come in time, and at the limit otherwise. The error
-   says what the call waited for, and how long the wait would have been.
+5. A call with a time limit is refused at once if its turn cannot come in time, else at the limit. The error says what
+   the call waited for, and how long the wait would have been.
 
-All of it runs in the loop's own thread. Only the gate (``pace.py``) is shared with other threads.
+All of it runs in the loop's own thread. Only the gate (``throttle.py``) is shared with other threads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from servetel_async.transport.throttle import AccountPace
     from servetel_async.transport.traffic import Traffic
 
-#: How many single requests may go in a row while pages wait.
+#: Most single requests in a row while pages wait.
 SINGLES_IN_A_ROW = 15
 
 
@@ -38,7 +38,7 @@ class Flow:
     """The pages of one stream or pull.
 
     Attributes:
-        served: when its queue served it last, or when it joined; 0 before both.
+        served: the time of its queue's last service to it, or when it joined; 0 before both.
     """
 
     __slots__ = ("served",)
@@ -48,14 +48,14 @@ class Flow:
 
 
 class Ticket:
-    """What the queue knows of one call; the same for all its attempts.
+    """The queue's data on one call; the same for all its attempts.
 
     Attributes:
         flow: the stream or pull that asks for this page; None for a single request.
         deadline_at: loop time after which the call does not wait.
         patient: whether it may wait longer than ``Timeouts(acquire=)``.
         number: its place in the order of arrival; 0 before it first waits.
-        overload: why its last wait ended without a turn.
+        overload: the reason why its last wait ended without a turn.
     """
 
     __slots__ = ("deadline_at", "flow", "number", "overload", "patient")
@@ -98,7 +98,7 @@ class _Queue:
         return self._numbers
 
     def dispatch(self) -> None:
-        """Admit all calls that can go now. If the next one has to wait for the gate, run again at its turn."""
+        """Admit all calls that can go now. If the next call has to wait for the gate, run again at its turn."""
         while (chosen := self._choose()) is not None:
             client, waiter, pages_wait = chosen
             if waiter.turn.done():  # its task was cancelled, and has not run since
@@ -115,7 +115,7 @@ class _Queue:
         self._stop_timer()
 
     def _choose(self) -> tuple[Admission, _Waiter, bool] | None:
-        """Choose the next caller among those whose client has a free slot. Also says whether a page could go."""
+        """Choose the next caller whose client has a free slot. Also return whether a page could go."""
         single: tuple[Admission, _Waiter] | None = None
         page: tuple[Admission, _Waiter] | None = None
         served = 0
@@ -135,7 +135,7 @@ class _Queue:
     def _come_back_in(self, seconds: float) -> None:
         when = self.loop.time() + seconds
         if self._timer is not None:
-            if self._timer_at <= when:  # the timer comes in time, and looks again
+            if self._timer_at <= when:  # the timer comes in time, and runs this again
                 return
             self._timer.cancel()
         self._timer, self._timer_at = self.loop.call_later(seconds, self._come_back), when
@@ -154,7 +154,7 @@ class _Queue:
             self._timer = None
 
 
-#: By pace, loop, and whether there is a gate: a client without a rate need not wait behind one that has one.
+#: By pace, loop, and whether there is a gate: a client without a rate need not wait behind a client with one.
 _queues: WeakValueDictionary[tuple[AccountPace, asyncio.AbstractEventLoop, bool], _Queue] = WeakValueDictionary()
 
 
@@ -194,7 +194,7 @@ class Admission:
             The time of the turn, on the monotonic clock.
 
         Raises:
-            OverloadedError: no turn within ``Timeouts(acquire=)`` or the deadline. Nothing was sent.
+            OverloadedError: if no turn comes within ``Timeouts(acquire=)`` or the deadline. Nothing was sent.
         """
         queue = self._queue
         if not self.free or queue.waiting:
@@ -208,13 +208,13 @@ class Admission:
         return now
 
     def leave(self) -> None:
-        """Give a slot back."""
+        """Return a slot."""
         self.free += 1
         if self._queue.waiting:
             self._queue.dispatch()
 
     def sent(self, turn_at: float) -> None:
-        """Note that the request with its turn at ``turn_at`` goes out now."""
+        """Note that the request with its turn at ``turn_at`` is sent now."""
         now = time.monotonic()
         self._pace.sent(now, now - turn_at, self.rate)
 
@@ -281,7 +281,7 @@ class Admission:
             turn_at = await waiter.turn
         except asyncio.CancelledError:
             if waiter.turn.cancelled():
-                if give_up is not None:  # its deadline may have cancelled it, a moment before the limit
+                if give_up is not None:  # its deadline may have cancelled it just before the limit
                     ticket.overload = self._overload_of(waiter)
                 self.drop(waiter)
                 queue.dispatch()

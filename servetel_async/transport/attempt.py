@@ -1,8 +1,8 @@
 """One attempt on the wire: a request out, a whole reply or a named fault back.
 
-Whatever aiohttp raises ends here. Its errors carry the token in their ``repr`` and the query in their text, so none is
-chained to ours, not even as a context. It also sends a GET a second time after a reset without telling anybody: a
-middleware turns the reset into a fault before it can, so that requests on the wire are the attempts that were counted.
+All errors of aiohttp end here. They carry the token in their ``repr`` and the query in their text, so none is chained
+to ours, not even as a context. aiohttp also silently sends a GET again after a reset. A middleware prevents that: it
+turns the reset into a fault, so that requests on the wire equal the counted attempts.
 In a session that reads ``.netrc`` the middleware also adds the token: aiohttp refuses two logins in one request.
 """
 
@@ -39,7 +39,7 @@ _KEPT_HEADERS = ("content-type", "date", "retry-after", "www-authenticate")
 
 
 class WireFault(Exception):  # noqa: N818 - a fact on its way to the verdict; never leaves the library
-    """No whole reply came; says in which of the known ways."""
+    """No whole reply came; carries the kind of fault."""
 
     def __init__(self, fault: Fault) -> None:
         super().__init__(fault)
@@ -47,12 +47,12 @@ class WireFault(Exception):  # noqa: N818 - a fact on its way to the verdict; ne
 
 
 class CleanRequest(aiohttp.ClientRequest):
-    """Is not sent over a kept-alive connection on which something has come that nobody asked for.
+    """A request that refuses a kept-alive connection with unrequested bytes on it.
 
-    aiohttp would take that for its reply, and from then on each reply for that of the request before.
+    aiohttp would take these bytes for its reply, and every later reply for that of the request before.
 
     Attributes:
-        reused: it was sent over a connection that had carried another one before.
+        reused: whether its connection had carried another request before.
         on_sent: called when it is sent.
     """
 
@@ -62,7 +62,7 @@ class CleanRequest(aiohttp.ClientRequest):
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         """See aiohttp."""
         protocol = conn.protocol
-        # A trace could tell as much, but aiohttp builds the URL anew and awaits some ten signals for each request then.
+        # A trace could show this too, but then aiohttp rebuilds the URL and awaits some ten signals for each request.
         used = _used.setdefault(asyncio.get_running_loop(), WeakSet())
         self.reused = protocol in used
         if protocol is None or protocol.should_close:
@@ -106,7 +106,7 @@ class _Sending:
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        if isinstance(request, CleanRequest):  # a session of the caller's own makes its own
+        if isinstance(request, CleanRequest):  # the caller's session may use its own request class
             self._request = request
             request.on_sent = self._on_sent
         if self._authorization is not None:
@@ -133,14 +133,14 @@ async def exchange(
     on_sent: Callable[[], None],
     json: dict[str, str] | None = None,
 ) -> Reply:
-    """Send one request once and read its reply whole, up to ``largest`` bytes; a heavy one is joined in several turns.
+    """Send one request once and read its whole reply, up to ``largest`` bytes; join a heavy one in several iterations.
 
-    All of it may take ``total`` seconds; connecting, and each silence, what ``clock`` says. ``given``: the session is
-    the caller's.
+    All of it may take ``total`` seconds; ``clock`` limits connecting and each silence. ``given``: the session is the
+    caller's.
 
     Raises:
-        WireFault: there is no whole reply.
-        CallbackError: a trace hook, or another part of the caller's session, raised.
+        WireFault: if no whole reply came.
+        CallbackError: if a trace hook, or another part of the caller's session, raised.
     """
     authorization = None if token is None else Secret(f"Bearer {token}")
     if authorization is not None and not session.trust_env:
@@ -183,12 +183,12 @@ async def _read(response: aiohttp.ClientResponse, turns: LoopFairness, largest: 
     length = response.content_length
     if whole and (length or 0) > largest:
         raise WireFault(Fault.TOO_LARGE)
-    size = 0 if "content-encoding" in response.headers or not whole else length or 0  # that it is going to have
+    size = 0 if "content-encoding" in response.headers or not whole else length or 0  # the final size
     if size:
         await _arrive(response.content, size)
         body = await response.read() if size <= HEAVY else await _join(response.content, size, turns)
         return Reply(response.status, body, headers)
-    # It gives its bytes away without a copy: a body is never in memory twice.
+    # BytesIO returns its bytes without a copy: a body is never in memory twice.
     held = io.BytesIO()
     async for chunk in response.content.iter_any():
         size = held.tell() + held.write(chunk)
@@ -200,14 +200,14 @@ async def _read(response: aiohttp.ClientResponse, turns: LoopFairness, largest: 
 
 
 async def _arrive(content: aiohttp.StreamReader, length: int) -> None:
-    """Wait until a body is there, whole or broken: to be woken for each piece of it costs as much as to read it."""
+    """Wait until a body is there, whole or broken: waking for each piece costs as much as reading it."""
     content.set_read_chunk_size(length)  # so that it may come without a pause
-    if content.exception() is None:  # else nobody would wake us
+    if content.exception() is None:  # else no wake-up would come
         await content.wait_eof()
 
 
 async def _join(content: aiohttp.StreamReader, size: int, turns: LoopFairness) -> bytes:
-    """Join what has arrived, a part in each turn: to touch a megabyte of new memory takes a millisecond."""
+    """Join the received pieces, one per loop iteration: touching a megabyte of new memory takes a millisecond."""
     held, joined = io.BytesIO(bytes(size)), 0
     async for chunk, _ in content.iter_chunks():
         if held.tell() + held.write(chunk) - joined > HEAVY:
@@ -217,9 +217,9 @@ async def _join(content: aiohttp.StreamReader, size: int, turns: LoopFairness) -
 
 
 def _failure(error: BaseException, *, given: bool) -> WireFault | CallbackError:
-    """Decide whose failure it is: the network's, or that of the caller's code."""
+    """Attribute a failure to the network or to the caller's code."""
     link: BaseException | None = error
-    while link is not None:  # aiohttp wraps what a hook raises in an error of the connection
+    while link is not None:  # aiohttp wraps a hook's exception in a connection error
         if any(frame.f_globals.get("__name__") == "aiosignal" for frame, _ in traceback.walk_tb(link.__traceback__)):
             return callback_failed("a trace hook", link)
         link = link.__cause__
@@ -229,7 +229,7 @@ def _failure(error: BaseException, *, given: bool) -> WireFault | CallbackError:
 
 
 def classify(error: BaseException) -> Fault:  # noqa: PLR0911 - a table
-    """Name the fault. Order matters: a certificate error is also a connection error, and must not be retried as one."""
+    """Name the fault. Order matters: a certificate error is also a connection error, but must not be retried as one."""
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return Fault.NO_FILES
     if isinstance(error, aiohttp.ClientSSLError):
@@ -245,7 +245,7 @@ def classify(error: BaseException) -> Fault:  # noqa: PLR0911 - a table
     if isinstance(error, aiohttp.ClientPayloadError):
         return Fault.CUT
     if isinstance(error, aiohttp.ServerDisconnectedError):
-        # It may hold the head of a reply that was cut. Then bytes came, so the connection was not stale.
+        # The error may hold the head of a cut reply. Then bytes came, so the connection was not stale.
         return Fault.RESET if isinstance(error.message, str) else Fault.CUT
     if isinstance(error, (OSError, asyncio.CancelledError)):  # cancelled with a shared look-up
         return Fault.RESET

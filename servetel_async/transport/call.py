@@ -26,13 +26,13 @@ R = TypeVar("R")
 
 
 class Fetched(NamedTuple, Generic[T]):
-    """A value, and what it cost.
+    """A value, and its cost.
 
     Attributes:
-        value: what was read from the reply.
-        history: what its attempts met.
+        value: the value read from the reply.
+        history: the history of its attempts.
         size: bytes of the body.
-        seconds: time on the wire of the attempt that was good.
+        seconds: time on the wire of the successful attempt.
     """
 
     value: T
@@ -42,12 +42,12 @@ class Fetched(NamedTuple, Generic[T]):
 
     @property
     def requests(self) -> int:
-        """Attempts on the wire."""
+        """Number of attempts on the wire."""
         return self.history.sent
 
 
 class Call(Generic[T]):
-    """One call's own state: what is sent, with which token, until when."""
+    """The state of one call: request, token and deadline."""
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ class Call(Generic[T]):
         try:
             async with asyncio.timeout_at(self._deadline_at):
                 return await work
-        except TimeoutError:  # of the deadline: any other has become a fault or a CallbackError
+        except TimeoutError:  # from the deadline: any other has become a fault or a CallbackError
             pass
         raise too_late(self)
 
@@ -99,7 +99,7 @@ class Call(Generic[T]):
             transport.suspicion.note(token, verdict)
             raise Unacceptable(verdict)
         if len(reply.body) > HEAVY:
-            await transport.bind().turns.take()  # the body was joined in this one
+            await transport.bind().turns.take()  # the body was joined in this iteration
         if len(reply.body) > HUGE:
             value = await asyncio.to_thread(self._read, reply, now)
         else:
@@ -110,7 +110,7 @@ class Call(Generic[T]):
         return Fetched(value, self.history, len(reply.body), seconds)
 
     async def renew(self) -> bool:
-        """Get another token: once, or again where the refused one had worked before: it ended, and was not wrong."""
+        """Get another token: once, or again if the refused token had worked before: then it ended, and was not bad."""
         token = self.history.token
         assert token is not None  # noqa: S101 - for the type checker: a token was refused, so there was one
         if self._renewals and token not in self._transport.proved:

@@ -1,6 +1,6 @@
 """Code of the caller inside the library: a token provider, trace hooks, a session, ``on_event``, ``on_progress``.
 
-Rule 1: what such code raises becomes a ``CallbackError``. It names the class and the code, never the message.
+Rule 1: an exception from such code becomes a ``CallbackError``. It names the class and the code, never the message.
 Rule 2: a ``CancelledError`` is a cancellation only if our task was cancelled. ``KeyboardInterrupt``, ``SystemExit`` and
 ``MemoryError`` are raised unchanged.
 Rule 3: the original is not chained: its message and its frames may hold a secret.
@@ -27,7 +27,7 @@ def must_pass(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
     """Whether an exception is a request to end this task or the process, and not a failure of the caller's code.
 
     Args:
-        error: what was raised.
+        error: the exception.
         task: the task that runs the library's code.
     """
     if isinstance(error, asyncio.CancelledError):
@@ -49,7 +49,7 @@ def callback_failed(whose: str, error: BaseException) -> CallbackError:
 
     Args:
         whose: the name of the code, for the message.
-        error: what it raised; only its class is named.
+        error: its exception; only the class is named.
     """
     return CallbackError(
         f"{whose} raised {type(error).__name__}",
@@ -64,10 +64,10 @@ class Listener(Generic[T]):
 
     Args:
         name: the parameter that holds it.
-        function: takes one value; what it returns is not used.
+        function: takes one value; its result is not used.
 
     Raises:
-        ConfigurationError: it cannot be called, or is ``async``: nothing would await it.
+        ConfigurationError: if it cannot be called, or is ``async``: nothing would await it.
     """
 
     def __init__(self, name: str, function: Callable[[T], object]) -> None:
@@ -87,7 +87,7 @@ class Listener(Generic[T]):
         """Call the function, and discard an awaitable that it returns.
 
         Raises:
-            BaseException: what the function raised.
+            BaseException: if the function raised; the same exception.
         """
         returned = self._function(value)
         if returned is not None and inspect.isawaitable(returned):

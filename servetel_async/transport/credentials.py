@@ -1,4 +1,4 @@
-"""Where the token comes from: given, read from a file, provided by a callable, or from a login.
+"""Sources of the token: given, read from a file, provided by a callable, or from a login.
 
 Logins are throttled and lock accounts: one is in flight at a time, every task waits for it, and credentials that were
 refused once are not sent again by this client.
@@ -33,16 +33,16 @@ TokenProvider = Callable[[], Awaitable[str] | str]
 Post = Callable[[str, "dict[str, str]", "Secret | None"], "Coroutine[Any, Any, Reply]"]
 Spawn = Callable[["Coroutine[Any, Any, Secret]"], "asyncio.Task[Secret]"]
 
-#: Seconds before its end at which a token is renewed, so that no request carries one that dies on the way.
+#: Seconds before its end at which a token is renewed, so that no request carries one that expires on the way.
 EARLY = 30.0
 
 
 class TokenSource(Protocol):
-    """Where the token comes from."""
+    """A source of the token."""
 
     @property
     def account(self) -> Hashable:
-        """What tells accounts apart; never the secret itself."""
+        """A key that distinguishes accounts; never the secret itself."""
         ...
 
     @property
@@ -51,11 +51,11 @@ class TokenSource(Protocol):
         ...
 
     async def token(self) -> Secret:
-        """Give the token to use now."""
+        """Return the token to use now."""
         ...
 
     async def renew(self, rejected: Secret, *, sure: bool = True) -> bool:
-        """Get a new token in place of the refused one; False if there is no other.
+        """Get a new token in place of the refused one; False if there is no other token.
 
         Args:
             rejected: the token that was refused.
@@ -69,7 +69,7 @@ class TokenSource(Protocol):
 
 
 class StaticToken:
-    """A token that was given; there is no other."""
+    """A given token; there is no other."""
 
     email: Secret | None = None
 
@@ -122,7 +122,7 @@ class FileToken:
 
 
 class _SingleFlight:
-    """One task does it, all wait for it; nobody who is cancelled takes it away from the others."""
+    """Run one task for all callers; a cancelled caller does not cancel it for the others."""
 
     def __init__(self, spawn: Spawn) -> None:
         self._spawn = spawn
@@ -137,14 +137,14 @@ class _SingleFlight:
             raise callback_failed("the token provider", asyncio.CancelledError())
         error = task.exception()
         if isinstance(error, ServetelError):
-            raise copy.copy(error)  # one each: an error tells the story of one call
+            raise copy.copy(error)  # one copy each: an error belongs to one call
         if isinstance(error, Unacceptable):
             raise Unacceptable(dataclasses.replace(error.verdict, error=copy.copy(error.verdict.error)))
         return task.result()
 
 
 class ProvidedToken:
-    """A token from the caller's own callable, asked again when it has ended or was refused."""
+    """A token from the caller's own callable, called again when the token has ended or was refused."""
 
     email: Secret | None = None
 
@@ -203,7 +203,7 @@ class ProvidedToken:
 
 
 class _Same:
-    """Compares by identity: a provider's own ``__hash__`` and ``__eq__`` may be missing or wrong."""
+    """Compare by identity: a provider's own ``__hash__`` and ``__eq__`` may be missing or wrong."""
 
     __slots__ = ("_it",)
 
@@ -270,12 +270,12 @@ class LoginToken:
         return True
 
     async def _refresh(self) -> Secret:
-        """Trade a token that is still valid for a new one. If that fails for any reason, log in once."""
+        """Exchange a valid token for a new one. If that fails for any reason, log in once."""
         with contextlib.suppress(Unacceptable):
             reply = await self._post("/v1/auth/refresh", {}, self._token)
             if reply.status == 200 and not says_no(reply.payload()):  # noqa: PLR2004
                 return self._keep(reply)
-        self._token = None  # otherwise each call would ask for a refresh again while the login fails
+        self._token = None  # otherwise each call would ask for a refresh while the login fails
         return await self._login()
 
     async def _login(self) -> Secret:
@@ -336,7 +336,7 @@ def choose_tokens(  # noqa: PLR0917 - all that a token may come from
     post: Post,
     spawn: Spawn,
 ) -> TokenSource:
-    """Choose where the token comes from: the arguments, the environment or the profile.
+    """Choose the source of the token: the arguments, the environment or the profile.
 
     A file is read only if its content is used: if a token was given too, the file may be missing.
 

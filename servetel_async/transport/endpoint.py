@@ -1,8 +1,8 @@
-"""The transport of one client: a path and parameters in, a value read from a good reply out.
+"""The transport of one client: takes a path and parameters, returns a value read from a good reply.
 
-For each attempt, in this order: the token (nobody waits for a login while holding a slot), the slot and the gate
-(admission), then the clock and the wire, then the verdict. Errors are raised outside of ``except`` blocks, so that
-nothing of aiohttp hangs on them as a context.
+Each attempt takes, in this order: the token (no slot is held during a login), the slot and the gate (admission), then
+the clock and the wire, then the verdict. Errors are raised outside of ``except`` blocks, so that they carry nothing of
+aiohttp as a context.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ logger = logging.getLogger("servetel_async")
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What the transport tells ``on_event``; never holds a number, a name, a query or a token.
+    """The argument of ``on_event``; never holds a number, a name, a query or a token.
 
     Attributes:
         kind: ``"request"`` after each attempt, ``"wait"`` before each backoff.
-        page: page number, where it is about a page.
-        status: HTTP status; None where no reply came.
-        seconds: how long the attempt took, or how long the wait will be.
+        page: page number, for a request of a page.
+        status: HTTP status; None if no reply came.
+        seconds: duration of the attempt, or of the coming wait.
         size: bytes of the reply's body.
-        error: class name of what went wrong.
+        error: class name of the error.
     """
 
     kind: str
@@ -106,9 +106,9 @@ class Transport:
         self._budget = RetryBudget(retry.budget, self.pace)
         self._tasks = tasks
         self._bound: BoundSession | None = None
-        self.proved: deque[Secret] = deque(maxlen=16)  # tokens that brought good replies, the latest last
+        self.proved: deque[Secret] = deque(maxlen=16)  # tokens of good replies, the latest last
         self.suspicion = Suspicion(self.proved)
-        # The total is ours: aiohttp looks at its own only where it awaits, and sets a timer for each of these.
+        # We enforce the total: aiohttp checks its own only while it awaits, and sets a timer for each timeout.
         self._clock = aiohttp.ClientTimeout(total=None, sock_connect=timeouts.connect, sock_read=timeouts.read)
 
     @property
@@ -117,7 +117,7 @@ class Transport:
         return self._bound.session.connector if self._bound is not None else None
 
     def bind(self) -> BoundSession:
-        """Give the session of the running loop, made now if it must be.
+        """Return the session of the running loop; make it if there is none.
 
         Raises:
             ConfigurationError: if the client is closed, or in use in another loop.
@@ -137,7 +137,7 @@ class Transport:
             return self._bound
 
     async def aclose(self) -> None:
-        """Close the session. Nothing may be in flight: the client reaps its tasks first."""
+        """Close the session. No request may be in flight: the client ends its tasks first."""
         self.closed = True
         bound, self._bound = self._bound, None
         if bound is not None:
@@ -160,20 +160,20 @@ class Transport:
 
         Args:
             path: below the base URL, with its query, percent-encoded.
-            read: makes the value of a good reply; raises ``Unacceptable`` where it cannot.
+            read: makes the value of a good reply; raises ``Unacceptable`` if it cannot.
             page: page number, for errors and events.
             deadline_at: loop time at which everything ends.
-            patient: wait for a turn longer than ``Timeouts(acquire=)``.
+            patient: whether to wait for a turn longer than ``Timeouts(acquire=)``.
             flow: the stream or pull that asks for this page; None for a single request, which goes first.
             attempts: in place of ``Retry(attempts=)``.
             slow_attempts: the same for replies that take too long; the caller can ask for a smaller page instead.
-            refused: what such a call got before, taken for good and found out later: this one goes on from there.
+            refused: an earlier reply to such a call that later proved unusable; this call continues its history.
 
         Raises:
-            ServetelError: see ``errors``; carries page, attempts and what stopped them.
+            ServetelError: if no good reply came; see ``errors``. Carries page, attempts and what stopped them.
         """
         verdict, history = refused or (None, History())
-        # The URL lies in no frame: its query holds phone numbers, and tracebacks print what lies around.
+        # No frame holds the URL: its query holds phone numbers, and tracebacks print local variables.
         ticket = Ticket(flow, deadline_at, patient=patient)
         call = Call(*(self, URL(self.base_url + path, encoded=True), read, page, ticket), history=history)
         policy = self._retry if attempts is None else dataclasses.replace(self._retry, attempts=attempts)
@@ -187,17 +187,17 @@ class Transport:
             return await trying.run(verdict)
         except Unacceptable as refusal:
             error = final_error(refusal.verdict, trying.stopped_by)
-        except OverloadedError as raised:  # nothing was sent by this attempt; by an earlier one, perhaps
+        except OverloadedError as raised:  # this attempt sent nothing; an earlier one may have
             error = too_late(call) if history.sent and deadline_at is not None else raised
         except ServetelError as raised:
             error = raised
         error.attempts = history.sent
-        if history.sent and error.page is None:  # a login that failed is no matter of this page
+        if history.sent and error.page is None:  # a failed login has no page
             error.page = page
         raise error.with_traceback(None)  # the frames below hold the URL
 
     async def token(self) -> Secret:
-        """Get the token to use now. A login that fails is tried again like any request.
+        """Get the token to use now. A failed login is retried like any request.
 
         Raises:
             ServetelError: if there is no token, or the client is closed.
@@ -241,7 +241,7 @@ class Transport:
 
         Raises:
             Unacceptable: if no whole reply came.
-            OverloadedError: if there is no slot or turn in time.
+            OverloadedError: if no slot or turn comes in time.
         """
         bound = self.bind()
         admission, fault = bound.admission, None
@@ -302,7 +302,7 @@ def _show(on_event: Listener[Event], event: Event) -> None:
 
 
 def check_seconds(name: str, seconds: Any) -> None:
-    """Check a length of time that a caller gave; None is none.
+    """Check a length of time that a caller gave; None means no limit.
 
     Raises:
         ConfigurationError: if it is not a number greater than 0.
@@ -312,7 +312,7 @@ def check_seconds(name: str, seconds: Any) -> None:
 
 
 def end_of(deadline: float | None) -> float | None:
-    """Return the loop time at which a deadline of so many seconds ends; None without one.
+    """Return the loop time at which a deadline of that many seconds ends; None without a deadline.
 
     Raises:
         ConfigurationError: if it is not a number greater than 0.

@@ -1,4 +1,4 @@
-"""Whose calls a client asks for: found once, with the token in use."""
+"""The account of a client: found once, with the token in use."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Identity:
     Args:
         transport: gives the token in use.
         flights: lets concurrent callers share the work.
-        name: what the account is called.
+        name: the account's name.
     """
 
     def __init__(self, transport: Transport, flights: SingleFlight, name: str | None) -> None:
@@ -32,7 +32,7 @@ class Identity:
         """Return the account. The first caller starts the work; it continues for the others if a caller is cancelled.
 
         Raises:
-            ServetelError: if no token can be got, or the client is closed before the account is known.
+            ServetelError: if no token can be obtained, or the client is closed before the account is known.
         """
         if self._account is None:
             self._account = await self._flights.fly("account", lambda _: self._identify(), None)
@@ -40,7 +40,7 @@ class Identity:
 
     async def _identify(self) -> Account:
         token = await self._transport.token()
-        # In a thread: the hash is slow on purpose.
+        # In a thread: the hash is slow by design.
         return await asyncio.to_thread(
             identify, self._transport.base_url, token, self._transport.tokens.email, self._name
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: The garbage collector or a signal handler may run in the thread that holds it, and need it: so it is reentrant.
+#: Reentrant: the garbage collector or a signal handler may run in the thread that holds it, and need it.
 _lock = threading.RLock()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from servetel_async.version import __version__
 
-#: Set on each request, so that a given session sends the same.
+#: Set on each request, so that a given session sends the same headers.
 HEADERS = {
     "Accept": "application/json",
     "Cache-Control": "no-cache",

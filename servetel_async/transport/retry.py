@@ -1,15 +1,14 @@
 """The attempts of one call: a bare first one; after a failure, tenacity.
 
-1. The first attempt costs nothing extra; only a failure sets tenacity up, with a copy of its own per call.
-2. What may be tried again is decided by the verdict (an allow-list), never by an exception's class; a cancellation is
-   never retried.
-3. The wait is a random time up to a doubling bound (full jitter), and never shorter than what the server asked for. A
-   server that asks for more than ``Retry(longest_wait=)`` is not waited for. A 429 pauses the whole account.
+1. The first attempt costs nothing extra; only a failure sets up tenacity, with a separate copy per call.
+2. The verdict (an allow-list) decides whether to retry, never an exception's class; a cancellation is never retried.
+3. The wait is a random time up to a doubling bound (full jitter), and never shorter than the server asked for. If the
+   server asks for more than ``Retry(longest_wait=)``, the call fails at once. A 429 pauses the whole account.
 4. No slot is held while waiting.
-5. Stopped by: attempts; the deadline, if the wait would outlast it; the client's budget, for calls with a deadline. A
-   call that succeeds gives back all that its retries cost: a success is not an outage.
+5. Retries stop at: the attempts; the deadline, if the wait would outlast it; the client's budget, for calls with a
+   deadline. A call that succeeds returns the cost of its retries: a success is not an outage.
 6. Two retries are not counted: after a new token, and after a kept-alive connection that the server had closed (once).
-7. A reply that was taken for good and turns out later not to be is one more failure: its history goes on.
+7. A reply that was accepted and later proves unusable is one more failure: its history continues.
 """
 
 from __future__ import annotations
@@ -41,20 +40,20 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: A token that dies often may cost one call several; a server that refuses each must not be asked for ever.
+#: One call may need several tokens if they expire often; a server that refuses all must not be asked for ever.
 MOST_RENEWALS = 10
 
 
 @dataclass(slots=True)
 class History:
-    """What the attempts of one call have met so far.
+    """The attempts of one call so far.
 
     Attributes:
         sent: requests on the wire.
-        token: with which the last one went.
+        token: the token of the last one.
         counted: failures that count against ``Retry(attempts=)``.
-        renewed: tokens that were refused; freed: the retry that is not counted was used.
-        kinds: failures by what is allowed for each kind.
+        renewed: refused tokens; freed: whether the uncounted retry was used.
+        kinds: failures, by the limit of their kind.
     """
 
     sent: int = 0
@@ -66,25 +65,25 @@ class History:
 
 
 class Refused(NamedTuple):
-    """A reply that was taken for good and turned out not to be, and what its call had met before."""
+    """An accepted reply that proved unusable, and the history of its call."""
 
     verdict: Verdict
     history: History
 
 
 class Attempts(Generic[T]):
-    """The attempts of one call: what they met, what stopped them.
+    """The attempts of one call: their failures, and why they stopped.
 
     Args:
         send: makes one attempt; raises ``Unacceptable`` with a verdict.
         renew: gets another token; False if there is none. None for attempts that send no token.
-        policy: how often and how patiently.
+        policy: number of attempts and delays between them.
         pace: the account's; a 429 pauses it.
         budget: the client's; it pays for retries.
-        deadline_at: loop time after which nothing is waited for any more.
+        deadline_at: loop time at which all waiting ends.
         notice: called before each wait, with the error and the seconds.
-        history: what was met so far.
-        slow_attempts: attempts in all for replies that take too long; None: as ``Retry(attempts=)``.
+        history: the attempts so far.
+        slow_attempts: total attempts for replies that take too long; None: as ``Retry(attempts=)``.
     """
 
     def __init__(  # noqa: PLR0917 - what a call is made of
@@ -117,10 +116,10 @@ class Attempts(Generic[T]):
         """Make attempts until one is good or none may follow.
 
         Args:
-            refused: how the attempt before these was judged in the end.
+            refused: the final verdict on the previous attempt.
 
         Raises:
-            Unacceptable: with the last verdict; ``stopped_by`` tells why no other attempt followed.
+            Unacceptable: if no attempt is good; has the last verdict. ``stopped_by`` tells why no other followed.
         """
         value: T
         try:
@@ -143,11 +142,11 @@ class Attempts(Generic[T]):
 
     @property
     def stopped_by(self) -> StoppedBy:
-        """What ended the retries."""
+        """The reason for ending the retries."""
         return self._stopped_by
 
     async def _next(self) -> T:
-        """One step for tenacity. The first meets the failure that is already known, so that its wait is counted."""
+        """Make one step for tenacity. The first meets the failure already known, so that its wait is counted."""
         if not self._primed:
             self._primed = True
             raise Unacceptable(self._verdict)
@@ -166,7 +165,7 @@ class Attempts(Generic[T]):
             raise refusal.with_traceback(None) from None  # the frames below hold the body, and tenacity the refusal
 
     def _judge(self, verdict: Verdict) -> None:
-        """Take note of what an attempt met. A verdict that has used up its own retries becomes final."""
+        """Note the verdict on an attempt. A verdict that has used up its own retries becomes final."""
         history = self._history
         if verdict.action is Action.FREE and history.freed:
             verdict = dataclasses.replace(verdict, action=Action.RETRY)
@@ -188,10 +187,10 @@ class Attempts(Generic[T]):
             return self._history.renewed <= MOST_RENEWALS
         return self._verdict.action in (Action.RETRY, Action.FREE)
 
-    # What tenacity asks
+    # Hooks for tenacity
 
     def backoff(self) -> float:
-        """Seconds to wait before the next attempt."""
+        """Return the seconds to wait before the next attempt."""
         verdict, policy = self._verdict, self._policy
         if verdict.action is not Action.RETRY:
             return 0.0
@@ -200,7 +199,7 @@ class Attempts(Generic[T]):
         return max(random.uniform(0.0, bound), verdict.wait or 0.0)  # noqa: S311 - jitter, not a secret
 
     def stop(self, wait: float) -> bool:
-        """Whether trying ends here; takes note of the reason."""
+        """Whether to stop here; notes the reason."""
         if self._verdict.action is not Action.RETRY:
             return False
         if self._verdict.throttled and wait <= self._policy.longest_wait:

@@ -18,11 +18,11 @@ THROTTLED_COST = 5
 
 
 class RetryBudget:
-    """A number of tokens. A retry takes some. A call that succeeds gives back all that its retries took.
+    """A number of tokens. A retry takes some. A call that succeeds returns all tokens that its retries took.
 
     Args:
-        size: tokens that may be out.
-        account: counts the tokens that are out.
+        size: largest number of tokens taken at a time.
+        account: counts the tokens taken.
     """
 
     __slots__ = ("_account", "_size")
@@ -32,7 +32,7 @@ class RetryBudget:
         self._account = account
 
     def spend(self, cost: int) -> bool:
-        """Pay for a retry. False if too little is left; then nothing is taken."""
+        """Pay for a retry. False if too few tokens are left; then none is taken."""
         with process_lock():
             if self._account.tokens_out + cost > self._size:
                 return False
@@ -40,7 +40,7 @@ class RetryBudget:
             return True
 
     def earn(self, amount: int) -> None:
-        """Give back tokens after a success: the cost of its retries, or 1. At most this client's size stays out."""
+        """Return tokens after a success: the cost of its retries, or 1. At most this client's size stays taken."""
         account = self._account
         if account.tokens_out:
             with process_lock():

@@ -1,13 +1,13 @@
-"""The aiohttp session of one client in one event loop: made when first needed, closed with its loop at the latest.
+"""The aiohttp session of one client in one event loop: made when first needed, closed at the latest with its loop.
 
 A client may be made outside a loop, used in several ``asyncio.run`` one after another, and inherited by a forked
 process. Each loop gets a session of its own. A client that is never closed leaves nothing on standard error:
 
 1. Every open session has a keeper in ``_keepers``, so no session is garbage before it is closed.
 2. ``asyncio.run`` closes its async generators before its loop. A generator of the keeper closes the session then.
-3. When a client is collected, the keeper closes the session in its loop, if that loop still runs.
-4. A loop that was closed by hand can close nothing. So its connections are dropped without it: when the next session
-   is made, and at the interpreter's exit.
+3. When a client is garbage-collected, the keeper closes the session in its loop, if that loop still runs.
+4. A loop closed by hand can close nothing. So its connections are dropped without it: when the next session is made,
+   and at the interpreter's exit.
 5. A forked child never uses its parent's connections. It drops its own copies of them at its exit.
 """
 
@@ -35,10 +35,10 @@ if TYPE_CHECKING:
 
 
 def check_given(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession | None:
-    """Refuse a session of the caller's that could not carry our token, or would carry another.
+    """Refuse a caller's session that could not carry our token, or would carry another.
 
     Raises:
-        ConfigurationError: it is no session, or has credentials of its own.
+        ConfigurationError: if it is not a session, or has credentials of its own.
     """
     if session is None:
         return None
@@ -54,7 +54,7 @@ def check_given(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession 
 
 
 class BoundSession:
-    """A session, bound to the loop and the process it was made in."""
+    """A session, bound to the loop and the process that made it."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class BoundSession:
         """Whether this is the session to use here and now.
 
         Raises:
-            ConfigurationError: its own loop is still alive: one client cannot be in two loops at once.
+            ConfigurationError: if its own loop is still alive: one client cannot be in two loops at once.
         """
         if self.pid != os.getpid():
             return False
@@ -116,7 +116,7 @@ class _Keeper:
 
     Args:
         session: a session that the library made.
-        loop: the session's.
+        loop: the loop of the session.
         tasks: the client's tasks, in any loop.
     """
 
@@ -144,7 +144,7 @@ class _Keeper:
         await self._closing.aclose()
 
     def release(self) -> None:
-        """Close the session soon: its client is gone. Called from a collector, in any thread."""
+        """Close the session soon, because its client is gone. The garbage collector may call this in any thread."""
         if self in _keepers and self._pid == os.getpid() and not self.drop_if_dead():
             with suppress(RuntimeError):  # the loop was closed just now: the session is dropped later
                 self._loop.call_soon_threadsafe(self._start_closing)
@@ -153,7 +153,7 @@ class _Keeper:
         start(self._session.close()).add_done_callback(lambda _: _keepers.discard(self))
 
     def drop_if_dead(self) -> bool:
-        """Drop the session if its loop is closed, and say whether it is."""
+        """Drop the session if its loop is closed, and return whether it is."""
         dead = self._pid == os.getpid() and self._loop.is_closed()
         if dead:
             self.drop()
@@ -164,12 +164,12 @@ class _Keeper:
         _keepers.discard(self)
         self._session.detach()
         if self._pid == os.getpid() and self._loop.is_running():
-            return  # in a thread that ends with the process: what that holds is never collected
+            return  # in a thread that ends with the process: its objects are never collected
         ours = self._pid == os.getpid()
         for transport in connections_of(self._loop):
             if ours and not transport.is_closing():  # uvloop closes them with the loop
                 with suppress(RuntimeError):  # the loop is closed
-                    transport.abort()  # from now on closing it again does nothing
+                    transport.abort()  # after this, closing it again does nothing
             _close_socket(transport)
         for task in list(self._tasks) if ours else []:
             if task.get_loop() is self._loop and not task.done():
@@ -177,7 +177,7 @@ class _Keeper:
                     task.get_coro().close()
 
 
-#: The keepers of all sessions that are open, also those that a forked process has inherited.
+#: The keepers of all open sessions, including those that a forked process has inherited.
 _keepers: set[_Keeper] = set()
 
 
@@ -188,10 +188,10 @@ def _drop_all() -> None:
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Says nothing when it is collected: its keeper has closed its connections, or dropped them."""
+    """A connector that does not warn when collected: its keeper has closed its connections, or dropped them."""
 
     def __del__(self, _warnings: Any = warnings) -> None:
-        """See aiohttp: it would warn here."""
+        """Do nothing, where aiohttp would warn."""
 
 
 def _close_socket(transport: asyncio.Transport) -> None:
@@ -210,7 +210,7 @@ def _close_socket(transport: asyncio.Transport) -> None:
 
 def _make_session(slots: int, traces: Sequence[aiohttp.TraceConfig]) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
-        # Slots bound what is in flight; two more connections serve a login beside a full house.
+        # Slots bound the requests in flight; two more connections serve a login when all slots are busy.
         connector=_Connector(limit=slots + 2),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,

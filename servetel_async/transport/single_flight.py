@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Seconds. If a caller has only this much more time than the first, another request is not worth it.
+#: Seconds. If a caller has only this much more time than the first, another request is not worthwhile.
 LITTLE = 0.05
 
 
 class _Flight:
-    """One piece of work under way."""
+    """One piece of work in flight."""
 
     __slots__ = ("begun", "callers", "deadline_at", "task")
 
@@ -45,14 +45,14 @@ class _Flight:
 
 
 class SingleFlight:
-    """The calls of one client that are under way.
+    """The calls of one client in flight.
 
     Args:
         spawn: starts a task that the client owns.
         is_closed: says whether the client, and every task with it, is closed.
 
     Attributes:
-        shared: calls that joined one under way.
+        shared: calls that joined one in flight.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class SingleFlight:
     async def fly(
         self, key: Hashable, work: Callable[[float | None], Coroutine[Any, Any, T]], deadline_at: float | None
     ) -> T:
-        """Give the result of the work under way for this key, or start it.
+        """Return the result of the work in flight for this key, or start it.
 
         Args:
             key: equal for calls whose results are equal.
@@ -74,9 +74,9 @@ class SingleFlight:
             deadline_at: loop time until which this caller waits.
 
         Raises:
-            DeadlineExceededError: the deadline of this caller has passed.
-            StreamClosedError: the client was closed meanwhile.
-            Exception: whatever the work raised.
+            DeadlineExceededError: if the deadline of this caller has passed.
+            StreamClosedError: if the client was closed meanwhile.
+            Exception: if the work raised; the same error.
         """
         loop = asyncio.get_running_loop()
         called_at = loop.time()
@@ -103,7 +103,7 @@ class SingleFlight:
                 raise copy.copy(error) if isinstance(error, ServetelError) else error
 
     async def _wait(self, key: Hashable, flight: _Flight, deadline_at: float | None) -> bool:
-        """Wait for the work to end, until the deadline at most. Gives whether it has ended."""
+        """Wait for the work to end, until the deadline at most. Return whether it has ended."""
         timeout = None if deadline_at is None else max(0.0, deadline_at - asyncio.get_running_loop().time())
         flight.callers += 1
         try:

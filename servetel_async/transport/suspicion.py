@@ -1,4 +1,4 @@
-"""Whether the token may be why an address that works answers 403 or 404.
+"""Whether the token may be the reason for a 403 or 404 from an address that works.
 
 Some gateways answer 403 when a token expires early, and a firewall may answer 403 to everything. So the second such
 reply in a row to a token that had worked causes one renewal. A lasting block must not cost a login per request: a token
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from servetel_async.protocol.verdict import Verdict
     from servetel_async.transport.credentials import TokenSource
 
-#: Such replies in a row after which the token is suspected. The first is usually a fault of the gateway itself.
+#: After this many such replies in a row the token is suspected. The first is usually a fault of the gateway itself.
 ENOUGH = 2
 
 
 class Suspicion:
-    """Counts the replies that may be the token's fault.
+    """Count the replies that the token may have caused.
 
     Args:
-        proved: the tokens that have brought good replies.
+        proved: the tokens of good replies.
     """
 
     def __init__(self, proved: Container[Secret]) -> None:
@@ -38,18 +38,18 @@ class Suspicion:
         self._is_spent = False
 
     async def token(self, tokens: TokenSource) -> Secret:
-        """Return the token to send: a new one if this one is suspected and a new one can be got."""
+        """Return the token to send: a new one if this one is suspected and a new one can be obtained."""
         token = await tokens.token()
         if not self._is_due(token):
             return token
-        # Every call with this token waits for the one renewal: otherwise its attempts would be used up before.
-        with suppress(ServetelError, Unacceptable):  # a login behind the same firewall: the old one may still be good
+        # Every call with this token waits for the one renewal: otherwise its attempts would be used up first.
+        with suppress(ServetelError, Unacceptable):  # a login behind the same firewall: the old token may still be good
             await tokens.renew(token, sure=False)
         self._is_spent = True
         return await tokens.token()
 
     def note(self, token: Secret, verdict: Verdict) -> None:
-        """Note a reply that was not good."""
+        """Note a failed reply."""
         if not verdict.perhaps_token:
             return
         if token != self._token:

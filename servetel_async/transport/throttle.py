@@ -1,7 +1,7 @@
-"""The pace of one account: when its next request may go, the pause after a 429, and the concurrency the server bears.
+"""The pace of one account: the time of its next request, the pause after a 429, and the concurrency to use.
 
 The server's limit belongs to the account, so all clients of the account in this process share one pace. It is
-arithmetic on the monotonic clock; every change is made under the process's lock, so any thread and loop may use it.
+arithmetic on the monotonic clock; every change is made under the process lock, so any thread and loop may use it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from servetel_async.transport.process_lock import process_lock
 if TYPE_CHECKING:
     from servetel_async.settings import RateLimit
 
-#: Requests are this much further apart than the rate allows: on their way some of them gain on those before.
+#: Requests are this much further apart than the rate allows: on the way, some catch up with those before.
 MARGIN = 1.005
 #: If turns are up to ``SHORT`` seconds apart, a turn that is taken up to ``LATENESS`` seconds late does not move the
 #: next turns: timers and busy loops are always a little late. At slower rates this lateness hardly matters.
@@ -21,11 +21,11 @@ SHORT, LATENESS = 0.1, 0.02
 
 
 class AccountPace:
-    """What the clients of one account share.
+    """State that the clients of one account share.
 
     Attributes:
         paused_until: end of the pause, on the monotonic clock.
-        concurrency: concurrent requests that the server bore last; None if it was never too slow.
+        concurrency: concurrent requests that the server last tolerated; None if it was never too slow.
         tokens_out: tokens that retries of its clients have taken (``retry_budget.py``).
     """
 
@@ -46,7 +46,7 @@ class AccountPace:
         return start - now
 
     def take(self, now: float, rate: RateLimit | None) -> float:
-        """Take one request's turn. Returns 0 if it is taken, else the seconds after which to ask again."""
+        """Take one request's turn. Return 0 if it is taken, else the seconds after which to ask again."""
         if rate is None:
             return max(0.0, self.paused_until - now)
         with process_lock():
@@ -59,7 +59,7 @@ class AccountPace:
         return 0.0
 
     def sent(self, now: float, delay: float, rate: RateLimit | None) -> None:
-        """Note that a request goes out now, ``delay`` seconds after its turn, because it had to connect first.
+        """Note that a request is sent now, ``delay`` seconds after its turn, because it had to connect first.
 
         The next request may be quicker and follow too closely. So the next turn moves by the difference between this
         delay and the one before, but never beyond one interval from now: a slow connection does not stop the account.

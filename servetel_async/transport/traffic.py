@@ -1,4 +1,4 @@
-"""What one client has sent, and what it sends or waits for now."""
+"""Requests that one client has sent, sends now or waits to send."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(slots=True)
 class Traffic:
-    """Counters of one client, over all its sessions; the meaning of each is in ``stats.ClientStats``."""
+    """Counters of one client, over all its sessions; ``stats.ClientStats`` documents them."""
 
     requests: int = 0
     retries: int = 0

@@ -607,7 +607,7 @@ def test_a_resumed_walk_does_not_reckon_with_uneven_pages():
 # Duplicates, reused ids, order ------------------------------------------------------------------------------------------
 
 
-def sieve_of(first="2024-05-10 00:00:00", last="2024-05-11 23:59:59"):
+def filter_of(first="2024-05-10 00:00:00", last="2024-05-11 23:59:59"):
     from datetime import datetime
 
     return WindowFilter(Window(datetime.fromisoformat(first), datetime.fromisoformat(last)))
@@ -615,7 +615,7 @@ def sieve_of(first="2024-05-10 00:00:00", last="2024-05-11 23:59:59"):
 
 def test_a_call_passes_once_and_is_counted():
     """Row 94: the same id comes again, on another page or on the same: it is dropped and counted."""
-    sieve = sieve_of()
+    sieve = filter_of()
     assert sieve.sift([Call("a"), Call("b"), Call("a")]) == ([Call("a"), Call("b")], 2)
     assert sieve.sift([Call("b")]) == ([], 0)
     assert sieve.duplicates == 2
@@ -632,7 +632,7 @@ def test_a_call_passes_once_and_is_counted():
 )
 def test_a_reused_id_is_another_call(other, passes):
     """Row 98: the key is the id and the start: a call that starts at another moment passes under a known id, once, and is counted."""
-    sieve = sieve_of()
+    sieve = filter_of()
     sieve.sift([Call("a")])
     assert [len(sieve.sift([other])[0]), len(sieve.sift([other, Call("a")])[0])] == [int(passes), 0]
     assert sieve.reused_ids == int(passes)
@@ -640,7 +640,7 @@ def test_a_reused_id_is_another_call(other, passes):
 
 def test_a_pass_counts_reused_ids_as_calls():
     """Row 98: in a second pass each of two calls under one id counts, so the pass can agree with the count."""
-    sieve = sieve_of()
+    sieve = filter_of()
     sieve.sift([Call("a"), Call("a", time="10:00:01"), Call("b")])
     sieve.begin_pass()
     assert sieve.sift([Call("a"), Call("a", time="10:00:01")]) == ([], 2)
@@ -668,13 +668,13 @@ INSERTED_INSIDE = f"{1715300000:08x}" + "0" * 16  # 2024-05-10 05:43:20 in India
 )
 def test_a_call_that_a_server_may_file_here_passes(call):
     """A server may file a call under its end or its insertion: it is outside only if all of them are."""
-    assert sieve_of().sift([call]) == ([call], 1)
+    assert filter_of().sift([call]) == ([call], 1)
 
 
 def test_the_insertion_is_compared_on_the_clock_of_the_record():
     """The same id lies inside in India, and outside where it is the day before."""
     with pytest.raises(OutOfWindowError):
-        sieve_of().sift([Call(INSERTED_INSIDE, "2024-05-09", "23:59:59", zone="UTC-10:00")])
+        filter_of().sift([Call(INSERTED_INSIDE, "2024-05-09", "23:59:59", zone="UTC-10:00")])
 
 
 OUTSIDE = [
@@ -688,7 +688,7 @@ OUTSIDE = [
 def test_a_call_outside_of_the_window_is_an_error(date, time):
     """Row 95: a call that was not asked for shows a filter that was ignored; the error shows its moment and no number."""
     with pytest.raises(OutOfWindowError, match=f"{date} {time}"):
-        sieve_of().sift([Call("a", date, time)])
+        filter_of().sift([Call("a", date, time)])
 
 
 @pytest.mark.parametrize(
@@ -697,7 +697,7 @@ def test_a_call_outside_of_the_window_is_an_error(date, time):
 )
 def test_both_edges_of_the_window_belong_to_it(date, time):
     """Row 101: bounds are inclusive, to the second."""
-    assert sieve_of().sift([Call("a", date, time)])[1] == 1
+    assert filter_of().sift([Call("a", date, time)])[1] == 1
 
 
 @pytest.mark.parametrize(
@@ -713,7 +713,7 @@ def test_both_edges_of_the_window_belong_to_it(date, time):
 )
 def test_an_undated_call_passes_and_is_counted(date, time):
     """Row 84: a call whose start cannot be read is not lost; that it was not checked is counted."""
-    sieve = sieve_of("2024-05-10 00:00:00", "2024-05-10 23:59:59")
+    sieve = filter_of("2024-05-10 00:00:00", "2024-05-10 23:59:59")
     assert sieve.sift([Call("a", date, time)])[1] == 1
     assert sieve.undated == 1
 

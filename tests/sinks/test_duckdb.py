@@ -344,7 +344,7 @@ def test_a_file_that_may_not_be_written(save, tmp_path):
     save(CALL)
     (tmp_path / NAME).chmod(0o400)
     code = (
-        "from pathlib import Path; from servetel_async import OutputError; from servetel_async.sinks.sink import Claim\n"
+        "from pathlib import Path; from servetel_async import OutputError; from servetel_async.sinks.sink import PullIdentity\n"
         "from servetel_async.sinks.databases.duckdb import DuckdbSink as Sink\n"
         f"try: Sink(Path({str(tmp_path / NAME)!r})).open()\n"
         "except OutputError as error: print(error.why)"

@@ -10,7 +10,7 @@ class Cost:
     """The cost of a window or of a pull.
 
     Attributes:
-        limit: most pages before a window is no longer read again for a proof; None while its size is unknown.
+        limit: pages after which a window is no longer read again for a proof; None while its size is unknown.
     """
 
     pages: int = 0

@@ -61,7 +61,7 @@ class Certified:
         return (self.counted or 0) >= 2 * max(1, len(self.calls))
 
     def is_doubtful(self, above: int | None) -> bool:
-        """Whether far more is counted than came, and the count is wrong, has moved, or is no less than ``above``."""
+        """Whether the count is far above the calls that came, and is wrong, has moved, or is no less than ``above``."""
         counts_as_much = above is not None and (self.counted or 0) >= above
         return self.is_far_off and (self.wrong or self.moved or counts_as_much)
 

@@ -269,7 +269,7 @@ class Certifier:
         source, count = self._fetcher.source, page.count
         if count is None or source.count_is_total:
             return count
-        if count < rows:  # it is no total, unless that was an accident
+        if count < rows:  # it is not a total, unless that was an accident
             again = await self._fetcher.page(window, 1, cost, size=asked)
             return None if (again.count or 0) < again.open()[2] else count
         # It may be a page count: the next page shows it. One empty page may be an accident, two are not.

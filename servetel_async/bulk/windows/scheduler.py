@@ -42,7 +42,7 @@ READINGS = 3
 #: Rounds of confirming the conventions and reading again what was read under others.
 ROUNDS = 3
 #: Committed calls that are released in one loop iteration: to release ten thousand takes ten milliseconds.
-CALLS_IN_A_TURN = 1_000
+CALLS_IN_AN_ITERATION = 1_000
 
 
 @dataclass(eq=False, slots=True)
@@ -150,7 +150,7 @@ class WindowScheduler:
         return False
 
     def _start(self) -> None:
-        """Start as many windows as there is room for, from the head on; pieces of a cut window may wait first."""
+        """Start as many windows as there is room for, from the head on; pieces of a cut window come first."""
         room = self._width - sum(place.task is not None for place in self._places)
         for place in [place for place in self._places if place.task is None][:room]:
             place.task = asyncio.ensure_future(self._read(place))
@@ -170,7 +170,7 @@ class WindowScheduler:
                 self._uncounted.add(head.window)
             del self._places[0]
             while result.calls:
-                del result.calls[-CALLS_IN_A_TURN:]
+                del result.calls[-CALLS_IN_AN_ITERATION:]
                 await asyncio.sleep(0)
         for place in self._places:
             if place.task is not None and place.task.done() and (error := error_of(place.task)):
@@ -200,7 +200,7 @@ class WindowScheduler:
         row: RawRecord | None = None
         for _ in range(READINGS):
             try:
-                result = await self._read_as_believed(place)
+                result = await self._read_checked(place)
             except MisfiledError as misfiled:
                 row = misfiled.row
                 await self._calibration.doubt([self._calibration.known(row)], place.cost)
@@ -211,7 +211,7 @@ class WindowScheduler:
         assert row is not None  # noqa: S101 - for the type checker: it was read at least once
         raise out_of_window(place.window, row.start)
 
-    async def _read_as_believed(self, place: Slot) -> Certified | list[Window]:
+    async def _read_checked(self, place: Slot) -> Certified | list[Window]:
         longest = self._fetcher.source.longest_range
         if place.window.length > longest and not place.whole:
             place.too_long = True

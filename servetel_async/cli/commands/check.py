@@ -1,26 +1,26 @@
 """``servetel check``: is the pulled data still there, and does the API still count the same?"""
 
-# ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from servetel_async.bulk.check import check as check_counts
 from servetel_async.cli import exits
 from servetel_async.cli.options.connection import Connection, connection_flags
 from servetel_async.cli.options.filters import filter_flags, take_filters
 from servetel_async.cli.output.terminal import put
+from servetel_async.cli.output.watch import Watch
+from servetel_async.cli.run import run
+from servetel_async.protocol.query import CallQuery
 
 if TYPE_CHECKING:
     from servetel_async.bulk.check_report import CheckReport
-    from servetel_async.cli.output.watch import Watch
     from servetel_async.client import ServetelClient
-    from servetel_async.protocol.query import CallQuery
 
 
-@click.command(short_help="Compare what is there with what was pulled, and count again.")
+@click.command()
 @click.argument("dest")
 @filter_flags
 @click.option("--quiet", is_flag=True, help="No progress; the result is still printed.")
@@ -30,10 +30,6 @@ def check(**options: Any) -> int:
 
     If the pull had filters, give the same ones: neither a receipt nor a ledger keeps their values.
     """
-    from servetel_async.cli.output.watch import Watch
-    from servetel_async.cli.run import run
-    from servetel_async.protocol.query import CallQuery
-
     connection = Connection.take(options)
     watch = Watch(connection, quiet=options["quiet"])
     try:
@@ -47,7 +43,5 @@ def check(**options: Any) -> int:
 
 
 async def _check(client: ServetelClient, destination: str, query: CallQuery, watch: Watch) -> CheckReport:
-    from servetel_async.bulk.check import check as check_counts
-
     async with client, watch.shown():
         return await check_counts(client, destination, query)

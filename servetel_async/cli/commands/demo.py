@@ -1,7 +1,5 @@
 """``servetel demo``: the emulator, a pull and a report, all on this computer."""
 
-# ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
-
 from __future__ import annotations
 
 import json
@@ -13,11 +11,15 @@ from typing import TYPE_CHECKING
 
 import click
 
+from servetel_async import IST, CallQuery, ServetelClient
+from servetel_async.cli.options.connection import Connection
 from servetel_async.cli.output.terminal import put, say
+from servetel_async.cli.output.watch import Watch
+from servetel_async.cli.run import run
+from servetel_async.emulator import Dataset, Emulator
 
 if TYPE_CHECKING:
     from servetel_async.bulk.receipt import PullReceipt
-    from servetel_async.emulator import Dataset
 
 MONTH = "2024-05"
 _BUSIEST = "SELECT substr(time, 1, 2), count(*) FROM call_records GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT 1"
@@ -28,7 +30,7 @@ _AGENTS = """
 """
 
 
-@click.command(short_help="Pull a made-up month from this computer to this computer; needs no account.")
+@click.command()
 @click.option(
     "--calls", default=20_000, show_default=True, type=click.IntRange(1, 2_000_000), help="Calls in the month."
 )
@@ -44,9 +46,6 @@ def demo(calls: int, db: Path) -> None:
 
     Nothing leaves this computer. The pull runs through the same code that would get your calls.
     """
-    from servetel_async.cli.run import run
-    from servetel_async.emulator import Dataset
-
     _check_suffix(db)
     say(f"Making up {calls:,} calls of {MONTH} ...")
     dataset = Dataset.month(MONTH, calls=calls)
@@ -56,11 +55,6 @@ def demo(calls: int, db: Path) -> None:
 
 
 async def _pull(dataset: Dataset, db: Path) -> PullReceipt:
-    from servetel_async import IST, CallQuery, ServetelClient
-    from servetel_async.cli.options.connection import Connection
-    from servetel_async.cli.output.watch import Watch
-    from servetel_async.emulator import Emulator
-
     watch = Watch(Connection(rate=0))
     async with Emulator(dataset) as api:
         say(f"Pulling them from {api.base_url} into {db.name} ...")

@@ -1,7 +1,5 @@
 """``servetel doctor``: where the settings come from, what is installed, and whether the API answers."""
 
-# ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
-
 from __future__ import annotations
 
 import os
@@ -14,10 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from servetel_async.bulk.probe import probe as find_out
+from servetel_async.bulk.pull_range import server_clock
 from servetel_async.cli import exits
 from servetel_async.cli.options.connection import Connection, connection_flags
 from servetel_async.cli.options.durations import rough
 from servetel_async.cli.output.terminal import put
+from servetel_async.cli.run import run
+from servetel_async.page_source import PageRequest
+from servetel_async.profiles import choose_zone
+from servetel_async.protocol.clock import name_zone
+from servetel_async.protocol.query import CallQuery
+from servetel_async.protocol.tokens import expires_at, normalise_token
+from servetel_async.secret_files import SecretFile
 from servetel_async.version import __version__
 
 if TYPE_CHECKING:
@@ -46,13 +53,11 @@ _KNOWN_BY = {
 _CLOSE = 2.0
 
 
-@click.command(short_help="Look at the settings and the installation, and ask the API once.")
+@click.command()
 @click.option("--probe", is_flag=True, help="Find out in about ten requests what this account's server really does.")
 @connection_flags
 def doctor(**options: Any) -> int:
     """Say where the settings come from and what is installed, then ask the API for one call. Shows no secret."""
-    from servetel_async.cli.run import run
-
     connection = Connection.take(options)
     try:
         _show_installation()
@@ -77,11 +82,6 @@ def _show_installation() -> None:
 
 
 def _show_settings(connection: Connection) -> None:
-    from servetel_async.profiles import choose_zone
-    from servetel_async.protocol.clock import name_zone
-    from servetel_async.protocol.tokens import expires_at, normalise_token
-    from servetel_async.secret_files import SecretFile
-
     sources = connection.sources()
     if sources.email is not None:
         _row("login", f"from {'the flags' if connection.email is not None else 'the profile'}")
@@ -98,8 +98,6 @@ def _show_settings(connection: Connection) -> None:
 
 
 def _token_source(connection: Connection, sources: Sources) -> str:
-    from servetel_async.secret_files import SecretFile
-
     if connection.token_file is not None:
         return "--token-file"
     if sources.token == os.environ.get("SERVETEL_TOKEN"):
@@ -139,10 +137,6 @@ def _when(end: float | None) -> str:
 
 
 async def _ask(client: ServetelClient, *, probe: bool) -> None:
-    from servetel_async.bulk.probe import probe as find_out
-    from servetel_async.page_source import PageRequest
-    from servetel_async.protocol.query import CallQuery
-
     async with client:
         _row("account", _whose(await client.identify()))
         query = CallQuery(from_date=datetime.now(UTC) - timedelta(days=1), to_date=datetime.now(UTC))
@@ -161,8 +155,6 @@ def _whose(account: Account) -> str:
 
 
 def _clock(fetched: Fetched[PageBody]) -> str:
-    from servetel_async.bulk.pull_range import server_clock
-
     if fetched.value.date is None:
         return "the server sends no Date header"
     ahead = (server_clock(fetched.value.date) - datetime.now(UTC)).total_seconds()

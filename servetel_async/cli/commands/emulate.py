@@ -1,7 +1,5 @@
 """``servetel emulate``: the API on loopback until Ctrl-C."""
 
-# ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
-
 from __future__ import annotations
 
 import dataclasses
@@ -12,11 +10,12 @@ import click
 
 from servetel_async.cli import exits
 from servetel_async.cli.output.terminal import put, say
+from servetel_async.cli.run import run
+from servetel_async.emulator import IST, Dataset, Emulator, Fault
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from servetel_async.emulator import Dataset, Emulator, Fault
 
 #: Flag, type, default, help. The names are those of ``Emulator``'s arguments; a default of None is not shown.
 _KNOBS: tuple[tuple[str, Any, Any, str], ...] = (
@@ -36,9 +35,9 @@ _KNOBS: tuple[tuple[str, Any, Any, str], ...] = (
     ("--login-lock", float, 60.0, "Seconds that logins are refused after five failures."),
     ("--default-limit", int, 20, "Calls of a page where no limit is asked for."),
     ("--limit-cap", int, None, "Calls that a page never exceeds."),
-    ("--echo-limit", click.Choice(["asked", "served"]), "asked", "Which limit a capped page says."),
-    ("--count-mode", click.Choice(["total", "page", "missing"]), "total", "What count says."),
-    ("--size-mode", click.Choice(["rows", "limit"]), "rows", "What size says."),
+    ("--echo-limit", click.Choice(["asked", "served"]), "asked", "Which limit a capped page reports."),
+    ("--count-mode", click.Choice(["total", "page", "missing"]), "total", "What the field count means."),
+    ("--size-mode", click.Choice(["rows", "limit"]), "rows", "What the field size means."),
     ("--knows-call-id/--ignores-call-id", bool, True, "Whether call_id is a filter."),
     ("--max-range-days", float, None, "Longest range that is not refused."),
     ("--latency", float, 0.0, "Seconds before each answer."),
@@ -53,7 +52,7 @@ _KNOBS: tuple[tuple[str, Any, Any, str], ...] = (
     ("--shuffle-ties/--stable-ties", bool, False, "Whether calls of one second change places."),
     ("--bounds", click.Choice(["inclusive", "end_exclusive", "start_exclusive"]), "inclusive", "How dates are read."),
     ("--filed-by", click.Choice(["start", "end", "insertion"]), "start", "Which moment of a call the dates mean."),
-    ("--order", click.Choice(["start", "end", "insertion"]), None, "What the list is sorted by; else as --filed-by."),
+    ("--order", click.Choice(["start", "end", "insertion"]), None, "How the list is sorted; else as --filed-by."),
     ("--now", str, None, "What the Date header shows, as YYYY-MM-DD HH:MM:SS."),
 )
 
@@ -65,9 +64,9 @@ def _knobs(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-@click.command(short_help="Serve the API on this computer, with made-up calls, until Ctrl-C.")
+@click.command()
 @click.option("--calls", default=10_000, show_default=True, type=click.IntRange(0), help="How many calls there are.")
-@click.option("--month", metavar="YYYY-MM", help="The month they are of; else the 30 days up to now.")
+@click.option("--month", metavar="YYYY-MM", help="The month of the calls; else the 30 days up to now.")
 @click.option("--php-quirks", is_flag=True, help="Give the calls every odd form that was seen in the field.")
 @click.option(
     "--fault",
@@ -79,9 +78,6 @@ def _knobs(command: Callable[..., Any]) -> Callable[..., Any]:
 @_knobs
 def emulate(calls: int, month: str | None, php_quirks: bool, faults: tuple[str, ...], **knobs: Any) -> int:
     """Serve made-up calls on 127.0.0.1. Address and token are printed as lines to paste into another terminal."""
-    from servetel_async.cli.run import run
-    from servetel_async.emulator import Emulator
-
     wrong = [_fault(text) for text in faults]
     say(f"Making up {calls:,} calls ...")
     dataset = _dataset(month, calls=calls, seed=knobs["seed"], php_quirks=php_quirks)
@@ -102,8 +98,6 @@ def emulate(calls: int, month: str | None, php_quirks: bool, faults: tuple[str, 
 
 
 def _dataset(month: str | None, *, calls: int, seed: int, php_quirks: bool) -> Dataset:
-    from servetel_async.emulator import IST, Dataset
-
     try:
         if month is not None:
             return Dataset.month(month, calls=calls, seed=seed, php_quirks=php_quirks)
@@ -122,8 +116,6 @@ def _announce(api: Emulator) -> None:
 
 def _fault(text: str) -> Fault:
     """Read ``KIND[:KEY=VALUE,...]``."""
-    from servetel_async.emulator import Fault
-
     kind, _, rest = text.partition(":")
     known = {field.name: field for field in dataclasses.fields(Fault) if field.name not in ("kind", "body", "headers")}
     values: dict[str, Any] = {}

@@ -1,7 +1,5 @@
 """``servetel pull``: a range of calls into a file or a database."""
 
-# ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
-
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
@@ -10,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from servetel_async.bulk.pull import pull as pull_calls
+from servetel_async.bulk.receipt import describe
 from servetel_async.cli import exits
+from servetel_async.cli.job import Job
 from servetel_async.cli.options.connection import Connection, connection_flags
 from servetel_async.cli.options.durations import Duration
 from servetel_async.cli.options.filters import filter_flags, take_filters
@@ -19,14 +20,15 @@ from servetel_async.cli.options.ranges import Range, range_flags, take_range
 from servetel_async.cli.output.estimates import Estimate
 from servetel_async.cli.output.events import Events
 from servetel_async.cli.output.terminal import put
+from servetel_async.cli.output.watch import Watch
+from servetel_async.cli.run import run
 from servetel_async.errors import ConfigurationError
+from servetel_async.sinks.destination import sink_for
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
     from servetel_async.bulk.receipt import PullReceipt
-    from servetel_async.cli.job import Job
-    from servetel_async.cli.output.watch import Watch
     from servetel_async.client import ServetelClient
     from servetel_async.protocol.mask import Mask
 
@@ -83,13 +85,13 @@ class _Orders:
             )
 
 
-@click.command(short_help="Get a range of calls into a file or a database.")
+@click.command()
 @click.argument("dest")
 @range_flags
 @filter_flags
 @click.option("--columns", metavar="A,B,...", help="Columns of a CSV or Parquet file, for example id,date,time.")
 @mask_flags
-@click.option("--fast", is_flag=True, help="Fewer requests: do not read seconds again that the end of a page cuts.")
+@click.option("--fast", is_flag=True, help="Save requests: do not read again the seconds that two pages share.")
 @click.option(
     "--settle", default="2h", show_default=True, type=Duration(zero=True), help="How late calls may still arrive."
 )
@@ -102,14 +104,14 @@ class _Orders:
 )
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists; databases are always kept current.")
 @click.option("--no-resume", is_flag=True, help="Drop what an interrupted pull has left, and begin anew.")
-@click.option("--strict", is_flag=True, help="Fail, and make no output, where it would not be complete.")
+@click.option("--strict", is_flag=True, help="Fail, and make no output, if the output would not be complete.")
 @click.option("--allow-quarantine", is_flag=True, help="Exit with 0 if records that cannot be read are the only flaw.")
 @click.option("--dry-run", is_flag=True, help="Count and estimate; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per event on standard output, the receipt last.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @connection_flags
 def pull(**options: Any) -> int:
-    """Get every call of a range into DEST. After an interruption the same command resumes it.
+    """Get every call of a range into DEST. After an interruption the same command resumes the pull.
 
     The ending of DEST decides the format: .ndjson, .jsonl (one call per line, as the API sent it) and .csv, each also
     with .gz or .zst; .parquet, or a directory that ends in / for a Parquet file per day; .db, .sqlite and .duckdb (the
@@ -118,9 +120,6 @@ def pull(**options: Any) -> int:
     A token is never given on the command line, where others can read it: use SERVETEL_TOKEN, --token-file or a
     profile.
     """
-    from servetel_async.cli.job import Job
-    from servetel_async.cli.output.watch import Watch
-
     connection = Connection.take(options)
     filters = take_filters(options)
     orders = _Orders(**{field.name: options.pop(field.name) for field in fields(_Orders)})
@@ -149,9 +148,6 @@ def pull(**options: Any) -> int:
 def _pull(  # noqa: PLR0917 - what a run is made of
     client: ServetelClient, orders: _Orders, asked: Range, job: Job, watch: Watch, events: Events | None
 ) -> int:
-    from servetel_async.bulk.receipt import describe
-    from servetel_async.cli.run import run
-
     if events is not None:
         events.put("start", query=describe(asked.query), range=str(asked.query.window(client.zone)))
     receipt = run(_work(client, orders, asked, watch))
@@ -159,8 +155,6 @@ def _pull(  # noqa: PLR0917 - what a run is made of
 
 
 async def _work(client: ServetelClient, orders: _Orders, asked: Range, watch: Watch) -> PullReceipt:
-    from servetel_async.bulk.pull import pull as pull_calls
-
     async with client, watch.shown():
         return await pull_calls(
             client,
@@ -184,8 +178,6 @@ def _estimate(
     client: ServetelClient, orders: _Orders, asked: Range, connection: Connection, events: Events | None
 ) -> int:
     """Count the calls, and print what a pull would cost."""
-    from servetel_async.cli.run import run
-
     _check_destination(orders)
     calls = run(_count(client, asked))
     estimate = Estimate.of(calls, page_size=connection.page_size, rate=connection.rate)
@@ -198,8 +190,6 @@ def _estimate(
 
 def _check_destination(orders: _Orders) -> None:
     """Check that the destination could be made. Existing databases stay closed: opening one for a pull adds tables."""
-    from servetel_async.sinks.destination import sink_for
-
     sink = sink_for(orders.dest, overwrite=orders.overwrite, columns=orders.chosen)
     if sink.keyed_by_id and (sink.place is None or sink.place.exists()):
         return

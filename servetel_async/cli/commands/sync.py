@@ -1,7 +1,5 @@
 """``servetel sync``: keep a database current, once or repeatedly."""
 
-# ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
-
 from __future__ import annotations
 
 import asyncio
@@ -12,35 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from servetel_async.bulk.sync import sync as sync_calls
 from servetel_async.cli import exits
+from servetel_async.cli.job import Job
 from servetel_async.cli.options.connection import Connection, connection_flags
 from servetel_async.cli.options.durations import Duration, rough
 from servetel_async.cli.options.filters import filter_flags, take_filters
 from servetel_async.cli.options.masking import choose_mask, mask_flags
 from servetel_async.cli.output.events import Events
 from servetel_async.cli.output.terminal import say
+from servetel_async.cli.output.watch import Watch
+from servetel_async.cli.run import run
+from servetel_async.protocol.query import CallQuery
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from servetel_async.bulk.receipt import PullReceipt
-    from servetel_async.cli.job import Job
-    from servetel_async.cli.output.watch import Watch
     from servetel_async.client import ServetelClient
-    from servetel_async.protocol.query import CallQuery
 
 #: Exit codes of failures that may have passed by the next run.
 _PASSING = (exits.INCOMPLETE, exits.TEMPORARY, exits.DISAGREES)
 
 
-@click.command(short_help="Keep a database current: look again at what may have changed.")
+@click.command()
 @click.argument("dest")
 @click.option(
     "--lookback", default="7d", show_default=True, type=Duration("hd"), help="How far back calls arrive or change."
 )
-@click.option("--every", metavar="15m", type=Duration(), help="Do it again and again, until a signal.")
+@click.option("--every", metavar="15m", type=Duration(), help="Repeat the sync after this time, until a signal.")
 @filter_flags
-@click.option("--fast", is_flag=True, help="Fewer requests: do not read seconds again that the end of a page cuts.")
+@click.option("--fast", is_flag=True, help="Save requests: do not read again the seconds that two pages share.")
 @mask_flags
 @click.option(
     "--settle", default="2h", show_default=True, type=Duration(zero=True), help="How late calls may still arrive."
@@ -58,13 +58,9 @@ _PASSING = (exits.INCOMPLETE, exits.TEMPORARY, exits.DISAGREES)
 def sync(**options: Any) -> int:
     """Bring DEST, a database, up to date: .db, .sqlite, .duckdb or postgresql://...
 
-    What was read when it was younger than a day is read again. A window that was older, but younger than the look-back,
-    is counted again, and read again if its count differs. A pause leaves no gap, however long it is.
+    A window that was less than a day old when it was read is read again. An older window within the look-back is
+    counted again, and read again if its count differs. A pause of any length leaves no gap.
     """
-    from servetel_async.cli.job import Job
-    from servetel_async.cli.output.watch import Watch
-    from servetel_async.protocol.query import CallQuery
-
     connection = Connection.take(options)
     events = Events() if options["as_json"] else None
     every: timedelta | None = options["every"]
@@ -84,9 +80,6 @@ def sync(**options: Any) -> int:
 
 
 def _run(client: ServetelClient, query: CallQuery, options: dict[str, Any], job: Job, watch: Watch) -> int:
-    from servetel_async.bulk.sync import sync as sync_calls
-    from servetel_async.cli.run import run
-
     every: timedelta | None = options["every"]
 
     async def once() -> PullReceipt:

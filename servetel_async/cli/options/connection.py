@@ -1,7 +1,5 @@
 """The flags for the account, the address and the speed, of every command that asks the API."""
 
-# ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
-
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
@@ -9,16 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from servetel_async import ServetelClient, Timeouts
 from servetel_async.cli.options.durations import Duration
 from servetel_async.cli.options.numbers import Number
 from servetel_async.errors import ConfigurationError
+from servetel_async.profiles import DEFAULT_ZONE, choose_base_url, no_token, read_sources
 from servetel_async.protocol.tokens import as_secret
+from servetel_async.protocol.zone_names import read_zone
+from servetel_async.secret_files import SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import timedelta, tzinfo
 
-    from servetel_async.client import ServetelClient
     from servetel_async.profiles import Sources
     from servetel_async.transport.endpoint import Event
 
@@ -56,7 +57,9 @@ _FLAGS = (
         help="The longest range of one request; by default it is learnt.",
     ),
     click.option("--base-url", metavar="URL", help="Where the API is; by default SERVETEL_BASE_URL or the profile."),
-    click.option("--brand", type=click.Choice(_BRANDS, case_sensitive=False), help="Or the brand."),
+    click.option(
+        "--brand", type=click.Choice(_BRANDS, case_sensitive=False), help="The brand, in place of --base-url."
+    ),
     click.option(
         "--zone",
         metavar="ZONE",
@@ -68,7 +71,7 @@ _FLAGS = (
     click.option("--email", metavar="ADDRESS", help="Log in instead of using a token; with --password-file."),
     click.option("--password-file", metavar="FILE", help="A file with the password; only you may read it."),
     click.option("--profile", metavar="NAME", help="The profile to use; else SERVETEL_PROFILE or the default one."),
-    click.option("--account", metavar="NAME", help="What the account is called; else SERVETEL_ACCOUNT or the profile."),
+    click.option("--account", metavar="NAME", help="The name of the account; else SERVETEL_ACCOUNT or the profile."),
 )
 
 
@@ -108,9 +111,6 @@ class Connection:
         Raises:
             ConfigurationError: if the flags contradict each other, or the profile is wrong.
         """
-        from servetel_async.profiles import read_sources
-        from servetel_async.secret_files import SecretFile
-
         if self.token_file is not None and (self.email is not None or self.password_file is not None):
             raise ConfigurationError(
                 "both a token and a login are given", fix="give --token-file, or --email and --password-file"
@@ -135,8 +135,6 @@ class Connection:
         Raises:
             ConfigurationError: if both flags are given, or the address is not valid.
         """
-        from servetel_async.profiles import choose_base_url
-
         return choose_base_url(self.base_url, None if self.brand is None else self.brand.replace("-", "_"), sources)
 
     def given_zone(self, sources: Sources) -> tzinfo:
@@ -145,9 +143,6 @@ class Connection:
         Raises:
             ConfigurationError: if there is no such zone.
         """
-        from servetel_async.profiles import DEFAULT_ZONE
-        from servetel_async.protocol.zone_names import read_zone
-
         name = sources.zone if self.zone is None else self.zone
         return DEFAULT_ZONE if name is None else read_zone(name)
 
@@ -157,10 +152,6 @@ class Connection:
         Raises:
             ConfigurationError: if a setting is wrong; nothing was sent.
         """
-        from servetel_async import ServetelClient, Timeouts
-        from servetel_async.profiles import no_token
-        from servetel_async.secret_files import SecretFile
-
         sources = self.sources()
         if sources.token is None and sources.email is None:  # the client would look into the default profile
             raise no_token()

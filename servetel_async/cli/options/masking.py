@@ -1,7 +1,5 @@
 """The flags that hide numbers and names, for commands that write calls."""
 
-# ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
-
 from __future__ import annotations
 
 import os
@@ -10,18 +8,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from servetel_async.errors import ConfigurationError
+from servetel_async.protocol.mask import Mask
 from servetel_async.protocol.tokens import as_secret
+from servetel_async.secret_files import SecretFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from servetel_async.protocol.mask import Mask
 
 #: The variable that holds the key if ``--pseudonyms`` names no file.
 KEY_VARIABLE = "SERVETEL_PSEUDONYMS_KEY"
 
 _FLAGS = (
-    click.option("--mask", is_flag=True, help="Hide all but what is known to say nothing about a person."),
+    click.option("--mask", is_flag=True, help="Hide every value that could say something about a person."),
     click.option(
         "--pseudonyms",
         is_flag=False,
@@ -49,9 +48,6 @@ def choose_mask(mask: bool, pseudonyms: str | None) -> Mask | None:
     Raises:
         ConfigurationError: if the key is missing or too short, or others may read its file.
     """
-    from servetel_async.protocol.mask import Mask
-    from servetel_async.secret_files import SecretFile
-
     if pseudonyms is None:
         return Mask.chosen(mask, None)
     if pseudonyms:

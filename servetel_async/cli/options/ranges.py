@@ -1,7 +1,5 @@
 """The flags that name a range, and the query that is made from them."""
 
-# ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
-
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
@@ -9,14 +7,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from servetel_async import CallQuery
 from servetel_async.cli.options.durations import Duration
 from servetel_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import tzinfo
-
-    from servetel_async.protocol.query import CallQuery
 
 
 #: A year outside these is a typing error: the API did not exist before ``FIRST_YEAR``.
@@ -72,8 +69,6 @@ def take_range(options: dict[str, Any], filters: dict[str, Any], zone: tzinfo) -
     Raises:
         ConfigurationError: if there is no range or several, or a value cannot be read.
     """
-    from servetel_async import CallQuery
-
     names = ("month", "from_date", "to_date", "yesterday", "last")
     month, begin, end, yesterday, last = (options.pop(name) for name in names)
     ways = [bool(month), bool(begin or end), yesterday, last is not None]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from servetel_async.bulk.receipt import duration
+
 #: Pages of a window, as the pull cuts them.
 _PAGES = 20
 _ROUGHLY = 100
@@ -41,8 +43,6 @@ class Estimate(NamedTuple):
         return self.requests / self.rate if self.rate else None
 
     def __str__(self) -> str:
-        from servetel_async.bulk.receipt import duration  # noqa: PLC0415 - so that --help loads no msgspec
-
         said = f"{self.calls:,} call" if self.calls == 1 else f"{self.calls:,} calls"
         if self.read:
             said += f", {self.read:,} of them read already"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import sys
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from servetel_async.cli.output.terminal import say, standard_output
 from servetel_async.cli.output.wording import in_flags
@@ -34,8 +37,6 @@ class Events:
 
     def put(self, event: str, **fields: Any) -> None:
         """Write one event. Seconds and other fractions have three digits."""
-        import msgspec  # noqa: PLC0415 - so that --help does without
-
         if sys.stdout is None:
             return
         shown = {name: round(value, 3) if isinstance(value, float) else value for name, value in fields.items()}
@@ -51,8 +52,6 @@ class Events:
 
     def progress(self, progress: PullProgress) -> None:
         """Report the progress, once a second."""
-        from dataclasses import asdict  # noqa: PLC0415 - slow to import
-
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + self.EVERY
             self.put("progress", **asdict(progress))
@@ -68,8 +67,6 @@ class Events:
 
     def receipt(self, receipt: PullReceipt) -> None:
         """Report the receipt."""
-        import msgspec  # noqa: PLC0415 - so that --help does without
-
         self.put("receipt", **msgspec.to_builtins(receipt))
 
     def error(self, error: BaseException, code: int, *, kept: int = 0) -> None:

@@ -53,7 +53,7 @@ def put(line: str = "") -> None:
 
 @contextmanager
 def standard_output() -> Generator[None, None, None]:
-    """Guard writes to standard output. It is no error if the reader has gone and wants no more.
+    """Guard writes to standard output. It is not an error if the reader has gone and wants no more.
 
     Raises:
         OutputError: if it takes no more for another reason; later writes go nowhere.

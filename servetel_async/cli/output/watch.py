@@ -1,7 +1,5 @@
 """Watches a pull for its user: shows progress or reports events, and remembers what decides the exit code."""
 
-# ruff: noqa: PLC0415 - imported where needed, so that --help loads no HTTP client
-
 from __future__ import annotations
 
 import asyncio
@@ -9,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING
 
 from servetel_async.cli.output.estimates import Estimate
+from servetel_async.cli.output.progress import display
 from servetel_async.cli.output.terminal import say
 
 if TYPE_CHECKING:
@@ -50,8 +49,6 @@ class Watch:
         estimate: bool = False,
         patience: float | None = None,
     ) -> None:
-        from servetel_async.cli.output.progress import display
-
         self.started = False
         self.windows = self.kept = 0
         self.receipt: PullReceipt | None = None

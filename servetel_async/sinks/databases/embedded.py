@@ -140,7 +140,7 @@ class EmbeddedDatabase:
             raise
 
     def resume(self, claim: PullIdentity) -> Saved | None:
-        """Look whether a pull was interrupted; see ``Sink.resume``."""
+        """Return the state of an interrupted pull; see ``Sink.resume``."""
         self._claim = claim
         if self._fresh:
             return None

@@ -16,7 +16,7 @@ from servetel_async.sinks.sink import Seal, Span, Stored
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-#: By the reading that wrote some rows: the number of the rows, and the sum of their digests.
+#: By reading: the number of the rows that it wrote, and the sum of their digests.
 Totals = dict[Any, tuple[int, int]]
 
 TABLE, PULLS, LEDGER = "call_records", "servetel_pulls", "servetel_ledger"

@@ -3,7 +3,7 @@
 A window is one transaction: COPY into a temporary table, one upsert, its fact and the seals. The run holds an advisory
 lock of the database, which ends with its connection. Nested values are ``jsonb``, so that they can be queried.
 PostgreSQL takes no NUL and no lone surrogate: U+FFFD replaces them. A number in JSON that its ``numeric`` cannot hold
-becomes the text that was sent, and a moment without a date in UTC becomes NULL.
+becomes the text that was sent, and a moment that no UTC date can hold becomes NULL.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class PostgresSink:
             raise
 
     def resume(self, claim: PullIdentity) -> Saved | None:
-        """Look whether a pull was interrupted; see ``Sink.resume``."""
+        """Return the state of an interrupted pull; see ``Sink.resume``."""
         self._claim = claim
         return None if self._fresh else self._do(self._saved(claim))
 

@@ -56,7 +56,7 @@ _NO_TRUST = "PRAGMA trusted_schema = OFF"
 
 
 class SqliteSink(EmbeddedDatabase):
-    """An SQLite database, new or kept current. Rows of calls that the pull does not bring stay as they are."""
+    """A SQLite database, new or kept current. Rows of calls that the pull does not bring stay as they are."""
 
     Error = sqlite3.Error
     beside = ("-wal", "-shm", "-journal")

@@ -168,7 +168,7 @@ def _put_directory(part: Path, target: Path, *, overwrite: bool) -> None:
 
 
 def _rename_to_new(part: Path, target: Path) -> None:
-    """Rename without replacing: a rename replaces a file of that name, a second link to the file does not."""
+    """Rename without replacing: a hard link fails if the name is taken; a rename would replace the file."""
     try:
         target.hardlink_to(part)
     except FileExistsError:

@@ -145,7 +145,7 @@ class FileSink:
         return self._journal is not None and any(line.kind == "window" for line in self._journal.lines)
 
     def _check_leftovers(self) -> None:
-        """Refuse foreign files and directories under names of ours. The journal shows whose the part is."""
+        """Refuse foreign files and directories under names of ours. The journal shows that the part is ours."""
         if os.path.lexists(self._journal_path) and not ownership.owns_file(self._journal_path):
             raise ownership.foreign(name_of(self._journal_path))
         begun = os.path.lexists(self._journal_path)
@@ -195,7 +195,7 @@ class FileSink:
             self._check_leftovers()
             self._done = None
             self._written = Digester()
-            for path in (self._encoded, self._part, self._journal_path):  # last, for it shows whose the others are
+            for path in (self._encoded, self._part, self._journal_path):  # last: it shows that the others are ours
                 remove(path)
             self._journal = Journal.create(self._journal_path, header)
             self._descriptor = create_private(self._part)
@@ -263,7 +263,7 @@ class FileSink:
         try:
             receipt.put_in_place()
             self._close()
-            for path in (self._encoded, self._part, *self._asides, self._journal_path):  # last, it knows the others
+            for path in (self._encoded, self._part, *self._asides, self._journal_path):  # the journal last, as above
                 remove(path)
             sync_directory(self._target.parent)
         except OSError as error:

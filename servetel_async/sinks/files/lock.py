@@ -38,7 +38,7 @@ _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}  # the la
 class OutputLock:
     """The right to write ``DEST``: held on ``DEST.lock``, which exists only while a run holds the lock.
 
-    The kernel keeps the lock, not the presence of the file: a killed run leaves a file without a lock.
+    The lock is in the kernel, not in the file: a killed run leaves a file without a lock.
     """
 
     def __init__(self, target: Path) -> None:

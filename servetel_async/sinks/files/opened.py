@@ -63,7 +63,7 @@ def objection_to(found: os.stat_result, *, names: int = 1, closed: int = 0o077, 
     if sys.platform == "win32":
         return ""
     if not stat.S_ISREG(found.st_mode):
-        return "it is not a regular file"
+        return "it is a symbolic link" if stat.S_ISLNK(found.st_mode) else "it is not a regular file"
     if found.st_uid != (os.geteuid() if owner is None else owner):
         return "it belongs to another user"
     if found.st_nlink > names:
