@@ -298,7 +298,7 @@ def _refuse_mixture(login_from: str | None, address_from: str | None) -> None:
     if address_from == _ENVIRONMENT:
         fix = "write the address into the profile as base_url, or unset SERVETEL_BASE_URL"
     else:
-        fix = "write the token into the profile too, or give the address as well: base_url= or --base-url"
+        fix = "write the token into the profile too, or give the address in the call as well: base_url="
     raise ConfigurationError(
         f"the token or login comes from {login_from}, and the address from {address_from}",
         why="the token might go to a server that it is not meant for",

@@ -188,7 +188,7 @@ def check_base_url(url: object) -> str:
     if "@" in url:
         raise ConfigurationError(
             "base_url holds user info",
-            why="what stands before the @ would be logged by proxies",
+            why="proxies would log the part before the @",
             fix="give the token as token=, or email= and password=",
         )
     if "?" in url or "#" in url:

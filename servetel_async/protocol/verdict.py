@@ -99,7 +99,7 @@ class Unacceptable(Exception):  # noqa: N818 - a judgement on its way to the cal
 def malformed(what: str, *, retries: int = 3, why: str = "") -> Verdict:
     """Return the verdict on a wrong body: retried, because a cut body looks the same."""
     error = MalformedResponseError(
-        what, why=why, fix="try again; if it stays, check base_url and what stands in between"
+        what, why=why, fix="try again; if it fails again, check base_url and the proxies on the way"
     )
     return Verdict(Action.RETRY if retries else Action.FAIL, error, retries=retries)
 
@@ -161,7 +161,7 @@ def _by_status(  # noqa: PLR0911 - a table
     if status in (403, 404) or (300 <= status < 400 and status != 304):  # noqa: PLR2004
         return _wrong_address(status)
     if status in FINAL_SERVER:
-        why, fix = "", "check base_url, and what stands in between"
+        why, fix = "", "check base_url, and the proxies on the way"
         if status == 511:  # noqa: PLR2004
             why, fix = "something on the way wants a login first (a captive portal)", "log in to that network"
         return Verdict(Action.FAIL, ServerError(f"the server cannot do this (HTTP {status})", why=why, fix=fix))

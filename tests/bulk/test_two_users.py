@@ -30,7 +30,8 @@ NOW = "2024-05-10 12:00:00"
 DAYS = CallQuery(from_date="2024-05-01", to_date="2024-05-07")
 #: Only root may change it.
 SHADOW = Path("/etc/shadow")
-KINDS = ["a.ndjson", "a.csv", "a.parquet", "days/", "a.db", "a.duckdb"]
+FILES, DATABASES = ["a.ndjson", "a.csv", "a.parquet", "days/"], ["a.db", "a.duckdb"]
+KINDS = FILES + DATABASES
 
 
 @pytest.fixture
@@ -90,7 +91,8 @@ async def test_the_state_of_another_users_pull_is_not_resumed(kind, server, shar
     async with server.client() as client:
         with pytest.raises(OutputError) as refused:
             await asyncio.wait_for(pull(client, name_in(shared, kind), DAYS), 30)
-    assert "another user" in str(refused.value) or "was not made by this program" in str(refused.value)
+    reasons = ("another user", "was not made by this program", "is open to all users")
+    assert any(reason in str(refused.value) for reason in reasons)
     assert sorted(each.name for each in shared.iterdir()) == left
 
 
@@ -179,8 +181,22 @@ async def test_a_log_that_another_user_planted_is_not_brought_into_a_database(ki
     assert Path(target).read_bytes() == before
 
 
-@pytest.mark.parametrize("shared", [0o1777, 0o777], ids=oct, indirect=True)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DATABASES)
+@pytest.mark.parametrize("shared", [0o777], ids=oct, indirect=True)
+async def test_a_database_in_a_directory_that_is_open_to_all_is_refused(kind, server, shared):
+    """Its library opens files by their names, and every user may exchange them there."""
+    async with server.client() as client:
+        for ask in (pull, check):
+            with pytest.raises(OutputError, match="is open to all users"):
+                await ask(client, name_in(shared, kind), DAYS)
+    assert [each.name for each in shared.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "shared"),
+    [(kind, 0o1777) for kind in KINDS] + [(kind, 0o777) for kind in FILES],
+    indirect=["shared"],
+)
 async def test_an_attacker_who_exchanges_names_all_the_time_gains_nothing(kind, server, shared):
     """Between a check and a use, links, pipes and forged files come and go under every name of a pull's state.
 

@@ -51,15 +51,18 @@ async def test_a_tokens_end(inside, emulate, dataset, seconds, said):
 async def test_a_token_file_and_a_profile(inside, emulate, dataset, tmp_path):
     """Each source has its name; no path of this computer is told."""
     api = await emulate(dataset)
-    for name, text in (("token", api.token), ("config.toml", f'[profiles.default]\nbase_url = "{api.base_url}"\n')):
+    profile = f'[profiles.default]\nbase_url = "{api.base_url}"\ntoken_file = "~/token"\n'
+    for name, text in (("token", api.token), ("config.toml", profile)):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o600)
-    ended = await inside(
-        "doctor", SERVETEL_TOKEN_FILE=str(tmp_path / "token"), SERVETEL_CONFIG=str(tmp_path / "config.toml")
-    )
+    ended = await inside("doctor", SERVETEL_CONFIG=str(tmp_path / "config.toml"))
     assert ended.code == 0, ended.err
-    assert told(ended)["token"] == "from the file that SERVETEL_TOKEN_FILE names"
+    assert told(ended)["token"] == "from the profile"
     assert told(ended)["address"] == f"{api.base_url} from the profile"
+    file = {"SERVETEL_TOKEN_FILE": str(tmp_path / "token")}
+    ended = await inside("doctor", SERVETEL_BASE_URL=api.base_url, **file)
+    assert told(ended)["token"] == "from the file that SERVETEL_TOKEN_FILE names"
+    assert told(ended)["address"] == f"{api.base_url} from SERVETEL_BASE_URL"
     flags = ("--token-file", "token", "--base-url", api.base_url)
     assert told(await inside("doctor", *flags))["token"] == "from --token-file"
     assert told(await inside("doctor", *flags))["address"] == f"{api.base_url} from --base-url"

@@ -90,6 +90,7 @@ def test_a_flipped_bit_is_never_believed(path):
 def test_another_versions_journal_is_refused(tmp_path, text):
     """Sound, but not ours to read."""
     (tmp_path / "j").write_bytes(b"%08x %s\n" % (zlib.crc32(text), text))
+    (tmp_path / "j").chmod(0o600)
     with pytest.raises(ResumeMismatchError, match="nother version") as caught:
         Journal.open(tmp_path / "j")
     assert str(tmp_path) not in str(caught.value)

@@ -25,7 +25,7 @@ from servetel_async.sinks.files.atomic import (
     remove,
 )
 from servetel_async.sinks.files.lock import OutputLock
-from servetel_async.sinks.files.opened import name_of, refuse_lone_log, refuse_planted_database
+from servetel_async.sinks.files.opened import name_of, refuse_lone_log, refuse_open_directory, refuse_planted_database
 from servetel_async.sinks.files.ownership import refuse_foreign_part
 from servetel_async.sinks.files.places import refuse_mount_point
 from servetel_async.sinks.sink import Output, Saved
@@ -154,6 +154,7 @@ class EmbeddedDatabase:
         if self._target.exists() and not self._target.is_file():
             raise OutputError(f"{self.name} is no file", fix="give the name of a database file")
         refuse_mount_point(self._target, self.name)
+        refuse_open_directory(self._target)
 
     def _open(self, *, fresh: bool) -> None:
         self._fresh = fresh

@@ -104,6 +104,25 @@ def refuse_planted_database(path: Path, endings: Iterable[str], *, owner: int | 
             )
 
 
+def refuse_open_directory(path: Path) -> None:
+    """Refuse a database in a directory where all users may rename and remove files of others.
+
+    A database library opens its files by their names, and waits for ever if a name has become a pipe. In a directory
+    with the sticky bit, such as ``/tmp``, only the owner of a file may rename it.
+
+    Raises:
+        OutputError: if it is in such a directory.
+        OSError: if the directory cannot be looked at.
+    """
+    mode = path.parent.stat().st_mode
+    if sys.platform != "win32" and mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise OutputError(
+            f"the directory of {name_of(path)} is open to all users",
+            why="every user may exchange its files, so calls may be forged while they are written",
+            fix="run: chmod o-w on the directory; or make one of your own: mkdir -m 700",
+        )
+
+
 def refuse_lone_log(path: Path, endings: Iterable[str]) -> None:
     """Refuse a log without its database: it would be read into the new database as soon as that has the name.
 
