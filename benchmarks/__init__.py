@@ -1,1 +1,1 @@
-"""What it costs, measured: ``python -m benchmarks`` runs all of it and writes ``docs/explanation/performance.md``."""
+"""The benchmarks: ``python -m benchmarks`` runs all of them and writes ``docs/explanation/performance.md``."""

@@ -1,8 +1,8 @@
 """Measure everything and write the report.
 
 ``python -m benchmarks`` takes about half an hour on an idle machine with two cores, and writes
-``docs/explanation/performance.md``. ``--quick`` takes a minute, writes nothing, and fails where a budget is missed by
-more than the noise that was measured beside it, twice. Names such as ``typed_stream`` run only these, and print them.
+``docs/explanation/performance.md``. ``--quick`` takes a minute, writes nothing, and fails if a budget is missed
+twice by more than the measured noise. Names such as ``typed_stream`` run and print only these.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def main() -> int:
     for name in names:
         section = run(name, quick=chosen.quick)
         if chosen.quick and not all(each.tolerated for each in section.budgets):
-            section = run(name, quick=True)  # somebody else may have had the machine for a moment
+            section = run(name, quick=True)  # another program may have used the machine for a moment
         sections.append(section)
         missed += [each.what for each in section.budgets if not (each.tolerated if chosen.quick else each.met)]
         if not chosen.quick and not chosen.sections:
-            report.write(sections, header())  # what a run that is stopped has measured is not lost
+            report.write(sections, header())  # a run that is stopped does not lose its measurements
     for each in missed:
         print(f"missed: {each}", file=sys.stderr)
     return min(1, len(missed)) if chosen.quick else 0

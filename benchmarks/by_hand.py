@@ -1,8 +1,8 @@
-"""A loop of one's own into a CSV or Parquet file, as fast as Python lets it be: the floor of a pull into that format.
+"""A hand-written loop into a CSV or Parquet file, as fast as Python allows: the floor of a pull into that format.
 
-It keeps what the server sent and nothing else: nothing is certified, ordered, guarded or resumed, no moment is made,
-and what is nested stays the server's own JSON. ``encoded`` gives each page to a pull's own encoder instead: that file,
-and nothing else of a pull.
+It only keeps the server's data: nothing is certified, ordered, guarded or resumed, no moment is computed,
+and nested values stay the server's own JSON. ``encoded`` gives each page to a pull's own encoder instead: the same
+file as a pull, and nothing else of a pull.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from servetel_async.sinks.table.columns import COLUMNS, check_columns
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Columns of one type; what is a text in one call and a number or a list in the next is kept as JSON.
+#: Columns of one type; a value whose type differs between calls is kept as JSON.
 _TYPED = [column.name for column in COLUMNS if column.kinds in map(frozenset, ({str}, {int}, {bool}, {int, float}))]
 _OPEN = [column.name for column in COLUMNS if column.kinds and column.name not in _TYPED]
 
@@ -97,7 +97,7 @@ def parquet_by_hand(url: str, size: int, calls: int) -> int:
 
 
 def encoded(url: str, size: int, calls: int, ending: str) -> int:
-    """The very file that a pull makes, each page split into its records and encoded as it comes."""
+    """The same file as a pull, each page split into its records and encoded as it comes."""
     page = msgspec.defstruct("Page", [("results", list[msgspec.Raw])])
     decode: Callable[[bytes], Any] = msgspec.json.Decoder(page).decode
     encoder = {".csv": CsvEncoder, ".parquet": ParquetEncoder}[ending](check_columns(None))

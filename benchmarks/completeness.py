@@ -1,4 +1,4 @@
-"""What is lost by whom, and what it costs not to lose anything: a month of calls that moves while it is read.
+"""Lost calls, and the cost of losing none: each way to read a month of calls that changes while it is read.
 
     python -m benchmarks.completeness [calls]
 
@@ -34,7 +34,7 @@ SCENES: dict[str, dict[str, Any]] = {
 
 
 async def walk(client: ServetelClient, query: CallQuery) -> list[str]:
-    """Page by page until one is short: what nearly everybody writes."""
+    """Page by page until one is short: the usual loop."""
     found: list[str] = []
     for number in range(1, 10**6):
         page = await client.fetch_page(query, number, PAGE)
@@ -58,7 +58,7 @@ async def days(client: ServetelClient, _directory: Path) -> list[str]:
 
 
 async def pull(client: ServetelClient, directory: Path, *, fast: bool = False) -> list[str]:
-    """A certified pull; raises where it does not call itself complete."""
+    """A certified pull; raises if it does not report itself complete."""
     receipt = await client.pull(directory / "may.ndjson", query=MAY, fast=fast)
     assert receipt.complete, receipt
     with (directory / "may.ndjson").open("rb") as lines:
@@ -87,7 +87,7 @@ async def measure(dataset: Dataset, knobs: dict[str, Any], strategy: Any) -> tup
 
 
 def main(calls: int) -> int:
-    """Print the table; fails where a pull loses anything, or costs more than it may."""
+    """Print the table; fails if a pull loses a call, or exceeds its budget."""
     dataset = Dataset.month(MONTH, calls=calls)
     print(f"{header()}; {calls:,} calls, pages of {PAGE}\n")
     print(f"| | {' | '.join(SCENES)} |\n|---|{'---|' * len(SCENES)}")

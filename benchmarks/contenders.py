@@ -1,7 +1,7 @@
-"""What one would use instead: each reads all records of the month, page after page, and gives how many there were.
+"""The alternatives: each reads all records of the month, page after page, and returns their number.
 
-The asyncio ones keep four requests in flight, as the stream does; the others have one connection, kept alive. Nobody
-but the stream retries, puts in order, removes duplicates or proves that nothing is missing.
+The asyncio ones keep four requests in flight, as the stream does; the others have one connection, kept alive. Only
+the stream retries, orders the calls, removes duplicates or proves that nothing is missing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def stream(url: str, size: int, calls: int, **settings: Any) -> int:  # noqa: AR
 
 
 def requests_alone(url: str, size: int, calls: int) -> int:
-    """The typed stream's requests, with all that makes them safe, and its pages thrown away unopened."""
+    """The typed stream's requests, with all their safety, and its pages dropped undecoded."""
 
     async def run() -> int:
         query = CallQuery.month(MONTH)
@@ -99,7 +99,7 @@ def decoding_in_slices(_url: str, size: int, calls: int) -> int:
 
 
 def by_aiohttp(url: str, size: int, calls: int, read: Callable[[bytes], int], pace: int = CONCURRENCY) -> int:
-    """Aiohttp, each page given to ``read``, which tells how many calls it held."""
+    """Aiohttp, each page given to ``read``, which returns its number of calls."""
 
     async def run() -> int:
         slots, records = asyncio.Semaphore(pace), 0
@@ -110,7 +110,7 @@ def by_aiohttp(url: str, size: int, calls: int, read: Callable[[bytes], int], pa
             query = QUERY | {"limit": str(size), "page": str(number)}
             async with slots, session.get(f"{url}/v1/call/records", params=query) as reply:
                 body = await reply.read()
-            records += read(body)  # not around the await: others add meanwhile
+            records += read(body)  # not around the await, because other tasks add meanwhile
 
         async with aiohttp.ClientSession(headers=headers) as session:
             pages = range(1, -(-calls // size) + 1)
@@ -141,7 +141,7 @@ def bare(url: str, size: int, calls: int) -> int:
 
 
 def discard(url: str, size: int, calls: int) -> int:
-    """aiohttp, reading and throwing away."""
+    """Aiohttp, reading and discarding."""
     pages = by_aiohttp(url, size, calls, bool)
     assert pages == -(-calls // size)
     return calls
@@ -244,7 +244,7 @@ def requests_json(url: str, size: int, calls: int) -> int:
 
 
 def curl(url: str, size: int, calls: int) -> int:
-    """A C program that throws all of it away: the floor."""
+    """A C program that discards all of it: the floor."""
     pages = -(-calls // size)
     query = f"from_date=2024-05-01&to_date=2024-05-31&limit={size}&page=[1-{pages}]"
     command = ["curl", "-s", "-H", f"Authorization: Bearer {TOKEN}", f"{url}/v1/call/records?{query}"]
@@ -294,7 +294,7 @@ def dlt_rest_api(url: str, size: int, calls: int) -> int:  # noqa: ARG001 - it f
 
 
 def dlt_extract(url: str, size: int, calls: int) -> int:
-    """What dlt does with a source: its records, read and laid down for the steps that follow."""
+    """The extract step of dlt: its records, read and stored for the next steps."""
     import dlt  # noqa: PLC0415 - as above
 
     with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
@@ -330,7 +330,7 @@ def pull(url: str, size: int, ending: str, **settings: Any) -> int:
 
     async def run() -> int:
         with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
-            dest = ending if "://" in ending else f"{directory}/calls{ending}"  # a Path would lose a slash at its end
+            dest = ending if "://" in ending else f"{directory}/calls{ending}"  # a Path would lose a trailing slash
             async with ServetelClient(TOKEN, base_url=url, rate=None, page_size=size) as client:
                 receipt = await client.pull(dest, query=CallQuery.month(MONTH), **settings)
             assert receipt.complete, receipt

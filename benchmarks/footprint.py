@@ -1,4 +1,4 @@
-"""What is held and what is loaded: bytes per record, and milliseconds until something is there.
+"""Memory and start-up: bytes per record, and milliseconds of an import.
 
 ``python -m benchmarks.footprint KIND BODIES`` is one process that holds the records of a file as one kind of object.
 """
@@ -110,7 +110,7 @@ def start_up(times: int) -> list[list[str]]:
 
 
 def loads_only_the_core() -> list[Budget]:
-    """What ``import servetel_async`` and ``servetel --help`` load."""
+    """The loading of ``import servetel_async`` and ``servetel --help``."""
     code = "import sys, servetel_async; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
     shown = "import sys; sys.argv = ['servetel', '--help']\nfrom servetel_async.cli import main\ntry: main()\n"
     shown += "except SystemExit: pass\nprint(*sorted(sys.modules))"

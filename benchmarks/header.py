@@ -1,4 +1,4 @@
-"""What a figure is worth nothing without: the machine, the versions, the date."""
+"""The context of a figure: the machine, the versions, the date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where not the CPU but the network or the account's rate is the limit: how much of it is used."""
+"""How much of the limit is used if the network or the account's rate is the limit, not the CPU."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _seen(url: str, name: str) -> dict[str, float]:
 
 
 def latency(url: str, kind: str, concurrency: int) -> float:
-    """Wall time over the shortest possible, where each page takes 100 ms, or 100 ms on average."""
+    """Wall time over the shortest possible, if each page takes 100 ms, or 100 ms on average."""
     took = asyncio.run(_stream(f"{url}/{kind}", PAGES * SIZE, rate=None, page_size=SIZE, max_concurrency=concurrency))
     return took / (-(-PAGES // concurrency) * 0.1)
 
@@ -63,12 +63,12 @@ async def _floor(url: str, concurrency: int) -> float:
 
 
 def floor(url: str, kind: str, concurrency: int) -> float:
-    """The same of aiohttp alone, which throws the pages away and knows beforehand how many there are."""
+    """The same for aiohttp alone, which discards the pages and knows their number beforehand."""
     return asyncio.run(_floor(f"{url}/{kind}", concurrency)) / (-(-PAGES // concurrency) * 0.1)
 
 
 def rates(url: str, seconds: float) -> list[tuple[str, float, dict[str, float]]]:
-    """Use each rate for a while, all of them at once: they are different accounts."""
+    """Use each rate for a while, all of them at once on different accounts."""
 
     async def one(rate: float) -> None:
         records = max(3, round(rate * seconds)) * SIZE
@@ -83,7 +83,7 @@ def rates(url: str, seconds: float) -> list[tuple[str, float, dict[str, float]]]
 
 
 def shared(url: str) -> tuple[float, dict[str, float]]:
-    """Somebody else takes 12 of 20 requests a second for a while; gives the share of the rest that was used."""
+    """Another program takes 12 of 20 requests a second for a while; returns the used share of the rest."""
     work = _stream(
         f"{url}/taken-20-12-shared",
         round(20 * SECONDS) * SIZE,

@@ -1,4 +1,4 @@
-"""How to measure on a machine that is never quite quiet: interleaved rounds, medians, ratios within one run."""
+"""Measurements on a machine that is never quiet: interleaved rounds, medians, ratios within one run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 CLIENT_CORE, SERVER_CORE = 0, 1
 _spawn = get_context("spawn")
-#: glibc gives memory back and takes it again at random moments, up to 250 us a page: nothing of what is measured here.
+#: glibc returns and takes memory at random moments, up to 250 us a page, which is not measured here.
 ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": "1000000000",
     "MALLOC_TOP_PAD_": "100000000",
@@ -28,7 +28,7 @@ ALLOCATOR = {
 
 
 def pin(core: int) -> None:
-    """Keep this process on one core, where the system can."""
+    """Keep this process on one core, if the system can."""
     if hasattr(os, "sched_setaffinity") and (os.cpu_count() or 1) > core:
         os.sched_setaffinity(0, {core})
 
@@ -48,14 +48,14 @@ def all_cores() -> Iterator[None]:
 
 
 def settle_allocator() -> None:
-    """Start this program again with a quiet allocator; to be called first."""
+    """Start this program again with a quiet allocator; call it first."""
     if any(os.environ.get(name) != value for name, value in ALLOCATOR.items()):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | ALLOCATOR)
 
 
 @dataclass
 class Timing:
-    """What one contender took.
+    """The times of one contender.
 
     Attributes:
         wall: seconds of each round; cpu: seconds of this process and its children.
@@ -78,7 +78,7 @@ class Timing:
 
     @property
     def spread(self) -> float:
-        """How far the rounds lie apart: half of what lies between the quartiles, over the median."""
+        """The spread of the rounds: half the distance of the quartiles, over the median."""
         if len(self.cpu) < 3:
             return 0.0
         low, _, high = statistics.quantiles(self.cpu, n=4)
@@ -86,13 +86,13 @@ class Timing:
 
 
 def interleave(contenders: Mapping[str, Callable[[], int]], rounds: int) -> dict[str, Timing]:
-    """Run each once in every round, so that what slows the machine down slows all of them; one round more for warmth.
+    """Run each once in every round, so that a slow machine slows all of them; one more round warms up.
 
-    Each has a process of its own for all of its rounds: what one leaves in the heap would be work for the others.
+    Each has a process of its own for all of its rounds, so that its heap does not slow the others.
 
     Args:
-        contenders: by name; each can be pickled, and gives how many records it read.
-        rounds: that count.
+        contenders: by name; each can be pickled, and returns the number of its records.
+        rounds: without the first one.
     """
     timings = {name: Timing() for name in contenders}
     with ExitStack() as exits:
@@ -138,7 +138,7 @@ def _serve(pipe: Connection, contender: Callable[[], int]) -> None:
 
 
 def ratio(upper: Timing, lower: Timing, *, of: str = "cpu") -> float:
-    """The median of the ratios of each round, per record: rounds of one number met the same machine."""
+    """The median of the ratios of each round, per record: rounds of one number ran under the same load."""
     pairs = zip(getattr(upper, of), getattr(lower, of), strict=True)
     return statistics.median((mine / upper.units) / (theirs / lower.units) for mine, theirs in pairs)
 

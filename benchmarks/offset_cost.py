@@ -1,4 +1,4 @@
-"""A server whose pages cost more the deeper they are: a pull by windows against one walk.
+"""A server whose deeper pages cost more: a pull by windows against one walk.
 
     python -m benchmarks.offset_cost
 
@@ -52,7 +52,7 @@ def slope(points: list[tuple[int, float]]) -> float:
 
 
 def main() -> int:
-    """Print the table; fails where the pull is not linear."""
+    """Print the table; fails if the pull is not linear."""
     print(f"{header()}; {COST * 1000:.0f} ms for every 1,000 rows skipped, 4 requests at the same time\n")
     print("| calls | pull, s | one walk, s |\n|---|---|---|")
     found = []

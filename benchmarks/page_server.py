@@ -1,15 +1,15 @@
-"""A server that is never the bottleneck: it joins records that were encoded before anybody asked.
+"""A server that is never the bottleneck: it joins records that were encoded beforehand.
 
     python -m benchmarks.page_server CALLS
 
-It serves a month of the emulator's calls, as varied as those are, heeds dates, page and limit, and prints its address.
-The first part of the path says how it behaves, so that every contender asks the same server:
+It serves a month of the emulator's varied calls, obeys dates, page and limit, and prints its address.
+The first part of the path selects its behaviour, so that every contender uses the same server:
 
 - ``/plain``, and ``/gzip`` for compressed pages;
 - ``/learn``: every record has a key that no client knows yet;
 - ``/slow-100-0``: answers after 100 ms; ``/slow-70-30``: after 70 ms and an exponential of 30 ms more;
-- ``/rate-5-NAME``: allows 5 requests a second, with a burst of one second's worth; ``/count-NAME`` says what it saw;
-- ``/taken-5-2-NAME``: the same, but somebody else uses 2 of the 5 from the third to the sixth second.
+- ``/rate-5-NAME``: allows 5 requests a second, with a burst of one second's worth; ``/count-NAME`` returns its counts;
+- ``/taken-5-2-NAME``: the same, but another program uses 2 of the 5 from the third to the sixth second.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MONTH = "2024-05"
-#: Bytes of whole replies that are kept.
+#: The most bytes of whole replies that are cached.
 KEPT = 3_000_000_000
-#: Between these seconds of its life somebody else uses up a part of a rate.
+#: Between these seconds of its life another program uses a part of a rate.
 TAKEN_FROM, TAKEN_UNTIL = 3.0, 6.0
 
 
 @dataclass
 class Bucket:
-    """A rate limit, and what it saw."""
+    """A rate limit, and its counts."""
 
     rate: float
     begun: float
@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(calls: int) -> None:
-    """Serve until somebody ends the process."""
+    """Serve until the process is ended."""
     pages = Pages(calls)
     server = await asyncio.get_running_loop().create_server(lambda: Connection(pages), "127.0.0.1", 0)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", flush=True)
@@ -172,7 +172,7 @@ async def serve(calls: int) -> None:
 
 @contextmanager
 def serving(calls: int) -> Iterator[str]:
-    """Run it in a process of its own, on a core of its own; gives its address."""
+    """Run it in a process of its own, on a core of its own; returns its address."""
     server = Popen([sys.executable, "-m", "benchmarks.page_server", str(calls)], stdout=PIPE, text=True)
     try:
         assert server.stdout is not None

@@ -1,6 +1,6 @@
-"""Where the time of a typed stream goes: the line that holds the processor, looked at again and again.
+"""The time of a typed stream by lines, from samples of the running line.
 
-A timer of CPU time interrupts the process; what C code does counts for the line that called it.
+A timer of CPU time interrupts the process; C code counts for the line that called it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
-#: Seconds of CPU time between two looks; a kernel's own clock may make it a little more.
+#: Seconds of CPU time between two samples; a kernel's own clock may make it a little more.
 INTERVAL = 0.001
 SIZES = (100, 1000)
 MOST = 12
-#: What a line belongs to, by what its file's path holds; the first that fits.
+#: The part that a line belongs to, by a text in its file's path; the first match counts.
 PARTS = {
     "benchmarks/": "the consumer's own loop",
     "protocol/decoding": "decoding",
@@ -40,7 +40,7 @@ PARTS = {
 
 
 def looked_at(work: Callable[[], object]) -> Counter[tuple[str, str, int]]:
-    """Run it, and count where it was: file, function, line."""
+    """Run it, and count its samples by file, function and line."""
     found: Counter[tuple[str, str, int]] = Counter()
 
     def look(_signal: int, frame: FrameType | None) -> None:
@@ -65,7 +65,7 @@ def by_part(found: Counter[tuple[str, str, int]]) -> Counter[str]:
 
 
 def lines_of(found: Counter[tuple[str, str, int]]) -> list[list[str]]:
-    """Give the dearest lines, and what stands there."""
+    """Return the most expensive lines, with their source."""
     rows = []
     for (file, function, line), times in found.most_common(MOST):
         text = Path(file).read_text("utf-8").splitlines()[line - 1].strip() if Path(file).exists() else ""

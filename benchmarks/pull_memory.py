@@ -3,7 +3,7 @@
     python -m benchmarks.pull_memory [.ndjson .parquet .db ...]
 
 The emulator runs in its own process; each pull runs in its own, too, and its peak resident memory is read from the
-kernel. Pages of 1,000 calls. Fails where 1,000,000 calls take more than 1.1 x the memory of 100,000.
+kernel. Pages of 1,000 calls. Fails if 1,000,000 calls take more than 1.1 x the memory of 100,000.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def pull(url: str, token: str, dest: str) -> None:
             return time.perf_counter() - begun
 
     seconds = asyncio.run(run())
-    # Not ru_maxrss: a process inherits that of the one that started it, however large it was.
+    # Not ru_maxrss: a process inherits that of its parent.
     peak = int(Path("/proc/self/status").read_text("ascii").split("VmHWM:")[1].split()[0])
     print(json.dumps([seconds, peak / 1024]))
 

@@ -1,4 +1,4 @@
-"""The certified pull: against reading and throwing away, against dlt, into each destination, and how often it asks."""
+"""The certified pull: against reading and discarding, against dlt, into each destination, and its requests."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from benchmarks.measure import Timing
     from benchmarks.section import Budget
 
-#: Bytes of a call, about.
+#: Approximate bytes of a call.
 BYTES = 2_050
-#: Destinations whose memory is measured over a million calls.
+#: Destinations whose memory is measured with a million calls.
 BOUNDED = (".ndjson", ".parquet", ".db")
 KINDS = (".ndjson", ".ndjson.gz", ".ndjson.zst", ".csv", ".csv.gz", ".parquet", "/", ".db", ".duckdb")
 BESIDE_DLT = (".ndjson", ".csv", ".parquet", ".duckdb")
@@ -56,7 +56,7 @@ def into_each(url: str, calls: int, kinds: list[str]) -> list[list[str]]:
     rows = []
     try:
         for kind in kinds:
-            once(partial(contenders.pull, url, 1000, kind))  # for warmth
+            once(partial(contenders.pull, url, 1000, kind))  # to warm up
             TimedWriter.busy = 0.0
             units, wall, cpu = once(partial(contenders.pull, url, 1000, kind))
             assert units == calls
@@ -72,7 +72,7 @@ def _name(kind: str) -> str:
 
 
 def requests(url: str, calls: int) -> list[Budget]:
-    """Requests over the fewest possible, pages of 100."""
+    """Requests over the fewest possible, with pages of 100."""
 
     async def run() -> dict[str, float]:
         query, found = CallQuery.month(MONTH), {}
@@ -96,7 +96,7 @@ def requests(url: str, calls: int) -> list[Budget]:
 
 
 def disk(size: int = 100_000_000) -> float:
-    """Seconds that writing and syncing so many bytes takes, a megabyte at a time: nobody who keeps calls is faster."""
+    """Seconds to write and sync this many bytes, a megabyte at a time: the floor of any output."""
     piece = os.urandom(1_000_000)
     with tempfile.TemporaryFile(dir="/var/tmp") as file:
         begun = time.perf_counter()
@@ -107,7 +107,7 @@ def disk(size: int = 100_000_000) -> float:
 
 
 def raw(url: str, calls: int, rounds: int, *, quick: bool) -> tuple[Budget, list[str]]:
-    """A pull that keeps the server's own bytes, against reading and throwing away, and against the disk alone."""
+    """A pull that keeps the server's own bytes, against reading and discarding, and against the disk alone."""
     found = interleave(
         {
             "read and thrown away": partial(contenders.discard, url, 1000, calls),

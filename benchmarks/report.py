@@ -1,4 +1,4 @@
-"""The report: ``docs/explanation/performance.md`` and its plots, made of what was measured and of nothing else."""
+"""The report: ``docs/explanation/performance.md`` and its plots, made of the measurements alone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def budgets_of(sections: list[Section]) -> list[str]:
 
 
 def write(sections: list[Section], header: str) -> None:
-    """Put it between the marks of the page: what stands around them is written by hand."""
+    """Put it between the marks of the page; the text around them is written by hand."""
     lines = [BEGIN, "", header, "", "## Budgets", "", *budgets_of(sections)]
     for section in sections:
         lines += [f"## {section.title}", "", *section.lines]

@@ -1,4 +1,4 @@
-"""A web app that pulls in the background: how late its other tasks are."""
+"""The delay of other tasks in a web app that pulls in the background."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from benchmarks.section import Budget, Section, table
 from servetel_async import CallQuery, ServetelClient
 
 TICK = 0.001
-#: Milliseconds by page size: of a hundred ticks the latest but one, and of all. Twice as much, and what a tick is late
-#: by where nothing else runs, is what CI holds it to: somebody else may use the machine.
+#: Milliseconds by page size: of a hundred ticks the latest but one, and of all. CI allows twice as much, plus the
+#: delay of an idle loop, because other programs may use the machine.
 BOUNDS = {1000: (5.0, 10.0), 5000: (15.0, 25.0)}
 
 
 async def lags(work: asyncio.Task[None]) -> list[float]:
-    """By how many seconds each tick of a millisecond came late, as long as the work goes on."""
+    """The delay in seconds of each tick of a millisecond while the work runs."""
     found = []
     while not work.done():
         begun = time.perf_counter()
@@ -45,7 +45,7 @@ def run(*, quick: bool) -> Section:
     rows, budgets = [], []
     with serving(calls) as url:
         idle = asyncio.run(while_idle())
-        asyncio.run(while_streaming(f"{url}/plain", 1000))  # once for warmth
+        asyncio.run(while_streaming(f"{url}/plain", 1000))  # once to warm up
         for size in (100, 1000, 5000):
             found = asyncio.run(while_streaming(f"{url}/plain", size))
             p50, p99, longest = (1e3 * each for each in _percentiles(found))

@@ -1,4 +1,4 @@
-"""What a benchmark hands over to the report."""
+"""The result of a benchmark for the report."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ class Budget:
 def at_most(
     what: str, bound: float, measured: float, *, unit: str = "x", noise: float = 0.0, held_to: float | None = None
 ) -> Budget:
-    """A budget that is kept where the measured number is not greater.
+    """A budget that is met if the measured number is not greater.
 
     Args:
         what: is measured.
         bound: what it may be.
         measured: what it was.
         unit: of both.
-        noise: by which share of it the measurements beside it lie apart: CI lets so much pass.
-        held_to: what CI holds it to, where the report says why the budget is out of reach.
+        noise: its relative spread in the other measurements, which CI allows.
+        held_to: the bound for CI, if the report says why the budget is out of reach.
     """
     tolerated = measured <= (bound if held_to is None else held_to) * (1 + noise)
     return Budget(what, f"≤ {bound:g}{unit}", f"{measured:.2f}{unit}", measured <= bound, tolerated)
@@ -44,7 +44,7 @@ def at_most(
 def at_least(
     what: str, bound: float, measured: float, *, unit: str = "x", noise: float = 0.0, held_to: float | None = None
 ) -> Budget:
-    """A budget that is kept where the measured number is not smaller.
+    """A budget that is met if the measured number is not smaller.
 
     Args:
         what: is measured.

@@ -1,4 +1,4 @@
-"""Cost against size: how many records, how many of them on a page, how many connections."""
+"""Cost against size: the number of records, the page size, the number of connections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONNECTIONS = (1, 2, 4, 8, 16, 32)
 
 
 def slope(points: list[tuple[float, float]]) -> float:
-    """The exponent of the power that fits them best."""
+    """The exponent of the best fitting power law."""
     logs = [(math.log(x), math.log(y)) for x, y in points]
     middle_x, middle_y = (sum(each) / len(logs) for each in zip(*logs, strict=True))
     steep = sum((x - middle_x) * (y - middle_y) for x, y in logs)

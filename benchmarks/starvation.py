@@ -1,4 +1,4 @@
-"""Short calls beside exports on one client: how long a person waits while streams read everything.
+"""Short calls beside exports on one client: how long a user waits while streams read everything.
 
 ``python -m benchmarks.starvation`` takes about two and a half minutes. Exports read a month on the client of a web
 application; every half second a ``count`` with a deadline of three seconds comes in, each for another range. It prints
@@ -27,7 +27,7 @@ LATENCY = 0.05
 
 
 async def measure(exports: int, rate: float, every: float, seconds: float) -> tuple[list[float], int, int]:
-    """Seconds that each answered count took, how many were not answered, and how many pages the exports got."""
+    """The seconds of each answered count, the number of unanswered ones, and the pages of the exports."""
     data = Dataset.month("2024-05", calls=20_000)
     async with (
         Emulator(data, latency=LATENCY) as api,

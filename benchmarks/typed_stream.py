@@ -1,4 +1,4 @@
-"""The typed stream against what one would use instead: the same server, the same pages, interleaved."""
+"""The typed stream against its alternatives: the same server, the same pages, interleaved."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PEERS: dict[str, Callable[[str, int, int], int]] = {
 }
 STREAM, BARE = "**typed stream**", "aiohttp + msgspec Struct, by hand"
 FASTER_THAN = {"httpx + pydantic": 8.0, "aiohttp + json": 2.5, "requests + json": 5.0, "dlt rest_api, extracted": 20.0}
-#: By page size: the budget, and what CI holds it to.
+#: By page size: the budget, and the bound for CI.
 BESIDE_BARE = {100: (1.25, 1.6), 1000: (0.8, 1.3), 5000: (0.8, 1.4)}
 SLOW = {
     *("requests + json", "httpx + json", "aiohttp + pydantic", "httpx + pydantic"),

@@ -1,5 +1,6 @@
-"""What holds for every test: nothing of this computer's own configuration is read."""
+"""Fixtures for every test: nothing of this computer's own configuration is read."""
 
+import asyncio.constants
 import gc
 import itertools
 import os
@@ -10,7 +11,9 @@ import trustme
 
 from servetel_async.transport.accounts import forget_accounts
 
-#: Tests between two times at which all that is left is taken out of the garbage collector's sight.
+# asyncio's debug mode notes ten frames of the stack for each callback, which takes a fifth of the tests' time.
+asyncio.constants.DEBUG_STACK_DEPTH = 1
+#: Tests between two freezes of all remaining objects, which the garbage collector then skips.
 FREEZE_AFTER = 25
 _ended = itertools.count(1)
 
@@ -23,28 +26,35 @@ def pytest_runtest_logfinish():
 
 
 def pytest_configure():
-    """A shell starts what it runs in the background deaf to Ctrl-C, and so would be every program that is tested."""
+    """Restore Ctrl-C: a shell starts background programs with it ignored, and so would be every tested program."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch, tmp_path):
-    """No token, address or profile of whoever runs the tests reaches them."""
+    """No token, address or profile of the user reaches the tests."""
     for name in [name for name in os.environ if name.startswith("SERVETEL_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("SERVETEL_CONFIG", "")
-    monkeypatch.delenv("PYTHONDEVMODE", raising=False)  # programs that are run are run as users do
+    monkeypatch.delenv("PYTHONDEVMODE", raising=False)  # programs run as users run them
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
 @pytest.fixture(autouse=True)
 def unknown_accounts():
-    """A server of one test may have the port of another test's server: it is not the account that was paused there."""
+    """Forget all accounts, because two tests' servers may have the same port."""
     forget_accounts()
+
+
+@pytest.fixture(autouse=True)
+def quick_fingerprints(request, monkeypatch):
+    """A fingerprint takes 30 ms so that numbers cannot be tried quickly; only its own tests need that."""
+    if request.module.__name__ != "tests.protocol.test_account_table":
+        monkeypatch.setattr("servetel_async.protocol.account._ROUNDS", 1)
 
 
 @pytest.fixture(scope="session")
 def authority():
-    """Who signs the tests' certificates."""
+    """The authority that signs the tests' certificates."""
     return trustme.CA()

@@ -1,11 +1,11 @@
 """With ``-p tests.no_skips`` a skipped test is a failure, except for the reasons below.
 
-`.ci/run` installs what the tests use of the system. So a skip there means that something was not tested.
+`.ci/run` installs the system's tools for the tests, so a skip there means that something was not tested.
 """
 
 import pytest
 
-#: Skips that are right on Linux, as root, with everything installed: how the reason begins, and why it may be.
+#: Allowed skips on Linux, as root, with everything installed: the beginning of the reason, and why it is allowed.
 RIGHT = {
     "atheris is not installed": "a fuzzer that must be compiled with clang; the seeded mutations run in any case",
     "LibreOffice is not installed": "it is large; a model of how spreadsheets read the file is tested in any case",

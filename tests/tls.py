@@ -1,4 +1,4 @@
-"""TLS on loopback: the server's context of a certificate, and a client's that trusts who signed it."""
+"""TLS on loopback: a server's context with a certificate, and a client's that trusts its authority."""
 
 from __future__ import annotations
 

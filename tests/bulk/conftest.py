@@ -1,4 +1,4 @@
-"""A small month, and clients of emulators that are stopped with the test."""
+"""A small month of calls, and clients of emulators that stop with the test."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def query() -> CallQuery:
 
 @pytest.fixture
 async def connect() -> AsyncIterator[Callable[..., Awaitable[tuple[Emulator, ServetelClient]]]]:
-    """Start an emulator with these knobs, and a client of it that waits for nothing."""
+    """Start an emulator with these settings, and a client of it that never waits."""
     async with contextlib.AsyncExitStack() as stack:
 
         async def start(dataset: Dataset, *, page_size: int = 50, attempts: int = 2, **knobs: Any):

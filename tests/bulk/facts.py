@@ -1,4 +1,4 @@
-"""Facts of a ledger, short to write: windows of May 2024, read long after."""
+"""Short builders of ledger facts: windows of May 2024, read long after."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def reading(first, last, clock="2024-06-20 12:00:00", *, until=None, **changes):
     Args:
         first: stamp of its first second.
         last: stamp of its last second.
-        clock: the server's, when it was read.
-        until: the end of the range that was asked for, the window's unless given.
+        clock: the server's clock at the reading.
+        until: the end of the requested range; by default that of the window.
         changes: other fields.
     """
     given = {

@@ -1,7 +1,7 @@
-"""Hours in a moment: an event loop whose clock stands still while there is work, and jumps to the next timer where not.
+"""An event loop whose clock stops while there is work, and otherwise jumps to the next timer.
 
-Sockets and threads are real. The loop looks for a few milliseconds whether anything comes, which over loopback is long,
-and waits for as long as a thread is at work.
+Sockets and threads are real. The loop polls sockets for a few milliseconds, which is long over loopback, and waits
+as long as a thread works.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-#: Real seconds without a byte after which nothing is on its way any more.
+#: After so many real seconds without a byte no more bytes are expected.
 QUIET = 0.003
 BEGIN = 1_000_000.0
 
@@ -33,7 +33,7 @@ class _JumpingSelector(selectors.DefaultSelector):
         self._works: list[Future[Any]] = []
 
     def watch(self, submit: Callable[..., Future[Any]]) -> Callable[..., Future[Any]]:
-        """Note what is given to threads: until it has begun nobody sees that they are at work."""
+        """Record the work given to threads: until it begins, its thread looks idle."""
 
         def noted(*args: Any, **kwargs: Any) -> Future[Any]:
             work = submit(*args, **kwargs)
@@ -52,14 +52,14 @@ class _JumpingSelector(selectors.DefaultSelector):
         events = super().select(QUIET)
         while not events and (self._work_is_left() or _threads_work()):
             events = super().select(QUIET)
-        events = events or super().select(0)  # a thread that has ended its work since has said so before
+        events = events or super().select(0)  # a thread reports its result before it becomes idle
         if not events:
             self.now += timeout
         return events
 
 
 def _threads_work() -> bool:
-    """Whether a thread of an executor does anything but wait for work."""
+    """Whether a thread of an executor is busy."""
     frames = sys._current_frames()
     workers = [frames.get(thread.ident or 0) for thread in threading.enumerate()]
     return any(frame is not None and _in_executor(frame) and frame.f_code.co_name != "_worker" for frame in workers)
@@ -85,7 +85,7 @@ class FakeClockLoop(asyncio.SelectorEventLoop):
 
 
 class Switch(float):
-    """As a fault's ``probability``: 1 while it is on, 0 while it is off."""
+    """A fault's ``probability``: 1 while it is on, 0 while it is off."""
 
     __slots__ = ("on",)
 
@@ -98,12 +98,12 @@ class Switch(float):
         return self.on
 
     def turn(self, *, on: bool) -> None:
-        """Switch it."""
+        """Turn it on or off."""
         self.on = on
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run it in a loop of its own; whoever reads the monotonic clock meanwhile reads the loop's."""
+    """Run it in its own loop; meanwhile the monotonic clock shows the loop's time."""
     loop = FakeClockLoop()
     submit = loop.jumping.watch(ThreadPoolExecutor.submit)
     with (

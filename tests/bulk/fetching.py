@@ -19,7 +19,7 @@ SICK = Answer(status=500)
 
 @contextlib.asynccontextmanager
 async def fetching(habit=None, *, page_size=20, concurrency=4, patience=1800.0, attempts=2, warm=True):
-    """A server with this habit, and a fetcher that has had a good reply."""
+    """A server with this habit, and a fetcher that has had one good reply."""
     async with (
         SmallServer(CALLS) as server,
         ServetelClient(
@@ -46,5 +46,5 @@ def on_clock(work):
 
 
 def first(times, answer):
-    """That answer so many times, then honest ones."""
+    """Give this answer so many times, then honest ones."""
     return lambda asked: answer if asked.nth <= times else HONEST

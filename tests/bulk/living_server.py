@@ -1,4 +1,4 @@
-"""A server whose clock a test sets: it lists the calls that have begun by then, and says the time in its ``Date``."""
+"""A server whose clock a test sets: it lists the calls begun by then, and sends that time in ``Date``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class LivingServer(SmallServer):
 
     Attributes:
         now: the clock, on the account's wall clock.
-        refuses_from: number of the request from which on it refuses the token; None for never.
+        refuses_from: the first request whose token it refuses; None for never.
     """
 
     def __init__(self, calls: list[Call], now: str, habit: Callable[[Asked], Answer] | None = None) -> None:
@@ -45,13 +45,13 @@ class LivingServer(SmallServer):
         self.refuses_from = len(self.asked) + 1 + requests
 
     def client(self, token: str = "token-123456", **options: Any) -> ServetelClient:
-        """A client that waits for nothing."""
+        """A client that never waits."""
         given = {"rate": None, "page_size": 5, "retry": Retry(attempts=1, base=0.001), **options}
         return ServetelClient(token, base_url=self.base_url, **given)
 
 
 def every(minutes: int, first: str, last: str) -> Iterator[Call]:
-    """A call each so many minutes, newest first."""
+    """One call every so many minutes, newest first."""
     start, moment = datetime.fromisoformat(first), datetime.fromisoformat(last)
     while moment >= start:
         yield moment.isoformat(sep=" "), f"call-{moment:%Y%m%d%H%M%S}"

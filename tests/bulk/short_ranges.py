@@ -1,4 +1,4 @@
-"""Habits of a small server that refuses ranges which are too long for it."""
+"""Habits of a small server that refuses long ranges."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ CALLS = calls_at(
 
 
 def length(asked: Asked) -> timedelta | None:
-    """From the first to the last second of what is asked for; None if an end is open."""
+    """The time from the first to the last requested second; None if an end is open."""
     if not asked.first or asked.last == "~":
         return None
     return datetime.fromisoformat(asked.last) - datetime.fromisoformat(asked.first)
 
 
 def refusal(message: str, status: int = 422) -> Answer:
-    """The server's no."""
+    """A refusal by the server."""
     return Answer(status=status, body=json.dumps({"success": False, "message": message}).encode())
 
 
 def elapsed(asked: Asked, days: float) -> bool:
-    """Whether it is longer than so many times 24 hours; an open one always is."""
+    """Whether the range is longer than so many times 24 hours; an open range always is."""
     found = length(asked)
     return found is None or found > days * DAY
 
 
 def exactly(asked: Asked, days: float) -> bool:
-    """Whether all its seconds are so many times 24 hours, or more: this server wants less."""
+    """Whether the range has at least so many times 24 hours, both end seconds included."""
     found = length(asked)
     return found is None or found + timedelta(seconds=1) >= days * DAY
 
 
 def dates(asked: Asked, days: float) -> bool:
-    """Whether it touches more than so many dates of the calendar."""
+    """Whether the range touches more than so many calendar dates."""
     found = length(asked)
     if found is None:
         return True
@@ -71,5 +71,5 @@ def allows(
 
 
 def refused(asked: list[Asked], habit: Callable[[Asked], Answer]) -> int:
-    """How many of the requests that habit refuses."""
+    """How many of the requests this habit refuses."""
     return sum(habit(each).status != HONEST.status or habit(each).body is not None for each in asked)

@@ -1,4 +1,4 @@
-"""How many slots of a pull are free, found by taking them."""
+"""Count the free slots of a pull by taking them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _ends_at_once(work: Coroutine[Any, Any, Any]) -> bool:
-    """Run it up to where it waits, and cancel it there; whether it ended before."""
+    """Run it until it first waits, and cancel it there; true if it ended before."""
     try:
         work.send(None)
     except StopIteration:
@@ -24,7 +24,7 @@ def _ends_at_once(work: Coroutine[Any, Any, Any]) -> bool:
 
 
 def free_slots(concurrency: Concurrency) -> int:
-    """Take all slots that can be had without waiting, give them back, and say how many they were."""
+    """Take every slot that is free, give them back, and return their number."""
     taken = []
     while _ends_at_once((slot := concurrency.slot(0.0)).__aenter__()):
         taken.append(slot)
@@ -34,5 +34,5 @@ def free_slots(concurrency: Concurrency) -> int:
 
 
 def assert_free(concurrency: Concurrency) -> None:
-    """No slot is held, and no task waits for one: a slot is never given past a task that waits."""
+    """Assert that no task holds a slot or waits for one: a free slot always goes to a waiting task first."""
     assert free_slots(concurrency) == int(concurrency.limit)

@@ -1,4 +1,4 @@
-"""A server of a handful of calls whose every answer a test may write itself: for habits that the emulator does not have."""
+"""A server of a few calls whose every answer a test may write: for habits that the emulator lacks."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def calls_at(*seconds: str) -> list[Call]:
 
 @dataclass
 class Asked:
-    """A request, and the calls that a page would be cut out of."""
+    """A request, and the calls in its range."""
 
     first: str
     last: str
@@ -46,7 +46,7 @@ class Asked:
 
 @dataclass
 class Answer:
-    """What is sent: an honest page unless something else is given."""
+    """The reply to send: an honest page unless a field says otherwise."""
 
     rows: list[Call] | None = None
     count: Any = None
@@ -63,12 +63,12 @@ HONEST = Answer()
 
 
 def inclusive(start: str, first: str, last: str) -> bool:
-    """Both bounds count, as the API says."""
+    """Include both bounds, as the API documents."""
     return first <= start <= last
 
 
 def capped(most: int) -> Callable[[Asked], Answer]:
-    """Count so many calls of a range at most, and give no more of it."""
+    """Count and return at most so many calls of a range."""
 
     def habit(asked: Asked) -> Answer:
         first = (asked.page - 1) * asked.limit
@@ -78,7 +78,7 @@ def capped(most: int) -> Callable[[Asked], Answer]:
 
 
 def hiding(most: int) -> Callable[[Asked], Answer]:
-    """Send no count, and no more than so many calls of a range."""
+    """Send no count, and return at most so many calls of a range."""
 
     def habit(asked: Asked) -> Answer:
         first = (asked.page - 1) * asked.limit
@@ -88,7 +88,7 @@ def hiding(most: int) -> Callable[[Asked], Answer]:
 
 
 def shallow(most: int) -> Callable[[Asked], Answer]:
-    """Count all calls of a range, and refuse the pages that reach beyond so many."""
+    """Count all calls of a range, and refuse pages that reach beyond so many."""
 
     def habit(asked: Asked) -> Answer:
         too_deep = asked.page * asked.limit > most
@@ -98,7 +98,7 @@ def shallow(most: int) -> Callable[[Asked], Answer]:
 
 
 def bare(*, times: int, when: Callable[[Asked], bool]) -> Callable[[Asked], Answer]:
-    """Send nothing, not even a count, in place of the first answers to some requests."""
+    """Replace the first answers to some requests by an empty page without a count."""
     left = [times]
 
     def habit(asked: Asked) -> Answer:
@@ -116,7 +116,7 @@ class SmallServer:
     Attributes:
         asked: every request, in the order of arrival.
         windows: how often each window was asked for.
-        peak: most requests at one time.
+        peak: the most requests at one time.
     """
 
     def __init__(

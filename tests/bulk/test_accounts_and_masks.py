@@ -1,4 +1,4 @@
-"""Several accounts and masks in one destination: nothing is mixed, nothing is shown that was hidden."""
+"""Several accounts and masks in one destination: calls are never mixed, and masked values never shown."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_two_accounts_in_one_database_keep_their_calls(two, tmp_path):
 
 
 async def test_a_database_without_calls_of_an_account_is_not_checked_for_it(two, tmp_path):
-    """The error says whose calls are there."""
+    """The error names the account whose calls are there."""
     target = tmp_path / "a.db"
     async with two[0].client() as client:
         there = await pull(client, target, DAYS)
@@ -80,7 +80,7 @@ async def test_two_names_at_one_address_are_two_accounts(tmp_path):
 
 
 async def test_a_token_that_may_be_another_accounts_is_refused(tmp_path):
-    """The error names the label that says it is the same account."""
+    """The error names the label that identifies the account."""
     target = tmp_path / "a.db"
     async with LivingServer(CALLS, NOW) as server:
         async with server.client() as client:
@@ -97,7 +97,7 @@ async def test_a_token_that_may_be_another_accounts_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.db"])
 async def test_an_interrupted_pull_of_one_account_is_not_resumed_by_another(two, tmp_path, name):
-    """A file holds one account; a database that is not finished yet, too."""
+    """A file, like an unfinished database, holds one account."""
     one, other = two
     async with one.client(max_concurrency=1) as client:
         one.refuse_after(34)
@@ -114,7 +114,7 @@ async def test_an_interrupted_pull_of_one_account_is_not_resumed_by_another(two,
 
 
 async def test_a_file_is_checked_with_its_own_account(two, tmp_path):
-    """Another account's counts say nothing of it."""
+    """Another account's counts say nothing about it."""
     one, other = two
     async with one.client() as client:
         await pull(client, tmp_path / "a.ndjson", DAYS)
@@ -126,7 +126,7 @@ async def test_a_file_is_checked_with_its_own_account(two, tmp_path):
 
 @pytest.mark.parametrize("first", [True, False])
 async def test_masked_and_plain_calls_are_not_mixed(tmp_path, first):
-    """Neither a pull nor a sync writes plain rows over masked ones, nor the other way round."""
+    """Neither a pull nor a sync writes plain rows over masked ones, or the reverse."""
     target = tmp_path / "a.db"
     async with LivingServer(CALLS, NOW) as server, server.client() as client:
         await pull(client, target, DAYS, mask=MASKS[first])
@@ -142,7 +142,7 @@ async def test_masked_and_plain_calls_are_not_mixed(tmp_path, first):
 
 
 async def test_pseudonyms_of_two_keys_are_not_mixed(tmp_path):
-    """One number would have two tokens; the error says so, and says what to do."""
+    """One number would have two tokens; the error says so, and what to do."""
     target = tmp_path / "a.db"
     async with LivingServer(CALLS, NOW) as server, server.client() as client:
         await sync(client, target, ALL, mask=Mask.keyed("k" * 32))
@@ -153,7 +153,7 @@ async def test_pseudonyms_of_two_keys_are_not_mixed(tmp_path):
 
 
 async def test_a_receipt_says_whose_and_how(tmp_path):
-    """Label, mask, and enough to recognise the account."""
+    """It names the label and the mask, and enough to recognise the account."""
     async with LivingServer(CALLS, NOW) as server, server.client(account="delhi") as client:
         receipt, address = await pull(client, tmp_path / "a.ndjson", DAYS, mask=MASKS[True]), server.base_url
     saved = json.loads((tmp_path / "a.ndjson.receipt.json").read_text())

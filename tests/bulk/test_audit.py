@@ -1,4 +1,4 @@
-"""The audit: all windows together against the server's count, and the windows that differ found by halving."""
+"""Reconciling: the windows' counts against the count of the range; halving finds the windows that differ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CALLS = calls_at(*(f"{day} {hour:02}:00:00" for day in DAYS for hour in (0, 12))
 
 
 def entries(days=DAYS, counted=2):
-    """An entry for each day, newest first, each of which counted two."""
+    """One entry for each day, newest first, each with a count of two."""
     return [reading(f"{day} 00:00:00", f"{day} 23:59:59", counted=counted, records=2) for day in reversed(days)]
 
 
@@ -36,14 +36,14 @@ def days_of(changed):
 
 
 async def test_no_windows():
-    """Nothing is asked for nothing."""
+    """Without windows no request is sent."""
     async with serving() as (server, fetcher):
         assert await find_changed(fetcher, [], Cost()) == []
         assert server.asked == []
 
 
 async def test_all_agree():
-    """One request for every 31 days, of one record each; none of them is longer."""
+    """Reconciling costs one request for one record per 31 days, and no request spans more."""
     cost = Cost()
     month = [day for day in DAYS if day.startswith("2024-05")]
     async with serving() as (server, fetcher):
@@ -55,7 +55,7 @@ async def test_all_agree():
 
 
 async def test_long_ranges_are_counted_in_months():
-    """No request is longer than 31 days, and each window is in one of them."""
+    """No request is longer than 31 days, and each window lies within one of them."""
     gapless = [f"2024-05-{day:02}" for day in range(1, 32)] + [f"2024-06-{day:02}" for day in range(1, 31)]
     calls = calls_at(*(f"{day} {hour:02}:00:00" for day in gapless for hour in (0, 12)))
     async with serving(calls) as (server, fetcher):
@@ -72,7 +72,7 @@ async def test_long_ranges_are_counted_in_months():
 )
 @pytest.mark.parametrize("more", [1, -1])
 async def test_what_differs_is_found_by_halving(changed, more):
-    """The windows that have more calls, or fewer, and no others, in about two requests for each halving."""
+    """Exactly the windows with more or fewer calls are found, in about two requests for each halving."""
     month = [day for day in DAYS if day.startswith("2024-05")]
     calls = [call for call in CALLS if call[0].startswith("2024-05")]
     for day in changed:
@@ -87,14 +87,14 @@ async def test_what_differs_is_found_by_halving(changed, more):
 
 
 async def test_one_window():
-    """It is compared by itself."""
+    """A single window is compared by itself."""
     async with serving() as (_, fetcher):
         assert await find_changed(fetcher, entries(["2024-05-01"]), Cost()) == []
         assert days_of(await find_changed(fetcher, entries(["2024-05-01"], counted=3), Cost())) == ["2024-05-01"]
 
 
 async def test_a_window_longer_than_a_month():
-    """The audit counts such a window on its own, in parts: no request is longer than 31 days."""
+    """Such a window is counted on its own, in parts of at most 31 days."""
     long = reading("2024-04-01 00:00:00", "2024-05-30 23:59:59", counted=120, records=120)
     async with serving() as (server, fetcher):
         assert await find_changed(fetcher, [long], Cost()) == []
@@ -105,7 +105,7 @@ async def test_a_window_longer_than_a_month():
 
 
 async def test_a_count_that_is_missing_differs():
-    """What cannot be compared is not called equal."""
+    """A window that cannot be compared is not called equal."""
     async with serving(habit=lambda _: Answer(no_count=True)) as (_, fetcher):
         assert days_of(await find_changed(fetcher, entries(["2024-05-01", "2024-05-02"]), Cost())) == [
             "2024-05-01",
@@ -114,14 +114,14 @@ async def test_a_count_that_is_missing_differs():
 
 
 async def test_an_uncounted_entry_is_counted_as_nothing():
-    """So it differs as soon as there is a call in it, and not before."""
+    """It differs only if the API now counts a call in it."""
     async with serving() as (_, fetcher):
         assert await find_changed(fetcher, entries(["2024-07-01"], counted=None), Cost()) == []
         assert days_of(await find_changed(fetcher, entries(["2024-05-01"], counted=None), Cost())) == ["2024-05-01"]
 
 
 async def test_a_failure_ends_it():
-    """The others are over when it is raised."""
+    """The other requests have ended when the error is raised."""
     async with serving(habit=lambda _: Answer(status=500)) as (_, fetcher):
         with pytest.raises(ServerError):
             await find_changed(fetcher, entries(), Cost())

@@ -1,4 +1,4 @@
-"""Pulls whose pages do not come, or whose server cannot be believed."""
+"""Pulls from servers whose pages do not come, or whose replies are wrong."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def names(directory):
 
 
 def test_a_poisoned_record(tmp_path):
-    """Every page that holds it fails while others come: the output is not made, what came is kept; later it is whole."""
+    """Every page that holds it fails: no output is made and the other calls are kept; a later pull completes it."""
     bad = SPREAD[40]
     target = tmp_path / "a.ndjson"
 
@@ -74,7 +74,7 @@ def test_a_poisoned_record(tmp_path):
 
 
 def test_a_page_that_is_poisoned_by_its_number(tmp_path):
-    """Its window is cut until that page is no more: nothing is lost at all."""
+    """Its window is cut until that page no longer exists: no call is lost."""
     data = Dataset.range("2024-05-06", "2024-05-06", calls=300)
 
     async def main():
@@ -97,9 +97,9 @@ LARGE = {"slow": Answer(after=3600), "too large": Answer(body=b" " * (LARGEST_PA
 
 @pytest.mark.parametrize(("kind", "begins"), [("slow", 3), ("too large", 1), ("too large", 3), ("413", 1), ("413", 3)])
 def test_pages_that_are_too_large_for_the_server(tmp_path, kind, begins):
-    """More than fifty calls at a time are too many, from the first request on or later: the pull finishes with fewer.
+    """The server fails on pages of more than fifty calls, at once or later: the pull finishes with smaller pages.
 
-    Not where the first request of all times out: then it may be the address that is wrong.
+    If the very first request times out, the pull fails: the address may be wrong.
     """
     calls = calls_at(*(f"2024-05-06 {number // 60:02}:{number % 60:02}:30" for number in range(700)))
 
@@ -132,7 +132,7 @@ def test_large_pages_that_stall(tmp_path):
     assert ids(tmp_path / "a.ndjson") == sorted(data.ids)
 
 
-# Servers that cannot be believed
+# Servers that reply wrongly
 
 
 def ghost(asked):
@@ -140,7 +140,7 @@ def ghost(asked):
 
 
 async def test_a_ghost_is_named_and_the_output_is_written(tmp_path):
-    """The count says one more than there is, for ever: all calls are written, and the receipt names the second."""
+    """The count is always one too high: all calls are written, and the receipt names the second."""
     async with serving(SPREAD, ghost) as (server, client):
         receipt = await pull(client, tmp_path / "a.ndjson", DAY)
         assert (receipt.records, receipt.counted, receipt.complete) == (len(SPREAD), len(SPREAD) + 1, False)
@@ -150,7 +150,7 @@ async def test_a_ghost_is_named_and_the_output_is_written(tmp_path):
 
 
 def arriving(calls, most):
-    """A call that arrives late in the list's oldest second with each of the first ``most`` counts of the whole."""
+    """Add a late call in the oldest second with each of the first ``most`` counts of the whole range."""
     late = []
 
     def habit(asked):
@@ -165,7 +165,7 @@ def arriving(calls, most):
 
 @pytest.mark.parametrize("most", [1, 10**6])
 async def test_a_list_that_changes_after_it_was_read(tmp_path, most):
-    """The audit finds the window, and it is read again; a list that is never still is not called complete."""
+    """Reconciling finds the window, and it is read again; a list that keeps changing is not called complete."""
     calls = calls_at(*(f"2024-05-{day:02} {hour:02}:30:00" for day in range(6, 16) for hour in range(24)))
     days = CallQuery(from_date="2024-05-06", to_date="2024-05-15")
     async with serving(calls, arriving(calls, most), page_size=2) as (_, client):
@@ -177,7 +177,7 @@ async def test_a_list_that_changes_after_it_was_read(tmp_path, most):
 
 
 async def test_strict_makes_no_output_of_a_ghost(tmp_path):
-    """It raises, and keeps what was read."""
+    """The pull raises, and keeps the calls it read."""
     async with serving(SPREAD, ghost) as (_, client):
         with pytest.raises(CountDriftError, match="would not be complete"):
             await pull(client, tmp_path / "a.ndjson", DAY, strict=True)
@@ -185,7 +185,7 @@ async def test_strict_makes_no_output_of_a_ghost(tmp_path):
 
 
 async def test_strict_without_a_count(tmp_path):
-    """Pages that contradict each other, on a server that counts nothing."""
+    """The pages contradict each other, on a server that sends no count."""
 
     def habit(asked):
         return Answer(no_count=True, rows=asked.rows[:2] if asked.page == 1 and len(asked.rows) > 2 else None)
@@ -214,14 +214,14 @@ async def test_strict_without_a_count(tmp_path):
     ids=str,
 )
 async def test_every_habit_of_the_api(tmp_path, knobs, fast):
-    """A dense hour, whatever the server's habits: all calls, a complete receipt."""
+    """Whatever the server's habits, a dense hour gives all calls and a complete receipt."""
     data = Dataset.range("2024-05-06 11:00:00", "2024-05-06 11:04:59", calls=400)
     async with (
         Emulator(data, **knobs) as api,
         ServetelClient(api.token, base_url=api.base_url, rate=None, page_size=50) as client,
     ):
         if fast and "shuffle_ties" in knobs:
-            return  # that is what fast leaves out
+            return  # fast leaves this out
         receipt = await pull(client, tmp_path / "a.ndjson", DAY, fast=fast)
         assert ids(tmp_path / "a.ndjson") == sorted(data.ids)
         assert receipt.complete
@@ -229,7 +229,7 @@ async def test_every_habit_of_the_api(tmp_path, knobs, fast):
 
 @pytest.mark.parametrize("concurrency", [1, 8])
 async def test_progress_never_goes_back(tmp_path, concurrency):
-    """Calls read so far become more and more, up to the total, over many windows and pages."""
+    """The number of calls read only grows, up to the total, over many windows and pages."""
     data = Dataset.range("2024-05-06", "2024-05-06", calls=1000)
     told = []
     async with (

@@ -1,4 +1,4 @@
-"""Calibration: servers that leave out a bound of the range, and that nothing is lost at any edge for it."""
+"""Calibration: a server may leave out a bound of the range, and no call at an edge is lost."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def written(path):
 
 @servers
 async def test_one_record_tells(server):
-    """Looked up by its own second; the client remembers it, and what was asked before is asked again if it must be."""
+    """A record is looked up by its own second, and the client remembers the bounds that this shows."""
     async with serving(server, calls_at(NOON)) as (api, client):
         await calibration(client).check(WHOLE, rows(NOON), Cost())
         assert client.conventions == Conventions("start", SERVERS[server][1])
@@ -70,7 +70,7 @@ async def test_one_record_tells(server):
 
 @servers
 async def test_neighbours_do_not_mislead(server):
-    """Calls one second before and after the one that is looked up are not taken for it."""
+    """Calls one second before and after the wanted call are not taken for it."""
     calls = calls_at("2024-05-06 11:59:59", NOON, "2024-05-06 12:00:01")
     async with serving(server, calls) as (_, client):
         await calibration(client).check(WHOLE, rows(NOON), Cost())
@@ -79,7 +79,7 @@ async def test_neighbours_do_not_mislead(server):
 
 @servers
 async def test_it_is_looked_at_once(server):
-    """A pull looks once. Another pull of the same client takes what it found as a hint, and verifies it by one look."""
+    """A pull looks once. Another pull of the same client takes the result as a hint, and verifies it by one request."""
     async with serving(server, calls_at(NOON)) as (api, client):
         looking = calibration(client)
         await looking.check(WHOLE, rows(NOON), Cost())
@@ -92,7 +92,7 @@ async def test_it_is_looked_at_once(server):
 
 @pytest.mark.parametrize("lies", [1, 2, 3])
 async def test_a_page_that_lies_excludes_no_bound(lies):
-    """A call that does not come when it is looked up proves nothing; it is looked up once more."""
+    """A call that does not come proves nothing; it is looked up once more."""
     async with serving("inclusive", calls_at(NOON), lambda asked: Answer(rows=[]) if len(lied) <= lies else HONEST) as (
         api,
         client,
@@ -103,7 +103,7 @@ async def test_a_page_that_lies_excludes_no_bound(lies):
 
 
 async def test_a_record_that_is_gone():
-    """The next one is looked up; where none is there any more it stays unknown."""
+    """The next record is looked up; if all are gone, the bounds stay unknown."""
     async with serving("to is exclusive", calls_at("2024-05-06 09:00:00")) as (_, client):
         await calibration(client).check(WHOLE, rows("2024-05-06 13:00:00", NOON), Cost())
         assert client.conventions is None
@@ -112,7 +112,7 @@ async def test_a_record_that_is_gone():
 
 
 async def test_records_without_a_start_cannot_be_looked_up():
-    """They are passed over; with none left nothing is asked."""
+    """They are skipped; if no other record is left, no request is sent."""
     async with serving("inclusive", calls_at(NOON)) as (api, client):
         await calibration(client).check(WHOLE, rows("", "24:00", "2024-05-06 25:00:00"), Cost())
         assert (client.conventions, api.asked) == (None, [])
@@ -122,14 +122,14 @@ async def test_records_without_a_start_cannot_be_looked_up():
 
 @servers
 async def test_an_empty_window_is_looked_at_from_outside(server):
-    """An excluded bound may hide all there is: each edge second is asked for with a second more on both sides."""
+    """An excluded bound may hide calls: each edge second is requested with a second more on both sides."""
     async with serving(server, calls_at(LAST)) as (_, client):
         await calibration(client).check(WHOLE, [], Cost())
         assert client.conventions == Conventions("start", SERVERS[server][1])
 
 
 async def test_an_empty_window_with_nothing_around_it():
-    """Two requests for each edge, and nothing is known yet."""
+    """Each edge costs two requests, and the bounds stay unknown."""
     async with serving("inclusive", calls_at(NOON)) as (api, client):
         looking = calibration(client)
         await looking.check(WHOLE, [], Cost())
@@ -139,7 +139,7 @@ async def test_an_empty_window_with_nothing_around_it():
 
 @pytest.mark.parametrize("call", [FIRST, LAST])
 async def test_one_empty_look_at_an_edge_proves_nothing(call):
-    """The first look at each edge is answered as if nothing lay there; the second look finds the call."""
+    """The first request at each edge comes back empty; the second finds the call."""
     habit = lambda asked: Answer(rows=[], count=0) if api.windows[asked.window] == 1 else HONEST  # noqa: E731
     async with serving("both are exclusive", calls_at(call), habit) as (api, client):
         await calibration(client).check(WHOLE, [], Cost())
@@ -150,7 +150,7 @@ async def test_one_empty_look_at_an_edge_proves_nothing(call):
     "lie", [Answer(rows=[], count=0, page=2), Answer(rows=[], count=2)], ids=["another page", "fewer than counted"]
 )
 async def test_an_empty_range_whose_edges_are_not_shown_is_not_complete(lie, tmp_path):
-    """No page at an edge agrees with its request, so calls may lie there."""
+    """No page at an edge agrees with its request, so calls may be there."""
 
     def habit(asked):
         return HONEST if asked.window == (FIRST, LAST) else lie
@@ -162,7 +162,7 @@ async def test_an_empty_range_whose_edges_are_not_shown_is_not_complete(lie, tmp
 
 
 async def test_an_empty_window_of_one_second():
-    """Both of its edges are one, which is looked at twice."""
+    """Its two edges are the same second, which is requested twice."""
     async with serving("inclusive", []) as (api, client):
         await calibration(client).check(Window.of(NOON, NOON), [], Cost())
         assert len(api.asked) == 2
@@ -170,14 +170,14 @@ async def test_an_empty_window_of_one_second():
 
 @pytest.mark.parametrize("window", [Window(None, WHOLE.end), Window(WHOLE.start, None)])
 async def test_an_open_window_has_no_edges(window):
-    """Nothing is asked for."""
+    """No request is sent."""
     async with serving("inclusive", []) as (api, client):
         await calibration(client).check(window, [], Cost())
         assert api.asked == []
 
 
 async def test_a_crowded_neighbour_does_not_hide_it():
-    """Pages are read on while they are full of calls of the second beside it."""
+    """Reading continues while pages are full of calls of the next second."""
     made = calls_at(NOON, *["2024-05-06 12:00:01"] * 12)
     async with serving("from is exclusive", made) as (_, client):
         await calibration(client).check(WHOLE, rows(NOON), Cost())
@@ -185,7 +185,7 @@ async def test_a_crowded_neighbour_does_not_hide_it():
 
 
 async def test_a_crowd_without_end_is_given_up():
-    """A second beside it with more calls than anybody looks through is no proof."""
+    """A next second with too many calls to read through proves nothing."""
     made = calls_at(*["2024-05-06 12:00:01"] * 150)
     async with serving("from is exclusive", made) as (api, client):
         await calibration(client).check(WHOLE, rows(NOON), Cost())
@@ -194,7 +194,7 @@ async def test_a_crowd_without_end_is_given_up():
 
 
 async def test_several_windows_at_once_look_once():
-    """The others wait for it, and read again only if they must."""
+    """The other windows wait for the result."""
     async with serving("to is exclusive", calls_at(NOON)) as (api, client):
         looking = calibration(client)
         await asyncio.gather(*(looking.check(WHOLE, rows(NOON), Cost()) for _ in range(4)))
@@ -203,7 +203,7 @@ async def test_several_windows_at_once_look_once():
 
 
 async def test_a_failure_ends_the_look():
-    """What a request ends in is told, and the next one may look."""
+    """The error of the request is raised, and the next check may look again."""
     async with serving("inclusive", calls_at(NOON), lambda asked: Answer(status=500) if asked.nth == 1 else HONEST) as (
         _,
         client,
@@ -233,7 +233,7 @@ EDGES = {
 @pytest.mark.parametrize("calls", EDGES)
 @servers
 async def test_nothing_is_lost_at_an_edge(server, calls, tmp_path):
-    """Whatever bounds a server leaves out: each call of the range is written, and none of the neighbouring seconds."""
+    """Whatever bounds a server leaves out, every call of the range is written, and no call beside it."""
     inside = EDGES[calls]
     made = calls_at(*inside, "2024-05-05 23:59:59", "2024-05-07 00:00:00")
     async with serving(server, made) as (_, client):
@@ -244,7 +244,7 @@ async def test_nothing_is_lost_at_an_edge(server, calls, tmp_path):
 
 @servers
 async def test_a_range_of_many_windows(server, tmp_path):
-    """Calls on the edges of windows that were cut are neither lost nor written twice."""
+    """Calls on the edges of cut windows are neither lost nor written twice."""
     seconds = [
         f"2024-05-06 {minute // 60:02}:{minute % 60:02}:{second}"
         for minute in range(0, 1440, 5)
@@ -263,7 +263,7 @@ async def test_a_range_of_many_windows(server, tmp_path):
 )
 @servers
 async def test_a_server_without_counts_is_looked_at_too(server, calls, tmp_path):
-    """Its newest months are empty, so nothing is known of it when the first calls are walked; none at the edge is lost."""
+    """Its newest months are empty, so its bounds are still unknown at the first calls; none at the edge is lost."""
     made = calls_at(*calls)
     async with serving(server, made, lambda _: Answer(no_count=True)) as (_, client):
         receipt = await pull(client, tmp_path / "a.ndjson", CallQuery(from_date="2024-01-05 12:00:00"))
@@ -282,7 +282,7 @@ WIDER = [
 @pytest.mark.parametrize(("server", "learnt"), WIDER)
 @pytest.mark.parametrize("concurrency", [1, 4])
 async def test_what_was_learnt_wrongly_is_put_right(server, learnt, concurrency, tmp_path):
-    """A call of a second beside its window came, for it was asked for too widely: it is asked for again, and no more so."""
+    """A page has a call from beside its window, so its range was too wide: it is requested again, narrower."""
     made = calls_at(*[f"2024-05-06 12:00:{second:02}" for second in range(40)] * 3)
     inside = [call for call in made if "2024-05-06 12:00:01" <= call[0] <= "2024-05-06 12:00:38"]
     async with serving(server, made) as (_, client):
@@ -295,7 +295,7 @@ async def test_what_was_learnt_wrongly_is_put_right(server, learnt, concurrency,
 
 @pytest.mark.parametrize("side", ["early", "late"])
 async def test_one_page_disproves_no_bound(side, tmp_path):
-    """A page that brings a call of the second beside its window may lie: a bound that is left out stays so."""
+    """A page with a call from beside its window may be wrong: the bound is still taken as excluded."""
     made = calls_at(*[f"2024-05-06 12:00:{second:02}" for second in range(10)])
     neighbour = "2024-05-06 12:00:02" if side == "early" else "2024-05-06 12:00:06"
     lied = []
@@ -320,7 +320,7 @@ async def test_one_page_disproves_no_bound(side, tmp_path):
 
 
 async def test_a_page_of_another_range_is_no_evidence():
-    """It brings the call and one that does not belong there, twice: only these lies say that both bounds are counted in."""
+    """Only two wrong pages, with a call from another range, say that both bounds are included."""
     made = calls_at(NOON, "2024-05-04 12:00:00")
     lie = Answer(rows=made, count=2)
     async with serving("to is exclusive", made, lambda asked: lie if asked.nth <= 2 else HONEST) as (_, client):
@@ -334,7 +334,7 @@ async def test_a_page_of_another_range_is_no_evidence():
     ids=["another empty page", "fewer than counted"],
 )
 async def test_a_page_that_does_not_agree_with_its_request_is_asked_for_again(lie):
-    """Three such pages leave no bound out, though the call is on none of them."""
+    """Three such pages without the call do not show that a bound is excluded."""
 
     def habit(asked):
         return lie if api.windows[NOON, NOON] <= 3 and asked.window == (NOON, NOON) else HONEST
@@ -347,7 +347,7 @@ async def test_a_page_that_does_not_agree_with_its_request_is_asked_for_again(li
 
 @pytest.mark.parametrize("server", ["to is exclusive", "from is exclusive", "both are exclusive"])
 async def test_calls_that_ended_up_in_no_window_are_looked_up_at_the_end(server, tmp_path):
-    """The first page came empty, so nothing was looked up; then each second alone was empty, for a bound is left out."""
+    """The first page was empty, then each second alone, because a bound is excluded; every call is still written."""
     made = calls_at(*[NOON] * 7)
 
     def habit(asked):
@@ -360,7 +360,7 @@ async def test_calls_that_ended_up_in_no_window_are_looked_up_at_the_end(server,
 
 
 async def test_a_page_that_always_lies_is_left():
-    """A few requests, and nothing is believed."""
+    """It costs few requests, and the bounds stay unknown."""
     habit = lambda asked: Answer(rows=[], count=1)  # noqa: E731 - as the others
     async with serving("inclusive", calls_at(NOON), habit) as (api, client):
         await calibration(client).check(WHOLE, rows(NOON), Cost())
@@ -369,7 +369,7 @@ async def test_a_page_that_always_lies_is_left():
 
 
 async def test_looks_that_do_not_agree_lead_to_another_look():
-    """The first call that comes may be a lie that looks sound; the conclusion is what two looks say."""
+    """The first reply may be plausible and wrong; two replies that agree decide."""
     made = calls_at(NOON, "2024-05-06 13:00:00")
 
     def habit(asked):
@@ -381,7 +381,7 @@ async def test_looks_that_do_not_agree_lead_to_another_look():
 
 
 async def test_calls_from_anywhere_put_nothing_right(tmp_path):
-    """A server that ignores the dates may send a call of that second too: it says nothing of its bounds."""
+    """A server that ignores the dates may send such a call too: it says nothing about the bounds."""
     made = calls_at("2024-05-06 12:00:00", "2024-05-06 11:59:59", "2024-05-04 12:00:00")
     async with serving("both are exclusive", made, lambda _: Answer(rows=made, count=3)) as (_, client):
         client.conventions = Conventions("start", Bounds(1, 1))
@@ -392,7 +392,7 @@ async def test_calls_from_anywhere_put_nothing_right(tmp_path):
 
 @servers
 async def test_a_server_that_ignores_the_dates_is_told(server, tmp_path):
-    """Nothing was learnt wrongly then, and no second reading helps."""
+    """The pull raises after few requests: reading again would not help."""
     made = calls_at("2024-05-06 12:00:00", "2024-05-04 12:00:00")
     async with serving(server, made, lambda asked: Answer(rows=made, count=2)) as (api, client):
         with pytest.raises(OutOfWindowError):
@@ -416,7 +416,7 @@ QUERIES = {
 @pytest.mark.parametrize("query", QUERIES)
 @servers
 async def test_any_range(server, query, pages, tmp_path):
-    """Both ends, one or none may be open: every call is there that the range holds."""
+    """Both ends, one or none may be open: every call of the range is written."""
     made = calls_at(*[f"2024-05-{day:02} {hour:02}:30:00" for day in (3, 4, 6) for hour in range(5)], *[NOON] * 2)
     habits = {
         "counted": lambda _: HONEST,
@@ -432,23 +432,23 @@ async def test_any_range(server, query, pages, tmp_path):
 
 @pytest.mark.parametrize("query", QUERIES)
 async def test_an_empty_account(query, tmp_path):
-    """Nothing at all is a complete pull of nothing."""
+    """An account without calls gives a complete pull of 0 calls."""
     async with serving("inclusive", []) as (api, client):
         receipt = await pull(client, tmp_path / "a.ndjson", QUERIES[query])
     assert (receipt.records, receipt.counted, receipt.complete) == (0, 0, True)
     assert (tmp_path / "a.ndjson").read_bytes() == b""
     before = sum(asked.first == "" for asked in api.asked)
-    # An open range is asked for, then what lies before it, and that again when all is read.
+    # A range with an open start is requested, then the time before it, and that again at the end.
     assert before == (3 if QUERIES[query].from_date is None else 0)
     # This server's clock differs from ours by years, so an open end costs two requests more.
-    # Each of the two windows is empty, and each edge of it is looked at twice.
+    # Both windows are empty, and each of their edges is requested twice.
     assert len(api.asked) - min(before, 2) <= (16 if QUERIES[query].to_date is None else 10)
 
 
 @servers
 @pytest.mark.parametrize("counts", ["none", "of the page", "of all"])
 async def test_a_server_that_gives_less_than_it_is_asked_for_hides_nothing(server, counts, tmp_path):
-    """The neighbours of the second that is looked up may fill its pages; one that is short for the server is no end."""
+    """Calls of the next second may fill the pages, and a page that the server cuts short is not the last one."""
 
     def habit(asked):
         rows = asked.found[(asked.page - 1) * 2 : asked.page * 2]

@@ -1,4 +1,4 @@
-"""The certifier: each kind of proof, what it costs, and what is said where nothing can be proved."""
+"""The certifier: each kind of proof, its cost, and the flaw that is reported where a proof fails."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def at(*times):
 
 
 def spread(number):
-    """So many calls, no two of one second."""
+    """So many calls, each in its own second."""
     return at(*(f"09:{second // 60:02}:{second % 60:02}" for second in range(0, number * 7, 7)))
 
 
@@ -38,7 +38,7 @@ def ids(calls):
 
 
 class Reading:
-    """A server, and a certifier of its own."""
+    """A server, and a certifier that reads from it."""
 
     def __init__(self, server, fetcher, certifier):
         self.server = server
@@ -50,7 +50,7 @@ class Reading:
         return await self.certifier.read(window, self.cost, first)
 
     def assert_whole(self, found, window=HOUR):
-        """Every call of the window is there once, newest first, and nothing is said against it."""
+        """Assert that every call of the window is there once, newest first, and without a flaw."""
         inside = [call for call in self.server.calls if window.first <= call[0] <= window.last]
         assert sorted((row.start, row.id) for row in found.calls) == sorted(inside)
         assert [row.start for row in found.calls] == sorted((row.start for row in found.calls), reverse=True)
@@ -69,12 +69,12 @@ async def reading(calls, habit=None, *, page_size=5, fast=False, total=True, **o
         assert not client._tasks
 
 
-# Leaves
+# One-page windows
 
 
 @pytest.mark.parametrize("number", [0, 1, 5])
 async def test_a_leaf(number):
-    """What one response holds whole is proved by it: one request; a page that is full to the brim asks for its end."""
+    """A window that one reply holds is proved by one request; a full page needs a second one."""
     async with reading(spread(number)) as case:
         found = await case.read()
         case.assert_whole(found)
@@ -83,7 +83,7 @@ async def test_a_leaf(number):
 
 
 async def test_a_full_page_that_was_miscounted_is_no_leaf():
-    """A count that is by chance what the page holds: the next page tells that there is more."""
+    """The wrong count equals the page's size by chance: the next page shows more calls."""
     calls = spread(8)
 
     def habit(asked):
@@ -94,7 +94,7 @@ async def test_a_full_page_that_was_miscounted_is_no_leaf():
 
 
 async def test_a_first_page_that_is_there_already():
-    """It is not asked for again."""
+    """A first page that was already read is not requested again."""
     async with reading(spread(4)) as case:
         page = await case.fetcher.page(HOUR, 1, Cost())
         case.assert_whole(await case.read(first=page))
@@ -102,7 +102,7 @@ async def test_a_first_page_that_is_there_already():
 
 
 async def test_a_leaf_with_the_same_call_twice():
-    """Two records that are one call are one; the count says two, so nothing is proved, and it is said."""
+    """Two records of one call are one call; the count is two, so the window has a flaw."""
     twice = at("09:00:00") * 2
     async with reading(twice) as case:
         found = await case.read()
@@ -117,7 +117,7 @@ async def test_a_leaf_with_the_same_call_twice():
 
 @pytest.mark.parametrize("number", [6, 10, 11, 23])
 async def test_counted(number):
-    """Several pages without a cut second: one request a page, the last one after all others."""
+    """Several pages without a boundary second cost one request each, and the last page is read last."""
     async with reading(spread(number)) as case:
         found = await case.read()
         case.assert_whole(found)
@@ -128,7 +128,7 @@ async def test_counted(number):
 
 
 async def test_repaired():
-    """A second that a page edge cuts is read alone, once; the pages' own calls of it do not count."""
+    """A boundary second is read once on its own, and replaces the pages' own calls of that second."""
     async with reading(at(*["09:30:00"] * 4, "09:40:00", "09:40:01", "09:10:00")) as case:
         found = await case.read()
         case.assert_whole(found)
@@ -138,7 +138,7 @@ async def test_repaired():
 
 
 async def test_what_was_read_alone_counts():
-    """An edge that shows one call twice and hides another one: the second read alone proves the first reading."""
+    """One page repeats a call and hides another: reading the boundary second alone proves the window."""
     calls = at(*["09:30:00"] * 4, "09:40:00", "09:40:01", "09:10:00")
 
     def habit(asked):
@@ -154,7 +154,7 @@ async def test_what_was_read_alone_counts():
 
 
 async def test_ties_in_another_order_each_time():
-    """A call that the shuffled edge hid is found, one that it showed twice is there once."""
+    """A call that the shuffled boundary hid is found, and one that it repeated is kept once."""
     random = Random(1)
     calls = at(*["09:30:00"] * 4, "09:40:00", "09:40:01", "09:40:02", "09:10:00")
 
@@ -170,7 +170,7 @@ async def test_ties_in_another_order_each_time():
 
 
 async def test_fast_leaves_cut_seconds_as_they_came():
-    """As long as counts agree nothing is read again."""
+    """While the counts agree, no second is read again."""
     calls = at(*["09:30:00"] * 4, "09:40:00", "09:40:01", "09:10:00")
     async with reading(calls, fast=True) as case:
         found = await case.read()
@@ -180,7 +180,7 @@ async def test_fast_leaves_cut_seconds_as_they_came():
 
 
 async def test_fast_still_needs_the_counts_to_agree():
-    """A call that came twice and another that did not come are found out, and read another way."""
+    """If one call came twice and another is missing, the window is read another way."""
     calls = at(*["09:30:00"] * 4, "09:40:00", "09:40:01", "09:10:00")
     hidden = []
 
@@ -199,7 +199,7 @@ async def test_fast_still_needs_the_counts_to_agree():
 
 
 async def test_a_list_that_moved_is_read_in_leaves():
-    """The counts differ: from then on only what one reply holds is believed."""
+    """Once counts differ, only one-page windows are accepted as proof."""
     calls = spread(12)
 
     def habit(asked):
@@ -215,7 +215,7 @@ async def test_a_list_that_moved_is_read_in_leaves():
 
 
 async def test_a_list_that_never_stops_moving_is_cut():
-    """Each piece is a leaf: one response, in which nothing can move."""
+    """Each piece is a one-page window: within one reply nothing can move."""
     calls = spread(30)
 
     def habit(asked):
@@ -231,7 +231,7 @@ async def test_a_list_that_never_stops_moving_is_cut():
 
 
 async def test_a_short_page_is_asked_for_again():
-    """A page whose length disagrees with the count is read up to three times before all is read again."""
+    """A page that disagrees with the count is read up to three times before the whole window is read again."""
     calls = spread(12)
     seen = []
 
@@ -248,7 +248,7 @@ async def test_a_short_page_is_asked_for_again():
 
 
 async def test_a_short_first_page():
-    """It is no cap that nobody knew: the second page tells."""
+    """It is not taken for a page cap: the second page is longer."""
     calls = spread(12)
 
     def habit(asked):
@@ -261,14 +261,14 @@ async def test_a_short_first_page():
 
 
 async def test_an_empty_first_page_of_a_list_that_is_not():
-    """An empty page never means an empty list, as long as the count says more."""
+    """An empty page does not mean an empty list while the count is larger."""
     calls = spread(12)
     async with reading(calls, lambda asked: Answer(rows=[]) if asked.nth == 1 else HONEST) as case:
         case.assert_whole(await case.read())
 
 
 async def test_a_page_that_lost_its_count():
-    """A reply without one, once, is read again."""
+    """A single reply without a count is read again."""
     calls = spread(12)
     async with reading(calls, lambda asked: Answer(no_count=True) if asked.nth == 3 else HONEST) as case:
         found = await case.read()
@@ -277,7 +277,7 @@ async def test_a_page_that_lost_its_count():
 
 
 async def test_a_first_page_that_lost_its_count():
-    """Where counts are known to come, one reply without makes nobody walk: the window is read again."""
+    """On a server that sends counts, one reply without a count starts no walk: the window is read again."""
     calls = spread(12)
     async with reading(calls, lambda asked: Answer(no_count=True) if asked.nth == 1 else HONEST) as case:
         found = await case.read()
@@ -289,7 +289,7 @@ async def test_a_first_page_that_lost_its_count():
 
 
 async def test_a_second_of_more_than_a_page():
-    """Read until the union of the readings is what the server counts."""
+    """It is read until the union of the readings has as many calls as the server counts."""
     random = Random(2)
 
     def habit(asked):
@@ -304,7 +304,7 @@ async def test_a_second_of_more_than_a_page():
 
 
 async def test_a_repeated_second_within_a_window():
-    """A window that holds such a second is whole too."""
+    """A window that contains such a second is complete too."""
     random = Random(3)
     calls = [*at(*["09:30:00"] * 12), *at("09:10:00", "09:20:00")]
 
@@ -319,7 +319,7 @@ async def test_a_repeated_second_within_a_window():
 
 
 async def test_a_second_whose_calls_never_all_come_is_said():
-    """After its readings the second is named, with what was found of it."""
+    """After its last reading the second is reported, with the calls that came."""
     calls = at(*["09:00:00"] * 12)
 
     def habit(asked):
@@ -334,7 +334,7 @@ async def test_a_second_whose_calls_never_all_come_is_said():
 
 
 def scripted(*readings):
-    """A second whose readings are these: what it counts, and which calls come; the last one again and again."""
+    """A second with these readings, each a count and its calls; the last one repeats."""
     begun = []
 
     def habit(asked):
@@ -348,7 +348,7 @@ def scripted(*readings):
 
 
 async def test_a_second_that_lost_a_call_meanwhile():
-    """What was seen before a deletion does not stand in for what was not seen."""
+    """A deleted call does not count for a call that has not come yet."""
     async with reading([], scripted((7, "abcdeff"), (6, "bcdeff"), (6, "bcdefg"))) as case:
         found = await case.read(NINE)
         assert [row.id for row in found.calls] == list("bcdefg")
@@ -356,7 +356,7 @@ async def test_a_second_that_lost_a_call_meanwhile():
 
 
 async def test_a_second_that_lost_several_calls_meanwhile():
-    """Its union begins anew once it is larger than the count."""
+    """The union starts again once it is larger than the count."""
     readings = [(7, "abcdeff"), (5, "cdeff"), (5, "cdegg"), (5, "defgg")]
     async with reading([], scripted(*readings)) as case:
         found = await case.read(NINE)
@@ -368,7 +368,7 @@ async def test_a_second_that_lost_several_calls_meanwhile():
 
 
 def ghost(second):
-    """A server that counts one call more than there is wherever this second is asked for."""
+    """A server whose count is one too high for every range with this second."""
 
     def habit(asked):
         return Answer(count=len(asked.found) + (asked.first <= second <= asked.last))
@@ -377,7 +377,7 @@ def ghost(second):
 
 
 async def test_a_ghost_is_named_to_the_second():
-    """The count says one more, for ever: everything else is proved, and its second is named."""
+    """The count is always one too high: its second is reported, and the rest is proved."""
     second = "2024-05-06 09:17:23"
     async with reading(spread(40), ghost(second)) as case:
         found = await case.read()
@@ -395,7 +395,7 @@ async def test_a_ghost_does_not_cost_the_world():
 
 
 async def test_a_count_that_is_always_one_too_many_does_not_cost_the_world():
-    """A server that adds one to every count: it is said that nothing is proved, without asking for every second."""
+    """The flaw is reported without a request for every second."""
     async with reading(spread(40), lambda asked: Answer(count=len(asked.found) + 1)) as case:
         found = await case.read(Window.of("2024-05-06 09:00:00", "2024-05-06 09:04:59"))
         assert len(found.calls) == 40
@@ -412,7 +412,7 @@ def oldest_first(asked):
 
 
 async def test_another_order_is_read_in_leaves():
-    """Pages that are not in the order of time prove nothing; one response each does."""
+    """Pages that are not in time order prove nothing; one-page windows do."""
     async with reading(spread(30), oldest_first) as case:
         found = await case.read()
         case.assert_whole(found)
@@ -421,7 +421,7 @@ async def test_another_order_is_read_in_leaves():
 
 
 async def test_the_order_is_learned_once():
-    """The next window is cut without reading its pages first."""
+    """The next window is cut at once, without reading its other pages."""
     async with reading(spread(30), oldest_first) as case:
         await case.read()
         before = len(case.server.asked)
@@ -431,7 +431,7 @@ async def test_the_order_is_learned_once():
 
 
 async def test_another_order_and_a_second_of_more_than_a_page():
-    """Such a second is still read until the union of its readings is whole."""
+    """Such a second is still read until the union of its readings is complete."""
     random = Random(4)
     calls = [*spread(20), *at(*["09:30:00"] * 12)]
     calls = [(start, f"call-{number:04}") for number, (start, _) in enumerate(calls)]
@@ -449,7 +449,7 @@ async def test_another_order_and_a_second_of_more_than_a_page():
 
 @pytest.mark.parametrize("number", [3, 5, 6, 10, 17])
 async def test_a_silent_cap(number):
-    """A server that gives five where ten were asked for: learned once, nothing lost."""
+    """The server sends five calls where ten were requested: the cap is learned once, and no call is lost."""
 
     def habit(asked):
         asked.limit = min(asked.limit, 5)
@@ -468,7 +468,7 @@ async def test_a_silent_cap(number):
 @pytest.mark.parametrize("mode", ["missing", "page"])
 @pytest.mark.parametrize("number", [0, 4, 5, 6, 10, 23])
 async def test_a_server_without_a_total_is_walked(mode, number):
-    """To an empty page, which is asked for twice; a window that one page holds may be proved by its count."""
+    """The walk ends at an empty page, requested twice; the count may prove a one-page window."""
 
     def habit(asked):
         return Answer(no_count=True) if mode == "missing" else Answer(count=len(asked.rows))
@@ -483,7 +483,7 @@ async def test_a_server_without_a_total_is_walked(mode, number):
 
 
 async def test_a_walk_repairs_cut_seconds():
-    """Edges are read alone there too; with ``fast`` they are not."""
+    """A walk reads boundary seconds alone too, except with ``fast``."""
     calls = at(*["09:30:00"] * 4, "09:40:00", "09:40:01", "09:10:00")
     alone = ("2024-05-06 09:30:00", "2024-05-06 09:30:00")
     for fast in (False, True):
@@ -493,7 +493,7 @@ async def test_a_walk_repairs_cut_seconds():
 
 
 async def test_an_empty_page_that_was_none_does_not_end_a_walk():
-    """It is asked for again, and the walk goes on."""
+    """It is requested again, and the walk continues."""
     calls = spread(23)
     async with reading(
         calls, lambda asked: Answer(no_count=True, rows=[] if asked.nth == 4 else None), total=False
@@ -502,7 +502,7 @@ async def test_an_empty_page_that_was_none_does_not_end_a_walk():
 
 
 async def test_a_walk_with_a_hole_is_walked_again():
-    """A page that was short in the middle."""
+    """A page in the middle was short."""
     calls = spread(23)
     short = []
 
@@ -523,7 +523,7 @@ def third_page_is_short(asked):
 
 
 async def test_a_walk_that_never_agrees_is_cut():
-    """The third page has a hole in every pass: the window is cut until no part has a third page."""
+    """The third page is short in every pass: the window is cut until no part has a third page."""
     async with reading(spread(23), third_page_is_short, total=False) as case:
         found = await case.read()
         case.assert_whole(found)
@@ -532,7 +532,7 @@ async def test_a_walk_that_never_agrees_is_cut():
 
 
 async def test_a_second_whose_walk_never_agrees_is_reported():
-    """A second cannot be cut: the calls that came are kept, and the second is named."""
+    """A second cannot be cut: the calls that came are kept, and the second is reported."""
     async with reading(at(*["09:00:00"] * 23), third_page_is_short, total=False) as case:
         found = await case.read(NINE)
         assert len(found.calls) == 20
@@ -541,7 +541,7 @@ async def test_a_second_whose_walk_never_agrees_is_reported():
 
 
 async def test_the_same_page_for_ever_ends_a_walk():
-    """A server that ignores the page number has no end."""
+    """A server that ignores the page number raises an error."""
     calls = spread(23)
     async with reading(calls, lambda asked: Answer(no_count=True, rows=asked.found[:5]), total=False) as case:
         with pytest.raises(PagingError, match="came again"):
@@ -549,7 +549,7 @@ async def test_the_same_page_for_ever_ends_a_walk():
 
 
 async def test_a_walk_may_be_capped():
-    """Pages are as long as the server makes them."""
+    """The walk accepts the server's page length."""
 
     def habit(asked):
         asked.limit = min(asked.limit, 3)
@@ -569,7 +569,7 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 async def test_one_lie_makes_nobody_walk(lie):
-    """Counts tell the total, but for the first: so they are believed, and two pages that come empty hide nothing."""
+    """Only the first count is wrong, so counts are still taken as totals, and two empty pages hide no call."""
 
     def habit(asked):
         if asked.nth == 1:
@@ -587,7 +587,7 @@ async def test_one_lie_makes_nobody_walk(lie):
 
 
 async def test_a_count_that_is_always_less_than_its_page_is_none():
-    """What counts nothing, each time it is asked, proves nothing: the pages are walked."""
+    """Such a count proves nothing: the pages are walked."""
     async with reading(spread(12), lambda _: Answer(count=0), total=False) as case:
         found = await case.read()
         case.assert_whole(found)
@@ -598,7 +598,7 @@ async def test_a_count_that_is_always_less_than_its_page_is_none():
 
 
 def test_a_poisoned_second_costs_one_second():
-    """A record that breaks the server is closed in: only its second is lost, and it is said."""
+    """A record that breaks the server is isolated: only its second is lost, and it is reported."""
     calls = spread(60)
     bad = calls[33]
 
@@ -620,7 +620,7 @@ def test_a_poisoned_second_costs_one_second():
 
 
 def test_pages_that_became_smaller():
-    """Two timeouts: the window is read again from its beginning with half the page size."""
+    """After two timeouts the window is read again from its start with half the page size."""
     calls = spread(60)
 
     def habit(asked):
@@ -637,7 +637,7 @@ def test_pages_that_became_smaller():
 
 
 def test_pages_that_become_smaller_while_what_cannot_be_proved_is_walked():
-    """A second whose count is too low is still walked to its end, in smaller pages."""
+    """A second with too low a count is walked to its end, in smaller pages."""
     second = Window.of(HOUR.first, HOUR.first)
     calls = calls_at(*[HOUR.first] * 30)
 
@@ -655,7 +655,7 @@ def test_pages_that_become_smaller_while_what_cannot_be_proved_is_walked():
 
 
 def test_pages_that_become_smaller_in_the_middle():
-    """Pages of two sizes are never counted together."""
+    """Pages of two sizes are never added together."""
     calls = spread(60)
 
     def habit(asked):
@@ -671,7 +671,7 @@ def test_pages_that_become_smaller_in_the_middle():
 
 @pytest.mark.parametrize("page", [1, 2])
 async def test_one_empty_page_is_no_end_where_nothing_counts(page):
-    """A count of the page's own rows says nothing of the rest: nothing on a page, once, is an accident."""
+    """The count is that of the page alone, so one empty page does not prove the end."""
     emptied = []
 
     def habit(asked):
@@ -687,10 +687,9 @@ async def test_one_empty_page_is_no_end_where_nothing_counts(page):
 
 @pytest.mark.parametrize("more", [1, 3])
 async def test_a_list_that_grows_as_fast_as_it_is_read(more):
-    """However often it is read there is more: at last it is left as not proved.
+    """Each reading finds more calls, so in the end the window is reported as not proved.
 
-    What was there at first is found. If three calls come with each page of two, some may not be reached: they lie where
-    nothing was proved.
+    The first calls are found. If three calls arrive with each page of two, some are missed: their seconds are reported.
     """
     calls = spread(8)
     before = set(calls)
@@ -711,7 +710,7 @@ async def test_a_list_that_grows_as_fast_as_it_is_read(more):
 
 
 async def test_calls_outside_of_the_window_end_it():
-    """Records of other dates are never written."""
+    """Records of other dates raise an error."""
     calls = spread(3)
     async with reading(calls, lambda _: Answer(rows=[("2019-01-01 00:00:00", "old")], count=1)) as case:
         with pytest.raises(OutOfWindowError):
@@ -722,7 +721,7 @@ async def test_calls_outside_of_the_window_end_it():
 
 
 def test_merged():
-    """Calls are ordered, counts and duplicates added, kinds and flaws collected."""
+    """Calls are sorted, counts and duplicates added, kinds and flaws collected."""
     old, new = RawRecord(b"{}", "a", "2024-05-06 09:00:00"), RawRecord(b"{}", "b", "2024-05-06 09:00:01")
     flaw = Flaw("x", "y", "z")
     first, second = Certified([old], 1, 2), Certified([new], 1, 3, flaws=[flaw])
@@ -734,13 +733,13 @@ def test_merged():
 
 
 def test_merged_without_a_count():
-    """One part that nobody counted leaves the whole uncounted."""
+    """If one part has no count, the merged window has none."""
     assert merged([Certified([], 1), Certified([], None)]).counted is None
     assert merged([Certified([], 0), Certified([], 0)]).counted == 0
 
 
 async def test_a_second_that_is_seen_to_have_lost_calls_begins_anew():
-    """More are known of it than it counts, and its count stood still: what was seen is no proof of what is there."""
+    """More calls were seen than the steady count says, so the union starts again."""
     readings = [(6, "abcdee"), (6, "fgaabb"), (6, "bcdeff"), (6, "bcdegg")]
     async with reading([], scripted(*readings)) as case:
         found = await case.read(NINE)
@@ -749,7 +748,7 @@ async def test_a_second_that_is_seen_to_have_lost_calls_begins_anew():
 
 
 async def test_a_large_window_is_put_in_order_like_a_small_one():
-    """That a thread does it changes nothing of it."""
+    """A thread sorts it, with the same result."""
     async with reading(spread(LARGE // 4 + 1), page_size=250) as case:
         small = await case.read()
     stamps = [f"09:{second // 60:02}:{second % 60:02}" for second in range(3600)]
@@ -761,7 +760,7 @@ async def test_a_large_window_is_put_in_order_like_a_small_one():
 
 @pytest.mark.parametrize("more", [1, 3])
 async def test_a_list_without_a_count_that_grows_as_fast_as_it_is_read(more, monkeypatch):
-    """A walk has an end too: it is left as not proved, with what was there at first."""
+    """The walk ends too: the window has the first calls, and is reported as not proved."""
     monkeypatch.setattr("servetel_async.bulk.windows.uncounted.MOST_PAGES", 100)
     calls = spread(8)
     before = set(calls)
@@ -782,13 +781,13 @@ async def test_a_list_without_a_count_that_grows_as_fast_as_it_is_read(more, mon
 
 
 def leaves_out_none(asked):
-    """Sends no count with a page that has no calls."""
+    """Send no count with an empty page."""
     return HONEST if asked.rows else Answer(no_count=True)
 
 
 @pytest.mark.parametrize("number", [0, 5])
 async def test_a_server_that_leaves_out_the_count_of_an_empty_page(number):
-    """An empty page is an empty one-page window; after a full page it is the end."""
+    """As a first page it is an empty one-page window; after a full page it is the end."""
     async with reading(spread(number), leaves_out_none) as case:
         found = await case.read()
         case.assert_whole(found)
@@ -798,7 +797,7 @@ async def test_a_server_that_leaves_out_the_count_of_an_empty_page(number):
 @pytest.mark.parametrize("leaves", [True, False])
 @pytest.mark.parametrize("page_size", [250, 1_000])
 async def test_a_count_that_may_be_a_limit_is_proved_by_parts(page_size, leaves):
-    """The window is cut, and each part has a count of its own, whether or not one reply holds the whole count."""
+    """The window is cut, and each part has its own count, whether or not one reply holds all its calls."""
     calls = calls_at(*(f"2024-05-06 09:{index // 60 % 60:02}:{index % 60:02}" for index in range(2_500)))
     async with reading(calls, capped(1_000), page_size=page_size) as case:
         found = await case.certifier.read(HOUR, Cost(), leaves=leaves)
@@ -807,7 +806,7 @@ async def test_a_count_that_may_be_a_limit_is_proved_by_parts(page_size, leaves)
 
 
 async def test_a_second_that_may_hold_more_than_is_counted_is_reported():
-    """The calls that come are kept, and the second is not certified."""
+    """The calls that came are kept, and the second is not certified."""
     calls = calls_at(*["2024-05-06 09:00:00"] * 1_500)
     async with reading(calls, capped(1_000), page_size=250) as case:
         found = await case.read(NINE)

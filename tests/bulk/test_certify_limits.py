@@ -1,4 +1,4 @@
-"""The certifier at its limits: budgets, lists that never rest, seconds that cannot be proved, walks that fail."""
+"""The certifier at its limits: budgets, lists that keep changing, seconds that cannot be proved, walks that fail."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.bulk.test_certify import NINE, at, reading, scripted, spread
 
 
 def test_a_lost_second_stays_lost_when_the_budget_is_spent():
-    """One second always fails in a window that has cost what it may: its calls are lost, the rest is still read."""
+    """One second always fails: its calls are lost, and the rest is read after the budget is spent."""
     calls = spread(8)
     bad = calls[3]
 
@@ -28,7 +28,7 @@ def test_a_lost_second_stays_lost_when_the_budget_is_spent():
 
 
 async def test_a_restless_list_is_read_in_one_page_windows_from_the_start():
-    """Counts moved in two windows: of the next one no reading of several pages is believed."""
+    """Counts changed in two windows, so the next one is read in one-page windows only."""
     hours = [Window.of(f"2024-05-06 {hour:02}:00:00", f"2024-05-06 {hour:02}:59:59") for hour in (9, 10, 11)]
     moving = [(hour.first, hour.last) for hour in hours[:2]]
     calls = at(*(f"{hour:02}:{minute:02}:00" for hour in (9, 10, 11) for minute in range(0, 60, 5)))
@@ -45,7 +45,7 @@ async def test_a_restless_list_is_read_in_one_page_windows_from_the_start():
 
 
 async def test_the_budget_of_a_range_grows_with_each_window(tmp_path):
-    """An empty month comes last: what the months before it may cost is not forgotten."""
+    """An empty month comes last, and does not reduce the budget of the months before it."""
     days = [f"2024-{month:02}-{day:02}" for month in (5, 6) for day in range(1, 31)]
     calls = calls_at(
         *(f"{day} {hour:02}:{minute:02}:00" for day in days for hour in range(9, 14) for minute in (0, 30))
@@ -53,7 +53,7 @@ async def test_the_budget_of_a_range_grows_with_each_window(tmp_path):
     late = ("2024-06-29 12:00:07", "late")
 
     def habit(asked):
-        # The oldest month is asked for after the newest is committed: now a call arrives there.
+        # The oldest month is requested after the newest is committed: now a call arrives in the newest.
         if asked.last.startswith("2024-04") and late not in calls:
             calls.append(late)
             calls.sort(key=lambda call: call[0], reverse=True)
@@ -71,7 +71,7 @@ async def test_the_budget_of_a_range_grows_with_each_window(tmp_path):
 
 
 async def test_a_boundary_second_that_cannot_be_proved_is_named():
-    """The count of the window is right, that of a second on its page edge is one too many: it is a flaw all the same."""
+    """The window's count is right, but its boundary second counts one too many: the second has a flaw."""
     second = "2024-05-06 09:30:00"
 
     def habit(asked):
@@ -84,7 +84,7 @@ async def test_a_boundary_second_that_cannot_be_proved_is_named():
 
 
 async def test_a_walk_that_never_ends_does_not_end_the_pull():
-    """What cannot be proved is walked; if the same page comes for ever the window is named, with the calls that came."""
+    """The same page comes again and again: the window is reported, with the calls that came."""
 
     def habit(asked):
         return Answer(rows=asked.rows or asked.found[:5], count=13)
@@ -96,7 +96,7 @@ async def test_a_walk_that_never_ends_does_not_end_the_pull():
 
 
 async def test_a_second_of_one_page_is_read_three_times():
-    """Two readings lost a call: the third one proves the second."""
+    """Two readings miss a call: the third proves the second."""
     async with reading([], scripted((3, "ab"), (3, "ab"), (3, "abc"))) as case:
         found = await case.read(NINE)
         assert [row.id for row in found.calls] == list("abc")
@@ -104,7 +104,7 @@ async def test_a_second_of_one_page_is_read_three_times():
 
 
 async def test_a_walk_that_met_a_call_twice_is_walked_again():
-    """No page is short, but one call came in the place of another one: the next pass has all of them."""
+    """No page is short, but one call replaced another: the next pass has both."""
     doubled = []
 
     def habit(asked):
@@ -120,7 +120,7 @@ async def test_a_walk_that_met_a_call_twice_is_walked_again():
 
 
 async def test_what_was_walked_is_not_held_against_what_is_counted():
-    """A server sends no total at first, and then it does: what was read before does not use up the budget."""
+    """The server sends totals only later: the pages walked before use up no budget."""
     first, second, third = (
         Window.of(f"2024-05-06 {hour:02}:00:00", f"2024-05-06 {hour:02}:59:59") for hour in (9, 10, 11)
     )

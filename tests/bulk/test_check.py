@@ -1,4 +1,4 @@
-"""Check: a receipt against what the API counts now, and a file against its digest; and the doctor's probe."""
+"""Check: a receipt against the API's counts now, a file against its digest; and the doctor's probe."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from servetel_async.protocol.conventions import Bounds
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.db", "a.csv.gz"])
 async def test_what_has_not_changed_agrees(connect, dataset, query, tmp_path, name):
-    """Every window counts what it counted, and a file is the one that was written."""
+    """Every window has the same count, and the file is unchanged."""
     _, client = await connect(dataset, page_size=5)
     await client.pull(tmp_path / name, query=query)
     report = await check(client, tmp_path / name)
@@ -25,7 +25,7 @@ async def test_what_has_not_changed_agrees(connect, dataset, query, tmp_path, na
 
 @pytest.mark.parametrize("bounds", ["end_exclusive", "start_exclusive"])
 async def test_a_server_that_leaves_out_a_bound_agrees(connect, dataset, query, tmp_path, bounds):
-    """A new process finds out how it reads dates before it counts: calls in edge seconds are counted too."""
+    """A new process learns the server's bounds before it counts, so calls in edge seconds are counted too."""
     api, client = await connect(dataset, page_size=5, bounds=bounds)
     for hour in range(24):
         api.insert(f"2024-05-31 {hour:02}:59:59")
@@ -40,7 +40,7 @@ async def test_a_server_that_leaves_out_a_bound_agrees(connect, dataset, query, 
 
 
 async def test_windows_that_changed_are_named(connect, dataset, query, tmp_path):
-    """A late call and one that has left, each in its window; no more than ten are named."""
+    """One window gained a call, another lost one; at most ten windows are named."""
     api, client = await connect(dataset, page_size=1)
     await client.pull(tmp_path / "a.ndjson", query=query)
     late = api.insert_late("2024-05-20 12:00:00")
@@ -56,7 +56,7 @@ async def test_windows_that_changed_are_named(connect, dataset, query, tmp_path)
 
 
 async def test_a_file_that_was_changed_does_not_agree(connect, dataset, query, tmp_path):
-    """One byte more, or no file at all."""
+    """It has one more byte, or is missing."""
     _, client = await connect(dataset)
     await client.pull(tmp_path / "a.ndjson", query=query)
     with (tmp_path / "a.ndjson").open("ab") as file:
@@ -71,7 +71,7 @@ async def test_a_file_that_was_changed_does_not_agree(connect, dataset, query, t
 
 
 async def test_a_receipt_of_other_filters_is_not_compared(connect, dataset, query, tmp_path):
-    """Filters are not kept, so they are given again; the right ones agree."""
+    """A receipt does not store filters; with the right ones given again, the check agrees."""
     _, client = await connect(dataset)
     await client.pull(tmp_path / "a.ndjson", query=query, direction="inbound")
     with pytest.raises(ConfigurationError, match="other filters"):
@@ -81,7 +81,7 @@ async def test_a_receipt_of_other_filters_is_not_compared(connect, dataset, quer
 
 @pytest.mark.parametrize("content", [None, b"{}", b"\xff", b'{"a":"\xff"}', b'{"a":' + b"[" * 100_000], ids=range(5))
 async def test_without_a_receipt_there_is_nothing_to_check(connect, dataset, tmp_path, content):
-    """None there, or one that nobody can read: known before any request."""
+    """A missing or unreadable receipt is an error before any request."""
     api, client = await connect(dataset)
     if content is not None:
         (tmp_path / "a.ndjson.receipt.json").write_bytes(content)
@@ -93,7 +93,7 @@ async def test_without_a_receipt_there_is_nothing_to_check(connect, dataset, tmp
 
 
 async def test_the_probe_finds_out_what_the_server_does(connect, tmp_path):
-    """Cap, count, bounds, order, ties."""
+    """It reports the cap, count, bounds, order and ties."""
     day = Dataset.range("2024-05-06", "2024-05-06", calls=300)
     api, client = await connect(day, limit_cap=50)
     for _ in range(3):
@@ -107,7 +107,7 @@ async def test_the_probe_finds_out_what_the_server_does(connect, tmp_path):
 
 
 async def test_the_probe_sees_ties_that_change_places(connect):
-    """Calls of one second in another order each time."""
+    """Calls of one second come in another order each time."""
     day = Dataset.range("2024-05-06", "2024-05-06", calls=30)
     api, client = await connect(day, shuffle_ties=True)
     for _ in range(40):
@@ -117,7 +117,7 @@ async def test_the_probe_sees_ties_that_change_places(connect):
 
 @pytest.mark.parametrize(("mode", "said"), [("page", "not the total"), ("missing", "not the total")])
 async def test_the_probe_tells_a_count_that_is_none(connect, dataset, mode, said):
-    """It counts the page, or nothing."""
+    """The server counts its page, or sends no count."""
     _, client = await connect(dataset, count_mode=mode)
     found = await probe(client)
     assert found.count_is_total is False
@@ -126,7 +126,7 @@ async def test_the_probe_tells_a_count_that_is_none(connect, dataset, mode, said
 
 
 async def test_an_account_without_calls_tells_little(connect, dataset):
-    """What is not known is said to be so."""
+    """The probe says what it could not find out."""
     api, client = await connect(dataset)
     for call in dataset.ids:
         api.delete(call)
@@ -136,7 +136,7 @@ async def test_an_account_without_calls_tells_little(connect, dataset):
 
 
 async def test_where_nothing_counts_there_is_nothing_to_compare(connect, dataset, query, tmp_path):
-    """It says so, and does not call that a difference."""
+    """The check says so, and does not call it a difference."""
     _, client = await connect(dataset, count_mode="missing")
     await client.pull(tmp_path / "a.ndjson", query=query)
     report = await check(client, tmp_path / "a.ndjson")
@@ -145,7 +145,7 @@ async def test_where_nothing_counts_there_is_nothing_to_compare(connect, dataset
 
 
 async def test_the_probe_says_what_it_asked_where_no_cap_was_met(connect):
-    """As many as it asked for came: the cap, if there is one, lies higher."""
+    """All requested calls came: the cap, if there is one, is higher."""
     day = Dataset.range("2024-05-06", "2024-05-06", calls=6_000)
     _, client = await connect(day)
     found = await probe(client)

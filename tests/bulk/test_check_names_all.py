@@ -1,4 +1,4 @@
-"""Check names everything that was not complete, that no pull wrote, or that cannot be compared."""
+"""Check names every part that was incomplete, that no pull wrote, or that cannot be compared."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def run(target, statement):
 
 
 def one_too_many(asked):
-    """A count that says one call more than ever comes."""
+    """Send a count that is one too high."""
     inside = asked.first <= IN_HOUR[0] <= asked.last
     return Answer(count=len(asked.found) + 1) if inside else HONEST
 
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.db"])
 async def test_what_was_not_complete_does_not_agree(tmp_path, name):
-    """The API counts what it counted, and that is still more than was written."""
+    """The API's count is unchanged, and still higher than the number of calls written."""
     async with LivingServer(list(CALLS), NOW, one_too_many) as server, server.client() as client:
         assert not (await pull(client, tmp_path / name, DAYS)).complete
         report = await check(client, tmp_path / name)
@@ -44,7 +44,7 @@ async def test_what_was_not_complete_does_not_agree(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.db"])
 async def test_a_record_that_could_not_be_read_does_not_agree(tmp_path, name):
-    """It was counted, and is not among the calls."""
+    """It was counted, but is not among the calls."""
     body = b'{"count":1,"page":1,"results":[{"foreign":1}]}'
     async with (
         LivingServer([], NOW, lambda asked: Answer(body=body) if asked.page == 1 else HONEST) as server,
@@ -66,7 +66,7 @@ async def test_a_row_that_no_pull_wrote_does_not_agree(tmp_path):
 
 
 async def test_a_row_that_was_not_brought_again_is_named(tmp_path):
-    """The account deleted the call between two pulls; the row stays, and only the others are compared."""
+    """The account deleted the call between two pulls: its row stays, and only the others are compared."""
     target = tmp_path / "a.db"
     async with LivingServer(list(CALLS), NOW) as server, server.client() as client:
         await pull(client, target, DAYS)
@@ -79,7 +79,7 @@ async def test_a_row_that_was_not_brought_again_is_named(tmp_path):
 
 
 async def test_a_call_that_left_the_replaced_part_of_a_window_raises_no_alarm(tmp_path):
-    """Its row is counted with those of the rest, so the number of rows cannot be compared with the count."""
+    """Its row is counted with the rest, so the rows cannot be compared with the count."""
     target = tmp_path / "a.db"
     async with LivingServer(list(CALLS), NOW) as server, server.client() as client:
         await pull(client, target, DAYS)
@@ -91,7 +91,7 @@ async def test_a_call_that_left_the_replaced_part_of_a_window_raises_no_alarm(tm
 
 
 async def test_a_call_that_left_the_replaced_part_hides_no_late_call_of_the_rest(tmp_path):
-    """The two would cancel out, and "all of it agrees" would be wrong."""
+    """The two would cancel out, and the check would wrongly agree."""
     target = tmp_path / "a.db"
     async with LivingServer(list(CALLS), NOW) as server, server.client() as client:
         await pull(client, target, DAYS)
@@ -103,7 +103,7 @@ async def test_a_call_that_left_the_replaced_part_hides_no_late_call_of_the_rest
 
 
 async def test_windows_of_which_no_total_comes_now_are_named(tmp_path):
-    """No count is no count of 0: nothing differs, and the other windows are compared."""
+    """A missing count is not a count of 0: no difference is reported, and the other windows are compared."""
     target = tmp_path / "a.db"
     silent = False
 
@@ -122,7 +122,7 @@ async def test_windows_of_which_no_total_comes_now_are_named(tmp_path):
 
 
 async def test_readings_that_cannot_be_read_are_named(tmp_path):
-    """Their rows are not compared, so they do not count as compared."""
+    """Their rows are not compared, and the report does not claim that they were."""
     target = tmp_path / "a.db"
     async with LivingServer(list(CALLS), NOW) as server, server.client() as client:
         for day in ("2024-05-05", "2024-05-06"):
@@ -135,7 +135,7 @@ async def test_readings_that_cannot_be_read_are_named(tmp_path):
 
 
 class _StopError(Exception):
-    """The process is killed here."""
+    """Kills the process here."""
 
 
 def stop_at_a_window(progress):
@@ -144,7 +144,7 @@ def stop_at_a_window(progress):
 
 
 async def test_what_an_interrupted_pull_has_not_read_is_named(tmp_path):
-    """What it has read agrees, and is not all of it."""
+    """The windows that it read agree, but they are not the whole range."""
     target = tmp_path / "a.db"
     quarter = CallQuery(from_date="2024-02-01", to_date="2024-04-30")
     calls = [*every(300, "2024-02-01", "2024-05-07")]

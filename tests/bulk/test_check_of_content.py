@@ -1,4 +1,4 @@
-"""Check looks at what is there: rows, files and bytes; and says what it looked at and what it did not."""
+"""Check compares rows, files and bytes; and says what it compared and what it did not."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def run(target, statement):
 
 
 def tamper(target, how):
-    """Change what is there: a call less, a field changed, a file less."""
+    """Damage the output: delete a call, change a field, or remove a file."""
     if target.endswith("db"):
         statements = {
             "less": "DELETE FROM call_records WHERE id = (SELECT max(id) FROM call_records)",
@@ -65,7 +65,7 @@ def tamper(target, how):
 
 @pytest.mark.parametrize("name", KINDS)
 async def test_what_nothing_has_touched_agrees(server, tmp_path, name):
-    """And the report says what it looked at."""
+    """An unchanged output agrees, and the report says what was compared."""
     target = place(tmp_path, name)
     async with server.client() as client:
         await pull(client, target, DAYS)
@@ -79,7 +79,7 @@ async def test_what_nothing_has_touched_agrees(server, tmp_path, name):
 @pytest.mark.parametrize("name", KINDS)
 @pytest.mark.parametrize("how", ["less", "changed", "gone"])
 async def test_what_is_not_there_any_more_shows(server, tmp_path, name, how):
-    """A deleted row, a changed field, a removed file: with the window or the file, and the report does not agree."""
+    """A deleted row, a changed field or a removed file is reported with its window or name."""
     target = place(tmp_path, name)
     async with server.client() as client:
         await pull(client, target, DAYS)
@@ -106,7 +106,7 @@ async def test_a_file_that_was_added_to_a_directory_shows(server, tmp_path):
 
 @pytest.mark.parametrize("name", KINDS)
 async def test_a_late_call_shows(server, tmp_path, name):
-    """What is there is as it was written; the count of its window differs."""
+    """The output is unchanged, but the count of its window differs."""
     target = place(tmp_path, name)
     async with server.client() as client:
         await pull(client, target, DAYS)
@@ -118,7 +118,7 @@ async def test_a_late_call_shows(server, tmp_path, name):
 
 
 async def test_every_pull_in_a_database_is_checked(server, tmp_path):
-    """Each with its range, and the syncs too; what was replaced by a later reading does not count twice."""
+    """Each pull is checked with its range, and each sync; a replaced reading is not counted again."""
     target = place(tmp_path, "a.db")
     async with server.client() as client:
         await pull(client, target, CallQuery.day("2024-05-01"))
@@ -167,7 +167,7 @@ async def test_what_a_later_pull_has_left_of_a_window_is_counted_too(server, tmp
 async def test_what_is_left_of_a_window_that_was_counted_again_is_compared_with_the_rows_of_its_reading(
     server, tmp_path
 ):
-    """A sync's count writes no row; those of the pull before it stay in place."""
+    """A sync that only counts writes no row; the rows of the earlier pull stay."""
     target = place(tmp_path, "a.db")
     async with server.client() as client:
         await sync(client, target, CallQuery())
@@ -182,7 +182,7 @@ async def test_what_is_left_of_a_window_that_was_counted_again_is_compared_with_
 
 @pytest.mark.parametrize("last", ["2024-05-07", "2024-05-05 05:00:00"], ids=["all of it", "one of its two parts"])
 async def test_the_rest_of_a_window_is_named_where_its_rows_say_nothing_of_its_count(server, tmp_path, last):
-    """A pull with other filters has taken rows of it. The report says that its count was not looked at."""
+    """A pull with other filters has taken some of its rows. The report says that its count was not compared."""
     target = place(tmp_path, "a.db")
     async with server.client() as client:
         await pull(client, target, DAYS)
@@ -195,7 +195,7 @@ async def test_the_rest_of_a_window_is_named_where_its_rows_say_nothing_of_its_c
 
 
 async def test_the_rest_of_a_window_is_named_where_the_api_sends_no_count_of_it(tmp_path):
-    """There is no number to compare its rows with."""
+    """Its rows cannot be compared with any count."""
     calls = [*every(30, "2024-05-05", "2024-05-07")]
     async with LivingServer(calls, NOW, lambda _: Answer(no_count=True)) as server, server.client() as client:
         await pull(client, place(tmp_path, "a.db"), DAYS)
@@ -206,7 +206,7 @@ async def test_the_rest_of_a_window_is_named_where_the_api_sends_no_count_of_it(
 
 
 async def test_a_database_of_other_filters_alone_is_not_checked(server, tmp_path):
-    """Their values are not kept, so the error says which filters they were."""
+    """Filter values are not stored, so the error says which filters were used."""
     target = place(tmp_path, "a.db")
     async with server.client() as client:
         await pull(client, target, CallQuery(from_date="2024-05-05", to_date="2024-05-07", direction="inbound"))
@@ -216,7 +216,7 @@ async def test_a_database_of_other_filters_alone_is_not_checked(server, tmp_path
 
 
 async def test_a_receipt_without_windows_leaves_nothing_to_count(server, tmp_path):
-    """Its file is compared, and that is all that the report says."""
+    """Its file is compared, and the report says nothing more."""
     target = tmp_path / "a.ndjson"
     async with server.client() as client:
         await pull(client, target, DAYS)
@@ -228,13 +228,13 @@ async def test_a_receipt_without_windows_leaves_nothing_to_count(server, tmp_pat
 
 
 def test_a_report_without_windows_says_only_what_was_looked_at():
-    """Nothing was counted again, so it says nothing of counts."""
+    """No window was counted again, so the report mentions no counts."""
     assert str(CheckReport((), (), ("2 files compared",), ())).splitlines()[0] == "2 files compared"
     assert "count" not in str(CheckReport((), (), ("2 files compared",), ()))
 
 
 def test_one_window_without_a_count_does_not_silence_the_others():
-    """The report says how many calls they count."""
+    """The report says how many calls the other windows count."""
     first = Recount("2024-05-02 00:00:00", "2024-05-02 23:59:59", 7, 7)
     second = Recount("2024-05-01 00:00:00", "2024-05-01 23:59:59", None, 5)
     said = str(CheckReport((first, second), ()))
@@ -244,7 +244,7 @@ def test_one_window_without_a_count_does_not_silence_the_others():
 
 
 async def test_a_receipt_is_given_when_the_output_is_final(server, tmp_path):
-    """``on_receipt`` takes the same receipt as the caller."""
+    """``on_receipt`` gets the same receipt as the caller."""
     taken = []
     async with server.client() as client:
         receipt = await pull(client, place(tmp_path, "a.ndjson"), DAYS, on_receipt=taken.append)
@@ -252,7 +252,7 @@ async def test_a_receipt_is_given_when_the_output_is_final(server, tmp_path):
 
 
 async def test_a_table_that_was_dropped_leaves_nothing_to_check(server, tmp_path):
-    """Its ledger goes with it, so the next sync reads everything again."""
+    """Its ledger is dropped too, so the next sync reads everything again."""
     target = place(tmp_path, "a.db")
     async with server.client() as client:
         first = await sync(client, target, CallQuery())
@@ -263,7 +263,7 @@ async def test_a_table_that_was_dropped_leaves_nothing_to_check(server, tmp_path
 
 
 async def test_one_id_in_two_windows_is_not_complete(tmp_path):
-    """A database keeps one row of the two, and the receipt says so; a file keeps both."""
+    """A database keeps only one of the two rows, and the receipt says so; a file keeps both."""
     calls = [*every(300, "2024-01-01", "2024-03-31")]
     calls[5] = (calls[5][0], calls[-5][1])
     quarter = CallQuery(from_date="2024-01-01", to_date="2024-03-31")
@@ -275,7 +275,7 @@ async def test_one_id_in_two_windows_is_not_complete(tmp_path):
 
 
 async def test_a_row_that_went_to_a_call_of_another_pull_shows(tmp_path):
-    """Two months, one id in both: the second pull says so, and a check finds the call that the first has lost."""
+    """One id is in two months: the second pull reports it, and a check finds the lost call of the first."""
     calls = [*every(300, "2024-01-01", "2024-02-28")]
     calls[5] = (calls[5][0], calls[-5][1])
     async with LivingServer(calls, NOW) as server, server.client() as client:
@@ -287,7 +287,7 @@ async def test_a_row_that_went_to_a_call_of_another_pull_shows(tmp_path):
 
 
 async def test_a_call_whose_row_another_window_took_is_told_where_an_older_reading_has_rows_left(tmp_path):
-    """The row of a call that the account has deleted since makes up for none that this pull has lost."""
+    """The row of a deleted call does not make up for the lost one."""
     calls = [*every(300, "2024-01-01", "2024-03-31")]
     quarter = CallQuery(from_date="2024-01-01", to_date="2024-03-31")
     async with LivingServer(calls, NOW) as server, server.client() as client:
@@ -298,7 +298,7 @@ async def test_a_call_whose_row_another_window_took_is_told_where_an_older_readi
 
 
 async def test_a_window_without_calls_agrees_where_a_count_of_0_is_left_out(tmp_path):
-    """An empty page without a count holds no call."""
+    """An empty page without a count means no calls."""
 
     def habit(asked):
         return HONEST if asked.found else Answer(no_count=True)
@@ -317,7 +317,7 @@ def is_count_of_many_days(asked):
 
 
 async def test_a_window_that_is_read_again_is_printed_once(tmp_path, capfdbinary):
-    """A late call is printed when its window is read again, and no other call with it."""
+    """When a window is read again, only its late call is printed."""
     calls = [*every(120, "2024-01-01", "2024-03-31")]
     late = ("2024-01-13 10:30:01", "late")
 
@@ -336,7 +336,7 @@ async def test_a_window_that_is_read_again_is_printed_once(tmp_path, capfdbinary
 
 
 async def test_a_printed_call_that_left_the_list_makes_it_incomplete(tmp_path, capfdbinary):
-    """Nothing that was printed can be taken back."""
+    """A printed call cannot be taken back."""
     calls = [*every(120, "2024-01-01", "2024-03-31")]
     gone = calls[-9]
 

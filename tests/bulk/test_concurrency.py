@@ -1,4 +1,4 @@
-"""Concurrency: slots in the order of priority, as many as the server bears, and none is ever lost."""
+"""Concurrency: slots by priority, as many as the server can take, and no slot is ever lost."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.bulk.slots import assert_free, free_slots
 
 
 class Holders:
-    """Tasks that hold a slot until they are let go, and note in which order they got it."""
+    """Tasks that hold a slot until they are released, and record the order in which they got it."""
 
     def __init__(self, concurrency):
         self.concurrency = concurrency
@@ -46,7 +46,7 @@ async def turns(number=10):
 
 
 def test_it_begins_with_the_most():
-    """A server that bears it is not kept waiting."""
+    """A server that can take the most requests gets them from the start."""
     assert Concurrency(8).limit == 8
 
 
@@ -55,7 +55,7 @@ def test_it_begins_with_the_most():
     [(8, 1, 4), (8, 2, 2), (8, 3, 1), (8, 9, 1), (1, 1, 1), (5, 1, 2.5), (5, 2, 1.25), (3, 2, 1)],
 )
 async def test_it_halves_down_to_one(most, shrinks, limit):
-    """Each new complaint halves, and one request is always allowed."""
+    """Each new slow or refused reply halves the limit, down to one request."""
     concurrency = Concurrency(most)
     for moment in range(shrinks):
         concurrency.shrink(moment + 0.5, moment + 1)
@@ -63,7 +63,7 @@ async def test_it_halves_down_to_one(most, shrinks, limit):
 
 
 async def test_complaints_of_one_moment_halve_once():
-    """What was sent before the last complaint says nothing new; what was sent after it does."""
+    """Only a request that was sent after the last halving can halve the limit again."""
     concurrency = Concurrency(8)
     concurrency.shrink(sent_at=1, now=5)
     concurrency.shrink(sent_at=4, now=6)
@@ -74,7 +74,7 @@ async def test_complaints_of_one_moment_halve_once():
 
 
 async def test_it_grows_by_one_a_round():
-    """As many good replies as there are slots are worth about one more slot; never more than the most."""
+    """As many good replies as there are slots add about one slot, up to the most."""
     concurrency = Concurrency(8)
     concurrency.restart()
     assert concurrency.limit == 1
@@ -92,12 +92,12 @@ async def test_it_grows_by_one_a_round():
     ("most", "learnt", "begins"), [(8, None, 8), (8, 2.5, 2.5), (4, 6.0, 4)], ids=["nothing", "less", "more"]
 )
 async def test_it_begins_where_the_last_pull_of_the_account_was(most, learnt, begins):
-    """The next pull begins with the smaller of what the server bore and its own upper bound."""
+    """The next pull begins with the learnt limit or its own upper bound, whichever is smaller."""
     assert Concurrency(most, learnt).limit == begins
 
 
 async def test_what_it_has_learnt():
-    """The limit, if it is below the upper bound. A pull with a lower upper bound keeps a larger limit that was learnt before."""
+    """The learnt limit is the one below the upper bound. A lower upper bound does not erase a larger learnt limit."""
     concurrency = Concurrency(8)
     assert concurrency.learnt is None
     concurrency.shrink(0.5, 1)
@@ -112,7 +112,7 @@ async def test_what_it_has_learnt():
 
 
 async def test_no_more_than_the_limit(loop_tasks):
-    """Of ten that want one of three, three have it."""
+    """Of ten tasks that want one of three slots, three get one."""
     holders = Holders(Concurrency(3))
     tasks = [holders.start(number) for number in range(10)]
     await turns()
@@ -125,7 +125,7 @@ async def test_no_more_than_the_limit(loop_tasks):
 
 
 async def test_the_smallest_priority_is_served_first(loop_tasks):
-    """Whoever waits is served by priority, and in the order of arrival among equals."""
+    """Waiting tasks are served by priority, and equal ones in order of arrival."""
     holders = Holders(Concurrency(1))
     tasks = [holders.start("first", 99)]
     await turns()
@@ -141,7 +141,7 @@ async def test_the_smallest_priority_is_served_first(loop_tasks):
 
 
 async def test_a_newcomer_does_not_pass_the_queue(loop_tasks):
-    """A slot that is given back goes to who waits, even if another one asks in that moment."""
+    """A returned slot goes to a waiting task, even if a new task asks at that moment."""
     holders = Holders(Concurrency(1))
     tasks = [holders.start("first"), holders.start("second", 5)]
     await turns()
@@ -155,7 +155,7 @@ async def test_a_newcomer_does_not_pass_the_queue(loop_tasks):
 
 
 async def test_less_slots_bite_as_they_come_back(loop_tasks):
-    """Requests under way are not ended; new ones begin only below the new limit."""
+    """Running requests finish; new ones begin only below the new limit."""
     holders = Holders(Concurrency(4))
     tasks = [holders.start(number) for number in range(8)]
     await turns()
@@ -172,7 +172,7 @@ async def test_less_slots_bite_as_they_come_back(loop_tasks):
 
 
 async def test_growth_wakes_who_waits(loop_tasks):
-    """A new slot is used at once, not when the next one comes back."""
+    """A new slot is used at once, before any other comes back."""
     concurrency = Concurrency(2)
     concurrency.restart()
     holders = Holders(concurrency)
@@ -188,7 +188,7 @@ async def test_growth_wakes_who_waits(loop_tasks):
 
 
 async def test_an_error_gives_the_slot_back():
-    """However the request ends."""
+    """A slot comes back however its request ends."""
     concurrency = Concurrency(1)
     with pytest.raises(KeyError):
         async with concurrency.slot(0):
@@ -201,7 +201,7 @@ async def test_an_error_gives_the_slot_back():
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_cancelled_waiter_leaves_the_queue(loop_tasks, times):
-    """Cancelled once or twice: it takes nothing, and who waits behind it is served."""
+    """Cancelled once or twice, it takes no slot, and the next task is served."""
     holders = Holders(Concurrency(1))
     tasks = [holders.start("first"), holders.start("second"), holders.start("third")]
     await turns()
@@ -218,12 +218,12 @@ async def test_a_cancelled_waiter_leaves_the_queue(loop_tasks, times):
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_cancelled_in_the_moment_it_was_given_the_slot(loop_tasks, times):
-    """The slot goes on to the next one."""
+    """The slot goes to the next task."""
     holders = Holders(Concurrency(1))
     tasks = [holders.start("first"), holders.start("second"), holders.start("third")]
     await turns()
     holders.gates["first"].set()
-    while holders.holding:  # given back, and given to the second, who has not run yet
+    while holders.holding:  # returned, and given to the second task, which has not run yet
         await asyncio.sleep(0)
     assert holders.got == ["first"]
     assert free_slots(holders.concurrency) == 0
@@ -237,7 +237,7 @@ async def test_cancelled_in_the_moment_it_was_given_the_slot(loop_tasks, times):
 
 
 async def test_a_cancel_scope_around_a_waiter(loop_tasks):
-    """The cancellation of anyio is the same."""
+    """An anyio cancel scope has the same effect."""
     holders = Holders(Concurrency(1))
     task = holders.start("first")
     await turns()
@@ -252,7 +252,7 @@ async def test_a_cancel_scope_around_a_waiter(loop_tasks):
 
 
 async def test_a_cancelled_holder_gives_it_back(loop_tasks):
-    """Also when it is cancelled twice."""
+    """A task returns its slot even if it is cancelled twice."""
     holders = Holders(Concurrency(1))
     task, next_one = holders.start("first"), holders.start("second")
     await turns()
@@ -266,7 +266,7 @@ async def test_a_cancelled_holder_gives_it_back(loop_tasks):
 
 
 async def test_cancelled_waiters_in_the_middle_of_the_queue(loop_tasks):
-    """The dead are passed over, wherever they stand."""
+    """Cancelled tasks are skipped anywhere in the queue."""
     holders = Holders(Concurrency(1))
     tasks = [holders.start(number, number) for number in range(6)]
     await turns()
@@ -282,7 +282,7 @@ async def test_cancelled_waiters_in_the_middle_of_the_queue(loop_tasks):
 
 @pytest.mark.parametrize("seed", range(20))
 async def test_no_slot_is_lost_whatever_happens(loop_tasks, seed):
-    """Random arrivals, ends, cancellations, growth and shrinking: never over the most, and in the end all is free."""
+    """After random arrivals, ends, cancellations, growth and shrinking all slots are free; the most was kept."""
     random = Random(seed)
     most = random.randint(1, 4)
     holders = Holders(Concurrency(most))
@@ -312,7 +312,7 @@ async def test_no_slot_is_lost_whatever_happens(loop_tasks, seed):
 
 @pytest.fixture
 async def loop_tasks():
-    """No task is left at the end."""
+    """Check that no task is left at the end."""
     before = asyncio.all_tasks()
     yield
     await turns(3)

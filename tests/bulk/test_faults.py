@@ -1,6 +1,6 @@
-"""A quarter of all replies goes wrong, in thirteen ways at once: the pull is complete all the same.
+"""A quarter of all replies fails, in thirteen ways at once: the pull is still complete.
 
-``SERVETEL_FAULT_SEEDS=100`` draws so many; the suite repeats the same four.
+``SERVETEL_FAULT_SEEDS=100`` draws 100 examples; the suite repeats the same four.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def month():
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 async def test_a_quarter_of_the_replies_goes_wrong(month, tmp_path, seed):
-    """Every call is there once, byte for byte, whichever replies failed, lied or never came."""
+    """Every call is there once, byte for byte, whichever replies fail."""
     target = tmp_path / "may.ndjson"
     async with (
         Emulator(month, faults=FAULTS, seed=seed) as api,

@@ -1,4 +1,4 @@
-"""The fetcher: what is tried again, for how long, with which page size, and what it costs."""
+"""The fetcher: what it retries, for how long, with which page size, and at what cost."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from tests.bulk.small_server import HONEST, Answer, SmallServer, bare, shallow
 
 
 async def test_a_page_is_counted():
-    """Pages, requests, rows and bytes go to its window and to the whole."""
+    """Pages, requests, rows and bytes are added to its window and to the total."""
     async with fetching(warm=False) as (_, fetcher):
         cost = Cost()
         page = await fetcher.page(DAY, 2, cost)
@@ -46,14 +46,14 @@ async def test_a_page_is_counted():
 
 
 async def test_a_tally_takes_another_in():
-    """Number by number."""
+    """Each number is added."""
     cost = Cost(1, 2, 3, 4, 5)
     cost.add(Cost(10, 20, 30, 40, 50))
     assert cost == Cost(11, 22, 33, 44, 55)
 
 
 async def test_the_size_that_is_asked_for():
-    """Its own, unless another one is given; and never more than the server is known to give."""
+    """It requests its own page size unless another is given, and never more than the known page cap."""
     async with fetching() as (server, fetcher):
         await fetcher.page(DAY, 1, Cost())
         await fetcher.page(DAY, 1, Cost(), size=7)
@@ -64,7 +64,7 @@ async def test_the_size_that_is_asked_for():
 
 
 async def test_a_count_is_a_page_of_one():
-    """One request, whatever the page size."""
+    """It costs one request, whatever the page size."""
     async with fetching() as (server, fetcher):
         assert await fetcher.count(DAY, Cost()) == 60
         assert [(asked.page, asked.limit) for asked in server.asked] == [(1, 1)]
@@ -72,20 +72,20 @@ async def test_a_count_is_a_page_of_one():
 
 @pytest.mark.parametrize(("pages", "once", "twice"), [(10, False, False), (11, True, False), (21, True, True)])
 def test_what_a_window_may_cost(pages, once, twice):
-    """It is spent when it has cost more than it may, and not before; without a limit it never is."""
+    """The budget is spent once the cost exceeds it; without a limit it is never spent."""
     cost = Cost(pages=pages, limit=10)
     assert (cost.is_spent(), cost.is_spent(2)) == (once, twice)
     assert not Cost(pages=pages).is_spent()
 
 
 async def test_no_count_is_none():
-    """Where the server sends none."""
+    """A server that sends no count gives None."""
     async with fetching(lambda _: Answer(no_count=True)) as (_, fetcher):
         assert await fetcher.count(DAY, Cost()) is None
 
 
 async def test_each_page_is_told():
-    """``on_page`` is called after it was counted; its error is its caller's."""
+    """``on_page`` is called after the page was counted; its error reaches the caller."""
     async with fetching() as (_, fetcher):
         before = fetcher.total.pages
         told = []
@@ -99,7 +99,7 @@ async def test_each_page_is_told():
 
 
 async def test_newer_windows_come_first():
-    """Whoever waits for a slot is served newest window first."""
+    """Requests that wait for a slot are served newest window first."""
     async with fetching(concurrency=1) as (server, fetcher):
         windows = [Window.of(f"2024-05-{day:02} 00:00:00", f"2024-05-{day:02} 23:59:59") for day in (2, 4, 3, 5)]
         windows.append(Window(None, None))
@@ -126,7 +126,7 @@ async def test_newer_windows_come_first():
     ],
 )
 def test_widened(bounds, first_second, last_second):
-    """A side that the server leaves out is asked for a second more; an open side stays open."""
+    """A bound that the server excludes is moved by one second; an open side stays open."""
     assert bounds.widen(DAY) == Window.of(first_second, last_second)
     assert bounds.widen(Window(None, None)) == Window(None, None)
 
@@ -136,7 +136,7 @@ def test_widened(bounds, first_second, last_second):
 
 @pytest.mark.parametrize("attempts", [1, 3])
 def test_a_server_that_never_answers_well(attempts):
-    """The client's own retries, and then its error."""
+    """The client retries as often as it always does, and raises its error."""
 
     async def main():
         async with fetching(lambda _: SICK, attempts=attempts, warm=False) as (server, fetcher):
@@ -150,7 +150,7 @@ def test_a_server_that_never_answers_well(attempts):
 
 
 def test_the_first_page_may_need_the_clients_retries():
-    """Also those are counted."""
+    """The client's own retries are counted too."""
 
     async def main():
         async with fetching(first(2, SICK), attempts=3, warm=False) as (_, fetcher):
@@ -161,7 +161,7 @@ def test_the_first_page_may_need_the_clients_retries():
     on_clock(main)
 
 
-# While others come
+# While other pages come
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_passing_failure_is_tried_again(answer):
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_no_in_passing_is_asked_once_more(times):
-    """A 200 that says no is an accident once, and an answer twice."""
+    """A 200 that refuses is retried once; the second refusal is final."""
     no = Answer(body=b'{"success": false, "message": "not now"}')
 
     async def main():
@@ -204,7 +204,7 @@ def test_a_no_in_passing_is_asked_once_more(times):
 
 @pytest.mark.parametrize(("drawn", "waited"), [(max, 0.5 + 1 + 2), (min, 0.0)])
 def test_the_bound_of_a_backoff_doubles(monkeypatch, drawn, waited):
-    """Anything from nothing to a bound that begins at the base: so that pages which failed together part."""
+    """A pause is random, up to a bound that doubles, so that failed pages are not retried at the same time."""
     monkeypatch.setattr(random, "uniform", lambda low, high: drawn(low, high))
 
     async def main():
@@ -216,7 +216,7 @@ def test_the_bound_of_a_backoff_doubles(monkeypatch, drawn, waited):
 
 
 def test_backoffs_are_counted():
-    """What the fetcher waited is known."""
+    """The fetcher adds up the time that it waited."""
 
     async def main():
         async with fetching(first(3, SICK)) as (_, fetcher):
@@ -237,7 +237,7 @@ def test_backoffs_are_counted():
     ],
 )
 def test_what_is_final_is_raised_at_once(answer, error):
-    """It is nobody's weather."""
+    """Such an error is not retried."""
 
     async def main():
         async with fetching(lambda _: answer) as (server, fetcher):
@@ -250,7 +250,7 @@ def test_what_is_final_is_raised_at_once(answer, error):
 
 @pytest.mark.parametrize("page", [1, 3])
 def test_one_page_that_never_comes_is_lost(page):
-    """It is given up after its tries, although its failures looked like an outage; others still come."""
+    """It is given up after its tries, although it looked like an outage; other pages still come."""
 
     def habit(asked):
         return SICK if asked.page == page and asked.limit == 20 else HONEST
@@ -271,7 +271,7 @@ def test_one_page_that_never_comes_is_lost(page):
 
 
 def test_a_page_that_came_late_is_not_lost():
-    """One try less than too many."""
+    """It comes on the last try."""
 
     async def main():
         bad = [0]
@@ -287,7 +287,7 @@ def test_a_page_that_came_late_is_not_lost():
 
 
 def test_a_lost_page_that_is_looked_at_alone_is_an_error():
-    """``sure_page`` gives the page or what the page met."""
+    """``sure_page`` returns the page or raises its error."""
 
     async def main():
         async with fetching(lambda asked: SICK if asked.page == 3 else HONEST) as (_, fetcher):
@@ -298,7 +298,7 @@ def test_a_lost_page_that_is_looked_at_alone_is_an_error():
 
 
 def test_when_nothing_comes_any_more_patience_ends_it():
-    """All pages at once: few requests, then the error."""
+    """All pages fail together: a few requests, then the error."""
 
     async def main():
         async with fetching(lambda _: SICK, patience=300) as (server, fetcher):
@@ -318,7 +318,7 @@ def test_when_nothing_comes_any_more_patience_ends_it():
 
 @pytest.mark.parametrize("size", [100, 40])
 def test_two_timeouts_halve_the_page_size(size):
-    """Whoever counts pages is told to begin again, with pages half as large."""
+    """The reader of the pages has to begin again, with pages half as large."""
 
     def habit(asked):
         return Answer(after=3600) if asked.limit == size else HONEST
@@ -336,7 +336,7 @@ def test_two_timeouts_halve_the_page_size(size):
 
 
 def test_pages_never_become_smaller_than_the_smallest():
-    """A page of ten that times out is just late."""
+    """A page of ten calls that times out is only retried."""
 
     def habit(asked):
         return Answer(after=3600) if asked.nth <= 3 else HONEST
@@ -351,7 +351,7 @@ def test_pages_never_become_smaller_than_the_smallest():
 
 @pytest.mark.parametrize(("size", "halved"), [(15, 10), (11, 10), (21, 10)])
 def test_the_last_halving_ends_at_the_smallest(size, halved):
-    """Not below it."""
+    """The page size never falls below it."""
 
     async def main():
         async with fetching(lambda _: Answer(after=3600)) as (_, fetcher):
@@ -364,7 +364,7 @@ def test_the_last_halving_ends_at_the_smallest(size, halved):
 
 
 def test_pages_that_were_asked_for_together_halve_once():
-    """Several that time out at once are one complaint about one size."""
+    """Several pages of one size that time out together halve it once."""
 
     async def main():
         async with fetching(lambda asked: Answer(after=3600) if asked.limit > 50 else HONEST, patience=10**6) as (
@@ -381,7 +381,7 @@ def test_pages_that_were_asked_for_together_halve_once():
 
 
 def test_a_late_complaint_about_an_old_size():
-    """Pages that became much smaller meanwhile stay so."""
+    """A page size that became smaller meanwhile stays as it is."""
 
     async def main():
         async with fetching(lambda asked: Answer(after=3600) if asked.limit > 50 else HONEST) as (_, fetcher):
@@ -394,7 +394,7 @@ def test_a_late_complaint_about_an_old_size():
 
 
 def test_a_timeout_between_other_failures_does_not_halve():
-    """Two in a row are meant: one is weather."""
+    """Only two timeouts in a row halve the page size."""
 
     def habit(asked):
         return {1: Answer(after=3600), 2: SICK, 3: Answer(after=3600)}.get(asked.nth, HONEST)
@@ -408,7 +408,7 @@ def test_a_timeout_between_other_failures_does_not_halve():
 
 
 def test_a_timeout_slows_all_down():
-    """Half as many requests at a time from then on."""
+    """From then on half as many requests run at a time."""
 
     async def main():
         async with fetching(first(1, Answer(after=3600)), concurrency=8) as (_, fetcher):
@@ -419,7 +419,7 @@ def test_a_timeout_slows_all_down():
 
 
 def test_a_429_slows_all_down():
-    """As much as a timeout does."""
+    """It has the same effect as a timeout."""
 
     async def main():
         async with fetching(first(1, Answer(status=429)), concurrency=8) as (_, fetcher):
@@ -430,7 +430,7 @@ def test_a_429_slows_all_down():
 
 
 def test_the_next_pull_begins_where_the_last_one_was():
-    """The account remembers the concurrency after a 429: the next fetcher of the account begins with it."""
+    """The account remembers its concurrency after a 429, and its next fetcher begins with it."""
 
     async def main():
         async with fetching(first(1, Answer(status=429)), concurrency=8) as (_, fetcher):
@@ -446,7 +446,7 @@ HUGE = Answer(body=b" " * (LARGEST_PAGE + 1))
 
 
 def test_a_body_that_is_too_large_halves_at_once():
-    """Trying it again would bring the same again."""
+    """A retry would bring the same body."""
 
     async def main():
         async with fetching(lambda asked: HUGE if asked.limit > 10 else HONEST) as (server, fetcher):
@@ -458,7 +458,7 @@ def test_a_body_that_is_too_large_halves_at_once():
 
 
 def test_a_small_page_that_is_too_large_is_an_error():
-    """There is nothing left to try."""
+    """It cannot be halved any more."""
 
     async def main():
         async with fetching(lambda _: HUGE) as (_, fetcher):
@@ -469,7 +469,7 @@ def test_a_small_page_that_is_too_large_is_an_error():
 
 
 def test_a_page_that_is_looked_at_alone_may_be_smaller():
-    """``sure_page`` goes on with the smaller size by itself."""
+    """``sure_page`` continues with the smaller size by itself."""
 
     async def main():
         async with fetching(lambda asked: Answer(after=3600) if asked.limit > 20 else HONEST) as (_, fetcher):
@@ -481,7 +481,7 @@ def test_a_page_that_is_looked_at_alone_may_be_smaller():
 
 
 def test_a_413_halves_at_once():
-    """A gateway before the API that finds the page too large."""
+    """A gateway before the API finds the page too large."""
 
     async def main():
         async with fetching(lambda asked: Answer(status=413) if asked.limit > 10 else HONEST) as (server, fetcher):
@@ -493,7 +493,7 @@ def test_a_413_halves_at_once():
 
 
 def test_a_413_for_a_small_page_is_final():
-    """There is nothing left to try."""
+    """It cannot be halved any more."""
 
     async def main():
         async with fetching(lambda _: Answer(status=413)) as (server, fetcher):
@@ -508,7 +508,7 @@ def test_a_413_for_a_small_page_is_final():
 
 
 def test_another_page_for_ever():
-    """A server that ignores the page number is no outage."""
+    """A server that ignores the page number is not an outage."""
 
     async def main():
         async with fetching(lambda _: Answer(page=7)) as (_, fetcher):
@@ -521,13 +521,13 @@ def test_another_page_for_ever():
 
 
 async def test_an_empty_page_may_bear_any_number():
-    """Past the end some servers say page 1."""
+    """Past the end some servers say that it is page 1."""
     async with fetching(lambda _: Answer(rows=[], page=1)) as (_, fetcher):
         assert (await fetcher.page(DAY, 9, Cost())).open()[2] == 0
 
 
 def test_garbage_for_ever():
-    """A page that is none, while nothing else comes: patience, then its error."""
+    """No reply is a page: patience ends, then the error is raised."""
 
     async def main():
         async with fetching(lambda _: Answer(body=b"<html>"), patience=60) as (_, fetcher):
@@ -541,7 +541,7 @@ def test_garbage_for_ever():
 
 
 async def test_a_client_that_is_closed_under_it():
-    """It says so, and is no cancellation."""
+    """The error says so, and is not a cancellation."""
     async with fetching(lambda _: Answer(after=3600)) as (server, fetcher):
         task = asyncio.create_task(fetcher.page(DAY, 1, Cost()))
         while not server.asked:
@@ -553,7 +553,7 @@ async def test_a_client_that_is_closed_under_it():
 
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_cancelled_page_leaves_nothing(times):
-    """With its request under way, or waiting for a slot: no task, no slot, and the others are served."""
+    """Cancelled during its request or while it waits, a page leaves no task and no slot."""
     async with fetching(lambda asked: Answer(after=3600) if asked.page == 1 else HONEST, concurrency=1) as (
         server,
         fetcher,
@@ -571,7 +571,7 @@ async def test_a_cancelled_page_leaves_nothing(times):
 
 
 def test_a_cancel_scope_around_a_page():
-    """The cancellation of anyio leaves nothing either."""
+    """An anyio cancel scope leaves nothing either."""
 
     async def main():
         async with fetching(lambda _: Answer(after=3600)) as (server, fetcher):
@@ -584,7 +584,7 @@ def test_a_cancel_scope_around_a_page():
 
 
 def test_a_cancelled_backoff():
-    """Nobody waits after it."""
+    """No task waits after it."""
 
     async def main():
         async with fetching(lambda _: SICK) as (server, fetcher):
@@ -625,7 +625,7 @@ BARE = Answer(rows=[], no_count=True)
 
 @pytest.mark.parametrize(("known", "times", "asked"), [(True, 1, 2), (True, 2, 3), (False, 1, 1)])
 async def test_a_bare_empty_page_of_a_server_that_counts_is_asked_for_again(known, times, asked):
-    """If the server is not known to count, the reader of the page decides what it means."""
+    """If the server is not known to count, the reader of the page decides."""
     async with fetching(bare(times=times, when=lambda _asked: True)) as (server, fetcher):
         fetcher.source.count_is_total = known
         page = await fetcher.page(DAY, 1, Cost())
@@ -633,7 +633,7 @@ async def test_a_bare_empty_page_of_a_server_that_counts_is_asked_for_again(know
         assert len(server.asked) == asked
 
 
-#: After a first page: one more look at a window that holds calls.
+#: After a first page: one more request for a window that holds calls.
 LOOK = {1: [(DAY.first, DAY.last)], 2: []}
 
 
@@ -647,7 +647,7 @@ async def test_a_bare_empty_page_is_believed_in_the_end(number):
 
 
 async def test_a_bare_empty_page_of_a_silent_server_is_never_believed():
-    """The server sends the same for a window in which it counted calls: the pull ends with an error and can be resumed."""
+    """The window had calls when it was counted: the pull ends with an error and can be resumed."""
     async with fetching(lambda _: BARE) as (_, fetcher):
         with pytest.raises(MalformedResponseError) as failure:
             await fetcher.page(NIGHT, 1, Cost())
@@ -656,14 +656,14 @@ async def test_a_bare_empty_page_of_a_silent_server_is_never_believed():
 
 @pytest.mark.parametrize("known", [True, False])
 async def test_one_bare_empty_page_is_no_count(known):
-    """``check`` and ``sync`` compare counts: one empty reply by accident is not a changed count."""
+    """``check`` and ``sync`` compare counts, so one empty reply must not look like a changed count."""
     async with fetching(bare(times=1, when=lambda _asked: True)) as (_, fetcher):
         fetcher.source.count_is_total = known
         assert await fetcher.count(DAY, Cost()) == 60
 
 
 async def test_a_window_without_calls_counts_0_where_no_count_is_sent():
-    """The server is asked once more: an empty page says that there are no calls, however it counts."""
+    """A second empty page proves that there are no calls."""
     async with fetching(lambda _: BARE) as (server, fetcher):
         fetcher.source.count_is_total = False
         assert await fetcher.count(DAY, Cost()) == 0
@@ -671,7 +671,7 @@ async def test_a_window_without_calls_counts_0_where_no_count_is_sent():
 
 
 async def test_a_page_refused_for_its_depth_is_lost_and_not_the_end():
-    """A refused deep page is lost, because a shorter window has no such page. A refused page that is not deep ends the pull."""
+    """A refused deep page is lost, because a shorter window has no such page. Any other refusal ends the pull."""
     async with fetching(shallow(0)) as (_, fetcher):
         with pytest.raises(PageLostError):
             await fetcher.page(DAY, 51, Cost())
@@ -680,7 +680,7 @@ async def test_a_page_refused_for_its_depth_is_lost_and_not_the_end():
 
 
 def test_after_an_outage_fewer_requests_go_at_once():
-    """A server that has just come back is asked by fewer requests at once than it answered before."""
+    """After an outage the server gets fewer requests at once than before."""
     in_flight = []
 
     def habit(asked):

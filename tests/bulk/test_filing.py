@@ -28,7 +28,7 @@ BOUNDS = {"inclusive": Bounds(0, 0), "end_exclusive": Bounds(0, 1), "start_exclu
 
 @pytest.fixture(scope="module")
 def weeks() -> Dataset:
-    """More than the week: calls on both sides of its bounds, and many in one second."""
+    """More calls than the week: on both sides of its bounds, and many in one second."""
     return Dataset.range("2024-05-04", "2024-05-14", calls=900)
 
 
@@ -46,7 +46,7 @@ def ids(path):
 
 
 def truth(api, bounds):
-    """What the server files in the week: it is asked with the bounds that it needs."""
+    """The calls that the server files in the week, requested with the bounds that it needs."""
     asked = bounds.widen(WHOLE)
     return api.truth(from_date=asked.first, to_date=asked.last)
 
@@ -55,7 +55,7 @@ def truth(api, bounds):
 @pytest.mark.parametrize("bounds", BOUNDS)
 @pytest.mark.parametrize("order", [None, "start"])
 async def test_a_pull_brings_what_the_server_files(filed_by, bounds, order, weeks, connect, tmp_path):
-    """Whatever the moment, the bounds and the order of the list: each call once that the server files in the range."""
+    """Whatever the moment, bounds and order, each call that the server files in the range is there once."""
     api, client = await connect(weeks, page_size=20, filed_by=filed_by, bounds=bounds, order=order)
     crowd(api)
     receipt = await client.pull(tmp_path / "a.ndjson", query=WEEK)
@@ -67,7 +67,7 @@ async def test_a_pull_brings_what_the_server_files(filed_by, bounds, order, week
 
 @filings
 async def test_ties_and_drift(filed_by, weeks, connect, tmp_path):
-    """Calls of one second change places, and late calls arrive while it is read: what was there all the time is there."""
+    """Calls of one second change places and late calls arrive: every call that was there all the time is written."""
     api, client = await connect(
         weeks, page_size=20, filed_by=filed_by, shuffle_ties=True, late_every=13, insert_every=7
     )
@@ -82,7 +82,7 @@ async def test_ties_and_drift(filed_by, weeks, connect, tmp_path):
 
 @filings
 async def test_an_open_range(filed_by, weeks, connect, tmp_path):
-    """The oldest call is found, whatever it is filed under."""
+    """The oldest call is found, whatever the moment that it is filed by."""
     _, client = await connect(weeks, filed_by=filed_by)
     receipt = await client.pull(tmp_path / "a.ndjson", query=CallQuery())
     assert sorted(ids(tmp_path / "a.ndjson")) == sorted(weeks.ids)
@@ -91,7 +91,7 @@ async def test_an_open_range(filed_by, weeks, connect, tmp_path):
 
 @filings
 async def test_a_stream_takes_calls_from_over_the_edge(filed_by, weeks, connect):
-    """A call that began before the range ended in it: the server files it there, so it is no error."""
+    """A call that began before the range but ended in it is filed there, and is no error."""
     api, client = await connect(weeks, filed_by=filed_by)
     crowd(api)
     calls = await client.calls(query=WEEK).collect()
@@ -100,7 +100,7 @@ async def test_a_stream_takes_calls_from_over_the_edge(filed_by, weeks, connect)
 
 @filings
 async def test_the_probe_says_which(filed_by, weeks, connect):
-    """In a few requests."""
+    """The probe names the moment after a few requests."""
     api, client = await connect(weeks, filed_by=filed_by)
     found = await probe(client)
     assert found.filed_by == filed_by
@@ -110,7 +110,7 @@ async def test_the_probe_says_which(filed_by, weeks, connect):
 
 
 async def test_calls_that_do_not_tell(connect):
-    """Calls without an end, whose id says nothing, show the bounds and not the moment."""
+    """Calls without an end or a telling id show the bounds but not the moment."""
     api, client = await connect(Dataset.range(NIGHT, NIGHT, calls=0))
     for number in range(3):
         api.insert(f"2024-05-06 12:00:0{number}", end_stamp=None, id=f"call-{number}")
@@ -122,7 +122,7 @@ async def test_calls_that_do_not_tell(connect):
 @pytest.mark.parametrize("filed_by", ["start", "end"])
 @pytest.mark.parametrize("first_day", [5, 6])
 async def test_a_moment_that_is_learnt_late(filed_by, first_day, connect, tmp_path):
-    """The first calls do not tell. The first that does is looked up, and what was read as if by start is read again."""
+    """The first call that shows the moment is looked up, and earlier windows are read again."""
     api, client = await connect(Dataset.range(NIGHT, NIGHT, calls=0), page_size=10, filed_by=filed_by)
     silent = [api.insert(f"2024-05-12 20:00:{second:02}", id=f"call-{second}") for second in range(59)]
     last_for(api, 0)
@@ -137,7 +137,7 @@ async def test_a_moment_that_is_learnt_late(filed_by, first_day, connect, tmp_pa
 
 @filings
 async def test_a_server_that_ignores_the_dates_is_still_an_error(filed_by, weeks, connect, tmp_path):
-    """All moments of its calls lie outside of the range."""
+    """All moments of its calls lie outside the range."""
     api, client = await connect(weeks, filed_by=filed_by)
     calls = list(api._table._calls)
     api._table.matching = lambda _wanted: calls
@@ -158,7 +158,7 @@ def made(client):
 @filings
 @pytest.mark.parametrize("bounds", BOUNDS)
 async def test_what_was_remembered_is_verified_by_one_look(filed_by, bounds, weeks, connect):
-    """A text of a ledger is a hint: the first page of the range, and one call."""
+    """A remembered moment is only a hint: one page and one lookup verify it."""
     api, client = await connect(weeks, filed_by=filed_by, bounds=bounds)
     remembered = Conventions(filed_by, BOUNDS[bounds])
     client.conventions = Conventions.of(remembered.text)
@@ -171,7 +171,7 @@ async def test_what_was_remembered_is_verified_by_one_look(filed_by, bounds, wee
 
 @filings
 async def test_what_was_remembered_wrongly_is_found_out_anew(filed_by, weeks, connect):
-    """The look does not bring the call."""
+    """The lookup does not find the call, so the moment is learnt again."""
     _, client = await connect(weeks, filed_by=filed_by, bounds="end_exclusive")
     client.conventions = Conventions("start", Bounds(0, 0))
     _, calibration = made(client)
@@ -182,7 +182,7 @@ async def test_what_was_remembered_wrongly_is_found_out_anew(filed_by, weeks, co
 @filings
 @pytest.mark.parametrize("bounds", BOUNDS)
 async def test_a_new_process_counts_what_was_pulled(filed_by, bounds, weeks, connect, tmp_path):
-    """It finds out what bounds the server needs before it counts."""
+    """It learns the server's bounds before it counts."""
     api, client = await connect(weeks, filed_by=filed_by, bounds=bounds)
     crowd(api)
     receipt = await client.pull(tmp_path / "a.ndjson", query=WEEK)
@@ -193,12 +193,12 @@ async def test_a_new_process_counts_what_was_pulled(filed_by, bounds, weeks, con
     assert counts == [each.counted for each in receipt.windows]
 
 
-# The last look
+# The last lookup
 
 
 @filings
 async def test_what_holds_is_confirmed_by_one_look(filed_by, weeks, connect):
-    """A call that was read is looked up."""
+    """One call that was read is looked up."""
     api, client = await connect(weeks, filed_by=filed_by)
     fetcher, calibration = made(client)
     await calibration.check(WHOLE, rows := await fetcher.rows(await fetcher.page(WHOLE, 1, Cost())), Cost())
@@ -209,7 +209,7 @@ async def test_what_holds_is_confirmed_by_one_look(filed_by, weeks, connect):
 
 
 async def test_a_moment_that_no_call_shows_is_not_looked_for_for_ever(connect, weeks):
-    """The calls of three windows are looked up; on a server that gives none of them each window would cost requests."""
+    """Calls of three windows are looked up; after that no further window costs requests."""
     api, client = await connect(weeks, filed_by="end")
     fetcher, calibration = made(client)
     rows = await fetcher.rows(await fetcher.page(WHOLE, 1, Cost()))
@@ -233,7 +233,7 @@ async def test_without_calls_there_is_nothing_to_confirm(connect):
 
 
 async def test_a_belief_that_does_not_hold_is_put_right(weeks, connect):
-    """The call does not come as believed: it is found out anew, and the caller reads again what was read before."""
+    """The lookup fails: the conventions are learnt again, and earlier windows are read again."""
     _, client = await connect(weeks, filed_by="end", bounds="start_exclusive")
     fetcher, calibration = made(client)
     await calibration.check(WHOLE, rows := await fetcher.rows(await fetcher.page(WHOLE, 1, Cost())), Cost())
@@ -245,7 +245,7 @@ async def test_a_belief_that_does_not_hold_is_put_right(weeks, connect):
 
 
 async def test_calls_that_are_gone_neither_confirm_nor_refute(weeks, connect):
-    """They were deleted since; a belief stays, and without one nothing is confirmed."""
+    """Deleted calls change no known convention, and confirm no unknown one."""
     api, client = await connect(weeks)
     fetcher, calibration = made(client)
     await calibration.check(WHOLE, rows := await fetcher.rows(await fetcher.page(WHOLE, 1, Cost())), Cost())
@@ -258,7 +258,7 @@ async def test_calls_that_are_gone_neither_confirm_nor_refute(weeks, connect):
 
 
 async def test_a_pull_that_could_not_establish_how_dates_are_read_is_not_complete(weeks, connect, tmp_path):
-    """Every range of a few seconds is empty on this server: what lies at the edges of windows is unknown."""
+    """Every range of a few seconds is empty on this server, so the window edges are unknown."""
     api, client = await connect(weeks)
     search = api._table.matching
 
@@ -273,7 +273,7 @@ async def test_a_pull_that_could_not_establish_how_dates_are_read_is_not_complet
 
 
 async def test_a_call_whose_moments_are_neighbours(connect, tmp_path):
-    """A call that lasts a second is looked up by its exact seconds only: a wider range would hold both of its moments."""
+    """A call of one second is looked up by its exact seconds: a wider range would hold both its moments."""
     api, client = await connect(Dataset.range(NIGHT, NIGHT, calls=0), filed_by="end")
     for number in range(4):
         api.insert(f"2024-05-07 12:00:0{number}", id=f"call-{number}")
@@ -290,7 +290,7 @@ async def test_a_call_whose_moments_are_neighbours(connect, tmp_path):
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("lasts", [1, 60])
 async def test_few_calls_with_neighbouring_moments(filed_by, bounds, edge, number, lasts, connect, tmp_path):
-    """Each call's record is inserted a second after it ends: the moment and the bounds are guessed together."""
+    """Each record is inserted a second after its call ends: moment and bounds are guessed together."""
     api, client = await connect(Dataset.range(NIGHT, NIGHT, calls=0), page_size=1, filed_by=filed_by, bounds=bounds)
     for index in range(number):
         api.insert(edge, id=f"{_inserted(api, edge, lasts + 1):08x}{index:016x}")
@@ -299,19 +299,19 @@ async def test_few_calls_with_neighbouring_moments(filed_by, bounds, edge, numbe
     found, filed = sorted(ids(tmp_path / "a.ndjson")), sorted(truth(api, BOUNDS[bounds]))
     assert receipt.complete, receipt.certified
     if (filed_by, bounds, lasts) == ("end", "start_exclusive", 1):
-        # For such calls no request tells this server from one that files by start and leaves out the end.
+        # For such calls no request distinguishes this server from one that files by start and excludes the end.
         assert set(found) >= set(filed)
     else:
         assert found == filed
 
 
 def _inserted(api, second, later):
-    """Seconds since 1970 at which a record is inserted so much later than a second of the account's clock."""
+    """Seconds since 1970 at which a record is inserted, given its delay."""
     return int(datetime.fromisoformat(second).replace(tzinfo=IST).timestamp()) + later
 
 
 async def test_a_call_that_is_gone_changes_nothing(weeks, connect):
-    """Whether its moments are neighbours or not, and though it has not the moment that another call has shown."""
+    """This holds for neighbouring moments too, and if the call lacks the moment that another has shown."""
     api, client = await connect(weeks, filed_by="end")
     fetcher, calibration = made(client)
     gone = KnownCall({"start": "2024-05-03 12:00:00", "end": "2024-05-03 12:00:01"})
@@ -328,7 +328,7 @@ async def test_a_call_that_is_gone_changes_nothing(weeks, connect):
 
 
 def last_for(api, seconds, inserted=None):
-    """Let each call that the emulator has last so many seconds, and be inserted so many seconds after its start."""
+    """Give each call of the emulator this duration and this delay from its start to its insertion."""
     clock = api.dataset.clock
     for index, call in enumerate(api._table._calls):
         fields = {name: getattr(call, name) for name in call.__struct_fields__}
@@ -340,7 +340,7 @@ def last_for(api, seconds, inserted=None):
 
 
 async def test_several_that_doubt_wait_for_each_other(weeks, connect):
-    """One look at a time: the second finds what the first has found."""
+    """Lookups run one at a time: the second uses the result of the first."""
     _, client = await connect(weeks, filed_by="end")
     fetcher, calibration = made(client)
     rows = await fetcher.rows(await fetcher.page(WHOLE, 1, Cost()))

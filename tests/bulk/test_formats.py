@@ -1,4 +1,4 @@
-"""One month, every destination: the same calls, field by field what the server sent, for their owner only."""
+"""One month, every destination: the same calls, field by field as the server sent them, private to their owner."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from servetel_async import ConfigurationError, OutputError
 from servetel_async.emulator import Dataset
 from tests.torture.report import TORTURE
 
-#: Of the month; every format holds each of its quirks.
+#: The month; every format keeps each of its quirks.
 CALLS = 6_000 if TORTURE else 300
 FILES = ["a.ndjson", "a.jsonl.gz", "a.ndjson.zst", "a.csv", "a.csv.gz", "a.csv.zst", "a.parquet", "a/"]
 DATABASES = ["a.db", "a.sqlite", "a.duckdb"]
-#: Texts that every form of a record has under the same name, and that no destination may change.
+#: Texts that every record has under the same name, and that no destination may change.
 TEXTS = ("call_id", "date", "time", "end_stamp", "status", "direction", "client_number", "did_number", "hangup_cause")
 
 
@@ -58,7 +58,7 @@ def rows(target):
 
 
 def text_of(value):
-    """What was sent as a number is a text in a typed table; a CSV has no null."""
+    """A value as text: what was sent as a number is text in a typed table, and a CSV has no null."""
     return "" if value is None else str(value)
 
 
@@ -69,7 +69,7 @@ def month():
 
 @pytest.mark.parametrize("name", [*FILES, *DATABASES])
 async def test_every_format_holds_what_the_server_sent(connect, month, query, tmp_path, name):
-    """The ids are those of the server, and so is every text; outputs and receipts are private under any mask."""
+    """Ids and texts are those of the server; outputs and receipts are private under any umask."""
     _, client = await connect(month, page_size=10)
     target = tmp_path / name
     before = os.umask(0)
@@ -94,7 +94,7 @@ async def test_every_format_holds_what_the_server_sent(connect, month, query, tm
 
 @pytest.mark.parametrize("name", FILES)
 async def test_a_finished_file_is_not_overwritten_unasked(connect, month, query, tmp_path, name):
-    """The second pull fails before any request and changes nothing; with overwrite it replaces the first."""
+    """A second pull fails before any request and changes nothing; with overwrite it replaces the first."""
     api, client = await connect(month, page_size=100)
     target = f"{tmp_path / name.rstrip('/')}{'/' if name.endswith('/') else ''}"
     await client.pull(target, query=query)
@@ -110,7 +110,7 @@ async def test_a_finished_file_is_not_overwritten_unasked(connect, month, query,
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.ndjson.gz", "a.csv", "a.parquet"])
 async def test_two_pulls_of_the_same_calls_are_the_same_bytes(connect, month, query, tmp_path, name):
-    """Whatever order the server gives calls of one second in, however many requests run at the same time."""
+    """The order of calls within one second and the number of parallel requests change nothing."""
     digests = set()
     for number, knobs in enumerate(({}, {"shuffle_ties": True}, {"limit_cap": 7})):
         _, client = await connect(month, page_size=20, **knobs)
@@ -120,7 +120,7 @@ async def test_two_pulls_of_the_same_calls_are_the_same_bytes(connect, month, qu
 
 
 async def test_columns_choose_what_a_table_has(connect, month, query, tmp_path):
-    """In the order in which they were chosen; NDJSON and databases take no choice."""
+    """A table has them in the chosen order; NDJSON and databases refuse a choice."""
     _, client = await connect(month, page_size=100)
     await client.pull(tmp_path / "a.csv", query=query, columns=["started_at", "id"])
     assert (tmp_path / "a.csv").read_text().splitlines()[0] == "started_at,id"
@@ -131,7 +131,7 @@ async def test_columns_choose_what_a_table_has(connect, month, query, tmp_path):
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.csv", "a.db"])
 async def test_a_masked_pull_holds_no_number(connect, month, query, tmp_path, name):
-    """No client's number is in any file, not in the journal either; the ids are."""
+    """No file has a client's number, not even the journal; the ids are there."""
     _, client = await connect(month, page_size=100)
     await client.pull(tmp_path / name, query=query, mask=True)
     numbers = {str(sent["client_number"])[-10:] for sent in month.records() if sent.get("client_number")}

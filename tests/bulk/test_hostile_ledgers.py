@@ -1,4 +1,4 @@
-"""Ledgers, journals and receipts that another program changed: no fact is a crash, and none is believed."""
+"""Ledgers, journals and receipts that another program changed: a bad fact causes no crash, and is never trusted."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ SOUND = json.loads(msgspec.json.encode(facts.reading("2024-05-05 00:00:00", "202
     ],
 )
 def test_a_fact_whose_moments_are_none_is_no_fact(change):
-    """Later runs compare them as texts, and count with them."""
+    """Later runs compare the moments as texts, and calculate with them."""
     assert read_fact(json.dumps(SOUND).encode()) is not None
     assert read_fact(json.dumps(SOUND | change).encode()) is None
 
 
 def test_a_fact_that_is_nested_deeply_is_no_fact():
-    """Decoding it would take more depth than there is."""
+    """Decoding it would exceed the recursion limit."""
     assert read_fact(json.dumps(SOUND).encode()[:-1] + b',"x":' + DEEP + b"}") is None
 
 
 @pytest.mark.parametrize("statement", ["fact = NULL", "fact = x'ff00'", "rows = NULL", "rows = 'x'", "digest = 'zz'"])
 async def test_a_ledger_that_was_changed_is_made_good_by_the_next_sync(tmp_path, statement):
-    """It reads again each window without a sound fact; a damaged seal differs, and does not end the run."""
+    """A sync reads each window without a valid fact again; a damaged seal differs, but does not end the run."""
     target = tmp_path / "a.db"
     async with LivingServer(CALLS, NOW) as server, server.client() as client:
         await sync(client, target, CallQuery())
@@ -67,7 +67,7 @@ async def test_a_ledger_that_was_changed_is_made_good_by_the_next_sync(tmp_path,
 
 
 class _StopError(Exception):
-    """The process is killed here."""
+    """Kills the process here."""
 
 
 def stop_at_a_window(progress):
@@ -77,7 +77,7 @@ def stop_at_a_window(progress):
 
 @pytest.mark.parametrize("damage", ["deep fact", "deep header", "header of no moment"])
 async def test_a_journal_that_was_changed_is_refused_and_kept(tmp_path, damage):
-    """Its checksums agree, so another program wrote it; what it tells of stays."""
+    """Its checksums agree, so another program wrote it; its part is kept too."""
     target, journal = tmp_path / "a.ndjson", tmp_path / "a.ndjson.part.journal"
     async with LivingServer(CALLS, NOW) as server, server.client() as client:
         with pytest.raises(_StopError):
@@ -98,7 +98,7 @@ async def test_a_journal_that_was_changed_is_refused_and_kept(tmp_path, damage):
 
 @pytest.mark.parametrize("change", [{"first": "x"}, {"last": "~"}])
 async def test_a_receipt_whose_windows_are_none_is_refused(tmp_path, change):
-    """There is nothing to ask the API for."""
+    """It has no window that could be requested."""
     path = tmp_path / "a.ndjson.receipt.json"
     async with LivingServer(CALLS, NOW) as server, server.client() as client:
         await pull(client, tmp_path / "a.ndjson", DAYS)

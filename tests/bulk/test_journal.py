@@ -1,4 +1,4 @@
-"""Journals: which pull it was, what of it was done, and what another version or another pull left."""
+"""Journals: which pull they belong to, what it has committed, and which versions and pulls are refused."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def claim(query=MAY, zone=IST, account="a", shape=("",), range_name=None):
 
 
 def test_the_same_pull_has_the_same_claim():
-    """In any run: the query is compared by what it asks for."""
+    """The claim is the same in any run: a query is compared by what it requests."""
     assert claim() == claim(CallQuery.month("2024-05"))
     assert claim(CallQuery(agents=["1", "2"])) == claim(CallQuery(agents=("1", "2")))
 
@@ -61,37 +61,37 @@ def test_the_same_pull_has_the_same_claim():
     ],
 )
 def test_another_pull_has_another_claim(other):
-    """Query, range, zone, columns and mask all decide what is written."""
+    """Query, range, zone, columns and mask all change what is written."""
     assert claim(**other).pull != claim().pull
 
 
 def test_columns_are_not_run_together():
-    """Two lists of columns that spell the same are two shapes."""
+    """Two lists of columns that join to the same text are different claims."""
     assert claim(shape=("ab", "c")).pull != claim(shape=("a", "bc")).pull
 
 
 def test_a_named_range_is_the_same_whatever_its_dates():
-    """``last 7d`` of yesterday is resumed today; of another query it is not."""
+    """Yesterday's ``last 7d`` is resumed today, but not by another query."""
     assert claim(MAY, range_name="last 7d") == claim(JUNE, range_name="last 7d")
     assert claim(MAY, range_name="last 7d").pull != claim(MAY, range_name="last 8d").pull
     assert claim(MAY, range_name="last 7d").pull != claim(MAY.replace(direction="inbound"), range_name="last 7d").pull
 
 
 def test_a_scope_is_the_query_without_its_range():
-    """What a sync compares."""
+    """A sync compares the scope."""
     assert claim(MAY).scope == claim(JUNE).scope != claim(MAY.replace(direction="inbound")).scope
 
 
 def test_a_claim_holds_nothing_personal():
-    """A file beside the output may be read by others."""
+    """Other users may be able to read a file beside the output."""
     assert "98123" not in str(claim(MAY.replace(callerid="+919812345678")))
 
 
-# What was saved
+# The saved state
 
 
 def test_what_was_written_is_read_again():
-    """Header and entries, with everything in them, in their order."""
+    """Header and entries come back complete and in order."""
     full = entry(
         counted=None,
         duplicates=1,
@@ -110,7 +110,7 @@ def test_what_was_written_is_read_again():
 
 
 def test_another_pull_is_not_gone_on_from():
-    """The error says which one it was, by its header's words."""
+    """The error quotes the header to say which pull it was."""
     with pytest.raises(
         ResumeMismatchError,
         match=r"may\.ndjson holds an interrupted pull of something else.*That one was: all calls, May.*--no-resume",
@@ -132,7 +132,7 @@ def test_another_pull_is_not_gone_on_from():
     ],
 )
 def test_another_version_is_not_gone_on_from(head, entries):
-    """Also where its header cannot be read at all, or one entry: nothing is guessed."""
+    """It is refused even if its header or one entry cannot be read."""
     with pytest.raises(
         ResumeMismatchError, match=r"Another version of this program.*\. Run that one again.*--no-resume"
     ) as caught:
@@ -141,7 +141,7 @@ def test_another_version_is_not_gone_on_from(head, entries):
 
 
 def test_a_newer_version_may_say_more():
-    """Keys that this version does not know do no harm, as long as the format is the same."""
+    """Unknown keys do no harm while the format is the same."""
     head = msgspec.json.decode(encode(header(pull=claim().pull)))
     saved = Saved(encode({**head, "mood": "good"}), [encode({**msgspec.to_builtins(entry()), "more": 1})])
     assert read_saved(saved, claim(), "x")[1] == [entry()]
@@ -151,12 +151,12 @@ def test_a_newer_version_may_say_more():
 
 
 def test_an_interrupted_pull_is_its_accounts():
-    """The same account is recognised; the journal's own label stays."""
+    """The same account is recognised; the journal keeps its own label."""
     assert account_of(header(), ACCOUNT, "may.ndjson") == ACCOUNT
 
 
 def test_the_pull_of_another_account_is_not_resumed():
-    """Its calls would be mixed with those of this one."""
+    """Calls of the two accounts would be mixed."""
     with pytest.raises(
         ResumeMismatchError, match=r"may\.ndjson holds an interrupted pull of another account"
     ) as caught:

@@ -1,4 +1,4 @@
-"""Ledgers of years: what is planned of 20,000 readings takes no time that grows with their square."""
+"""Ledgers of years: the time to plan 20,000 readings does not grow with their square."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ACCOUNT = facts.ACCOUNT.label
 
 
 class Rows:
-    """A database's ledger, without the database."""
+    """The ledger of a database, without the database."""
 
     def __init__(self, readings, rows=3):
         self._stored = [
@@ -37,7 +37,7 @@ class Rows:
 
 
 def every_other_hour(number):
-    """Readings with a gap between any two, as a cron of --last 1h leaves them that runs every two hours."""
+    """Readings with a gap after each, as a cron job of --last 1h leaves them if it runs every two hours."""
     for hour in range(number):
         first = BEGIN + 2 * hour * HOUR
         last = first + HOUR - SECOND
@@ -45,7 +45,7 @@ def every_other_hour(number):
 
 
 def quickly(do):
-    """Do it in far less than what the square of 20,000 takes, also on a slow machine."""
+    """Run it in far less time than the square of 20,000 needs, even on a slow machine."""
     begun = time.perf_counter()
     found = do()
     assert time.perf_counter() - begun < 20
@@ -53,7 +53,7 @@ def quickly(do):
 
 
 def test_twenty_thousand_readings_with_gaps_are_planned_counted_and_compared_at_once():
-    """It took more than a quarter of an hour when each reading was compared with all later ones."""
+    """It took over a quarter of an hour when each reading was compared with all later ones."""
     readings = list(every_other_hour(20_000))
     shelf = Rows(readings).shelf
     now = BEGIN + 40_000 * HOUR
@@ -71,7 +71,7 @@ windows = st.tuples(moments, moments).map(lambda pair: Window(min(pair), max(pai
 
 @given(taken=st.lists(windows, max_size=8), window=windows)
 def test_what_is_covered_is_what_the_windows_cover(taken, window):
-    """In any order, overlapping, touching or apart, and at both ends of the calendar."""
+    """Windows may come in any order, overlap, touch or leave gaps, and reach both ends of the calendar."""
     covered = Covered()
     for each in taken:
         covered.add(each)
@@ -81,7 +81,7 @@ def test_what_is_covered_is_what_the_windows_cover(taken, window):
 
 
 def test_a_window_that_bridges_a_gap_joins_both_sides_to_their_outer_ends():
-    """It ends in the middle of the newer side, whose end stays covered."""
+    """It ends inside the newer side, whose end stays covered."""
     of = lambda first, last: Window(BEGIN + first * SECOND, BEGIN + last * SECOND)  # noqa: E731
     covered = Covered()
     for each in (of(10, 20), of(30, 40), of(15, 35)):
@@ -95,7 +95,7 @@ spans = st.tuples(stamps, stamps).map(sorted)
 
 @given(kept=st.lists(spans, max_size=8), asked=spans, rows=st.integers(0, 2), records=st.integers(0, 20))
 def test_rows_are_missing_if_all_readings_that_overlap_a_window_have_fewer(kept, asked, rows, records):
-    """The readings of other seconds do not count."""
+    """Readings of other seconds do not count."""
     shelf = Rows([facts.reading(first, last) for first, last in kept], rows).shelf
     there = sum(rows for first, last in kept if first <= asked[1] and asked[0] <= last)
     reading = facts.reading(*asked, records=records)

@@ -1,4 +1,4 @@
-"""The ledger's rules as tables: what is left to read, what is final, what has to be counted again. No I/O."""
+"""The ledger's rules as tables: what is left to read, what is final, and what is counted again. No I/O."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def moment(text):
 
 
 def reading(first, last, clock, **changes):
-    """A reading of a window: days or moments of May 2024, short as ``"05"`` or ``"05 12:00:00"``."""
+    """A reading of a window: days or moments of May 2024, as short as ``"05"`` or ``"05 12:00:00"``."""
     return facts.reading(_full(first, "00:00:00"), _full(last, "23:59:59"), _full(clock, "12:00:00"), **changes)
 
 
@@ -53,7 +53,7 @@ def now(text):
     return moment(_full(text, "12:00:00"))
 
 
-# What a resume has to read
+# What a resumed pull reads
 
 
 @pytest.mark.parametrize(
@@ -63,14 +63,14 @@ def now(text):
         # A day that was read at noon, and one that had not begun.
         (reading("10", "10", "10 12:00:00"), "11", True),
         (reading("11", "11", "10 12:00:00"), "12", True),
-        # A clock of the future: that reading proves nothing. Five minutes are two clocks of one server.
+        # A reading with a clock in the future proves nothing. Clocks of one server may differ by five minutes.
         (reading("01", "01", "20 12:00:00"), "10", True),
         (reading("01", "01", "10 12:04:59"), "10", False),
         (reading("01", "02", "10", flaws=(Flaw("", "", "why"),)), "10", True),
     ],
 )
 def test_a_resume_reads_again_what_was_not_seen_as_a_whole(read, at, again):
-    """A reading has seen its seconds up to its clock, and nothing if that clock is later than now."""
+    """A reading covers its seconds up to its clock, or none if that clock is later than now."""
     assert half_read([read], now(at)) == [read.window] * again
 
 
@@ -79,10 +79,10 @@ def test_a_resume_reads_again_what_was_not_seen_as_a_whole(read, at, again):
     [
         ([reading("10", "12", "20")], []),
         ([reading("11", "12", "20", asked_first="2024-05-10 00:00:00")], [("10 00:00:00", "10 23:59:59")]),
-        # A range that is not over, or has no end, is asked for up to the clock.
+        # A range that is not over, or has no end, is read up to the clock.
         ([reading("10", "10 12:00:00", "10 12:00:00", until="2024-05-31 23:59:59")], []),
         ([reading("10", "10", "12 12:00:00", until=OPEN_END)], [("11 00:00:00", "12 12:00:00")]),
-        # What was in the future cannot be missing.
+        # A call of the future cannot be missing.
         ([reading("12", "12", "10 12:00:00")], []),
         # Another run may have read it.
         (
@@ -96,15 +96,15 @@ def test_a_resume_reads_again_what_was_not_seen_as_a_whole(read, at, again):
     ],
 )
 def test_what_was_asked_for_and_not_read_is_a_gap(readings, left):
-    """The run that asked for it was interrupted."""
+    """The run that requested it was interrupted."""
     assert spans(gaps(readings)) == left
 
 
-# What a sync has to do
+# What a sync reads and counts
 
 
 def test_the_first_sync_reads_the_look_back():
-    """From the midnight of its first day, to the server's clock."""
+    """It reads from midnight of its first day to the server's clock."""
     found = due([], now("20"), WEEK)
     assert spans([found.window]) == [("13 00:00:00", "20 12:00:00")]
     assert spans(found.read) == [("13 00:00:00", "20 12:00:00")]
@@ -112,14 +112,14 @@ def test_the_first_sync_reads_the_look_back():
 
 
 def synced(*days, clock):
-    """The readings of a sync at that clock: one for each day, the last up to the clock."""
+    """The readings of a sync at that clock: one per day, the last up to the clock."""
     read = [reading(day, day, clock, until=OPEN_END, asked_first=f"2024-05-{days[0]} 00:00:00") for day in days]
     last = msgspec.structs.replace(read[-1], last=_full(clock, "12:00:00"))
     return [*read[:-1], last]
 
 
 def test_what_was_read_young_is_read_again_what_was_read_recent_is_counted_again_the_rest_is_final():
-    """Age is that of a window when it was read: less than a day, less than the look-back, more."""
+    """The age of a window when it was read decides: under a day, within the look-back, or older."""
     found = due(synced(*("08", "09", "10", "11", "12", "13", "14", "15"), clock="15 12:00:00"), now("16"), WEEK)
     assert spans(found.read) == [("14 00:00:00", "16 12:00:00")]  # 14 was half a day old, 15 was not over
     assert spans([each.window for each in found.recount]) == [
@@ -129,14 +129,14 @@ def test_what_was_read_young_is_read_again_what_was_read_recent_is_counted_again
 
 
 def test_what_came_late_before_a_pause_is_looked_for_after_it():
-    """A window that was read within the look-back is counted again, however long ago that was."""
+    """A window that was read within the look-back is counted again after any pause."""
     found = due(synced("08", "09", "10", clock="10 12:00:00"), now("31"), timedelta(days=2))
     assert spans([each.window for each in found.recount]) == [("08 00:00:00", "08 23:59:59")]
     assert spans(found.read) == [("09 00:00:00", "31 12:00:00")]
 
 
 def test_a_reading_after_the_look_back_is_final():
-    """Nothing is expected to arrive in it: it is neither read nor counted again."""
+    """No late call is expected in it, so it is neither read nor counted again."""
     old = [reading("01", "01", "09"), *synced("08", "09", clock="09 12:00:00")]
     found = due(old, now("10"), WEEK)
     assert "01" not in {first[:2] for first, _ in spans([*found.read, *(each.window for each in found.recount)])}
@@ -158,20 +158,20 @@ def test_nothing_but_readings_says_where_to_go_on(more, said):
 
 
 def test_a_pull_that_was_not_over_is_completed_up_to_its_end():
-    """A month that was pulled on its second day: the rest of it is read, and nothing after it but the look-back."""
+    """The month was pulled on its second day: its rest is read, and after it only the look-back."""
     pulled = [reading("01", "02 12:00:00", "02 12:00:00", until="2024-05-05 23:59:59")]
     found = due(pulled, now("20"), timedelta(days=2))
     assert spans(found.read) == [("18 00:00:00", "20 12:00:00"), ("01 00:00:00", "05 23:59:59")]
 
 
 def test_a_pull_of_a_range_that_was_over_obliges_to_nothing():
-    """An old month in the database does not make a sync read all months since."""
+    """After a pull of an old month, a sync does not read every month since."""
     found = due([reading("01", "03", "20")], now("20"), timedelta(days=2))
     assert spans(found.read) == [("18 00:00:00", "20 12:00:00")]
 
 
 def test_a_clock_that_was_a_year_ahead_is_no_mark():
-    """The reading with the wrong clock does not count; those before it do."""
+    """The reading with the wrong clock is ignored; those before it count."""
     wrong = reading("10", "20", "2025-05-20 12:00:00", until=OPEN_END)
     found = due([*synced("09", "10", clock="10 12:00:00"), wrong], now("21"), timedelta(days=1))
     assert spans(found.read) == [("09 00:00:00", "21 12:00:00")]
@@ -182,14 +182,14 @@ def test_a_clock_that_was_a_year_ahead_is_no_mark():
     ("here", "seen"), [("15 12:00:00", ("10 00:00:00", "15 12:00:00")), ("20 11:00:00", ("10 00:00:00", "20 12:00:00"))]
 )
 def test_a_clock_far_ahead_of_this_computers_is_not_believed(here, seen):
-    """Also when the server's clock of now has passed it: what was read counts up to this computer's clock of then."""
+    """A reading counts up to this computer's clock of then, even if the server's clock of now is later."""
     read = reading("10", "20", "20 12:00:00", until=OPEN_END, here=f"2024-05-{here}")
     assert spans([read.seen]) == [seen]
 
 
 @pytest.mark.parametrize(("at", "here"), [("20", None), ("30", "2024-05-10 12:00:00")], ids=["not passed", "passed"])
 def test_a_month_that_was_pulled_under_a_clock_far_ahead_stays_in_the_territory(at, here):
-    """Nothing says that its range was over, also when the server's clock of now has passed that clock."""
+    """Its range may not have been over, even if the server's clock has passed it now."""
     wrong = reading("01", "25", "28 12:00:00", until="2024-05-25 23:59:59", **({} if here is None else {"here": here}))
     found = due([wrong], now(at), timedelta(days=2))
     left = Window.of(
@@ -199,7 +199,7 @@ def test_a_month_that_was_pulled_under_a_clock_far_ahead_stays_in_the_territory(
 
 
 def test_what_could_not_be_proved_is_read_again_whatever_its_age():
-    """A flaw is never final."""
+    """A window with a flaw is never final."""
     flawed = reading("01", "01", "27", until=OPEN_END, flaws=(Flaw("", "", "why"),))
     sound = reading("02", "19", "27 12:00:00", until=OPEN_END)
     found = due([flawed, sound], now("27"), WEEK)
@@ -207,28 +207,28 @@ def test_what_could_not_be_proved_is_read_again_whatever_its_age():
 
 
 def test_without_a_count_a_recent_window_is_read_again():
-    """There is nothing to compare."""
+    """It has no count to compare."""
     found = due([reading("15", "15", "18", counted=None, until=OPEN_END)], now("20"), WEEK)
     assert found.recount == []
     assert spans(found.read) == [("13 00:00:00", "20 12:00:00")]
 
 
 def test_of_a_window_that_was_replaced_in_part_the_rest_is_read():
-    """Its count says nothing of a part; the later reading of the other part is counted again."""
+    """Its count does not apply to a part; the later reading is counted again."""
     found = due([reading("14", "16", "18"), reading("15", "16", "18")], now("20"), WEEK)
     assert spans([each.window for each in found.recount]) == [("15 00:00:00", "16 23:59:59")]
     assert spans(found.read) == [("17 00:00:00", "20 12:00:00"), ("13 00:00:00", "14 23:59:59")]
 
 
 def test_a_window_that_reaches_beyond_the_look_back_is_counted_as_a_whole():
-    """A count cannot be cut."""
+    """A count cannot be divided."""
     found = due([reading("10", "15", "18")], now("20"), WEEK)
     assert spans([each.window for each in found.recount]) == [("10 00:00:00", "15 23:59:59")]
     assert (found.since, found.window.first) == ("2024-05-13 00:00:00", "2024-05-10 00:00:00")
 
 
 def test_a_sync_claims_no_more_than_it_looks_at():
-    """A final window is not looked at, so what came in it since is not claimed; what is older is not claimed either."""
+    """A sync claims neither final windows, where a call may have come since, nor anything older."""
     old = [
         reading("01", "01", "01 12:00:00", until=OPEN_END, asked_first="2024-05-01 00:00:00"),
         reading("02", "02", "15"),
@@ -242,7 +242,7 @@ def test_a_sync_claims_no_more_than_it_looks_at():
 
 
 def test_a_sync_that_began_five_minutes_ahead_obliges_to_nothing_before_it():
-    """One server's replies may differ in their clocks: what is asked from a second that is still to come is no range."""
+    """Clocks of one server may differ between replies: a range that starts in the future is empty."""
     ahead = reading("20 12:03:00", "20 12:04:00", "20 12:04:00", until=OPEN_END, asked_first="2024-05-20 12:03:00")
     found = due([ahead], now("20"), timedelta(days=2))
     assert spans(found.read) == [("18 00:00:00", "20 12:00:00")]
@@ -257,7 +257,7 @@ days = st.integers(1, 27)
     st.integers(1, 9),
 )
 def test_every_second_of_the_territory_is_seen_read_or_counted(drawn, at, lookback):
-    """Whatever was read before: behind every reading that was to go on there is no gap after the next sync."""
+    """Whatever was read before, the next sync leaves no gap behind a reading that was to continue."""
     readings = []
     for first, length, age, goes_on in drawn:
         last, clock = first + length, min(31, first + length + age)
@@ -278,7 +278,7 @@ def test_every_second_of_the_territory_is_seen_read_or_counted(drawn, at, lookba
 
 
 def test_of_two_readings_of_one_second_the_later_counts():
-    """One that was replaced, be it in part, says nothing any more."""
+    """A reading that was replaced, even in part, no longer counts."""
     first, second, third = reading("01", "05", "20"), reading("03", "03", "20"), reading("06", "06", "20")
     assert current([first, second, third]) == [third, second]
     assert current([second, first]) == [first]
@@ -288,7 +288,7 @@ def test_of_two_readings_of_one_second_the_later_counts():
 
 
 def test_a_fact_is_read_as_it_was_written():
-    """Account, proof, flaws and records that cannot be read, too."""
+    """Account, proof, flaws and undecodable records are kept too."""
     fact = reading(
         "01",
         "02",
@@ -303,20 +303,20 @@ def test_a_fact_is_read_as_it_was_written():
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"format": 1}', b"\xff"])
 def test_a_fact_of_another_version_is_left_out(text):
-    """What cannot be read proves nothing."""
+    """A fact that cannot be read proves nothing."""
     assert read_fact(text) is None
     newer = msgspec.structs.replace(reading("01", "02", "20"), format=FORMAT + 1)
     assert read_fact(msgspec.json.encode(newer)) is None
 
 
 def test_a_fact_shows_no_record():
-    """A record that cannot be read may hold a number."""
+    """An undecodable record may contain a number."""
     assert "98765" not in repr(reading("01", "01", "20", quarantined=(Unreadable("no", "+9198765"),)))
 
 
 @given(st.lists(st.binary(max_size=20), max_size=8), st.randoms())
 def test_the_digest_of_lines_does_not_depend_on_their_order(lines, random):
-    """Each line counts as often as it is there."""
+    """A repeated line counts each time."""
     shuffled = list(lines)
     random.shuffle(shuffled)
     assert digest_of(shuffled) == digest_of(lines)

@@ -1,4 +1,4 @@
-"""A pull from a server that never counts beyond a limit, or refuses deep pages: every call, and a receipt that is right."""
+"""Pulls from a server that never counts beyond a limit, or refuses deep pages: every call, and a correct receipt."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DATE = "Sat, 01 Jun 2024 12:00:00 GMT"
 
 
 def some(number, *, apart):
-    """So many calls, newest first, so many seconds apart."""
+    """So many calls, newest first, at a fixed distance in seconds."""
     return calls_at(*[str(_NEWEST - dt.timedelta(seconds=apart * index)) for index in range(number)])
 
 
@@ -33,7 +33,7 @@ def client_of(server, page_size):
 @pytest.mark.parametrize("page_size", [100, 1_000])
 @pytest.mark.parametrize("habit", [capped(1_000), capped(2_000), shallow(2_000)], ids=["1000", "2000", "refuses"])
 async def test_a_limit_costs_no_call(habit, page_size, dates, tmp_path):
-    """Windows are cut until no count may be a limit; the receipt counts all calls, and a check agrees."""
+    """Windows are cut until no count can be a limit; the receipt counts all calls, and a check agrees."""
     calls, target = some(4_502, apart=300), tmp_path / "may.ndjson"
     async with SmallServer(calls, habit, date=DATE) as server, client_of(server, page_size) as client:
         receipt = await client.pull(target, *dates)
@@ -45,7 +45,7 @@ async def test_a_limit_costs_no_call(habit, page_size, dates, tmp_path):
 
 
 async def test_a_long_history_behind_a_limit_has_its_start(tmp_path):
-    """With a capped count only part of the history can be reached: the search continues behind it, as often as needed."""
+    """A capped count reaches only part of the history: the search continues behind it, as often as needed."""
     calls, target = some(10_500, apart=3_600), tmp_path / "all.ndjson"
     async with SmallServer(calls, capped(1_000), date=DATE) as server, client_of(server, 500) as client:
         receipt = await client.pull(target)
@@ -54,7 +54,7 @@ async def test_a_long_history_behind_a_limit_has_its_start(tmp_path):
 
 
 async def test_a_limit_without_any_count_costs_no_call(tmp_path):
-    """No count says how many there are, so a window that ends at a round number is cut."""
+    """Without a count, a window that ends at a round number of calls is cut."""
     calls, target = some(2_502, apart=30), tmp_path / "may.ndjson"
     async with SmallServer(calls, hiding(1_000), date=DATE) as server, client_of(server, 100) as client:
         receipt = await client.pull(target, *MAY)
@@ -69,7 +69,7 @@ async def test_an_honest_round_count_is_certified(tmp_path):
     async with SmallServer(some(1_000, apart=2_000), date=DATE) as server, client_of(server, 100) as client:
         receipt = await client.pull(target, *MAY)
         assert (receipt.complete, receipt.records) == (True, 1_000)
-        assert len(server.asked) <= 18  # three of them look at how the server reads dates
+        assert len(server.asked) <= 18  # three of them find out how the server reads dates
 
 
 async def test_a_second_behind_a_limit_is_not_certified(tmp_path):
@@ -85,7 +85,7 @@ async def test_a_second_behind_a_limit_is_not_certified(tmp_path):
 @pytest.mark.parametrize("raised", [asyncio.CancelledError, StopAsyncIteration, GeneratorExit, StopIteration])
 @pytest.mark.parametrize("nth", [1, 2, 3, 4])
 async def test_what_on_progress_raises_ends_a_pull_as_an_error(nth, raised, tmp_path):
-    """The error may be raised in the task of a window or of the pull. It never counts as a cancellation or an end."""
+    """The error may be raised in any task of the pull. It never counts as a cancellation or an end."""
     seen = 0
 
     def on_progress(_progress):
@@ -103,7 +103,7 @@ async def test_what_on_progress_raises_ends_a_pull_as_an_error(nth, raised, tmp_
 
 @pytest.mark.parametrize(("number", "said"), [(1_203, "1,203 calls\n"), (1_500, "1,000 calls or more: a round number")])
 async def test_the_probe_says_that_a_count_may_be_a_limit(number, said):
-    """``doctor --probe`` shows it before anything is pulled."""
+    """``doctor --probe`` reports it before a pull."""
     habit = capped(1_000) if number == 1_500 else None
     async with SmallServer(some(number, apart=60), habit, date=DATE) as server, client_of(server, 100) as client:
         assert said in str(await probe(client))

@@ -1,4 +1,4 @@
-"""The line: windows are read at once, committed in order, newest first; whatever happens, what was committed has no gap."""
+"""The window scheduler: it reads windows in parallel and commits them in order, newest first, without a gap."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ QUICK = Retry(attempts=1, base=0.001, cap=0.001)
 
 
 class Run:
-    """A line, its server, and what it committed."""
+    """A scheduler, its server, and the windows that it committed."""
 
     def __init__(self, server, fetcher, width, walks):
         self.server = server
@@ -83,14 +83,14 @@ async def lining(habit=None, *, calls=CALLS, width=3, bounds=Bounds(), page_size
 
 
 async def test_nothing_to_read():
-    """No windows, no requests."""
+    """Without windows no request is sent."""
     async with lining() as run:
         await run.line.run([])
         assert (run.committed, run.server.asked) == ([], [])
 
 
 async def test_what_is_committed_is_let_go():
-    """The line holds no call of a window that somebody has written."""
+    """The scheduler releases the calls of a window once they are written."""
     async with lining() as run:
         await run.line.run(WINDOWS)
         assert len(run.calls) == len(CALLS)
@@ -99,7 +99,7 @@ async def test_what_is_committed_is_let_go():
 
 @pytest.mark.parametrize("width", [1, 3, 20])
 async def test_windows_are_committed_in_order(width):
-    """Newest first, each once, with its calls and its cost."""
+    """Each window is committed once, newest first, with its calls and its cost."""
     async with lining(width=width) as run:
         await run.line.run(WINDOWS)
         assert run.windows == WINDOWS
@@ -110,7 +110,7 @@ async def test_windows_are_committed_in_order(width):
 
 
 async def test_no_more_than_its_width_at_once():
-    """What is read ahead is bounded."""
+    """The number of windows read ahead is bounded."""
     seen = []
 
     def habit(asked):
@@ -124,7 +124,7 @@ async def test_no_more_than_its_width_at_once():
 
 
 async def test_a_late_head_holds_the_others_back():
-    """A window that is done waits for all before it; the destination never has a gap."""
+    """A finished window waits for all before it, so the destination never has a gap."""
     gate = asyncio.Event()
 
     def habit(asked):
@@ -143,7 +143,7 @@ async def test_a_late_head_holds_the_others_back():
 
 
 async def test_a_large_window_is_cut():
-    """By its count; the pieces take its place in the line, and no second is in two."""
+    """Its count decides; the pieces take its place, and no second is in two of them."""
     async with lining(page_size=1, calls=CALLS) as run:
         whole = Window.of("2024-05-01 00:00:00", "2024-05-10 23:59:59")
         tail = Window.of("2024-04-01 00:00:00", "2024-04-30 23:59:59")
@@ -161,7 +161,7 @@ async def test_a_large_window_is_cut():
 
 
 async def test_pieces_wait_for_room():
-    """A window that is cut gives its place to one piece: no more of them are held than the line is wide."""
+    """A cut window frees its place for one piece: never more pieces are held than the width allows."""
     seen = []
 
     def habit(asked):
@@ -181,7 +181,7 @@ async def test_pieces_wait_for_room():
 
 
 async def test_whole_windows_are_not_cut():
-    """They take the place of ones that were committed before."""
+    """Each replaces a window that was committed before."""
     many = calls_at(*(f"2024-05-{1 + n // 24 % 10:02} {n % 24:02}:{n // 240:02}:00" for n in range(MOST_PAGES * 3)))
     whole = Window.of("2024-05-01 00:00:00", "2024-05-10 23:59:59")
     async with lining(page_size=1, calls=many) as run:
@@ -198,7 +198,7 @@ MONTHS = [
 
 
 async def test_windows_that_are_too_long_for_the_server():
-    """A refused window is cut, and later windows are cut before they are requested; each call is committed once."""
+    """A refused window is cut, later ones are cut before their request, and each call is committed once."""
     habit = allows(7)
     async with lining(habit, width=1) as run:
         await run.line.run(MONTHS)
@@ -207,12 +207,12 @@ async def test_windows_that_are_too_long_for_the_server():
         assert sorted(run.calls) == sorted(CALLS)
         assert sum(run.line.counted(month) for month in MONTHS) == len(CALLS)
         assert run.line.counted(Window.of("2024-02-01 00:00:00", "2024-02-29 23:59:59")) is None
-        run.fetcher.total.rows += 10**6  # what it counted bounds what it may cost
+        run.fetcher.total.rows += 10**6  # the count bounds the cost
         assert run.certifier.is_spent()
 
 
 async def test_a_refusal_after_a_range_was_learnt():
-    """A later refusal is not confused with the one that taught the limit."""
+    """A later refusal is not confused with the one that showed the limit."""
 
     def habit(asked):
         return refusal("too long ago") if asked.last < "2024-04-15" else allows(7)(asked)
@@ -225,7 +225,7 @@ async def test_a_refusal_after_a_range_was_learnt():
 
 
 async def test_a_whole_window_that_is_refused_is_an_error():
-    """A window that replaces a committed one cannot be cut into several."""
+    """A window that replaces a committed one cannot be cut."""
     async with lining(allows(7)) as run:
         with pytest.raises(RequestRejectedError):
             await run.line.run(MONTHS[:1], whole=True)
@@ -233,7 +233,7 @@ async def test_a_whole_window_that_is_refused_is_an_error():
 
 
 async def test_a_known_first_page_is_not_asked_for_again():
-    """Somebody has it already."""
+    """It was read before."""
     async with lining() as run:
         run.line.known[WINDOWS[0]] = await run.fetcher.page(WINDOWS[0], 1, Cost())
         run.server.asked.clear()
@@ -244,7 +244,7 @@ async def test_a_known_first_page_is_not_asked_for_again():
 
 @pytest.mark.parametrize("whole", [False, True])
 async def test_a_server_that_counts_nothing_is_read_by_days(whole):
-    """What cannot be cut by its count is cut by days, unless it is to stay whole."""
+    """Without a count a window is cut by days, unless it has to stay whole."""
     week = Window.of("2024-05-01 00:00:00", "2024-05-10 23:59:59")
     async with lining(lambda _: Answer(no_count=True), walks=True) as run:
         await run.line.run([week], whole=whole)
@@ -253,7 +253,7 @@ async def test_a_server_that_counts_nothing_is_read_by_days(whole):
 
 
 async def test_the_first_records_calibrate():
-    """Bounds are looked at with the first page that has any."""
+    """The first page with records shows the server's bounds."""
     async with lining(bounds=None) as run:
         await run.line.run(WINDOWS[:2])
         assert run.fetcher.source.conventions == Conventions()
@@ -261,7 +261,7 @@ async def test_the_first_records_calibrate():
 
 
 async def test_a_call_that_is_filed_elsewhere_ends_it_if_it_keeps_coming():
-    """Only its end lies in the window, though calls are filed by their start: looked at again, and then it is an error."""
+    """Only its end lies in the window, though calls are filed by start: after more readings it is an error."""
     guest = json.dumps(
         {
             "count": 1,
@@ -277,7 +277,7 @@ async def test_a_call_that_is_filed_elsewhere_ends_it_if_it_keeps_coming():
 
 
 async def test_what_was_read_under_other_conventions_is_read_again():
-    """Conventions that change in between: at the end each window was read under those that hold."""
+    """After a change, the earlier windows are read again under the final conventions."""
     async with lining(width=1) as run:
 
         async def commit(window, found, cost):
@@ -295,7 +295,7 @@ async def test_what_was_read_under_other_conventions_is_read_again():
 
 
 async def test_a_window_in_which_conventions_changed_was_read_under_none():
-    """Its pages were asked for in two ways."""
+    """Its pages were requested in two ways."""
 
     def habit(asked):
         if asked.page == 2 and asked.window == (WINDOWS[1].first, WINDOWS[1].last):
@@ -308,7 +308,7 @@ async def test_a_window_in_which_conventions_changed_was_read_under_none():
 
 
 async def test_what_never_holds_is_not_confirmed():
-    """A server that changes its mind at each look is left after a few rounds."""
+    """A server that changes its conventions at each check is given up after a few rounds."""
     async with lining() as run:
         await run.line.run(WINDOWS[:2])
         texts = itertools.cycle([Bounds(0, 1), Bounds(1, 0)])
@@ -322,7 +322,7 @@ async def test_what_never_holds_is_not_confirmed():
 
 
 async def test_records_outside_of_the_window_end_it():
-    """Nothing is looked up, and nothing is written."""
+    """No call is looked up, and none is written."""
     async with lining(lambda _: Answer(rows=[("2019-01-01 00:00:00", "old")], count=1), bounds=None) as run:
         with pytest.raises(OutOfWindowError):
             await run.line.run(WINDOWS)
@@ -330,7 +330,7 @@ async def test_records_outside_of_the_window_end_it():
 
 
 def test_an_error_keeps_what_was_committed():
-    """What was read before it is committed, what is still being read is ended; one error is raised."""
+    """Windows read before the error are committed, running ones are ended, and one error is raised."""
 
     async def main():
         def habit(asked):
@@ -349,7 +349,7 @@ def test_an_error_keeps_what_was_committed():
 
 
 async def test_an_error_of_commit_ends_it():
-    """Nothing more is read for a disk that is full; what was committed before it was, stays."""
+    """Reading stops when the disk is full; earlier commits stay."""
     async with lining(width=2) as run:
         run.full_after = 1
         with pytest.raises(OSError, match="full"):
@@ -359,7 +359,7 @@ async def test_an_error_of_commit_ends_it():
 
 
 def test_a_lost_first_page_is_read_in_parts():
-    """The window is not cut by a count that nobody knows, and is whole all the same."""
+    """The window has no count to be cut by, and is still complete."""
 
     async def main():
         def habit(asked):
@@ -374,7 +374,7 @@ def test_a_lost_first_page_is_read_in_parts():
 
 
 def test_a_first_page_that_is_too_slow_is_read_smaller():
-    """Nothing of it is lost."""
+    """No call of it is lost."""
 
     async def main():
         async with lining(lambda asked: Answer(after=3600) if asked.limit > 20 else HONEST, page_size=5) as run:
@@ -390,7 +390,7 @@ def test_a_first_page_that_is_too_slow_is_read_smaller():
 @pytest.mark.parametrize("times", [1, 2, 3])
 @pytest.mark.parametrize("asked", [1, 3])
 async def test_a_cancelled_line_leaves_nothing(times, asked):
-    """Cancelled once or often, with requests under way: all tasks are over when the cancellation arrives."""
+    """Cancelled once or often during its requests, it leaves no task running."""
     async with lining(lambda _: Answer(after=3600), width=3) as run:
         task = asyncio.create_task(run.line.run(WINDOWS))
         while len(run.server.asked) < asked:
@@ -406,7 +406,7 @@ async def test_a_cancelled_line_leaves_nothing(times, asked):
 
 
 async def test_a_cancel_scope_around_a_line():
-    """The cancellation of anyio, while the sixth window is read, leaves nothing but what was committed before."""
+    """An anyio cancel scope that ends it in the sixth window leaves only the earlier commits."""
     scope = anyio.CancelScope()
 
     def habit(asked):
@@ -425,7 +425,7 @@ async def test_a_cancel_scope_around_a_line():
 
 
 async def test_cancelled_at_any_step():
-    """Wherever the cancellation strikes, nothing is left and what is committed has no gap."""
+    """A cancellation at any step leaves no task, and the committed windows have no gap."""
     committed = set()
     for steps in range(0, 120, 5):
         async with lining(width=3) as run:
@@ -441,7 +441,7 @@ async def test_cancelled_at_any_step():
 
 
 def test_the_other_errors_log_nothing():
-    """Several windows fail at once: one is raised, and nothing is logged of the others."""
+    """Several windows fail together: one error is raised, and the others are not logged."""
 
     async def main():
         log = []

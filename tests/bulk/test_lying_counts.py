@@ -1,4 +1,4 @@
-"""Counts that do not follow the dates: the pull ends soon, has every call, and is never called complete."""
+"""Counts that do not follow the dates: the pull ends soon, has every call, and is never reported as complete."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def written(path):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("fast", [False, True])
 async def test_a_pull_ends_soon_with_every_call_and_is_not_complete(kind, fast, tmp_path):
-    """A few hundred requests for 310 calls, whatever is counted; the receipt names what could not be proved."""
+    """It takes a few hundred requests for 310 calls; the receipt names what could not be proved."""
     async with (
         SmallServer(CALLS, KINDS[kind], date="Tue, 11 Jun 2024 12:00:00 GMT") as server,
         client_of(server) as client,
@@ -55,7 +55,7 @@ async def test_a_pull_ends_soon_with_every_call_and_is_not_complete(kind, fast, 
 
 
 async def test_the_receipt_says_why(tmp_path):
-    """The count, and what the halves count together."""
+    """It gives the count, and the sum of the counts of its halves."""
     async with SmallServer(CALLS, KINDS["always 5,000"]) as server, client_of(server) as client:
         receipt = await client.pull(tmp_path / "may.ndjson", query=MONTH)
     why = "the API counts 5,000, and 10,000 in its two halves: its counts do not follow the dates"
@@ -70,14 +70,14 @@ async def looked(server, counted, window=WHOLE):
 
 
 async def test_an_honest_count_costs_one_request():
-    """Its newest half counts far less than the whole, so the counts follow the dates."""
+    """The newest half counts far less than the range, so the counts follow the dates."""
     async with SmallServer(CALLS) as server:
         assert await looked(server, 310) is None
         assert len(server.asked) == 1
 
 
 async def test_where_the_newest_half_holds_all_calls_the_other_one_is_counted():
-    """Together they count what the whole does."""
+    """The two halves add up to the total."""
     newest = [call for call in CALLS if call[0] >= "2024-05-16 12:00:00"]
     async with SmallServer(newest) as server:
         assert await looked(server, len(newest)) is None
@@ -85,21 +85,21 @@ async def test_where_the_newest_half_holds_all_calls_the_other_one_is_counted():
 
 
 async def test_a_list_that_has_grown_is_no_lie():
-    """A few calls more are new calls."""
+    """A few more calls are new calls."""
     async with SmallServer(CALLS) as server:
         assert await looked(server, 280) is None
         assert len(server.asked) == 1
 
 
 async def test_a_count_that_ends_at_a_limit_is_no_lie():
-    """Each half counts up to the limit, and its page there holds calls."""
+    """Each half counts up to the limit, and its page at the limit holds calls."""
     async with SmallServer(CALLS, capped(100)) as server:
         assert await looked(server, 100) is None
         assert server.asked[-1].page == 5
 
 
 async def test_the_page_at_a_limit_is_looked_for_in_the_half_that_has_it():
-    """The newest half has nearly as many calls as the limit, and no call on that page."""
+    """The newest half has nearly as many calls as the limit, but none on that page."""
     calls = [call for call in CALLS if "2024-05-01" <= call[0] < "2024-05-16" or "2024-05-17" <= call[0] < "2024-05-27"]
     async with SmallServer(calls, capped(102)) as server:
         assert await looked(server, 102) is None
@@ -107,7 +107,7 @@ async def test_the_page_at_a_limit_is_looked_for_in_the_half_that_has_it():
 
 
 async def test_one_empty_page_is_no_proof():
-    """The last page comes empty once; asked for again it holds calls."""
+    """The last page is empty once; requested again, it holds calls."""
     lied = []
 
     def habit(asked):
@@ -133,7 +133,7 @@ async def test_a_refused_page_is_no_proof():
 
 
 async def test_a_page_that_is_too_slow_is_asked_for_in_a_smaller_size():
-    """And then tells."""
+    """The smaller page shows it."""
 
     def habit(asked):
         return Answer(status=504) if asked.page > 1 and asked.limit > 10 else Answer(count=1_000)
@@ -147,7 +147,7 @@ SECOND = Window.of("2024-05-01 08:10:00", "2024-05-01 08:10:00")
 
 
 async def test_a_second_is_counted_with_its_neighbours():
-    """It has no halves of its own. Where the counts follow the dates, that says nothing against its count."""
+    """A second has no halves. If the counts follow the dates, its own count is accepted."""
     async with SmallServer(CALLS, lambda _: HONEST) as server:
         assert await looked(server, 1_000, SECOND) is None
         assert {asked.window for asked in server.asked} <= {
@@ -158,14 +158,14 @@ async def test_a_second_is_counted_with_its_neighbours():
 
 
 async def test_the_count_of_a_second_that_is_the_whole_history_is_a_lie():
-    """Without that, a second would be read again and again, each time page by page up to its count."""
+    """Otherwise the second would be read again and again, each time up to its count."""
     async with SmallServer(CALLS, KINDS["the whole history"]) as server:
         assert "do not follow the dates" in await looked(server, len(CALLS), SECOND)
         assert len(server.asked) <= 5
 
 
 async def test_the_first_and_the_last_second_of_the_calendar_have_one_neighbour():
-    """A window there is as good as any other."""
+    """A window there works like any other."""
     for first in ("0001-01-01 00:00:00", "9999-12-31 23:59:59"):
         async with SmallServer(CALLS) as server:
             assert await looked(server, 1, Window.of(first, first)) is None

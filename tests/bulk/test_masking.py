@@ -1,4 +1,4 @@
-"""A masked pull: it dies of no record, and loses none; with pseudonyms callers can still be counted."""
+"""A masked pull fails on no record and loses none; pseudonyms still allow callers to be counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.bulk.small_server import Answer, SmallServer, calls_at
 KEY = "canary-key-of-24-letters"
 CALLS = calls_at(*(f"2024-05-06 10:00:{second:02}" for second in range(5)))
 DAY = ("2024-05-06", "2024-05-06")
-#: Fields that a masked pull has died of, or that some decoder refuses.
+#: Fields that once broke a masked pull, or that some decoder refuses.
 FIELDS = {
     "bad address": b'"recording_url":"https://[bad/x"',
     "half an address": b'"recording_url":"http://[::1"',
@@ -39,7 +39,7 @@ FIELDS = {
 
 
 def with_field(field):
-    """A server whose second record of each page has this field."""
+    """A server whose second record on each page has this field."""
 
     def habit(asked):
         rows = [
@@ -61,7 +61,7 @@ def with_field(field):
 @pytest.mark.parametrize("choice", [{"mask": True}, {"pseudonyms": KEY}], ids=["masked", "pseudonyms"])
 @pytest.mark.parametrize("name", FIELDS)
 async def test_no_record_ends_a_masked_pull(tmp_path, name, choice):
-    """Every call that a pull without a mask writes is written, in a file and in a database."""
+    """A masked pull writes every call that an unmasked one writes, to a file and to a database."""
     async with (
         with_field(FIELDS[name]) as server,
         ServetelClient("token-123456", base_url=server.base_url, rate=None) as client,
@@ -76,12 +76,12 @@ async def test_no_record_ends_a_masked_pull(tmp_path, name, choice):
 
 
 def ident(line):
-    """The id of a line, which may hold a number that Python does not read."""
+    """The id of a line, which may hold a number that Python cannot read."""
     return json.loads(line, parse_int=str)["id"]
 
 
 async def test_pseudonyms_keep_callers_apart_and_together(connect, query, tmp_path):
-    """As many callers and agents as without a mask, each with as many calls; no number is in any file."""
+    """Callers and agents, and the calls of each, stay as many as without a mask; no file has a number."""
     month = Dataset.month("2024-05", calls=250, php_quirks=True)
     _, client = await connect(month)
     receipt = await client.pull(tmp_path / "a.ndjson", query=query, mask=True, pseudonyms=KEY)
@@ -97,7 +97,7 @@ async def test_pseudonyms_keep_callers_apart_and_together(connect, query, tmp_pa
 
 
 async def test_a_key_is_refused_before_any_request(connect, dataset, query, tmp_path):
-    """A short one, and what is no key."""
+    """It is too short, or not a key."""
     api, client = await connect(dataset)
     for key in ("short", 7):
         with pytest.raises(ConfigurationError, match="key for pseudonyms is"):
@@ -106,7 +106,7 @@ async def test_a_key_is_refused_before_any_request(connect, dataset, query, tmp_
 
 
 def test_each_mask_is_another_pull(query):
-    """Its name is a part of the claim; the key is not, so no one can try keys on a journal."""
+    """The claim contains the mask's name but not the key, so a journal cannot be used to guess keys."""
     masks = (None, Mask.hidden(), Mask.keyed(KEY), Mask.keyed(KEY * 2))
     claims = [claim_of(query, IST, "a", shape=["" if mask is None else mask.name], range_name=None) for mask in masks]
     assert len({claim.pull for claim in claims}) == 4

@@ -1,17 +1,17 @@
-"""A pull against a server that moves, lies and breaks, in every combination that can be drawn.
+"""A pull from a server that changes, errs and breaks, in every combination that can be drawn.
 
 Each example draws a table (bursts within one second, gaps, calls on the edges of the range), the habits of the server,
-what changes while it is read, what fails, the client, and a file or a database. Afterwards it must hold that
+the changes during the read, the failures, the client, and a file or a database. Afterwards:
 
 - the lines are the server's own bytes, newest first, calls of one second by id, and each call once;
-- nothing is there that the server never had;
-- what was there from beginning to end is in the output. Where it is not, the receipt says so, and names the seconds;
-- after an error there is no output, and the same pull ends well once the server does.
+- no call is there that the server never had;
+- every call that was listed throughout is in the output, or the receipt names its seconds;
+- after an error there is no output, and the same pull succeeds once the server works.
 
-What no client can see is not drawn: a server without a count that leaves calls out, and a count that is wrong by just
-as much as the list has changed. Where a list loses one call and gains another between two replies, a window of several
-pages may lose one unseen: only what was read as leaves, each of one reply, is then held to all of it.
-``SERVETEL_MODEL_EXAMPLES=5000`` draws so many new examples, the whole torture 200; the suite repeats the same few.
+Errors that no client can see are not drawn: a server without a count that leaves calls out, and a count that is wrong
+by just as much as the list has changed. If a list loses one call and gains another between two replies, a window of
+several pages may lose a call unseen: then only one-page windows are checked for every call.
+``SERVETEL_MODEL_EXAMPLES=5000`` draws 5000 new examples, the whole torture 200; the suite repeats the same few.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ EXAMPLES = int(os.environ.get("SERVETEL_MODEL_EXAMPLES", "200" if TORTURE else "
 CLOCK = WallClock()
 BEGIN = CLOCK.parse("2024-05-06 09:59:58")
 EMPTY = {quirks: Dataset.range("2024-05-01", "2024-05-02", calls=0, php_quirks=quirks) for quirks in (False, True)}
-#: How often the same pull is begun again after an error.
+#: How often the same pull is repeated after an error.
 RUNS = 6
-#: A list that grows with each request grows with each pull of it, and with each that is begun again: when it has so many
-#: times the calls that it had, and so many more, it stands still, for to chase it further shows nothing and takes hours.
+#: A list that grows with each request also grows with each repeated pull: at this multiple of its first size, plus this
+#: many calls, it stops growing, because chasing it further shows nothing and takes hours.
 TIMES, MORE = 5, 200
 
-#: Faults that leave no page at all, and pages that are not what they say.
+#: Faults that give no page at all, and pages with wrong details.
 BROKEN = {
     "500": Fault("status", status=500),
     "503": Fault("status", status=503),
@@ -64,7 +64,7 @@ BROKEN = {
     "stall_body": Fault("stall_body", seconds=0.001),
     "slow": Fault("slow", seconds=0.002),
 }
-#: Pages of other calls than those that were asked for, which may say so or not.
+#: Pages of other calls than the requested ones, with or without a sign of it.
 MISPLACED = ["wrong_page", "wrong_page", "previous_page", "repeat_page", "empty_page"]
 LYING = {
     "empty_page": Fault("empty_page"),
@@ -82,7 +82,7 @@ LYING = {
 class World:
     """One example; its text is enough to repeat it."""
 
-    bursts: list[tuple[int, int]]  # seconds after the one before, and calls
+    bursts: list[tuple[int, int]]  # seconds after the previous second, and calls
     php_quirks: bool
     page_size: int
     limit_cap: int | None
@@ -100,18 +100,18 @@ class World:
     after: int | None
     age: int | None  # seconds from the last call to the server's clock; None for long ago
     ending: str
-    again: bool  # pulled once more, after a call has left and another one has come
+    again: bool  # pulled again, after one call has left and another has come
     filed_by: str = "start"
     order: str | None = None
 
     @property
     def honest(self) -> bool:
-        """Nothing fails and nothing moves, and calls are counted."""
+        """Nothing fails or changes, and calls are counted."""
         return not self.faults and not self.churn and self.count_mode == "total"
 
     @property
     def swaps(self) -> bool:
-        """One call may leave and another one come between two replies: no count tells."""
+        """One call may leave and another arrive between two replies, which no count shows."""
         return "delete_every" in self.churn and len(self.churn) > 1
 
     @property
@@ -147,21 +147,21 @@ def worlds(draw):
     calls = st.one_of(st.integers(1, 3), st.integers(1, 12), st.sampled_from([0, 25, 60]))
     count_mode = draw(st.sampled_from(["total"] * 6 + ["page", "missing"]))
     counted = count_mode == "total"
-    # Without a count a page of nothing is the end of the list: twice in a row, and no client can tell.
+    # Without a count an empty page is the end of the list: if two in a row are wrong, no client can see it.
     broken = [name for name in BROKEN if counted or name != "results_null"]
     grows, shrinks = ["insert_every", "late_every"], ["delete_every"]
     kinds = draw(st.sampled_from([grows, grows, shrinks, shrinks, grows + shrinks])) if counted else grows
-    # A list that grows by a call for every fifth request of itself is a long chase: not one for every day.
+    # A list that grows by one call with every fifth request takes long to chase, so it is drawn rarely.
     often = {} if EXAMPLES else {"late_every": [29, 53, 101]}
     churn = {kind: draw(st.sampled_from(often.get(kind, [5, 7, 11, 23]))) for kind in kinds if draw(st.booleans())}
     lies = [name for name in LYING if not (churn and name in ("one_more", "one_less"))] if counted else []
     size = draw(st.one_of(st.integers(3, 6), st.integers(3, 50)))
     many = st.lists(st.tuples(gaps, calls), max_size=draw(st.sampled_from([2, 12, 40])))
-    # A few calls at both edges and nothing between: windows at the edges that look empty.
+    # A few calls at both edges and none between: windows at the edges that look empty.
     edges = st.tuples(st.integers(1, 8), st.sampled_from([3_600, 86_400, 20 * 86_400]), st.integers(1, 3))
     ends = edges.map(lambda drawn: [(0, drawn[0]), drawn[1:]])
     php_quirks = draw(st.booleans())
-    # Where records are filed by their insertion, an id that is a number does not say it.
+    # If records are filed by their insertion, a numeric id does not show it.
     filings = ["start", "start", "end"] if php_quirks else ["start", "start", "end", "insertion"]
     misplaced = [name for name in MISPLACED if name in broken or name in lies]
     return World(
@@ -196,7 +196,7 @@ def worlds(draw):
 
 
 def faults_of(world):
-    """Together as probable as is wished."""
+    """The faults of this world, with its probability in total."""
     known = BROKEN | LYING
     each = world.probability / max(1, len(world.faults))
     return [Fault(**{**known[name].__dict__, "probability": each}) for name in world.faults]
@@ -228,7 +228,7 @@ def stamp(instant):
 
 
 async def pulled(client, target, world, api):
-    """Pull again after each error, at last from a server that has recovered."""
+    """Pull again after each error, finally from a server that has recovered."""
     first, last = world.range
     query = CallQuery(from_date=stamp(first), to_date=stamp(last))
     existed = target.exists()
@@ -249,7 +249,7 @@ async def pulled(client, target, world, api):
 
 
 async def check(world, directory):
-    """Pull, and pull again; gives how each ended."""
+    """Pull twice, and return how each pull ended."""
     ends = []
     first, last = world.range
     api = emulator_of(world)
@@ -288,7 +288,7 @@ async def check(world, directory):
 
 
 def ids_of_file(believed, receipt, target, ever):
-    """The ids, of lines that are what the server sent, in the order of time."""
+    """The ids in time order; the lines must be those of the server."""
     lines = target.read_bytes().splitlines()
     records = [json.loads(line) for line in lines]
     ids = [str(record["id"]) for record in records]
@@ -302,7 +302,7 @@ def ids_of_file(believed, receipt, target, ever):
 
 
 def ids_of_database(_believed, receipt, target, ever):
-    """The ids, of calls that began when the server says; those that have left since stay."""
+    """The ids of calls with the server's start; calls that left since stay."""
     with closing(sqlite3.connect(target)) as database:
         rows = database.execute("SELECT id, date || ' ' || time FROM call_records").fetchall()
     assert [(key, start) for key, start in rows if key not in ever or CLOCK.stamp(ever[key].start) != start] == []
@@ -320,7 +320,7 @@ def judge(world, receipt, target, ever, stayed, believed):
         assert receipt.complete, receipt.certified
     flaws = [flaw for window in receipt.windows for flaw in window.flaws]
     if not receipt.complete:
-        # Nothing is established where the calls that are looked up leave meanwhile.
+        # Nothing can be established if the calls to be looked up leave meanwhile.
         others = ("did not stop changing", "before the oldest", *(["could not be established"] if world.churn else []))
         assert flaws or any(words in receipt.certified for words in others), receipt
     lost = [CLOCK.stamp(filed_at(ever[key], world.filed_by)) for key in stayed - ids]
@@ -337,7 +337,7 @@ def judge(world, receipt, target, ever, stayed, believed):
 
 @pytest.mark.timeout(0 if EXAMPLES else 300)
 def test_nothing_is_ever_silently_lost():
-    """Whatever is there from beginning to end is in the output once, as it was sent, or the receipt names where not."""
+    """A call that is listed throughout is in the output once, as it was sent, or the receipt names its second."""
     ends = Counter()
 
     @seed(SEED)

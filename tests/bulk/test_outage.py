@@ -1,4 +1,4 @@
-"""Outages: one probe at a time, ever later, for as long as the pull is patient; and the pull that goes on by itself."""
+"""Outages: one probe at a time, with growing pauses, while patience lasts; then the pull continues by itself."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def opened(patience=1800.0, retry=RETRY):
     return outage
 
 
-# The breaker
+# The circuit breaker
 
 
 async def test_before_the_first_good_reply_there_is_no_outage():
-    """However many failures: then it is the address that is wrong."""
+    """However many requests fail, the address may be wrong."""
     outage = CircuitBreaker(RETRY, 0.0)
     for _ in range(100):
         outage.failed()
@@ -53,7 +53,7 @@ async def test_before_the_first_good_reply_there_is_no_outage():
 
 
 async def test_it_opens_after_failures_in_a_row():
-    """One good reply between them begins the count anew."""
+    """One good reply in between resets the count."""
     outage = CircuitBreaker(RETRY, 1800)
     assert outage.succeeded() is False
     for _ in range(THRESHOLD - 1):
@@ -68,7 +68,7 @@ async def test_it_opens_after_failures_in_a_row():
 
 
 async def test_a_good_reply_ends_it():
-    """And says that it did, once."""
+    """It says so once."""
     outage = opened()
     assert outage.succeeded() is True
     assert not outage.is_open()
@@ -76,7 +76,7 @@ async def test_a_good_reply_ends_it():
 
 
 async def test_without_an_outage_nobody_waits():
-    """Any number may be under way."""
+    """Any number of requests may run."""
     outage = CircuitBreaker(RETRY, 1800)
     outage.succeeded()
     inside = 0
@@ -93,7 +93,7 @@ async def test_without_an_outage_nobody_waits():
 
 
 def test_probes_are_one_at_a_time_and_ever_later():
-    """Of many that wait one probes; the pauses double up to the cap, with jitter below."""
+    """One of many waiting requests probes; pauses double up to the cap, less a jitter."""
 
     async def main():
         outage = opened()
@@ -123,7 +123,7 @@ def test_probes_are_one_at_a_time_and_ever_later():
 
 
 def test_the_first_good_reply_lets_all_others_go():
-    """Who waited for his turn to probe goes at once, without a pause."""
+    """Requests that waited for a probe go at once, without a pause."""
 
     async def main():
         outage = opened()
@@ -143,7 +143,7 @@ def test_the_first_good_reply_lets_all_others_go():
 
 
 def test_the_next_outage_begins_with_short_pauses():
-    """How long the last one was does not count."""
+    """The length of the last outage does not count."""
 
     async def main():
         outage = opened()
@@ -161,7 +161,7 @@ def test_the_next_outage_begins_with_short_pauses():
 
 
 def test_a_probe_is_not_put_off_beyond_patience():
-    """The last look is at the end of patience, not after it; from then on nobody waits."""
+    """The last probe is at the end of patience, not after it; then no request waits."""
 
     async def main():
         outage = opened(patience=100)
@@ -179,7 +179,7 @@ def test_a_probe_is_not_put_off_beyond_patience():
 
 
 def test_patience_is_counted_from_the_last_good_reply():
-    """A long pull is not impatient because it is long."""
+    """The length of the pull does not matter."""
 
     async def main():
         outage = CircuitBreaker(RETRY, 100)
@@ -199,7 +199,7 @@ def test_patience_is_counted_from_the_last_good_reply():
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_cancelled_probe_hands_its_turn_on(times):
-    """In its pause, in its turn or in the queue: the next one probes, and nobody is left."""
+    """Cancelled in its pause, its probe or the queue, it lets the next one probe, and no task is left."""
 
     async def main():
         outage = opened(retry=Retry(base=10))
@@ -212,11 +212,11 @@ def test_a_cancelled_probe_hands_its_turn_on(times):
                 await gate.wait()
 
         tasks = [asyncio.create_task(send(name)) for name in range(4)]
-        await asyncio.sleep(1)  # 0 is in its pause, the others queue
+        await asyncio.sleep(1)  # 0 is in its pause, the others are queued
         for name in (0, 2):
             for _ in range(times):
                 tasks[name].cancel()
-        await asyncio.sleep(60)  # 1 is in its turn
+        await asyncio.sleep(60)  # 1 is probing
         assert sent == [1]
         for _ in range(times):
             tasks[1].cancel()
@@ -228,7 +228,7 @@ def test_a_cancelled_probe_hands_its_turn_on(times):
 
 
 def test_a_cancel_scope_around_a_probe():
-    """The cancellation of anyio leaves the turn to others too."""
+    """An anyio cancel scope lets the others probe too."""
 
     async def main():
         outage = opened()
@@ -253,7 +253,7 @@ KINDS = {
 
 
 class Weather:
-    """An emulator that is out of order for a while, from a certain number of pages on."""
+    """An emulator that fails for some time once a number of pages have come."""
 
     def __init__(self, api, switch, seconds):
         self.api = api
@@ -273,12 +273,12 @@ class Weather:
 
     @property
     def sent(self):
-        """Requests during the outage."""
+        """The number of requests during the outage."""
         return sum(self.begun < request.at <= (self.ended or now()) for request in self.api.requests)
 
 
 async def pull_through(data, kind, seconds, dest, concurrency, **options):
-    """A pull of May during which the server is away for so many seconds; gives the weather and receipt or error."""
+    """Pull May through an outage of so many seconds; returns the weather, and the receipt or error."""
     fault, _ = KINDS[kind]
     switch = fake_clock.Switch()
     changed = {name: getattr(fault, name) for name in ("status", "retry_after")}
@@ -311,7 +311,7 @@ def data():
 @pytest.mark.parametrize("concurrency", [4, 32])
 @pytest.mark.parametrize("kind", ["503", "reset", "time-out"])
 def test_ten_minutes_away(data, tmp_path, kind, concurrency):
-    """At most 130 requests are spent on it, and the pull finishes by itself, whole."""
+    """The outage costs at most 130 requests, and the pull finishes by itself, complete."""
     weather, receipt = fake_clock.run(pull_through(data, kind, 600, tmp_path / "may.ndjson", concurrency))
     assert weather.ended - weather.begun == pytest.approx(600)
     assert weather.count <= 130
@@ -323,7 +323,7 @@ def test_ten_minutes_away(data, tmp_path, kind, concurrency):
 @pytest.mark.parametrize("concurrency", [4, 32])
 @pytest.mark.parametrize("kind", ["429", "429 bare"])
 def test_ten_minutes_of_429(data, tmp_path, kind, concurrency):
-    """A storm of 429 is waited out with few requests, and the pull is whole."""
+    """The pull waits with few requests, and is complete."""
     weather, receipt = fake_clock.run(pull_through(data, kind, 600, tmp_path / "may.ndjson", concurrency))
     assert weather.count <= 130
     assert receipt.complete
@@ -332,7 +332,7 @@ def test_ten_minutes_of_429(data, tmp_path, kind, concurrency):
 
 @pytest.mark.parametrize(("kind", "concurrency"), [("503", 4), ("reset", 32), ("time-out", 32)])
 def test_longer_away_than_patience(data, tmp_path, kind, concurrency):
-    """After 30 minutes the error is raised and what was committed is kept; the same call finishes later."""
+    """After 30 minutes the error is raised and committed calls are kept; the same call finishes later."""
     weather, error = fake_clock.run(pull_through(data, kind, 2400, tmp_path / "may.ndjson", concurrency))
     assert isinstance(error, KINDS[kind][1])
     assert 1790 <= weather.at_end - weather.begun <= 1900
@@ -342,7 +342,7 @@ def test_longer_away_than_patience(data, tmp_path, kind, concurrency):
 
 
 def test_what_was_committed_is_kept_in_an_outage(data, tmp_path):
-    """The part and its journal stay, and the later run does not ask for it again."""
+    """The part and its journal stay, and the later run does not request those calls again."""
     seen = []
 
     async def main():
@@ -372,7 +372,7 @@ def test_what_was_committed_is_kept_in_an_outage(data, tmp_path):
 
 
 def test_an_address_that_never_answered_is_not_waited_for(data, tmp_path):
-    """Before the first good reply the client's own retries are all there is."""
+    """Before the first good reply only the client's own retries are made."""
 
     async def main():
         async with (
@@ -410,7 +410,7 @@ def test_a_retry_after_that_is_too_long_is_raised_at_once(data, tmp_path):
 
 
 def test_the_receipt_tells_how_long_was_waited(data, tmp_path):
-    """Pauses of probes are backoffs too."""
+    """Pauses between probes count as waiting too."""
     weather, receipt = fake_clock.run(pull_through(data, "503", 600, tmp_path / "may.ndjson", 4))
     assert receipt.waited >= 500
     assert receipt.seconds >= weather.ended - weather.begun

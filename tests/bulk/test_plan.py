@@ -1,4 +1,4 @@
-"""The plan: where a range is cut, and that no second of it is lost."""
+"""The plan: where a range is cut into windows, without losing a second."""
 
 # ruff: noqa: DTZ001 - the wall clock of an account has no zone by definition
 
@@ -41,13 +41,13 @@ MAY = Window.of("2024-05-01 00:00:00", "2024-05-31 23:59:59")
     ],
 )
 def test_a_range_is_cut_where_finality_ends(final_until, expected):
-    """What may still change is never in one window with what may not."""
+    """No window holds both final and changing seconds."""
     assert windows_of(MAY, final_until) == expected
 
 
 @given(st.integers(0, 200), st.integers(0, 86400 * 200))
 def test_windows_hold_each_second_once(days, offset):
-    """Newest first, touching, none over 31 days."""
+    """They come newest first, touch each other, and none has more than 31 days."""
     whole = Window(MAY.start, MAY.start + timedelta(days=days, hours=5))
     windows = windows_of(whole, MAY.start + timedelta(seconds=offset))
     assert (windows[0].end, windows[-1].start) == (whole.end, whole.start)
@@ -57,7 +57,7 @@ def test_windows_hold_each_second_once(days, offset):
 
 @pytest.mark.parametrize("window", [Window(None, NOW), Window(NOW, None)])
 def test_an_open_range_is_one_window(window):
-    """Nothing is known of where to cut it."""
+    """Its ends are unknown, so it cannot be cut."""
     assert windows_of(window, NOW) == [window]
 
 
@@ -87,19 +87,19 @@ def test_an_open_range_is_one_window(window):
     ],
 )
 def test_pieces(count, size, pieces):
-    """Pieces have about twenty pages, and never more calls than memory may hold. If the count may be capped, there are two pieces."""
+    """A piece has about twenty pages, and few enough calls for memory; a count that may be capped gives two."""
     assert pieces_for(MAY, count, size) == pieces
 
 
 def test_a_single_second_is_never_cut():
-    """However many calls it has."""
+    """Its number of calls does not matter."""
     assert pieces_for(Window(NOW, NOW), 10**6, 100) == 1
     assert pieces_for(Window(NOW, NOW + SECOND), 10**6, 100) > 1
 
 
 @given(st.integers(0, 10**7), st.integers(1, 100_000))
 def test_pieces_are_never_too_large(count, size):
-    """If calls are spread evenly, no piece has more than twice the pages or calls of a window, or it is one page."""
+    """If calls are spread evenly, a piece has at most twice the pages or calls of a window, or is one page."""
     pieces = pieces_for(MAY, count, size)
     assert pieces >= 1
     most = max(2 * size, 2 * min(PAGES * size, MOST_CALLS))
@@ -108,5 +108,5 @@ def test_pieces_are_never_too_large(count, size):
 
 @pytest.mark.parametrize(("size", "width"), [(10, 12), (100, 12), (250, 6), (500, 3), (5_000, 3)])
 def test_windows_that_are_read_at_once_fit_in_memory(size, width):
-    """With large pages fewer windows are read at the same time: together they hold 30,000 calls at most."""
+    """With larger pages fewer windows are read in parallel: together they hold at most 30,000 calls."""
     assert width_for(size, 16) == width

@@ -1,4 +1,4 @@
-"""client.pull: a whole range into one destination, certified, resumed where it ended, with a receipt."""
+"""client.pull: a whole range into one destination, certified, resumable, with a receipt."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def table(target, sql="SELECT id FROM call_records ORDER BY id"):
 
 
 async def test_ndjson_is_lossless(connect, rough, query, tmp_path):
-    """Every record is in the file, byte for byte as the server sent it, newest first, calls of one second by id."""
+    """Every record is in the file, byte for byte, newest first, calls of one second by id."""
     _, client = await connect(rough)
     receipt = await client.pull(tmp_path / "may.ndjson", query=query)
     lines = (tmp_path / "may.ndjson").read_bytes().splitlines()
@@ -53,7 +53,7 @@ async def test_ndjson_is_lossless(connect, rough, query, tmp_path):
 
 
 async def test_a_database_holds_every_call(connect, rough, query, tmp_path):
-    """Every id is a row; pulling again brings no second row."""
+    """Every id has one row, even after a second pull."""
     _, client = await connect(rough)
     for _ in range(2):
         receipt = await client.pull(tmp_path / "may.db", query=query)
@@ -62,14 +62,14 @@ async def test_a_database_holds_every_call(connect, rough, query, tmp_path):
 
 
 async def test_the_receipt_says_what_was_done(connect, dataset, query, tmp_path):
-    """Counts, requests, size and digest are those of this pull, and its first line can be read aloud."""
+    """Counts, requests, size and digest are those of this pull, and its first line is a plain sentence."""
     api, client = await connect(dataset)
     receipt = await client.pull(tmp_path / "may.ndjson", query=query)
     data = (tmp_path / "may.ndjson").read_bytes()
     assert str(receipt).splitlines()[0] == "250 of the 250 the API counted"
     assert len(str(receipt).splitlines()) == 2
     assert (receipt.destination, receipt.requests) == ("may.ndjson", len(api.requests))
-    # And three that tell how the server reads dates: two looks that agree, and one at the end.
+    # And three that show how the server reads dates: two that agree, and one at the end.
     assert receipt.pages == 5 + 3
     assert [(each.counted, each.records) for each in receipt.windows] == [(250, 250)]
     assert (receipt.bytes, receipt.sha256) == (len(data), hashlib.sha256(data).hexdigest())
@@ -77,7 +77,7 @@ async def test_the_receipt_says_what_was_done(connect, dataset, query, tmp_path)
 
 
 async def test_the_receipt_is_saved_and_travels(connect, dataset, query, tmp_path):
-    """It stands beside the output, for its owner only; it pickles, and cannot be changed."""
+    """It lies beside the output, private to its owner; it can be pickled but not changed."""
     _, client = await connect(dataset)
     receipt = await client.pull(tmp_path / "may.ndjson", query=query)
     file = tmp_path / "may.ndjson.receipt.json"
@@ -88,7 +88,7 @@ async def test_the_receipt_is_saved_and_travels(connect, dataset, query, tmp_pat
 
 
 async def test_the_receipt_holds_nothing_personal(connect, dataset, tmp_path):
-    """Of a filter by a number only its name is kept."""
+    """For a filter by number it keeps only the filter's name."""
     _, client = await connect(dataset)
     number = next(dataset.records())["client_number"]
     receipt = await client.pull(
@@ -99,7 +99,7 @@ async def test_the_receipt_holds_nothing_personal(connect, dataset, tmp_path):
 
 
 async def test_one_retry_is_counted_as_one(connect, dataset, query, tmp_path):
-    """The receipt tells requests that repeated another."""
+    """The receipt counts requests that repeated another."""
     api, client = await connect(dataset, faults=[Fault("status", status=503, page=3, times=1)])
     receipt = await client.pull(tmp_path / "a.db", query=query)
     assert api.fired["status"] == 1
@@ -108,7 +108,7 @@ async def test_one_retry_is_counted_as_one(connect, dataset, query, tmp_path):
 
 @pytest.mark.parametrize("mode", ["page", "missing"])
 async def test_a_server_without_a_count(connect, dataset, query, tmp_path, mode):
-    """Where the API counts nothing the receipt claims no count, and the end is proved by an empty page."""
+    """If the API sends no count, the receipt claims none, and an empty page proves the end."""
     _, client = await connect(dataset, count_mode=mode)
     receipt = await client.pull(tmp_path / "a.ndjson", query=query)
     assert (receipt.counted, receipt.records, receipt.complete) == (None, 250, True)
@@ -116,7 +116,7 @@ async def test_a_server_without_a_count(connect, dataset, query, tmp_path, mode)
 
 
 async def test_no_calls_at_all(connect, dataset, tmp_path):
-    """An empty range is a complete pull of nothing."""
+    """An empty range gives a complete pull of 0 calls."""
     _, client = await connect(dataset)
     receipt = await client.pull(tmp_path / "a.ndjson", "2023-01-01", "2023-01-02")
     assert (tmp_path / "a.ndjson").read_bytes() == b""
@@ -124,7 +124,7 @@ async def test_no_calls_at_all(connect, dataset, tmp_path):
 
 
 async def test_a_year_is_one_file(connect, tmp_path):
-    """Ranges over 31 days are read window by window, and counted together."""
+    """Ranges over 31 days are read in windows, and their counts are added."""
     year = Dataset.range("2023-06-01", "2024-05-31", calls=300)
     _, client = await connect(year)
     receipt = await client.pull(tmp_path / "a.ndjson", "2023-06-01", "2024-05-31")
@@ -132,7 +132,7 @@ async def test_a_year_is_one_file(connect, tmp_path):
 
 
 async def test_progress_is_told_page_by_page(connect, dataset, query, tmp_path):
-    """It grows to the total, which is known after the first pages, and ends there."""
+    """It grows up to the total, which is known after the first pages."""
     api, client = await connect(dataset)
     told = []
     await client.pull(tmp_path / "a.db", query=query, on_progress=told.append)
@@ -143,7 +143,7 @@ async def test_progress_is_told_page_by_page(connect, dataset, query, tmp_path):
 
 
 async def test_an_error_in_on_progress_ends_the_pull(connect, dataset, query, tmp_path):
-    """The caller's own error comes back as it is, and nothing is left."""
+    """The caller gets its own error unchanged, and no state is left."""
     _, client = await connect(dataset)
 
     def fail(_progress):
@@ -156,7 +156,7 @@ async def test_an_error_in_on_progress_ends_the_pull(connect, dataset, query, tm
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.csv.gz", "a.db"])
 async def test_a_pull_that_fails_before_its_first_window_leaves_nothing(connect, dataset, query, tmp_path, name):
-    """A server that gives nothing at all: no output, no part, no receipt, no lock."""
+    """The server never sends a page: no output, part, receipt or lock is left."""
     _, client = await connect(dataset, faults=[Fault("status", status=503)])
     with pytest.raises(ServerError):
         await client.pull(tmp_path / name, query=query)
@@ -164,7 +164,7 @@ async def test_a_pull_that_fails_before_its_first_window_leaves_nothing(connect,
 
 
 async def test_a_pull_that_fails_later_keeps_what_it_has_and_goes_on(connect, query, tmp_path):
-    """The old file stays, no output is made of a part; the same call asks only for what is missing."""
+    """The old file stays and no partial output is made; the same call requests only the missing calls."""
     month = Dataset.month("2024-05", calls=600)
     (tmp_path / "a.ndjson").write_text("old")
     api, client = await connect(month, page_size=5)
@@ -187,7 +187,7 @@ async def test_a_pull_that_fails_later_keeps_what_it_has_and_goes_on(connect, qu
 
 
 async def test_the_state_of_another_pull_is_not_touched(connect, query, tmp_path):
-    """Another range, filter or shape is refused, and says what is there; resume=False drops it."""
+    """Another range, filter or shape is refused with a reason; resume=False drops the state."""
     month = Dataset.month("2024-05", calls=600)
     _, client = await connect(month, page_size=5)
 
@@ -210,7 +210,7 @@ async def test_the_state_of_another_pull_is_not_touched(connect, query, tmp_path
 
 @pytest.mark.parametrize("dest", ["a.ndjson", "none/a.ndjson", "none/a.db", "a.txt", "wrong.db", "dir.ndjson"])
 async def test_a_bad_destination_costs_no_request(connect, dataset, query, tmp_path, dest):
-    """It exists, has no directory, is of an unknown kind or is something else: known before anything is sent."""
+    """It exists, has no directory, or is of an unknown or wrong kind: the error comes before any request."""
     api, client = await connect(dataset)
     (tmp_path / "a.ndjson").write_text("mine")
     (tmp_path / "wrong.db").write_text("no database" * 100)
@@ -223,7 +223,7 @@ async def test_a_bad_destination_costs_no_request(connect, dataset, query, tmp_p
 
 
 async def test_two_pulls_into_one_output(connect, dataset, query, tmp_path):
-    """The second fails at once, the first is not disturbed."""
+    """The second fails at once, and does not disturb the first."""
     _, client = await connect(dataset, latency=0.02)
     told = asyncio.Event()
     first = asyncio.create_task(client.pull(tmp_path / "a.ndjson", query=query, on_progress=lambda _: told.set()))
@@ -239,7 +239,7 @@ async def test_two_pulls_into_one_output(connect, dataset, query, tmp_path):
 async def test_a_pull_that_is_cancelled_in_its_first_window_leaves_nothing(
     connect, dataset, query, tmp_path, name, pages
 ):
-    """A task's cancel() at any page: files, tasks and requests are gone when the await is over."""
+    """After cancel() at any page, files, tasks and requests are gone when the await ends."""
     _, client = await connect(dataset, latency=0.005)
     seen = asyncio.Event()
     count = 0
@@ -263,7 +263,7 @@ async def test_a_pull_that_is_cancelled_in_its_first_window_leaves_nothing(
 
 
 async def test_a_timed_out_pull_leaves_nothing(connect, dataset, query, tmp_path):
-    """An anyio cancel scope ends it as cleanly."""
+    """An anyio cancel scope ends it just as cleanly."""
     _, client = await connect(dataset, latency=30)
     with anyio.move_on_after(0.05) as scope:
         await client.pull(tmp_path / "a.db", query=query)
@@ -285,11 +285,11 @@ async def test_ids_that_are_used_twice_are_told(connect, tmp_path):
     assert not base.complete
     assert "NOT COMPLETE" in str(base)
     assert len(table(tmp_path / "a.db")) == 20
-    assert "strict.db" not in names(tmp_path)  # its state is, for another try
+    assert "strict.db" not in names(tmp_path)  # its state is kept for another try
 
 
 async def test_calls_without_a_readable_start_are_told(connect, tmp_path):
-    """They are there, and the receipt says how many nobody can tell the window of."""
+    """They are written, and the receipt says how many have no known window."""
     api, client = await connect(Dataset.range("2024-05-06", "2024-05-06", calls=20))
     api.insert("2024-05-06 23:59:59", time="99:99:99")
     receipt = await client.pull(tmp_path / "a.ndjson", "2024-05-06", "2024-05-06")
@@ -297,7 +297,7 @@ async def test_calls_without_a_readable_start_are_told(connect, tmp_path):
 
 
 async def test_a_list_that_grows_is_read_to_its_new_end(connect, dataset, query, tmp_path):
-    """Calls that arrive while it is read are in the output, and the receipt is still complete."""
+    """Calls that arrive during the read are in the output, and the receipt is still complete."""
     api, client = await connect(dataset, latency=0.001)
     late = []
 
@@ -311,7 +311,7 @@ async def test_a_list_that_grows_is_read_to_its_new_end(connect, dataset, query,
 
 
 async def test_a_wrong_token_writes_nothing(connect, dataset, query, tmp_path):
-    """The error is the client's, and the directory is as it was."""
+    """The client's error is raised, and the directory is unchanged."""
     api, _ = await connect(dataset)
     async with ServetelClient("wrong-token-123456", base_url=api.base_url, rate=None) as client:
         with pytest.raises(AuthenticationError):
@@ -320,7 +320,7 @@ async def test_a_wrong_token_writes_nothing(connect, dataset, query, tmp_path):
 
 
 async def test_standard_output_gets_the_lines_and_no_receipt_file(connect, dataset, query, tmp_path, capfdbinary):
-    """``-`` prints NDJSON; the receipt is returned and nothing is saved."""
+    """``-`` prints NDJSON; the receipt is returned but not saved."""
     _, client = await connect(dataset)
     receipt = await client.pull("-", query=query)
     assert sorted(json.loads(line)["id"] for line in capfdbinary.readouterr().out.splitlines()) == sorted(dataset.ids)
@@ -330,7 +330,7 @@ async def test_standard_output_gets_the_lines_and_no_receipt_file(connect, datas
 
 @pytest.mark.parametrize("name", ["may.db", "may.ndjson"])
 async def test_an_output_gets_no_name_before_its_receipt_has_a_place(connect, dataset, query, tmp_path, name):
-    """What was read is kept; when the place is free, the same command completes it."""
+    """The calls are kept; once the receipt's path is free, the same command completes the pull."""
     _, client = await connect(dataset)
     place = tmp_path / f"{name}.receipt.json"
 
@@ -347,7 +347,7 @@ async def test_an_output_gets_no_name_before_its_receipt_has_a_place(connect, da
 
 @pytest.mark.parametrize("name", ["may.db", "may.ndjson"])
 async def test_a_pull_that_ended_but_for_its_receipt_is_concluded(connect, dataset, query, tmp_path, name):
-    """The same command reads no window again: it finds out how dates are read, counts, and the receipt is written."""
+    """The same command reads no window again: it checks how dates are read, counts, and writes the receipt."""
     api, client = await connect(dataset)
     with receipt_is_refused(tmp_path / name), pytest.raises(OutputError, match="its receipt cannot be saved"):
         await client.pull(tmp_path / name, query=query)
@@ -365,7 +365,7 @@ async def test_a_pull_that_ended_but_for_its_receipt_is_concluded(connect, datas
 
 @pytest.mark.parametrize("taken", ["may.db.receipt.json", "may.db.receipt.json.part"])
 async def test_a_receipt_without_a_place_is_found_out_before_any_request(connect, dataset, query, tmp_path, taken):
-    """A directory stands there: nothing is asked for, and nothing is left."""
+    """Its path is a directory: no request is sent, and no file is left."""
     api, client = await connect(dataset)
     (tmp_path / taken).mkdir()
     with pytest.raises(OutputError, match="Is a directory"):
@@ -375,7 +375,7 @@ async def test_a_receipt_without_a_place_is_found_out_before_any_request(connect
 
 
 async def test_a_name_that_is_no_text_is_spelt_out_in_the_receipt(connect, dataset, query, tmp_path):
-    """The file keeps its bytes; the receipt can be saved and read."""
+    """The file keeps the bytes of its name; the receipt can be saved and read."""
     _, client = await connect(dataset)
     odd = os.fsdecode(b"b\xff.ndjson")
     receipt = await client.pull(tmp_path / odd, query=query)
@@ -384,7 +384,7 @@ async def test_a_name_that_is_no_text_is_spelt_out_in_the_receipt(connect, datas
 
 
 async def test_a_list_that_shrinks_is_read_again(connect, dataset, query, tmp_path):
-    """The window is what the server has at one moment; a call that left before is not in it."""
+    """The window holds the calls of one moment, without a call that left before."""
     api, client = await connect(dataset)
     doomed = dataset.ids[0]
 
@@ -400,12 +400,12 @@ async def test_a_list_that_shrinks_is_read_again(connect, dataset, query, tmp_pa
 
 @pytest.mark.parametrize(("seconds", "said"), [(4.24, "4.2 s"), (192, "3 min 12 s"), (7500, "2 h 5 min")])
 def test_a_length_of_time_is_told_for_people(seconds, said):
-    """Seconds below a minute, minutes below an hour, then hours."""
+    """It is in seconds below a minute, minutes below an hour, then hours."""
     assert duration(seconds) == said
 
 
 async def test_calls_later_than_the_server_s_own_clock_turn_no_range_round(connect, tmp_path):
-    """An open range ends at that clock; where its oldest call is later than it, it still ends no earlier than it begins."""
+    """An open range ends at that clock, and never before its start, even if its oldest call is later."""
     _, client = await connect(Dataset.range("2024-05-06", "2024-05-06", calls=3), now="2024-05-04 12:00:00")
     receipt = await client.pull(tmp_path / "all.ndjson")
     assert (receipt.from_date, receipt.to_date, receipt.records) == ("2024-05-04 00:00:00", "2024-05-04 12:00:00", 0)
@@ -414,7 +414,7 @@ async def test_calls_later_than_the_server_s_own_clock_turn_no_range_round(conne
 
 @pytest.mark.parametrize("slots", [2, 4, 8])
 async def test_a_list_that_grows_as_it_is_read_is_not_chased(tmp_path, slots):
-    """What a pull may cost is bounded by what the range counts at first; what was not proved is named, not chased."""
+    """The first count of the range bounds the cost, and unproved windows are reported."""
     moments = ("10:00:58", "10:01:08", "11:01:10", "11:01:11", "12:00:00")
     api = Emulator(Dataset.range("2024-05-01", "2024-05-02", calls=0), late_every=3, now="2024-06-15 12:00:00")
     before = {api.insert(f"2024-05-06 {moment}") for moment in moments for _ in range(9)}

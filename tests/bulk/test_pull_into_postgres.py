@@ -1,4 +1,4 @@
-"""A pull into PostgreSQL, from the emulator to a real server's table, interrupted and resumed."""
+"""A pull from the emulator into a real PostgreSQL server, interrupted and resumed."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ asyncpg = pytest.importorskip("asyncpg")
 
 
 class StopError(Exception):
-    """What an application raises to end a pull."""
+    """Raised by an application to end a pull."""
 
 
 @pytest.fixture
 async def ask(postgres_server):  # noqa: F811
-    """Ask an empty database of the server."""
+    """Query an empty database of the server."""
     postgres = await asyncpg.connect(postgres_server.address())
     await postgres.execute("DROP DATABASE IF EXISTS pulled WITH (FORCE)")
     await postgres.execute("CREATE DATABASE pulled")
@@ -42,7 +42,7 @@ def stop_after(windows):
 
 
 async def test_interrupted_twice_and_gone_on_from(connect, rough, query, postgres_server, ask):  # noqa: F811
-    """Every call of the month is there once, as if nothing had happened, and what was committed was not asked again."""
+    """Every call of the month is there once, and committed calls were not requested again."""
     _, client = await connect(rough, page_size=2)
     address = postgres_server.address("pulled")
     there = []
@@ -89,7 +89,7 @@ async def test_what_another_program_did_shows_in_a_check(statement, agrees, post
 
 
 async def test_a_check_beside_syncs_raises_no_alarm(postgres_server, ask):  # noqa: F811
-    """Each check sees rows and ledger of one moment, whatever a sync commits meanwhile."""
+    """Each check sees rows and ledger at one moment, whatever a sync commits meanwhile."""
     address = postgres_server.address("pulled")
     async with LivingServer([*every(30, "2024-05-01", NOW)], NOW) as server, server.client() as client:
         await sync(client, address, CallQuery())

@@ -1,4 +1,4 @@
-"""The range of a run, by the server's clock; as a table."""
+"""The range of a run by the server's clock, as a table."""
 
 # ruff: noqa: DTZ001 - the wall clock of an account has no zone by definition
 
@@ -39,7 +39,7 @@ def window(first, last):
     ],
 )
 def test_a_range_ends_at_the_servers_clock(asked, first, last, is_over):
-    """What lies in the future was not read, and nothing is said of it."""
+    """The future is not read, and the receipt says nothing about it."""
     found = range_at(window(*asked), CLOCK, IST, 7200)
     assert (found.window.first, found.window.last, found.is_over) == (first, last, is_over)
     assert (found.clock, found.final_until) == (NOW, NOW - timedelta(hours=2))
@@ -66,7 +66,7 @@ def test_a_range_that_has_not_begun_is_refused(last):
     ],
 )
 def test_a_strange_clock_is_asked_for_again_where_it_decides_something(asked, here, matters):
-    """It differs by more than an hour from this computer's, and the range reaches up to one of the two."""
+    """It is over an hour away from this computer's clock, and the range reaches one of the two."""
     assert clock_matters(window(*asked), NOW, datetime.fromisoformat(here)) is matters
 
 
@@ -75,7 +75,7 @@ def test_a_strange_clock_is_asked_for_again_where_it_decides_something(asked, he
     [DATE, "Mon, 06 May 2024 06:30:15 +0000", "Mon, 06 May 2024 06:30:15 -0000", "Mon, 06 May 2024 12:00:15 +0530"],
 )
 def test_the_servers_clock(date):
-    """In UTC, whatever zone its header names."""
+    """It is in UTC, whatever zone its header names."""
     assert server_clock(date) == datetime(2024, 5, 6, 6, 30, 15, tzinfo=UTC)
 
 
@@ -83,14 +83,14 @@ def test_the_servers_clock(date):
     "date", [None, "", "yesterday", "Mon, 99 May 2024 06:30:15 GMT", "0", "Mon, 06 May 99999 06:30:15 GMT"]
 )
 def test_without_a_readable_date_it_is_this_computers_clock(date):
-    """Better than no clock."""
+    """The range then ends at this computer's clock."""
     before = datetime.now(UTC)
     assert before <= server_clock(date) <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize("sent", ["Fri, 31 Dec 9999 23:59:59 GMT", "Mon, 06 May 2024 10:00:00 +99999999999999999999"])
 def test_a_clock_beyond_the_calendar_is_not_believed(sent):
-    """This computer's clock takes its place."""
+    """This computer's clock is used instead."""
     assert abs(account_clock(sent, IST) - datetime.now(UTC)) < timedelta(minutes=5)
 
 
@@ -104,14 +104,14 @@ def test_a_clock_beyond_the_calendar_is_not_believed(sent):
     ],
 )
 def test_an_hour_that_comes_twice(clock, last, past, final):
-    """What is read reaches to its end, what is known only to where no second comes again; 60 minutes are 60 minutes."""
+    """The pull reads to the end of the hour, but is final only up to the repeated second; 60 minutes are 60 minutes."""
     found = range_at(Window(None, None), datetime.fromisoformat(clock).replace(tzinfo=UTC), LONDON, 3600)
     assert (found.window.last, stamp(found.clock), stamp(found.final_until)) == (last, past, final)
 
 
 @pytest.mark.parametrize(("clock", "is_over"), [("2024-10-27 00:40", False), ("2024-10-27 01:40", True)])
 def test_a_range_that_ends_in_an_hour_that_comes_again_is_over_when_it_has_come_again(clock, is_over):
-    """Calls of the second time may still be listed in it."""
+    """Calls of the repeated hour may still arrive in it."""
     asked = window("2024-10-26", "2024-10-27 01:30:00")
     found = range_at(asked, datetime.fromisoformat(clock).replace(tzinfo=UTC), LONDON, 0)
     assert (found.window, found.is_over) == (asked, is_over)

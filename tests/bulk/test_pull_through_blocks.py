@@ -1,4 +1,4 @@
-"""A pull meets a 403 or 404 in the middle: it waits like for an outage, renews a login's token, and can be resumed."""
+"""A pull gets a 403 or 404 midway: it waits as in an outage, renews a login's token, and can be resumed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BLOCK = pytest.mark.parametrize("block", BLOCKS, ids=["authorizer", "gateway", "
 
 
 class Portal(SmallServer):
-    """Logs in; each of its tokens is good for some requests, and then a gateway answers."""
+    """Logs in; each of its tokens is good for some requests, and then a gateway refuses."""
 
     def __init__(self, block: Answer, lives: int) -> None:
         super().__init__(CALLS)
@@ -50,7 +50,7 @@ class Portal(SmallServer):
 
 @BLOCK
 async def test_a_pull_over_tokens_that_end_without_a_word(block, tmp_path):
-    """Each token of a login ends in the middle: the pull is complete, with about one login per token."""
+    """Each token ends midway: the pull is complete, with about one login per token."""
     async with (
         Portal(block, lives=40) as server,
         ServetelClient(
@@ -88,7 +88,7 @@ def test_a_block_of_an_hour_is_an_outage(block, tmp_path):
 
 @BLOCK
 def test_a_block_that_outlasts_patience_can_be_resumed(block, tmp_path):
-    """The error may be retried and says why; what was read is kept, and the same pull completes it."""
+    """The error is retryable and says why; the calls are kept, and the same pull completes them."""
     blocked = fake_clock.Switch()
 
     async def main():

@@ -1,4 +1,4 @@
-"""The quarantine: records that nobody can read, for their owner only, beside an output that holds all others."""
+"""The quarantine: undecodable records, kept raw and private beside the output of all others."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def names(directory):
 
 
 def test_each_record_is_a_line(tmp_path):
-    """With the reason, the window and its bytes as they were sent."""
+    """The line has the reason, the window and the bytes as they were sent."""
     save_quarantine(
         sink_for(tmp_path / "a.ndjson"),
         [
@@ -50,13 +50,13 @@ def test_each_record_is_a_line(tmp_path):
 
 @pytest.mark.parametrize("entries", [[], [entry()]])
 def test_nothing_to_keep(tmp_path, entries):
-    """No file is made for nothing."""
+    """No file is made without a record."""
     save_quarantine(sink_for(tmp_path / "a.ndjson"), entries)
     assert names(tmp_path) == []
 
 
 async def test_standard_output_has_no_place_beside_it(tmp_path, monkeypatch, capfd):
-    """No file is made, and the receipt still counts them."""
+    """No file is made, but the receipt counts the records."""
     monkeypatch.chdir(tmp_path)
     body = json.dumps({"count": 2, "page": 1, "results": [{"foreign": 1}, [7]]}).encode()
     async with (
@@ -70,7 +70,7 @@ async def test_standard_output_has_no_place_beside_it(tmp_path, monkeypatch, cap
 
 
 def test_an_older_one_is_replaced(tmp_path):
-    """It belongs to the pull that wrote it."""
+    """The quarantine belongs to the pull that wrote it."""
     (tmp_path / "a.ndjson.quarantine.ndjson").write_text('{"reason":"old"}')
     save_quarantine(sink_for(tmp_path / "a.ndjson"), [entry(Unreadable("why", "7"))])
     assert "old" not in (tmp_path / "a.ndjson.quarantine.ndjson").read_text()
@@ -78,7 +78,7 @@ def test_an_older_one_is_replaced(tmp_path):
 
 @pytest.mark.parametrize(("name", "left"), [("a.ndjson", False), ("a/", False), ("a.db", True)])
 def test_that_of_an_output_that_was_replaced_goes(tmp_path, name, left):
-    """A file is replaced as a whole. A database keeps other ranges, and so what was kept apart of them."""
+    """A file is replaced as a whole. A database keeps other ranges, and their quarantine."""
     quarantine = tmp_path / f"{name.rstrip('/')}.quarantine.ndjson"
     quarantine.write_text('{"reason":"old"}\n')
     save_quarantine(sink_for(f"{tmp_path}/{name}"), [entry()])
@@ -87,7 +87,7 @@ def test_that_of_an_output_that_was_replaced_goes(tmp_path, name, left):
 
 @pytest.mark.parametrize("entries", [[], [entry(Unreadable("why", "7"))]])
 def test_a_foreign_file_of_that_name_is_kept(tmp_path, entries):
-    """It is not ours to remove or to replace."""
+    """It is neither removed nor replaced."""
     quarantine = tmp_path / "a.ndjson.quarantine.ndjson"
     quarantine.write_text("not a call in it")
     with pytest.raises(OutputError):
@@ -104,7 +104,7 @@ def test_it_cannot_be_written(tmp_path):
 
 
 async def test_a_record_that_cannot_be_masked_is_only_named(tmp_path):
-    """Nobody can tell its number from its text, so neither is kept."""
+    """Its number cannot be separated from its text, so neither is kept."""
     body = json.dumps({"count": 1, "page": 1, "results": [{"foreign": "+919811112222"}]}).encode()
     async with (
         SmallServer([], lambda asked: Answer(body=body) if asked.page == 1 else Answer()) as server,
@@ -116,7 +116,7 @@ async def test_a_record_that_cannot_be_masked_is_only_named(tmp_path):
 
 
 async def test_a_pull_with_a_record_that_nobody_can_read(tmp_path):
-    """All others are written, it is kept apart, and the receipt is not complete."""
+    """All others are written, the record is quarantined, and the receipt is not complete."""
     good = {"id": "1", "date": "2024-05-06", "time": "09:00:00"}
     body = json.dumps({"count": 3, "page": 1, "results": [good, {"foreign": 1}, [7]]}).encode()
     async with (

@@ -1,4 +1,4 @@
-"""Receipts: two lines that can be read aloud, and nothing personal."""
+"""Receipts: two plain lines, and nothing personal."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def receipt(**changes):
     ],
 )
 def test_two_lines(changes, text):
-    """What was counted and read; what it cost and what it is worth."""
+    """One for counts and calls, one for cost and proof."""
     assert str(receipt(**changes)) == text
 
 
 def test_a_range_that_is_not_over_is_complete_up_to_the_servers_clock():
-    """Nothing is said of what comes after it."""
+    """The receipt says nothing about later calls."""
     made = receipt(asked_to="~", to_date="2024-05-10 12:00:00")
     assert made.verdict == "complete up to 2024-05-10 12:00:00: 12 windows certified"
     assert str(made).endswith(made.verdict)
@@ -62,14 +62,14 @@ def test_a_range_that_is_not_over_is_complete_up_to_the_servers_clock():
 
 
 def test_the_windows_before_the_range_are_mentioned():
-    """A sync may complete older ranges too. Their calls are in the numbers, so the text says that they are there."""
+    """A sync may complete older ranges too. The numbers include their calls, so the text says so."""
     older = WindowReceipt("2024-04-01 00:00:00", "2024-04-01 23:59:59", 5, 5, "leaf")
     assert "2024-05-31 23:59:59 and 1 older window: " in str(receipt(windows=(older,)))
     assert "older" not in str(receipt())
 
 
 def test_it_travels_and_cannot_be_changed():
-    """It pickles, it becomes JSON and back, and no attribute can be set."""
+    """It can be pickled and converted to JSON and back, and no attribute can be set."""
     made = receipt(
         windows=(WindowReceipt("a", "b", 3, 3, "leaf"), WindowReceipt("a", "b", None, 2, "", ("why",), False))
     )
@@ -95,7 +95,7 @@ def test_it_travels_and_cannot_be_changed():
     ],
 )
 def test_duration(seconds, text):
-    """Never "60 s" and never "60 min"."""
+    """It is never "60 s" or "60 min"."""
     assert duration(seconds) == text
 
 
@@ -114,12 +114,12 @@ def test_duration(seconds, text):
     ],
 )
 def test_describe(filters, text):
-    """Words of the API are named; of what may be personal only that it was given."""
+    """The API's own words are given; of personal values only that they were set."""
     assert describe(CallQuery(**filters)) == text
 
 
 def test_every_filter_is_described():
-    """A filter that the receipt does not mention would make it a receipt of another query."""
+    """Without a filter's name it would be the receipt of another query."""
     said = describe(
         CallQuery(
             agents="1",

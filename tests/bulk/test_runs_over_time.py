@@ -1,4 +1,4 @@
-"""Pulls and syncs over days and months: what one run leaves, and what the next one makes of it."""
+"""Pulls and syncs over days and months: the state that one run leaves, and its use by the next."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def target(request, tmp_path):
 
 
 async def test_a_range_that_is_not_over_is_complete_up_to_the_clock(target):
-    """Nothing is said of what comes after it, by the receipt or its text."""
+    """Neither the receipt nor its text mentions later calls."""
     async with (
         LivingServer([*every(10, "2024-05-10", "2024-05-10 23:59:00")], NOON) as server,
         server.client() as client,
@@ -55,7 +55,7 @@ async def test_a_range_that_is_not_over_is_complete_up_to_the_clock(target):
 
 
 async def test_a_range_that_is_over_is_complete(target):
-    """Its receipt names the range that was asked for."""
+    """Its receipt names the requested range."""
     calls = [*every(10, "2024-05-10", "2024-05-10 23:59:00")]
     async with LivingServer(calls, "2024-05-11 00:00:00") as server, server.client() as client:
         receipt = await pull(client, target, DAY)
@@ -64,7 +64,7 @@ async def test_a_range_that_is_over_is_complete(target):
 
 
 async def test_a_window_is_final_up_to_its_last_second(target):
-    """Here that is the last second in which no late call is expected."""
+    """Here no late call is expected up to its last second."""
     calls = [*every(10, "2024-05-10", "2024-05-10 23:59:00")]
     async with LivingServer(calls, NOON) as server, server.client() as client:
         receipt = await pull(client, target, DAY)
@@ -74,7 +74,7 @@ async def test_a_window_is_final_up_to_its_last_second(target):
 
 
 async def test_a_late_call_in_the_newest_final_window_is_found(target):
-    """It came after its window was read, so the count of the range differs from those of the windows."""
+    """It came after its window was read, so the range counts more than its windows."""
     calls, now = [*every(120, "2024-01-01", "2024-03-31 12:00:00")], "2024-03-31 12:00:00"
     late = ("2024-03-31 09:30:01", "late")
 
@@ -95,7 +95,7 @@ async def test_a_late_call_in_the_newest_final_window_is_found(target):
     "query", [CallQuery.day("2024-05-11"), CallQuery(from_date="2024-05-10 12:00:01"), CallQuery.month("2024-06")]
 )
 async def test_a_range_that_has_not_begun_is_refused(target, query):
-    """Nothing is written."""
+    """No file is written."""
     async with LivingServer([*every(10, "2024-05-10", NOON)], NOON) as server, server.client() as client:
         with pytest.raises(ConfigurationError, match="has not begun"):
             await pull(client, target, query)
@@ -103,7 +103,7 @@ async def test_a_range_that_has_not_begun_is_refused(target, query):
 
 
 async def test_a_range_up_to_the_end_of_time_is_read_up_to_now(target):
-    """And costs no request for each month until then."""
+    """Future months cost no request."""
     query = CallQuery(from_date="2024-05-01", to_date="9999-12-31")
     async with LivingServer([*every(60, "2024-05-01", NOON)], NOON) as server, server.client(page_size=50) as client:
         receipt = await pull(client, target, query)
@@ -113,7 +113,7 @@ async def test_a_range_up_to_the_end_of_time_is_read_up_to_now(target):
 
 
 async def test_a_day_that_was_read_at_noon_is_resumed_the_next_day(target):
-    """Noon to midnight is read then."""
+    """The next run reads noon to midnight."""
     calls = [*every(1, "2024-05-10", "2024-05-10 23:59:00")]
     async with LivingServer(calls, NOON) as server, server.client(max_concurrency=1) as client:
         server.refuse_after(20)
@@ -126,7 +126,7 @@ async def test_a_day_that_was_read_at_noon_is_resumed_the_next_day(target):
 
 
 async def test_a_month_that_was_begun_in_may_is_resumed_in_june(target):
-    """The days since are read, and its receipt names the whole month."""
+    """The days since are read, and the receipt names the whole month."""
     calls = [*every(60, "2024-05-01", "2024-06-10")]
     async with LivingServer(calls, NOON) as server, server.client(max_concurrency=1) as client:
         server.refuse_after(20)
@@ -139,7 +139,7 @@ async def test_a_month_that_was_begun_in_may_is_resumed_in_june(target):
 
 
 async def test_a_resumed_range_of_the_last_day_reaches_from_the_first_run_to_now(target):
-    """Nothing between the two runs is left out."""
+    """No time between the two runs is left out."""
     calls = [*every(5, "2024-05-01", "2024-05-31")]
     async with LivingServer(calls, NOON) as server, server.client(max_concurrency=1) as client:
         server.refuse_after(20)
@@ -153,7 +153,7 @@ async def test_a_resumed_range_of_the_last_day_reaches_from_the_first_run_to_now
 
 
 async def test_a_run_that_committed_nothing_decides_nothing(target):
-    """The next one has its own range."""
+    """The next run has its own range."""
     calls = [*every(5, "2024-05-01", "2024-05-31")]
     async with LivingServer(calls, NOON) as server, server.client() as client:
         server.refuse_after(2)
@@ -166,7 +166,7 @@ async def test_a_run_that_committed_nothing_decides_nothing(target):
 
 
 class _StopError(Exception):
-    """The process is killed here."""
+    """Kills the process here."""
 
 
 def stop_at(windows):
@@ -178,7 +178,7 @@ def stop_at(windows):
 
 
 async def test_what_a_run_with_a_clock_of_the_future_has_read_is_not_there_twice_when_it_is_resumed(target):
-    """Its windows prove nothing, so they are read again as the windows that they are."""
+    """Its windows prove nothing, so the same windows are read again."""
     calls = [*every(60, "2024-05-01", NOON)]
     async with LivingServer(calls, "2025-05-10 12:00:00") as server, server.client() as client:
         with pytest.raises(_StopError):
@@ -191,7 +191,7 @@ async def test_what_a_run_with_a_clock_of_the_future_has_read_is_not_there_twice
 
 
 async def test_the_hour_of_autumn_that_comes_twice_is_not_there_twice_when_a_pull_is_resumed(target):
-    """A window that ends in that hour is read again as the window that it is."""
+    """A window that ends in that hour is read again as the same window."""
     sunday = "2024-11-03"
     calls = [*every(10, f"{sunday} 00:00:00", f"{sunday} 01:50:00")]
     indian = {"first": f"{sunday} 11:50:00", "second": "2024-11-04 12:00:00"}  # 01:20 in New York, for the second time
@@ -212,7 +212,7 @@ async def test_the_hour_of_autumn_that_comes_twice_is_not_there_twice_when_a_pul
 
 
 async def test_a_resume_with_nothing_left_to_read_counts_again(target):
-    """A call that came meanwhile is found, and read."""
+    """A call that came meanwhile is found and read."""
     calls = [*every(30, "2024-05-01", "2024-05-31 23:30:00")]
     async with LivingServer(calls, "2024-06-10") as server, server.client() as client:
         probe = await pull(client, target.with_name("probe.ndjson"), MAY)
@@ -226,7 +226,7 @@ async def test_a_resume_with_nothing_left_to_read_counts_again(target):
 
 
 async def test_a_resume_of_windows_without_calls_counts_again(target):
-    """That nothing was there says nothing of now."""
+    """Calls may have come since."""
     day = CallQuery.day("2024-05-13")
     async with LivingServer([("2024-05-01 00:00:01", "older")], "2024-06-10") as server, server.client() as client:
         with pytest.raises(_StopError):
@@ -238,7 +238,7 @@ async def test_a_resume_of_windows_without_calls_counts_again(target):
 
 
 async def test_a_resume_reads_again_what_it_cannot_count_again(target):
-    """Where no count is sent, the windows that an interrupted run had walked are walked once more."""
+    """Without a count, the windows that the interrupted run walked are walked again."""
     calls = [*every(30, "2024-05-01", "2024-05-31 12:00:00")]
     silent = lambda _asked: Answer(no_count=True)  # noqa: E731
     async with LivingServer(calls, "2024-05-31 12:00:00", silent) as server, server.client() as client:
@@ -251,7 +251,7 @@ async def test_a_resume_reads_again_what_it_cannot_count_again(target):
 
 
 async def test_a_resumed_pull_may_cost_what_all_of_it_may_cost(target):
-    """What was read before counts as well: it is not called a list that changed too fast."""
+    """Its budget includes the earlier windows, so the list is not reported as changing too fast."""
     few = [*every(60, "2024-05-01 10:00:00", "2024-05-01 20:00:00")]
     many = [*every(3, "2024-05-16", "2024-05-28")]
     async with LivingServer([*many, *few], "2024-06-10") as server, server.client(page_size=10) as client:
@@ -266,7 +266,7 @@ async def test_a_resumed_pull_may_cost_what_all_of_it_may_cost(target):
 
 
 async def test_a_resumed_pull_costs_what_its_windows_have_cost(target):
-    """Where no request is repeated its receipt tells of no retry, and of the bytes of all replies."""
+    """Its receipt counts no retry if no request was repeated, and the bytes of all replies."""
     calls = [*every(1, "2024-05-10", "2024-05-10 23:59:00")]
     async with LivingServer(calls, "2024-05-11 12:00:00") as server, server.client() as client:
         whole = await pull(client, target.with_name("whole.ndjson"), DAY)
@@ -278,7 +278,7 @@ async def test_a_resumed_pull_costs_what_its_windows_have_cost(target):
 
 
 async def test_the_verdict_outlives_a_receipt_that_could_not_be_saved(tmp_path):
-    """The output has its name and no receipt; the next run counts again, and says what it finds."""
+    """The output has its name but no receipt; the next run counts again and reports the verdict."""
     target = tmp_path / "a.ndjson"
     calls = [*every(30, "2024-05-01", "2024-05-31 23:30:00")]
     async with LivingServer(calls, "2024-06-10") as server, server.client() as client:
@@ -308,7 +308,7 @@ SETTLES = pytest.mark.parametrize("settle", [0.0, 7200.0])
 
 @SETTLES
 async def test_a_pause_of_months_leaves_no_gap(tmp_path, settle):
-    """What the account had meanwhile is read, whatever is called final."""
+    """All calls since are read, even in windows that are final by now."""
     target = tmp_path / "a.db"
     async with LivingServer(YEAR, NOON) as server:
         first = await synced(server, target, NOON, settle=settle)
@@ -319,7 +319,7 @@ async def test_a_pause_of_months_leaves_no_gap(tmp_path, settle):
 
 @SETTLES
 async def test_a_pull_of_another_range_leaves_no_gap(tmp_path, settle):
-    """The newest reading is not where the last sync ended."""
+    """The next sync starts where the last sync ended, not at the newest reading."""
     target = tmp_path / "a.db"
     async with LivingServer(YEAR, NOON) as server:
         first = await synced(server, target, NOON, settle=settle)
@@ -345,7 +345,7 @@ async def test_a_month_that_was_pulled_on_its_second_day_is_completed(tmp_path):
 @pytest.mark.parametrize("wrong", ["2025-05-20 12:00:00", "2023-05-20 12:00:00"])
 @pytest.mark.parametrize("replies", [1, 1000])
 async def test_a_wrong_clock_leaves_no_gap(tmp_path, wrong, replies):
-    """A year ahead or behind, in one reply or in all replies of a run."""
+    """The clock is a year ahead or behind, in one reply or in all replies of a run."""
     target = tmp_path / "a.db"
     async with LivingServer(YEAR, NOON) as server:
         first = await synced(server, target, NOON)
@@ -358,7 +358,7 @@ async def test_a_wrong_clock_leaves_no_gap(tmp_path, wrong, replies):
 
 
 async def test_a_run_whose_clock_was_far_ahead_leaves_no_gap_later(tmp_path):
-    """Also when the server's clock of a later run has passed it: this computer's clock of then counts."""
+    """This computer's clock of then counts, even if the server's clock has passed the wrong one."""
     target = tmp_path / "a.db"
     begun = datetime.now(IST).replace(tzinfo=None, microsecond=0)
 
@@ -375,7 +375,7 @@ async def test_a_run_whose_clock_was_far_ahead_leaves_no_gap_later(tmp_path):
 
 
 async def test_a_sync_that_was_stopped_is_completed_by_the_next(tmp_path):
-    """On its way over a long pause, too."""
+    """This also holds after a long pause."""
     target = tmp_path / "a.db"
     async with LivingServer(YEAR, NOON) as server:
         first = await synced(server, target, NOON)
@@ -399,7 +399,7 @@ async def test_a_late_call_before_a_pause_is_found_after_it(tmp_path):
 
 
 async def test_where_no_count_comes_any_more_a_sync_reads(tmp_path):
-    """What would have been counted again is read again, so a late call in it is found."""
+    """Windows that cannot be counted are read again, so a late call is found."""
     target, silent = tmp_path / "a.db", []
     habit = lambda _asked: Answer(no_count=True) if silent else HONEST  # noqa: E731
     async with LivingServer([*every(60, "2024-05-01", "2024-05-11 12:00:00")], NOON, habit) as server:

@@ -1,4 +1,4 @@
-"""A server that refuses ranges of a month: a pull, a sync, a check and the doctor learn what it allows."""
+"""A server that refuses ranges of a month: a pull, a sync, a check and the doctor learn the allowed length."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TWO_MONTHS = CallQuery(from_date="2024-05-01", to_date="2024-06-30")
 
 @contextlib.asynccontextmanager
 async def serving(habit, calls=CALLS, *, date=NOW, **options):
-    """A server with this habit, and a client of it that waits for nothing."""
+    """A server with this habit, and a client that never waits."""
     options = {"rate": None, "page_size": 20, "retry": Retry(attempts=2, base=0.001)} | options
     async with (
         SmallServer(calls, habit, date=date) as server,
@@ -72,7 +72,7 @@ async def test_a_pull_learns_how_long_a_range_may_be(name, tmp_path):
 
 @pytest.mark.parametrize("says", ["Date range must not exceed {days:g} days", "Bad request"])
 async def test_a_resumed_pull_learns_it_in_its_line(says, tmp_path):
-    """The rest is refused, then requested in shorter windows and counted. What is committed is not requested again."""
+    """The rest is refused, then read in shorter windows. Committed windows are not requested again."""
     habit, target = allows(7, says), tmp_path / "a.ndjson"
 
     def dies(asked):
@@ -95,7 +95,7 @@ async def test_a_resumed_pull_learns_it_in_its_line(says, tmp_path):
 
 
 async def test_the_audit_counts_in_allowed_ranges(tmp_path):
-    """The audit finds a call that was removed after its window was read, although no request spans the range."""
+    """Reconciling finds a call that was removed after its window was read, although no request spans the range."""
     gone = []
 
     def habit(asked):
@@ -137,7 +137,7 @@ async def test_a_refusal_for_another_reason_ends_a_pull_soon(status, requests, t
 
 
 async def test_a_refusal_of_a_day_in_the_line_ends_it(tmp_path):
-    """The server no longer keeps such old calls. What was committed stays for the next run."""
+    """The server no longer keeps such old calls. Committed windows stay for the next run."""
 
     def habit(asked):
         return refusal("that is too long ago") if asked.first < "2024-05-20" else HONEST
@@ -151,7 +151,7 @@ async def test_a_refusal_of_a_day_in_the_line_ends_it(tmp_path):
 
 @pytest.mark.parametrize("says", ["Date range must not exceed {days:g} days", "Bad request"])
 async def test_sync_counts_again_in_allowed_ranges(says, tmp_path):
-    """Windows that were pulled before there was a limit are counted in parts; an unchanged one is not read again."""
+    """Windows pulled before there was a limit are counted in parts; an unchanged one is not read again."""
     now = dt.datetime.now(IST)
     calls = [(f"{now - dt.timedelta(hours=hours):%Y-%m-%d %H:%M:%S}", f"r{hours:04}") for hours in range(3, 600, 11)]
     target = tmp_path / "a.db"
@@ -181,7 +181,7 @@ async def test_check_counts_again_in_allowed_ranges(tmp_path):
 
 
 async def test_a_count_in_parts_needs_every_count():
-    """If a part has no count, the whole has none."""
+    """If a part has no count, there is no total."""
     habit = allows(7, also=lambda asked: Answer(no_count=asked.first < "2024-05-10"))
     async with serving(habit) as (_, client):
         fetcher = Fetcher(client, CallQuery(), page_size=20, concurrency=4, patience=10)
@@ -190,7 +190,7 @@ async def test_a_count_in_parts_needs_every_count():
 
 
 async def test_max_range_is_never_exceeded(tmp_path):
-    """Neither the first request nor the audit exceeds it, and the file is the same."""
+    """Neither the first request nor reconciling exceeds it, and the file is the same."""
     habit = allows(7)
     async with serving(habit, max_range=7 * DAY) as (server, client):
         receipt = await client.pull(tmp_path / "a.ndjson", query=TWO_MONTHS)
@@ -202,7 +202,7 @@ async def test_max_range_is_never_exceeded(tmp_path):
 @pytest.mark.parametrize("count_mode", ["total", "missing", "page"])
 @pytest.mark.parametrize("days", [7, 1])
 async def test_the_emulators_month(days, count_mode, tmp_path):
-    """A pull of a month is right, whatever the server's ``count`` means."""
+    """A pull of a month is correct, whatever the server's ``count`` means."""
     data = Dataset.month("2024-05", calls=400)
     async with (
         Emulator(data, max_range_days=days, count_mode=count_mode) as api,
@@ -215,7 +215,7 @@ async def test_the_emulators_month(days, count_mode, tmp_path):
 
 @pytest.mark.parametrize(("days", "said"), [(7, "7 days at most"), (1, "1 day at most"), (0.5, "12 hours at most")])
 async def test_the_doctor_finds_it_out(days, said):
-    """It asks for everything, then for a month, then for less, and says what the server allows."""
+    """It requests the whole history, then a month, then less, and reports the allowed length."""
     now = dt.datetime.now(IST)
     calls = [
         (f"{now - dt.timedelta(minutes=15 * number):%Y-%m-%d %H:%M:%S}", f"r{number:03}") for number in range(1, 40)
@@ -229,6 +229,6 @@ async def test_the_doctor_finds_it_out(days, said):
 
 
 async def test_the_doctor_of_a_server_without_a_limit():
-    """Everything comes at once."""
+    """The first request succeeds."""
     async with serving(lambda _: HONEST) as (_, client):
         assert "ranges      everything at once" in str(await probe(client))

@@ -1,4 +1,4 @@
-"""Pages that are too slow: the page size is halved before it is an outage, from the first page on."""
+"""Pages that are too slow: the page size is halved before an outage is assumed, from the first page on."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Pulling:
     """A pull of May on the jumping clock, and what it cost.
 
     Attributes:
-        server: what was asked.
+        server: the server, with its requests.
         receipt: of the pull; None if it raised ``error``.
         seconds: how long it took.
     """
@@ -133,7 +133,7 @@ def test_no_connection_in_time_does_not_halve(monkeypatch):
 
 
 def test_one_slow_first_page_is_tried_again_in_its_size():
-    """One slow reply may be an accident, also before the first good reply."""
+    """One slow reply may be an accident, even before the first good reply."""
 
     async def main():
         async with fetching(first(1, LATE), attempts=5, warm=False) as (server, fetcher):
@@ -199,7 +199,7 @@ def test_pages_that_wait_are_not_sent_in_a_size_that_is_too_slow():
 
 
 def test_a_504_slows_all_down():
-    """Half as many requests at a time, as after a timeout."""
+    """As after a timeout, half as many requests run at a time."""
 
     async def main():
         answers = [Answer(after=1), Answer(status=504, after=1)]
@@ -215,7 +215,7 @@ def test_a_504_slows_all_down():
 
 
 def test_slow_pages_are_no_outage_while_they_can_be_smaller():
-    """Many pages fail at once, and not even a pull without patience gives up."""
+    """Many pages fail at once, but even a pull without patience continues."""
 
     async def main():
         answer = Answer(status=504)
@@ -277,7 +277,7 @@ def test_without_patience_each_size_is_tried_once():
 
 
 def test_a_probe_that_is_too_slow_is_halved_too():
-    """A server that comes back and bears only small pages ends the outage with one of them."""
+    """A recovered server that can send only small pages ends the outage with one of them."""
 
     async def main():
         answer = [SICK]
@@ -299,7 +299,7 @@ def test_a_probe_that_is_too_slow_is_halved_too():
 
 
 def test_the_search_for_the_oldest_call_begins_again_with_smaller_pages(tmp_path):
-    """A whole history whose deep pages are too slow: its start is found, and every call is there."""
+    """The deep pages of the history are too slow: its start is found, and every call is there."""
 
     def habit(asked):
         return LATE if asked.page > 1 and asked.limit > 25 else HONEST
@@ -320,7 +320,7 @@ def test_the_search_for_the_oldest_call_begins_again_with_smaller_pages(tmp_path
 
 @pytest.mark.parametrize("lost", [False, True])
 def test_the_search_for_the_oldest_call_may_fail(lost, tmp_path):
-    """The page does not come in any size: the pull ends with that error."""
+    """If the page comes in no size, the pull ends with its error."""
 
     def habit(asked):
         return (SICK if lost else LATE) if asked.page > 1 else HONEST
@@ -398,7 +398,7 @@ def test_a_pull_of_pages_that_are_all_too_slow(kind, since, concurrency, tmp_pat
 
 
 def test_a_pull_of_pages_that_are_slow_by_their_rows(tmp_path):
-    """A server that needs a second for each row gives thirty within the time limit: 25 are asked for."""
+    """The server needs a second per row and the limit is 30 seconds, so pages of 25 are requested."""
     pulling = Pulling(lambda asked: Answer(after=float(len(asked.rows))), tmp_path / "may.ndjson", calls=CALLS[:120])
     assert pulling.receipt.complete
     assert {asked.limit for asked in pulling.server.asked if asked.nth > 8} == {25}
@@ -420,7 +420,7 @@ def test_a_pull_when_everything_is_dead(kind, page_size, concurrency, tmp_path):
 
 @pytest.mark.parametrize("kind", ["no reply", "504"])
 def test_a_pull_goes_on_in_its_old_size_after_an_outage(kind, tmp_path):
-    """Ten minutes of it cost at most 130 requests, and the pages after it are as large as before."""
+    """Ten minutes of it cost at most 130 requests, and later pages are as large as before."""
     target, begun, away = tmp_path / "may.ndjson", [], []
 
     def habit(asked):
@@ -440,7 +440,7 @@ def test_a_pull_goes_on_in_its_old_size_after_an_outage(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["no reply", "504"])
 def test_a_sync_of_pages_that_are_too_slow(kind, tmp_path):
-    """A sync behaves the same, also if at first only its counts come in time."""
+    """A sync behaves the same, even if at first only its counts come in time."""
     here = dt.datetime.now(dt.timezone(dt.timedelta(hours=5, minutes=30)))
     recent = [
         (f"{here - dt.timedelta(minutes=40 * number):%Y-%m-%d %H:%M:%S}", f"r{number:03}") for number in range(200)

@@ -1,4 +1,4 @@
-"""The start of a range that is open: it is the day of the oldest call, whatever one page says, or it is told."""
+"""The start of an open range: the day of the oldest call, whatever one page says, or a reported flaw."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPEN, SIZE = ("", "~"), 5
 
 
 class Once:
-    """A habit: the first request that matches is answered so, all others truly."""
+    """A habit: the first matching request gets this answer, all others an honest one."""
 
     def __init__(self, matches, answer):
         self._matches, self._answer = matches, answer
@@ -36,7 +36,7 @@ def page_of_history(number):
     return lambda asked: asked.window == OPEN and asked.page == number
 
 
-#: Which page of the whole history lies, and how.
+#: Which page of the whole history is wrong, and how.
 LIES = {
     "the last page is empty": (3, lambda _: Answer(rows=[])),
     "the page before comes in place of the last": (3, lambda asked: Answer(rows=asked.found[5:10])),
@@ -49,7 +49,7 @@ LIES = {
 
 
 async def pull(habit, directory):
-    """Pull the whole history; gives the receipt, the ids, and the server."""
+    """Pull the whole history; returns the receipt, the ids, and the server."""
     target = directory / "all.ndjson"
     async with (
         SmallServer(CALLS, habit, date="Tue, 07 May 2024 12:00:00 GMT") as api,
@@ -63,7 +63,7 @@ async def pull(habit, directory):
 
 @pytest.mark.parametrize("lie", LIES)
 async def test_one_page_that_lies_moves_no_start(tmp_path, lie):
-    """Whatever one page says, the range begins on the day of the oldest call, and all of it is there."""
+    """Whatever one page says, the range begins on the day of the oldest call, and every call is there."""
     number, answer = LIES[lie]
     habit = Once(page_of_history(number), answer)
     receipt, ids, _ = await pull(habit, tmp_path)
@@ -74,7 +74,7 @@ async def test_one_page_that_lies_moves_no_start(tmp_path, lie):
 
 @pytest.mark.parametrize("counts", ["of all", "of the page"])
 async def test_a_start_is_found_by_any_count(tmp_path, counts):
-    """By a total at once, else by searching for the last page."""
+    """A total gives it at once; otherwise the last page is searched for."""
     habit = (lambda _: HONEST) if counts == "of all" else (lambda asked: Answer(count=len(asked.rows)))
     receipt, ids, _ = await pull(habit, tmp_path)
     assert (receipt.from_date, receipt.complete) == ("2024-05-04 00:00:00", True)
@@ -83,7 +83,7 @@ async def test_a_start_is_found_by_any_count(tmp_path, counts):
 
 @pytest.mark.parametrize("page", [2, 3, 4])
 async def test_without_counts_an_empty_page_moves_no_start_either(tmp_path, page):
-    """The search for the last page is misled by it; what lies before the start that was found puts it right."""
+    """It misleads the search for the last page; reading before the found start corrects it."""
     lie = Once(page_of_history(page), lambda _: Answer(rows=[], no_count=True))
 
     def habit(asked):
@@ -98,7 +98,7 @@ async def test_without_counts_an_empty_page_moves_no_start_either(tmp_path, page
 
 @pytest.mark.parametrize(("no_count", "said"), [(False, "counts 4 calls"), (True, "counts 1 calls")])
 async def test_what_lies_before_the_start_is_told_at_the_end(tmp_path, no_count, said):
-    """Calls that are hidden until all is read are not found, and the receipt says that they are there."""
+    """Calls that stay hidden until the end are not found, and the receipt says that they are there."""
 
     def habit(asked):
         if asked.window == OPEN:  # the list of two days out of three
@@ -113,7 +113,7 @@ async def test_what_lies_before_the_start_is_told_at_the_end(tmp_path, no_count,
 
 
 async def test_a_start_that_cannot_be_found_is_not_looked_for_for_ever(tmp_path):
-    """A server that counts calls it never gives is asked a bounded number of times, and the receipt says so."""
+    """A server that counts calls it never sends gets a bounded number of requests; the receipt says so."""
 
     def habit(asked):
         return Answer(rows=[], count=7) if asked.first == "" else HONEST
@@ -125,7 +125,7 @@ async def test_a_start_that_cannot_be_found_is_not_looked_for_for_ever(tmp_path)
 
 
 async def test_a_call_in_the_first_second_of_the_calendar_is_the_oldest():
-    """Nothing can be before it, so nothing is requested. A server may write a missing date as year 1."""
+    """No call can be before it, so no request is sent. A server may write a missing date as year 1."""
     calls = calls_at("0001-01-01 00:00:00", "2024-05-06 10:00:00")
     async with (
         SmallServer(calls, lambda _: HONEST, date="Tue, 07 May 2024 12:00:00 GMT") as api,

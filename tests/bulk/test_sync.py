@@ -1,4 +1,4 @@
-"""Sync: a database kept current; late calls, changed ones, pauses, kills."""
+"""Sync: a database kept current despite late and changed calls, pauses and kills."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EVERYTHING = CallQuery()
 
 
 def wall(**ago):
-    """A moment of the account's wall clock."""
+    """A past moment of the account's wall clock."""
     return (datetime.now(UTC).astimezone(IST) - timedelta(**ago)).strftime("%Y-%m-%d %H:%M:%S")
 
 
@@ -41,7 +41,7 @@ def column(target, name, call):
 
 
 async def test_the_look_back_is_in_and_nothing_older(connect, fortnight, tmp_path):
-    """From the midnight of its first day up to the server's clock."""
+    """A sync reads from midnight of its first day up to the server's clock."""
     api, client = await connect(fortnight)
     receipt = await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
     assert receipt.complete
@@ -52,7 +52,7 @@ async def test_the_look_back_is_in_and_nothing_older(connect, fortnight, tmp_pat
 
 @pytest.mark.parametrize("bounds", ["end_exclusive", "start_exclusive"])
 async def test_a_late_call_in_the_last_second_of_a_day_is_seen(connect, fortnight, tmp_path, bounds):
-    """Also by a new process, on a server that leaves out a bound; and what has not changed is not read again."""
+    """A new process finds it too, although the server excludes a bound; unchanged windows are not read again."""
     api, client = await connect(fortnight, bounds=bounds)
     for days in (1, 3, 5):
         for second in ("00:00:00", "23:59:59"):
@@ -68,7 +68,7 @@ async def test_a_late_call_in_the_last_second_of_a_day_is_seen(connect, fortnigh
 
 
 async def test_what_came_late_is_in_after_the_next_run(connect, fortnight, tmp_path):
-    """Days ago or just now: a late call is found by the count of its window, at a fraction of the requests."""
+    """The count of its window shows a late call, old or new, at a fraction of the requests."""
     api, client = await connect(fortnight)
     await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
     first = len(api.requests)
@@ -80,7 +80,7 @@ async def test_what_came_late_is_in_after_the_next_run(connect, fortnight, tmp_p
 
 
 async def test_one_gone_and_one_late_of_the_same_day_are_both_seen(connect, fortnight, tmp_path):
-    """They cancel out in the count of all, not in that of their windows: a busy day has several."""
+    """They cancel out in the total, but not in the counts of their windows."""
     api, client = await connect(fortnight, page_size=1)
     receipt = await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
     newer, older = [window for window in receipt.windows if window.records and window.last < wall(days=2)][:2]
@@ -91,7 +91,7 @@ async def test_one_gone_and_one_late_of_the_same_day_are_both_seen(connect, fort
 
 
 async def test_of_two_readings_of_one_time_the_later_counts(connect, fortnight, tmp_path):
-    """A month that was pulled into it overlaps the windows of the runs: what it counted last is compared."""
+    """A pulled month overlaps the windows of the syncs: its count is the later one, and is compared."""
     api, client = await connect(fortnight, page_size=10)
     await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
     await client.pull(tmp_path / "a.db", wall(days=10)[:10], wall(days=3)[:10])
@@ -104,7 +104,7 @@ async def test_of_two_readings_of_one_time_the_later_counts(connect, fortnight, 
 
 
 async def test_the_last_day_is_read_in_full(connect, fortnight, tmp_path):
-    """Notes and recordings come after the call, and no count tells."""
+    """Notes and recordings come after the call, and no count shows them."""
     api, client = await connect(fortnight)
     call = api.insert(wall(hours=1), status="missed")
     await sync(client, tmp_path / "a.db", EVERYTHING, lookback=WEEK)
@@ -115,7 +115,7 @@ async def test_the_last_day_is_read_in_full(connect, fortnight, tmp_path):
 
 
 async def test_an_old_month_does_not_widen_the_range(connect, fortnight, tmp_path):
-    """What was pulled long after its end says nothing of the time since."""
+    """A month that was pulled long after its end does not affect the time since."""
     _, client = await connect(fortnight)
     await client.pull(tmp_path / "a.db", wall(days=13)[:10], wall(days=12)[:10])
     receipt = await sync(client, tmp_path / "a.db", EVERYTHING, lookback=timedelta(days=2))
@@ -123,7 +123,7 @@ async def test_an_old_month_does_not_widen_the_range(connect, fortnight, tmp_pat
 
 
 async def test_a_run_that_was_killed_is_made_good_by_the_next(connect, fortnight, tmp_path):
-    """Whatever the killed one had committed is kept; nothing is missing in the end."""
+    """The killed run's commits are kept, and in the end no call is missing."""
     api, client = await connect(fortnight)
 
     def kill(progress):
@@ -139,7 +139,7 @@ async def test_a_run_that_was_killed_is_made_good_by_the_next(connect, fortnight
 
 
 async def test_two_runs_at_once_are_safe(connect, fortnight, tmp_path):
-    """The second one is told so at once, and the first is not disturbed."""
+    """The second run fails at once with a clear error, and the first is not disturbed."""
     _, client = await connect(fortnight)
     told = []
 
@@ -164,7 +164,7 @@ async def test_two_runs_at_once_are_safe(connect, fortnight, tmp_path):
 
 @pytest.mark.parametrize("dest", ["a.ndjson", "a.csv", "-", "a.parquet"])
 async def test_only_a_database_can_be_kept_current(connect, fortnight, tmp_path, dest):
-    """A file is written once; known before any request."""
+    """A file is written once: the error comes before any request."""
     api, client = await connect(fortnight)
     with pytest.raises(ConfigurationError, match="Only a database"):
         await sync(client, dest if dest == "-" else tmp_path / dest, EVERYTHING)
@@ -179,14 +179,14 @@ async def test_only_a_database_can_be_kept_current(connect, fortnight, tmp_path,
     ],
 )
 async def test_what_makes_no_sense_is_refused(connect, fortnight, tmp_path, query, lookback, said):
-    """Dates, or no look-back at all."""
+    """Dates are refused, and so is a sync without a look-back."""
     _, client = await connect(fortnight)
     with pytest.raises(ConfigurationError, match=said):
         await sync(client, tmp_path / "a.db", query, lookback=lookback)
 
 
 async def test_a_day_of_an_older_range_that_could_not_be_proved_is_read_again(tmp_path):
-    """Also where the reading that made it part of the sync is replaced."""
+    """This holds even if the reading that made it part of the sync is replaced."""
     ill = [True]
 
     def habit(asked):

@@ -1,6 +1,6 @@
-"""Another user of the machine plants files where a pull will look: in a directory like /tmp, where all may create files.
+"""Another user of the machine plants files where a pull will look: in a directory like /tmp, open to all users.
 
-What is planted is really planted by another user, so with that user's rights and no more.
+The tests plant them as a real other user, with only that user's rights.
 """
 
 from __future__ import annotations
@@ -50,17 +50,17 @@ async def server():
 
 
 def as_another_user(command, directory):
-    """Run a shell command as a user without rights."""
+    """Run a shell command as an unprivileged user."""
     who = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
     subprocess.run([*who, "sh", "-ec", command], cwd=directory, check=True, timeout=20)
 
 
 class StopError(Exception):
-    """What a program raises to end a pull."""
+    """Raised by a program to end a pull."""
 
 
 async def interrupted(server, target):
-    """Leave what a killed pull leaves."""
+    """Leave the state of a killed pull."""
 
     def stop(progress):
         if progress.windows:
@@ -117,7 +117,7 @@ STATE = {
 @pytest.mark.parametrize("planted", PLANTED)
 @pytest.mark.parametrize(("kind", "ending"), [(kind, ending) for kind in STATE for ending in STATE[kind]])
 async def test_what_another_user_planted_is_refused_or_has_no_effect(kind, ending, planted, server, shared):
-    """No hang, no call that the API does not have, no file of the victim changed; else an error that names the file."""
+    """No hang, no call from elsewhere, no changed file of the victim; otherwise an error names the file."""
     before = SHADOW.stat()
     name = f"{kind.rstrip('/')}{ending}"
     as_another_user(PLANTED[planted].format(name, name), shared)
@@ -139,7 +139,7 @@ async def test_what_another_user_planted_is_refused_or_has_no_effect(kind, endin
 
 @pytest.mark.parametrize("planted", ["a pipe", "a link to a device", "a file of its own"])
 async def test_a_receipt_that_another_user_planted_is_not_believed(planted, server, shared):
-    """A check neither waits for a pipe nor reads a device, and refuses what is not a receipt."""
+    """A check neither waits for a pipe nor reads a device, and refuses any file that is not a receipt."""
     (shared / "a.ndjson").write_bytes(b"{}\n")
     as_another_user(PLANTED[planted].format("a.ndjson.receipt.json"), shared)
     async with server.client() as client:
@@ -150,7 +150,7 @@ async def test_a_receipt_that_another_user_planted_is_not_believed(planted, serv
 @pytest.mark.parametrize("kind", ["a.db", "a.duckdb"])
 @pytest.mark.parametrize("owner", [0, 65534], ids=["own", "of another user"])
 async def test_a_database_of_another_user_is_not_kept_current(kind, owner, server, shared):
-    """Its ledger may say that calls were read which never were. A database of this user is kept current."""
+    """Its ledger may claim calls that were never read. A database of this user is kept current."""
     target = name_in(shared, kind)
     async with server.client() as client:
         await pull(client, target, DAYS)
@@ -169,7 +169,7 @@ async def test_a_database_of_another_user_is_not_kept_current(kind, owner, serve
 )
 @pytest.mark.parametrize("planted", ["a pipe", "a link to a file of the victim", "a file of its own"])
 async def test_a_log_that_another_user_planted_is_not_brought_into_a_database(kind, ending, planted, server, shared):
-    """The library would open it by its name: a pull and a check refuse it first, and the database stays as it is."""
+    """The library would open it by name: a pull and a check refuse it first, and the database is unchanged."""
     target = name_in(shared, kind)
     async with server.client() as client:
         await pull(client, target, DAYS)
@@ -198,9 +198,9 @@ async def test_a_database_in_a_directory_that_is_open_to_all_is_refused(kind, se
     indirect=["shared"],
 )
 async def test_an_attacker_who_exchanges_names_all_the_time_gains_nothing(kind, server, shared):
-    """Between a check and a use, links, pipes and forged files come and go under every name of a pull's state.
+    """Links, pipes and forged files come and go under every name of a pull's state, between each check and use.
 
-    Each run ends, with calls of the API only or with an error of ours, and no file of the victim changes.
+    Each run ends with the API's calls only or with an error of ours, and no file of the victim changes.
     """
     before = SHADOW.stat()
     bare = kind.rstrip("/")

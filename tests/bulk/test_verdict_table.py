@@ -1,4 +1,4 @@
-"""The verdict: what readings prove, and what is wrong with them; as a table."""
+"""The verdict as a table: what readings prove, and which flaws they have."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def judged(*readings, **changes):
     ],
 )
 def test_how_completeness_is_known(readings, proof):
-    """One sentence."""
+    """One sentence says it."""
     assert judged(*readings) == ("complete", proof)
     assert judged(*readings).is_complete
 
@@ -112,14 +112,14 @@ def test_how_completeness_is_known(readings, proof):
     ],
 )
 def test_flaws(readings, more, reason, text):
-    """The gravest one decides."""
+    """The most serious flaw decides."""
     assert judged(*readings, **more) == (reason, text)
     assert not judged(*readings, **more).is_complete
 
 
 @pytest.mark.parametrize("more", ["moved", "conventions", "before_start", "reused_ids", "quarantined"])
 def test_the_gravest_flaw_decides(more):
-    """What is missing comes before what is not proved, and that before what was kept apart."""
+    """Missing calls come before unproved windows, and those before quarantined records."""
     order = {
         "moved": {"moved": [reading(3)]},
         "conventions": {"confirmed": False},
@@ -138,12 +138,12 @@ def test_the_gravest_flaw_decides(more):
 
 
 def test_equal_ids_in_a_file_are_no_flaw():
-    """It keeps both calls."""
+    """A file keeps both calls."""
     assert judged(reading(1, reused_ids=2)).is_complete
 
 
 def test_many_windows_are_not_all_named():
-    """Three, and how many more."""
+    """Three are named, and the number of the others."""
     text = judged(*(flawed(hour) for hour in range(5))).text
     assert "2024-05-06 04:00:00" in text
     assert "2024-05-06 02:00:00" in text
@@ -153,7 +153,7 @@ def test_many_windows_are_not_all_named():
 
 
 def test_without_a_count_of_one_window_there_is_none():
-    """A sum of some counts would be a wrong count."""
+    """A sum of only some counts would be wrong."""
     assert counted_in([reading(1), reading(2)]) == 6
     assert counted_in([reading(1), reading(2, counted=None)]) is None
     assert counted_in([]) == 0

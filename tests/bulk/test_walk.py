@@ -1,4 +1,4 @@
-"""Whole pulls whose server seems to count nothing at first, and counts after all."""
+"""Whole pulls from a server that sends its first counts late."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from tests.bulk.small_server import HONEST, Answer, SmallServer, calls_at
 EARLY = [f"2024-05-05 {hour:02}:{minute:02}:00" for hour in range(12) for minute in range(0, 60, 7)]
 LATE = ["2024-05-06 09:00:00", "2024-05-06 09:00:00", "2024-05-06 09:30:00"]
 CALLS = calls_at(*EARLY, *LATE)
-#: What may still change, so it is a window of its own, is what began in the two hours before.
+#: Calls of the two hours before this time may still change, so they are a window of their own.
 NOW = "Mon, 06 May 2024 04:30:00 GMT"
 
 
 @pytest.mark.parametrize("counts_from", [5, 9, 14, 20])
 async def test_what_was_walked_before_the_server_counted_is_read_again(tmp_path, counts_from):
-    """Its newest calls came as empty pages without a count; then counts come, and what they say is read again."""
+    """The newest window came empty without a count; once counts come, it is read again."""
 
     def habit(asked):
         if asked.nth >= counts_from:

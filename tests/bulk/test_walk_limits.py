@@ -1,4 +1,4 @@
-"""What a walk may cost: twice what reading a window may, for it is the last that can be done for it."""
+"""What a walk may cost: twice as much as reading the window, because a walk is the last resort."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.bulk.test_certify import HOUR, reading, spread
 
 @pytest.mark.parametrize(("limit", "ended"), [(2, False), (3, True)])
 async def test_a_walk_may_cost_twice_what_a_window_may(limit, ended):
-    """Five pages hold all calls, and the walk still asks for the empty one behind them if it may cost so much."""
+    """Five pages hold all calls, and the walk requests the empty sixth one only within its budget."""
     async with reading(spread(23), lambda _: Answer(no_count=True), total=False) as case:
         evidence = Evidence(HOUR)
         assert await walk(case.fetcher, HOUR, Cost(limit=limit), evidence, 5) is ended
@@ -21,7 +21,7 @@ async def test_a_walk_may_cost_twice_what_a_window_may(limit, ended):
 
 
 async def test_a_walk_of_a_list_that_grows_in_front_goes_on():
-    """Each page brings the calls of the page before, and the count says why: the walk ends when the list rests."""
+    """Each page repeats the page before, and the growing count explains it: the walk ends when the list rests."""
     calls = spread(23)
     before = set(calls)
 

@@ -1,4 +1,4 @@
-"""The writer's thread: one call after another, and never abandoned."""
+"""The writer's thread: it runs one call after another, and is never abandoned."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def writer():
 
 
 async def test_a_result_and_an_error_come_back(writer):
-    """What the work returns or raises is what the caller gets."""
+    """The caller gets the work's result or its error."""
     assert await writer.run(max, 1, 2) == 2
     with pytest.raises(ZeroDivisionError):
         await writer.run(divmod, 1, 0)
@@ -29,7 +29,7 @@ async def test_a_result_and_an_error_come_back(writer):
 
 @pytest.mark.parametrize("fails", [False, True])
 async def test_a_cancelled_caller_waits_for_the_work(writer, fails):
-    """However often it is cancelled: the work is over when the cancellation arrives."""
+    """However often it is cancelled, the work has ended when the cancellation arrives."""
     begun, go, ended = threading.Event(), threading.Event(), threading.Event()
 
     def work():
@@ -52,7 +52,7 @@ async def test_a_cancelled_caller_waits_for_the_work(writer, fails):
 
 
 async def test_a_cancel_scope_waits_too(writer):
-    """A scope that is cancelled meanwhile ends after the work, without spinning."""
+    """A cancelled scope ends after the work, without spinning."""
     go = threading.Event()
     done = []
 
@@ -68,7 +68,7 @@ async def test_a_cancel_scope_waits_too(writer):
 
 
 async def test_the_thread_ends_with_the_run(tmp_path):
-    """A program that pulls every hour does not gather threads."""
+    """A program that pulls every hour does not accumulate threads."""
     async with writing(sink_for(tmp_path / "a.ndjson")) as writer:
         thread = await writer.run(threading.current_thread)
         assert thread.is_alive()

@@ -1,4 +1,4 @@
-"""Some histories, and all that were wrong once; ``python -m tests.bulk.years`` plays as many as you like."""
+"""Some histories, and all that once failed; ``python -m tests.bulk.years`` plays as many as you like."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SEEDS, CHUNKS = 60, 3
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 async def test_nothing_claimed_over_months_is_untrue(chunk):
-    """Accounts pull, sync and check while calls come late, runs are ended and clocks are wrong: each claim is true, and no alarm is false."""
+    """Calls come late, runs end early, clocks are wrong: every claim is still true, and no alarm is false."""
     found = await look(range(chunk * SEEDS // CHUNKS, (chunk + 1) * SEEDS // CHUNKS))
     assert not found.wrong, "\n\n".join(found.texts)
     assert found.runs > SEEDS // CHUNKS
@@ -21,7 +21,7 @@ async def test_nothing_claimed_over_months_is_untrue(chunk):
 
 @pytest.mark.parametrize("name", KNOWN)
 async def test_what_was_wrong_once_is_right(name):
-    """Each mistake that was made has a short history that shows it."""
+    """Each past mistake has a short history that shows it."""
     one = await play_one(KNOWN[name])
     assert not one.wrong, "\n".join(one.story)
     assert one.runs

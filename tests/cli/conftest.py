@@ -1,4 +1,4 @@
-"""The command line as users meet it: a process of its own, against an emulator in this one."""
+"""The command line as users run it: a process of its own, against an emulator in this one."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 MONTH = ("--month", "2024-05", "--rate", "0")
 #: A pull that commits several windows, one request after another.
 SLOW = (*MONTH, "--page-size", "5", "--concurrency", "1")
-#: The number of a request at which some of its windows are committed, and some are not.
+#: The number of a request at which some but not all of its windows are committed.
 LATE = 100
 
 
 def failing(**fault: Any) -> list[Fault]:
-    """Faults that strike every request from ``LATE`` on."""
+    """Faults that hit every request from ``LATE`` on."""
     return [Fault(**{"kind": "status", **fault}, nth=number) for number in range(LATE, 2000)]
 
 
 async def committed(part: Path) -> None:
-    """Wait until a window stands in the journal of a file, or of a new database."""
+    """Wait until the journal of a file, or of a new database, has a window."""
     while not _windows(part):
         await asyncio.sleep(0.01)
 
@@ -75,7 +75,7 @@ class Running:
 
 
 async def struck(api: Emulator, kind: str) -> None:
-    """Wait until a fault of that kind has struck once more."""
+    """Wait until a fault of that kind has occurred once more."""
     before = api.fired[kind]
     while api.fired[kind] == before:
         await asyncio.sleep(0.01)
@@ -93,7 +93,7 @@ def large() -> Dataset:
 
 @pytest.fixture
 async def emulate() -> AsyncIterator[Callable[..., Awaitable[Emulator]]]:
-    """Start an emulator: in the place of the one before, at its address, unless it is to run beside it."""
+    """Start an emulator in the place of the one before, at its address, or beside it."""
     running: list[Emulator] = []
 
     async def start(dataset: Dataset, *, beside: bool = False, **knobs: Any) -> Emulator:
@@ -114,7 +114,7 @@ async def emulate() -> AsyncIterator[Callable[..., Awaitable[Emulator]]]:
 
 @pytest.fixture(autouse=True, scope="session")
 def hang_up_is_heard() -> None:
-    """A suite that runs under nohup ignores SIGHUP, and so would every process that it starts."""
+    """Restore SIGHUP: under nohup the suite ignores it, and so would every process that it starts."""
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
@@ -168,7 +168,7 @@ def servetel(launch) -> Callable[..., Awaitable[Ended]]:
 
 @pytest.fixture
 def inside(monkeypatch, tmp_path, capfd) -> Callable[..., Awaitable[Ended]]:
-    """Run a command to its end in a thread of this process: the same code, without a process to start."""
+    """Run a command to its end in a thread of this process: the same code without a new process."""
 
     async def call(*arguments: str, api: Emulator | None = None, **environment: str) -> Ended:
         with monkeypatch.context() as patch:

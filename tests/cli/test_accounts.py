@@ -31,7 +31,7 @@ async def accounts(emulate, dataset, tmp_path):
 
 @pytest.fixture
 def told(inside, tmp_path):
-    """What ``doctor`` says, by its rows."""
+    """The rows of ``doctor``."""
 
     async def ask(*flags: str, code: int = 0, **environment: str) -> dict[str, str]:
         ended = await inside("doctor", *flags, **{"SERVETEL_CONFIG": str(tmp_path / "config.toml"), **environment})
@@ -42,7 +42,7 @@ def told(inside, tmp_path):
 
 
 async def test_a_profile_is_chosen_by_a_flag(inside, accounts, tmp_path):
-    """``--profile`` says which account is pulled; the other one is asked nothing."""
+    """``--profile`` chooses the account that is pulled; the other one gets no request."""
     environment = {"SERVETEL_CONFIG": str(tmp_path / "config.toml")}
 
     ended = await inside("pull", "a.ndjson", *MONTH, "--profile", "mumbai", **environment)
@@ -53,7 +53,7 @@ async def test_a_profile_is_chosen_by_a_flag(inside, accounts, tmp_path):
 
 
 async def test_a_profile_of_a_flag_comes_before_the_environment(accounts, told):
-    """It was chosen for this run: a token, an address or another name that is exported does not replace its own."""
+    """An exported token, address or name does not replace that of the profile that ``--profile`` chose."""
     exported = {
         "SERVETEL_TOKEN": "canary-token-of-another-account",
         "SERVETEL_BASE_URL": accounts["mumbai"].base_url,
@@ -69,7 +69,7 @@ async def test_a_profile_of_a_flag_comes_before_the_environment(accounts, told):
 
 
 async def test_a_profile_of_a_flag_takes_what_it_lacks_from_the_environment(accounts, told):
-    """A profile without a token or an address does not name the account of a token from elsewhere."""
+    """A profile without a token takes it from the environment, but does not name that token's account."""
     api = accounts["delhi"]
 
     rows = await told("--profile", "bare", SERVETEL_TOKEN=api.token, SERVETEL_BASE_URL=api.base_url)
@@ -79,7 +79,7 @@ async def test_a_profile_of_a_flag_takes_what_it_lacks_from_the_environment(acco
 
 
 async def test_a_profile_without_a_token_does_not_borrow_that_of_the_default_profile(inside, accounts, tmp_path):
-    """Another account's calls would come; it is refused before anything is sent."""
+    """It is refused before anything is sent, because another account's calls would come."""
     environment = {"SERVETEL_CONFIG": str(tmp_path / "config.toml")}
     base = ("--base-url", accounts["delhi"].base_url)
 
@@ -92,7 +92,7 @@ async def test_a_profile_without_a_token_does_not_borrow_that_of_the_default_pro
 
 @pytest.mark.parametrize(("name", "known"), [("wrong", "delhi, mumbai"), ("", "delhi, mumbai")])
 async def test_a_profile_that_is_not_there(inside, accounts, tmp_path, name, known):
-    """It is refused, also an empty name, and the error names the profiles that are there."""
+    """A missing profile or an empty name is refused, and the error names the existing profiles."""
     environment = {"SERVETEL_CONFIG": str(tmp_path / "config.toml"), "SERVETEL_PROFILE": "delhi"}
 
     ended = await inside("pull", "a.ndjson", *MONTH, "--profile", name, **environment)
@@ -102,7 +102,7 @@ async def test_a_profile_that_is_not_there(inside, accounts, tmp_path, name, kno
 
 
 async def test_a_flag_without_a_file_of_profiles(inside):
-    """What is named must exist."""
+    """``--profile`` is refused if there is no file of profiles."""
     ended = await inside("pull", "a.ndjson", *MONTH, "--profile", "delhi")
 
     assert ended.code == 2
@@ -123,14 +123,14 @@ async def test_a_flag_without_a_file_of_profiles(inside):
     ],
 )
 async def test_what_the_account_is_called(accounts, told, flags, environment, name):
-    """The flag, then the profile that a flag chose, then the environment, then another profile."""
+    """The account's name comes from the flag, its profile, the environment, or another profile, in this order."""
     rows = await told(*flags, **environment)
 
     assert re.sub("fingerprint [0-9a-f]{12} of .*", "", rows["account"]) == ("" if name is None else f"{name}, ")
 
 
 async def test_doctor_says_what_identifies_the_account(accounts, told, tmp_path, emulate, dataset):
-    """The subject of the token, or the token alone: then a renewed token needs a name."""
+    """``doctor`` names the token's subject, or the token alone; then the account of a renewed token needs a name."""
     api = await emulate(dataset, token="canary-opaque-token")
 
     assert (await told("--profile", "delhi"))["account"].endswith("of the subject that the token names")
@@ -141,7 +141,7 @@ async def test_doctor_says_what_identifies_the_account(accounts, told, tmp_path,
 
 
 async def test_an_empty_name_is_refused(inside, accounts, tmp_path):
-    """It is a mistake of a script, not the wish to have no name; the fix is said with flags."""
+    """An empty name is refused as a mistake of a script; the fix names flags."""
     environment = {"SERVETEL_CONFIG": str(tmp_path / "config.toml")}
 
     ended = await inside("pull", "a.ndjson", *MONTH, "--profile", "delhi", "--account", "", **environment)

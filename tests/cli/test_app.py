@@ -1,4 +1,4 @@
-"""The group itself: help, version, what is imported, and a core install without the extra."""
+"""The command group: help, version, imports, and a core install without the extra."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def run(code, *arguments):
     ],
 )
 def test_help_and_version_load_no_http_client(arguments):
-    """They are instant: nothing heavy is imported."""
+    """Help and version import nothing heavy."""
     code = f"""
 import json, sys
 from servetel_async.cli import main
@@ -54,7 +54,7 @@ def test_version_and_module():
 
 @pytest.mark.parametrize("gone", ["click", "rich"])
 def test_without_the_extra_there_is_a_hint(gone):
-    """A core install has no command line, and says how to get it."""
+    """A core install without the command line says how to install it."""
     code = f"""
 import importlib.util as util, sys
 find = util.find_spec
@@ -69,7 +69,7 @@ sys.exit(main())
 
 
 def test_the_root_gives_every_name_it_lists():
-    """Names are loaded when they are used; ``import *``, ``dir`` and attributes agree."""
+    """Names are loaded at their first use; ``import *``, ``dir`` and attributes agree."""
     names: dict[str, object] = {}
     exec("from servetel_async import *", names)
     assert set(servetel_async.__all__) <= names.keys()

@@ -1,4 +1,4 @@
-"""Bad input of every kind through the real command: its exit code, its message, and what it costs."""
+"""Bad input of every kind through the real command: exit code, message and requests."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from servetel_async.cli.output.wording import PHRASES, in_flags
 from servetel_async.emulator import Fault
 from tests.cli.conftest import MONTH
 
-#: What only Python spells so: ``name=``, ``Name(...)``, ``name=True``.
+#: Python spellings: ``name=``, ``Name(...)``, ``name=True``.
 PYTHON = re.compile(r"(?<![-\w'])[a-z_]+=|\w\(|=(?:True|False|None)")
 PULL = ("pull", "a.ndjson")
 
-#: Arguments, and a word of what, why and fix each; "" where that line may be missing.
+#: Arguments, and a word of what, why and fix each; "" if that line may be missing.
 KNOWN_BEFORE = [
     ((*PULL,), "which calls", "by accident", "--month"),
     ((*PULL, "--month", "2024-05", "--yesterday"), "several ranges", "by accident", "one of"),
@@ -184,7 +184,7 @@ def listing(directory):
     ("arguments", "what", "why", "fix"), KNOWN_BEFORE, ids=[" ".join(x[0])[:100] for x in KNOWN_BEFORE]
 )
 async def test_what_can_be_known_before_costs_no_request(inside, emulate, dataset, place, arguments, what, why, fix):
-    """Exit code 2, three parts in the words of the command line, nothing sent, nothing written, nothing lost."""
+    """A wrong command line ends with code 2 and a message in its own words; nothing is sent, written or lost."""
     api, before = await emulate(dataset), listing(place)
     ended = await inside(*arguments, api=api)
     assert (ended.code, ended.out, api.requests) == (2, b"", [])
@@ -199,7 +199,7 @@ async def test_what_can_be_known_before_costs_no_request(inside, emulate, datase
 
 
 async def test_no_token(inside):
-    """Where to put it is said, and that the command line is not the place is why there is no flag."""
+    """The error says where to put the token, and that the command line is not the place for it."""
     ended = await inside(*PULL, *MONTH)
     assert ended.code == 2
     what, why, fix = parts(ended)
@@ -226,7 +226,7 @@ WRONG_PROFILES = [
 @pytest.mark.parametrize(("text", "what", "why", "fix"), WRONG_PROFILES, ids=[x[0][:40] for x in WRONG_PROFILES])
 @pytest.mark.parametrize("command", ["pull", "sync", "check", "doctor"])
 async def test_a_profile_that_is_wrong(inside, emulate, dataset, tmp_path, command, text, what, why, fix):
-    """It is refused with code 2 even if a variable gives the token, which might go to the wrong address."""
+    """A wrong profile is refused with code 2, even if a variable gives the token: it might go to the wrong address."""
     api = await emulate(dataset)
     config = tmp_path / "config.toml"
     config.write_text(text)
@@ -252,7 +252,7 @@ async def test_a_profile_that_is_wrong(inside, emulate, dataset, tmp_path, comma
     ],
 )
 async def test_a_missing_extra(inside, emulate, dataset, monkeypatch, name, module, extra):
-    """What is not installed is named, and how to install it; before anything is sent."""
+    """The error names the missing extra and how to install it, before anything is sent."""
     for room in [room for room in sys.modules if room.startswith("servetel_async.sinks.")]:
         if module in {*vars(sys.modules[room])}:
             monkeypatch.delitem(sys.modules, room)
@@ -266,14 +266,14 @@ async def test_a_missing_extra(inside, emulate, dataset, monkeypatch, name, modu
 
 
 async def test_a_password_in_an_address_is_never_shown(inside, emulate, dataset):
-    """Not where the address is wrong, and not where its server is not there."""
+    """A password in an address is not shown if the address is wrong or its server is not there."""
     ended = await inside("pull", "postgres-sql://me:canary-1@127.0.0.1:1/calls", *MONTH, api=await emulate(dataset))
     assert ended.code == 2
     assert b"canary" not in ended.err
 
 
 async def test_a_dead_server(inside, unused_tcp_port_factory, tmp_path):
-    """Nothing came and nothing is written: temporary."""
+    """A dead server is a temporary error, and nothing is written."""
     url = f"http://127.0.0.1:{unused_tcp_port_factory()}"
     ended = await inside(*PULL, *MONTH, SERVETEL_TOKEN="canary-token-123", SERVETEL_BASE_URL=url)
     assert ended.code == 5
@@ -283,7 +283,7 @@ async def test_a_dead_server(inside, unused_tcp_port_factory, tmp_path):
 
 @pytest.mark.parametrize("command", ["pull", "sync", "doctor"])
 async def test_a_wrong_token(inside, emulate, dataset, tmp_path, command):
-    """Not authorised, whatever was asked for; the fix names this program's ways to give a token."""
+    """Every command ends as not authorised; the fix names the command line's ways to give a token."""
     destination = {"pull": ("a.db", *MONTH), "sync": ("a.db",), "doctor": ()}[command]
     ended = await inside(command, *destination, api=await emulate(dataset), SERVETEL_TOKEN="canary-token-123")
     assert ended.code == 4
@@ -294,7 +294,7 @@ async def test_a_wrong_token(inside, emulate, dataset, tmp_path, command):
 
 
 async def test_a_server_that_ignores_the_dates(inside, emulate, dataset, tmp_path):
-    """The data does not agree: nothing is written, and no argument of Python's is recommended."""
+    """The data does not agree: nothing is written, and the fix names no Python argument."""
     record = next(dataset.records()) | {"date": "2019-01-01"}
     body = json.dumps({"count": 1, "limit": 100, "size": 1, "page": 1, "results": [record]}).encode()
     api = await emulate(dataset, faults=[Fault("status", status=200, body=body)])
@@ -307,7 +307,7 @@ async def test_a_server_that_ignores_the_dates(inside, emulate, dataset, tmp_pat
 
 
 async def test_a_server_without_mercy(inside, emulate, dataset):
-    """A 429 that asks for more time than anybody waits is temporary; the fix is a flag."""
+    """A 429 with a time beyond the longest wait is temporary; the fix is a flag."""
     api = await emulate(dataset, faults=[Fault("retry_after", retry_after=86400)])
     ended = await inside(*PULL, *MONTH, api=api)
     assert ended.code == 5
@@ -317,7 +317,7 @@ async def test_a_server_without_mercy(inside, emulate, dataset):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs ulimit")
 @pytest.mark.parametrize("name", ["a.ndjson", "a.db"])
 async def test_a_full_disk(servetel, emulate, dataset, tmp_path, name):
-    """No space for the first window: temporary, for nothing is kept; the reason is the system's."""
+    """No space for the first window is temporary, because nothing is kept; the reason is the system's."""
     ended = await servetel("pull", name, *MONTH, api=await emulate(dataset), limit="ulimit -f 700")
     assert ended.code == 5, ended.err
     what, why = ended.lines[-3:-1]
@@ -327,7 +327,7 @@ async def test_a_full_disk(servetel, emulate, dataset, tmp_path, name):
 
 
 async def test_a_table_of_another_program(inside, emulate, dataset, tmp_path):
-    """It is refused as it is."""
+    """A table of another program is refused and left unchanged."""
     with closing(sqlite3.connect(tmp_path / "a.db")) as database:
         database.execute("CREATE TABLE call_records (id TEXT)")
         database.commit()
@@ -355,12 +355,12 @@ async def test_a_table_of_another_program(inside, emulate, dataset, tmp_path):
     ],
 )
 def test_messages_speak_of_flags(text, said):
-    """What Python calls an argument is a flag here; what is no argument stays as it is."""
+    """Names of Python arguments become flags; other words stay unchanged."""
     assert in_flags(text) == said
 
 
 def test_each_phrase_stands_in_the_library():
-    """A phrase that was changed there must be changed here."""
+    """Each phrase that is translated here occurs in the library."""
     sources = Path(servetel_async.__file__).parent
     text = "".join(path.read_text("utf-8") for path in sources.rglob("*.py") if path.name != "wording.py")
     text = text.replace('\\"', '"')

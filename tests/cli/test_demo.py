@@ -13,7 +13,7 @@ def count(target):
 
 
 async def test_the_demo_pulls_a_month_and_reports(servetel, tmp_path):
-    """It ends with the receipt's first line; the database holds every call, for its owner only."""
+    """The demo ends with the receipt's first line; the database holds every call, for its owner only."""
     ended = await servetel("demo", "--calls", "300")
     assert ended.code == 0, ended.err
     report = ended.out.decode().splitlines()
@@ -25,7 +25,7 @@ async def test_the_demo_pulls_a_month_and_reports(servetel, tmp_path):
 
 
 async def test_the_demo_runs_again_over_its_own_database(servetel, tmp_path):
-    """A second run brings no second row, and one with fewer calls leaves no more than it has."""
+    """A second run adds no second row, and a run with fewer calls leaves only its own."""
     for calls in ("300", "300", "200"):
         ended = await servetel("demo", "--calls", calls)
         assert ended.code == 0, ended.err
@@ -34,7 +34,7 @@ async def test_the_demo_runs_again_over_its_own_database(servetel, tmp_path):
 
 
 async def test_the_demo_is_never_mixed_into_real_calls(servetel, emulate, dataset, tmp_path):
-    """A calls.db of another account is refused, and stays as it was."""
+    """A calls.db of another account is refused and left unchanged."""
     with closing(sqlite3.connect(tmp_path / "calls.db")) as database:
         database.execute("CREATE TABLE call_records (id TEXT, accountid TEXT)")
         database.execute("INSERT INTO call_records VALUES ('1', 'AC-real')")
@@ -55,7 +55,7 @@ async def test_the_demo_needs_no_settings(servetel):
 
 
 async def test_the_demo_refuses_what_it_cannot_look_into(servetel, tmp_path):
-    """A database that another process holds may be anybody's: nothing of it is touched."""
+    """A database that another process holds is refused and not changed."""
     with closing(sqlite3.connect(tmp_path / "calls.db", isolation_level=None)) as database:
         database.execute("CREATE TABLE call_records (id TEXT, accountid TEXT)")
         database.execute("INSERT INTO call_records VALUES ('1', 'AC-real')")

@@ -1,4 +1,4 @@
-"""``servetel doctor``: where things come from, and whether they work."""
+"""``servetel doctor``: where the settings come from, and whether they work."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def told(ended):
 
 
 async def test_it_works(inside, emulate, dataset):
-    """Versions, extras, where the settings come from, and one request."""
+    """``doctor`` shows versions, extras and the sources of the settings, and sends one request."""
     api = await emulate(dataset)
     ended = await inside("doctor", api=api)
     assert (ended.code, ended.err, len(api.requests)) == (0, b"", 1)
@@ -41,7 +41,7 @@ async def test_it_works(inside, emulate, dataset):
 
 @pytest.mark.parametrize(("seconds", "said"), [(7260, "UTC, in 2 h"), (-7260, "UTC: it ended 2 h")])
 async def test_a_tokens_end(inside, emulate, dataset, seconds, said):
-    """It is read out of the token, which is not shown."""
+    """The token's end is read from the token, which is not shown."""
     mine = token(time.time() + seconds)
     ended = await inside("doctor", api=await emulate(dataset, token=mine), SERVETEL_TOKEN=mine)
     assert said in told(ended)["ends"]
@@ -49,7 +49,7 @@ async def test_a_tokens_end(inside, emulate, dataset, seconds, said):
 
 
 async def test_a_token_file_and_a_profile(inside, emulate, dataset, tmp_path):
-    """Each source has its name; no path of this computer is told."""
+    """Each source is named; no path of this computer is shown."""
     api = await emulate(dataset)
     profile = f'[profiles.default]\nbase_url = "{api.base_url}"\ntoken_file = "~/token"\n'
     for name, text in (("token", api.token), ("config.toml", profile)):
@@ -70,7 +70,7 @@ async def test_a_token_file_and_a_profile(inside, emulate, dataset, tmp_path):
 
 
 async def test_without_a_token(inside):
-    """The installation is shown all the same; the rest is a matter of settings."""
+    """Without a token the installation is still shown; the missing settings are the error."""
     ended = await inside("doctor")
     assert ended.code == 2
     assert told(ended)["token"] == "none"
@@ -79,7 +79,7 @@ async def test_without_a_token(inside):
 
 
 async def test_the_probe(inside, emulate):
-    """What the server really does is found out in few requests."""
+    """The probe finds the server's behaviour in few requests."""
     api = await emulate(Dataset.month("2024-05", calls=300), limit_cap=50)
     ended = await inside("doctor", "--probe", "--rate", "0", api=api)
     assert ended.code == 0, ended.err
@@ -89,7 +89,7 @@ async def test_the_probe(inside, emulate):
 
 
 async def test_a_dead_server(inside, unused_tcp_port_factory):
-    """What is known is shown; the code is that of any command."""
+    """The known facts are shown; the exit code is that of any command."""
     url = f"http://127.0.0.1:{unused_tcp_port_factory()}"
     ended = await inside("doctor", SERVETEL_TOKEN="canary-token-123", SERVETEL_BASE_URL=url)
     assert ended.code == 5

@@ -14,7 +14,7 @@ async def start(launch, *arguments):
 
 
 async def test_it_serves_what_a_pull_can_read(launch, servetel):
-    """Address and token are lines a shell can read; the calls are of the last days; Ctrl-C ends it cleanly."""
+    """It prints address and token as lines for a shell, serves calls of the last days, and ends cleanly at Ctrl-C."""
     running, environment = await start(launch)
     ended = await servetel("pull", "-", "--last", "31d", "--rate", "0", **environment)
     assert (ended.code, len(ended.out.splitlines())) == (0, 50)
@@ -25,7 +25,7 @@ async def test_it_serves_what_a_pull_can_read(launch, servetel):
 
 
 async def test_knobs_and_faults_are_flags(launch, servetel):
-    """A token, a month, a cap and a fault on request."""
+    """A token, a month, a cap and a fault can be set by flags."""
     fault = ("--fault", "status:page=2,status=503,times=1")
     running, environment = await start(
         launch, "--month", "2024-05", "--limit-cap", "20", "--token", "of-my-own-123", *fault
@@ -43,7 +43,7 @@ async def test_knobs_and_faults_are_flags(launch, servetel):
     [("--fault", "nonsense"), ("--fault", "status:pages=1"), ("--fault", "status:page=x"), ("--month", "may")],
 )
 async def test_wrong_knobs(servetel, arguments):
-    """They end with 2 and a message."""
+    """Wrong flags end with 2 and a message."""
     ended = await servetel("emulate", "--calls", "5", *arguments)
     assert ended.code == 2
     assert b"Error" in ended.err

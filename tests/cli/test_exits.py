@@ -1,4 +1,4 @@
-"""How a command ends: exit codes, signals, and the three lines on standard error."""
+"""The end of a command: exit codes, signals, and the three lines on standard error."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_each_error_has_its_code(error, code):
 
 
 def test_a_foreign_error_is_a_bug_and_a_late_output_error_is_temporary():
-    """A disk that fills up while a pull runs is not the user's mistake."""
+    """A foreign error is a bug; a disk that fills up while a pull runs is temporary."""
     assert code_of(KeyError("x")) == 1
     assert code_of(OutputError("x"), started=True) == 5
 
@@ -85,7 +85,7 @@ def test_a_foreign_error_is_a_bug_and_a_late_output_error_is_temporary():
     ],
 )
 def test_what_is_temporary_is_resumable_where_something_is_kept(error, code):
-    """The same command goes on then; what is wrong for good stays so."""
+    """A temporary error is resumable if something is kept; a permanent error stays permanent."""
     assert code_of(error("x"), started=True, kept=True) == code
 
 
@@ -98,7 +98,7 @@ def three_lines(ended):
 
 
 async def test_5_a_server_of_garbage(servetel, emulate, dataset, tmp_path):
-    """A reply that is no page is not written, and not shown either."""
+    """A reply that is no page is neither written nor shown."""
     page = b"<html>\x1b]0;owned\x07 +919888889999</html>"
     api = await emulate(dataset, faults=[Fault("status", status=200, body=page)])
     ended = await servetel("pull", "a.ndjson", *MONTH, api=api)
@@ -108,7 +108,7 @@ async def test_5_a_server_of_garbage(servetel, emulate, dataset, tmp_path):
 
 
 async def test_6_a_count_that_does_not_agree(inside, emulate, dataset, tmp_path):
-    """The API counts a call that it does not give: the output is there, the windows are named, ten at most."""
+    """If the API counts a call that it does not give, the output is written and at most ten windows are named."""
     api = await emulate(dataset, faults=[Fault("wrong_count", shift=1)])
     ended = await inside("pull", "a.db", *MONTH, api=api)
     assert ended.code == 6
@@ -120,7 +120,7 @@ async def test_6_a_count_that_does_not_agree(inside, emulate, dataset, tmp_path)
 
 
 async def test_6_and_no_output_where_strict(inside, emulate, dataset, tmp_path):
-    """With --strict what does not agree is an error; what was read is kept and said so."""
+    """With --strict a count that does not agree is an error, which says what is kept."""
     api = await emulate(dataset, faults=[Fault("wrong_count", shift=1)])
     ended = await inside("pull", "a.ndjson", *MONTH, "--strict", api=api)
     assert ended.code == 6
@@ -131,7 +131,7 @@ async def test_6_and_no_output_where_strict(inside, emulate, dataset, tmp_path):
 
 @pytest.mark.parametrize(("flags", "code"), [((), 6), (("--allow-quarantine",), 0)])
 async def test_records_that_nobody_can_read(inside, emulate, tmp_path, flags, code):
-    """They stand beside the output; who is content with that says so, and gets 0."""
+    """Undecodable records are quarantined beside the output; with --allow-quarantine the exit code is 0."""
     two = Dataset.range("2024-05-06", "2024-05-06", calls=2)
     page = {"count": 2, "limit": 100, "size": 2, "page": 1, "results": [next(two.records()), "no record at all"]}
     api = await emulate(two, faults=[Fault("status", status=200, body=json.dumps(page).encode(), nth=1)])
@@ -142,7 +142,7 @@ async def test_records_that_nobody_can_read(inside, emulate, tmp_path, flags, co
 
 
 async def test_an_old_quarantine_goes_with_its_file(inside, emulate, tmp_path):
-    """With --overwrite the output is another one: the old quarantine says nothing of the new output."""
+    """--overwrite removes the quarantine of the old output."""
     two = Dataset.range("2024-05-06", "2024-05-06", calls=2)
     page = {"count": 2, "limit": 100, "size": 2, "page": 1, "results": [next(two.records()), "no record at all"]}
     bad = await emulate(two, faults=[Fault("status", status=200, body=json.dumps(page).encode(), nth=1)])
@@ -154,7 +154,7 @@ async def test_an_old_quarantine_goes_with_its_file(inside, emulate, tmp_path):
 
 
 async def test_5_a_database_that_another_program_has(inside, emulate, dataset, tmp_path, monkeypatch):
-    """It passes, so a loop may try again; no request was made."""
+    """A database that another program holds is temporary, and no request is sent."""
     monkeypatch.setattr("servetel_async.sinks.databases.sqlite._PATIENCE", 0.01)
     api = await emulate(dataset)
     assert (await inside("pull", "a.db", *MONTH, api=api)).code == 0
@@ -169,7 +169,7 @@ async def test_5_a_database_that_another_program_has(inside, emulate, dataset, t
 
 
 async def test_5_a_database_server_that_is_not_there_just_now(inside, emulate, dataset, unused_tcp_port):
-    """A server that restarts refuses connections for a moment."""
+    """A database server that refuses connections is temporary."""
     pytest.importorskip("asyncpg")
     api = await emulate(dataset)
     address = f"postgresql://puller:s3cret@127.0.0.1:{unused_tcp_port}/calls"
@@ -184,7 +184,7 @@ async def test_5_a_database_server_that_is_not_there_just_now(inside, emulate, d
 
 
 async def test_only_the_quarantine_is_allowed(inside, emulate, dataset):
-    """Where anything else is wrong too, it is still 6."""
+    """If anything but the quarantine is wrong, the exit code is still 6."""
     api = await emulate(dataset, faults=[Fault("wrong_count", shift=1)])
     assert (await inside("pull", "a.db", *MONTH, "--allow-quarantine", api=api)).code == 6
 
@@ -202,7 +202,7 @@ async def test_a_servers_message_cannot_command_the_terminal(inside, emulate, da
 
 
 async def test_a_killed_pull_is_in_nobodys_way(launch, servetel, emulate, dataset, tmp_path):
-    """SIGKILL leaves a part file at most; the same command then ends as if nothing had been."""
+    """SIGKILL leaves a part file at most; the same command then completes the output."""
     api = await emulate(dataset)
     for name in ("may.ndjson", "may.db"):
         api.add_fault(Fault("stall", page=3, seconds=60, times=1))
@@ -219,7 +219,7 @@ async def test_a_killed_pull_is_in_nobodys_way(launch, servetel, emulate, datase
 
 
 async def test_two_commands_on_one_output(launch, servetel, emulate, dataset, tmp_path):
-    """The second one ends at once with 5, so that a loop tries again; killing the first frees the output."""
+    """The second command ends at once with 5, so that a loop tries again; killing the first frees the output."""
     api = await emulate(dataset, faults=[Fault("stall", page=3, seconds=60, times=1)])
     first = await launch("pull", "may.ndjson", *MONTH, api=api)
     await struck(api, "stall")
@@ -234,7 +234,7 @@ async def test_two_commands_on_one_output(launch, servetel, emulate, dataset, tm
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 async def test_a_full_disk(emulate, dataset, tmp_path, launch, monkeypatch):
-    """Standard output that takes no more is temporary: 5, three lines, no traceback."""
+    """A full standard output is temporary: code 5, three lines, no traceback."""
     api = await emulate(dataset)
     create = asyncio.create_subprocess_exec
     with Path("/dev/full").open("wb") as full:
@@ -257,7 +257,7 @@ async def test_a_full_disk(emulate, dataset, tmp_path, launch, monkeypatch):
     ],
 )
 def test_the_command_to_run_again(arguments, said):
-    """A shell can read it, it shows no number and no password, and it drops nothing."""
+    """The command to run again is valid shell, shows no number and no password, and keeps all flags."""
     assert again(["pull", *arguments], leave_out="--no-resume") == f"servetel pull {said}"
 
 
@@ -285,13 +285,13 @@ except Stopped as stopped:
 
 @pytest.mark.parametrize(("echo", "code", "said"), [("60", 0, "put away\nSIGINT\n"), ("0", -signal.SIGTERM, "")])
 def test_only_a_later_signal_is_a_second_one(echo, code, said):
-    """What a wrapper passes on at once is the first signal again; a later one ends the process."""
+    """A signal right after the first counts as the same one; a later one ends the process."""
     done = subprocess.run([sys.executable, "-c", STORM, echo], capture_output=True, text=True, check=False, timeout=30)
     assert (done.returncode, done.stdout) == (code, said), done.stderr
 
 
 def test_a_reason_that_is_not_known_is_left_out(capsys):
-    """An error without a reason is told in two lines."""
+    """An error without a reason has two lines."""
     assert report_error(ConfigurationError("that is not a day", fix="write it as YYYY-MM")) == 2
     assert capsys.readouterr().err == "Error: that is not a day\n  Fix: write it as YYYY-MM\n"
 
@@ -302,15 +302,15 @@ PERSONAL = ("--callerid", "--destination", "--did-number", "--call-id", "--agent
 @pytest.mark.parametrize("flag", PERSONAL)
 @pytest.mark.parametrize("spelling", ["{} {}", "{}={}"])
 def test_a_personal_value_is_not_in_the_command_to_run_again(flag, spelling):
-    """Numbers, ids and addresses become an ellipsis, however the flag is spelled; the flag itself stays."""
+    """Numbers, ids and addresses become an ellipsis in every spelling of a flag; the flag itself stays."""
     command = again(["pull", "a.db", *spelling.format(flag, "+919812345678").split(" "), "--fast"])
     assert "98123" not in command
     assert command == f"servetel pull a.db {spelling.format(flag, '...')} --fast"
 
 
 def test_the_text_of_a_foreign_error_is_not_shown(capsys):
-    """It may hold a number: its kind and its place are shown, its words are not."""
-    number = f"+91{9_812_345_678}"  # a traceback shows this very line
+    """The type and the place of a foreign error are shown, but not its text, which may hold a number."""
+    number = f"+91{9_812_345_678}"  # a traceback shows this line
     try:
         raise KeyError(number)
     except KeyError as error:

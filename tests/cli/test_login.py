@@ -1,4 +1,4 @@
-"""How the command line gets its token: from a file that is rotated, or by a login; never from the command line."""
+"""The command line gets its token from a file that is rotated, or by a login; never from an argument."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def private(path, text):
 
 @pytest.fixture
 def portal(emulate, dataset):
-    """An emulator that takes a login; its first token is not known to the command."""
+    """An emulator that accepts a login; the command does not know its first token."""
     return lambda **knobs: emulate(dataset, **{**KNOWN, **knobs})
 
 
@@ -51,7 +51,7 @@ async def test_a_login_of_the_profile(inside, portal, tmp_path, command, line):
 
 
 async def test_a_wrong_password_is_tried_once(inside, portal, tmp_path):
-    """The command ends as not authorised after one login: more would lock the account."""
+    """A wrong password ends the command as not authorised after one login, because more would lock the account."""
     private(tmp_path / "password", "another password")
     api = await portal()
     ended = await inside("pull", "a.db", *MONTH, "--email", EMAIL, "--password-file", "password", api=api)
@@ -61,7 +61,7 @@ async def test_a_wrong_password_is_tried_once(inside, portal, tmp_path):
 
 
 async def test_a_login_whose_token_ends_on_the_way(inside, portal, tmp_path):
-    """Each token lasts forty requests. The pull is complete, whatever the answer to an expired token is."""
+    """A pull over tokens of forty requests each is complete, whatever the answer to an expired token is."""
     private(tmp_path / "password", PASSWORD)
     for expiry in ("401", "500", "gateway"):
         api = await portal(token_requests=40, expiry=expiry)
@@ -72,7 +72,7 @@ async def test_a_login_whose_token_ends_on_the_way(inside, portal, tmp_path):
 
 
 async def test_doctor_says_where_the_login_comes_from(inside, portal, tmp_path):
-    """It names the source, and shows neither the address nor the password."""
+    """``doctor`` names the login's source, and shows neither the address nor the password."""
     private(tmp_path / "password", PASSWORD)
     api = await portal()
     ended = await inside("doctor", "--email", EMAIL, "--password-file", "password", api=api)
@@ -86,7 +86,7 @@ async def test_doctor_says_where_the_login_comes_from(inside, portal, tmp_path):
 
 @pytest.mark.parametrize("way", ["flag", "variable", "profile"])
 async def test_a_token_file_that_is_rotated_on_the_way(way, launch, emulate, large, tmp_path):
-    """The token ends in the middle, and the file holds the next one by then: the pull does not notice."""
+    """If the token ends in the middle and the file holds the next one, the pull is complete."""
     api = await emulate(large, **KNOWN, faults=[Fault("stall", seconds=1, nth=LATE, times=1)])
     private(tmp_path / "token", f"{api.token}\n")
     profile = f'[profiles.default]\nbase_url = "{api.base_url}"\ntoken_file = "~/token"\n'
@@ -113,7 +113,7 @@ async def test_a_token_file_that_is_rotated_on_the_way(way, launch, emulate, lar
 
 
 async def test_a_token_file_that_is_not_rotated(inside, emulate, large, tmp_path):
-    """The command ends as not authorised. It says what is kept, and that the file needs a new token."""
+    """Without a new token in the file the command ends as not authorised, and says what is kept and what to do."""
     api = await emulate(large, token_requests=LATE)
     private(tmp_path / "token", api.token)
     ended = await inside("pull", "a.ndjson", *SLOW, "--token-file", "token", SERVETEL_BASE_URL=api.base_url)

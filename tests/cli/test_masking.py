@@ -1,4 +1,4 @@
-"""``--mask`` and ``--pseudonyms``: what a command hides, where the key comes from, and that it shows in nothing."""
+"""``--mask`` and ``--pseudonyms``: what a command hides, where the key comes from, and that the key is never shown."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKEN = re.compile("p_[a-z2-7]{12}").fullmatch
 
 @pytest.fixture
 def key_file(tmp_path):
-    """A private file with the key and a line end."""
+    """A private file with the key and a line break."""
     file = tmp_path / "key"
     file.write_text(f"{KEY}\n")
     file.chmod(0o600)
@@ -27,14 +27,14 @@ def numbers(path):
 
 
 async def test_a_masked_month(inside, emulate, dataset, tmp_path):
-    """Numbers keep three digits, names none."""
+    """Masked numbers keep three digits; masked names keep nothing."""
     ended = await inside("pull", "may.ndjson", *MONTH, "--mask", api=await emulate(dataset))
     assert ended.code == 0
     assert all(re.fullmatch(r"\*+[0-9]{3}", number) for number in numbers(tmp_path / "may.ndjson"))
 
 
 async def test_pseudonyms_from_a_file_or_the_environment(inside, emulate, dataset, tmp_path, key_file):
-    """The same key gives the same file, wherever it comes from; the key is in no output."""
+    """The same key gives the same file from every source, and is in no output."""
     api = await emulate(dataset)
     by_file = await inside("pull", "file.ndjson", *MONTH, "--pseudonyms", str(key_file), api=api)
     by_name = await inside("pull", "both.ndjson", *MONTH, "--mask", f"--pseudonyms={key_file}", api=api)
@@ -49,7 +49,7 @@ async def test_pseudonyms_from_a_file_or_the_environment(inside, emulate, datase
 
 
 async def test_the_variable_alone_changes_nothing(inside, emulate, dataset, tmp_path):
-    """A mask without pseudonyms says less than one with them: only the flag asks for them."""
+    """A key in the environment makes no pseudonyms without the flag."""
     ended = await inside(
         "pull", "may.ndjson", *MONTH, "--mask", api=await emulate(dataset), SERVETEL_PSEUDONYMS_KEY=KEY
     )
@@ -69,7 +69,7 @@ async def test_the_variable_alone_changes_nothing(inside, emulate, dataset, tmp_
 )
 @pytest.mark.parametrize("more", [(), ("--dry-run",)], ids=["pull", "dry run"])
 async def test_a_file_that_is_no_key(inside, emulate, dataset, tmp_path, content, mode, said, more):
-    """It is refused with code 2 before any request, nothing is written, and its content is not quoted."""
+    """A file that is no key is refused with code 2 before any request, and its content is not quoted."""
     file = tmp_path / "key"
     if content is not None:
         file.write_text(content)
@@ -84,7 +84,7 @@ async def test_a_file_that_is_no_key(inside, emulate, dataset, tmp_path, content
 
 @pytest.mark.parametrize("environment", [{}, {"SERVETEL_PSEUDONYMS_KEY": ""}, {"SERVETEL_PSEUDONYMS_KEY": "short"}])
 async def test_no_key_in_the_environment(inside, emulate, dataset, tmp_path, environment):
-    """The error says how to make one."""
+    """Without a key in the environment the error says how to make one."""
     api = await emulate(dataset)
     ended = await inside("pull", "may.ndjson", *MONTH, "--pseudonyms", api=api, **environment)
     assert (ended.code, api.requests) == (2, [])
@@ -93,7 +93,7 @@ async def test_no_key_in_the_environment(inside, emulate, dataset, tmp_path, env
 
 
 async def test_another_mask_is_another_pull(inside, emulate, large, tmp_path, key_file):
-    """A pull that began with one mask is resumed only with that mask and that key."""
+    """A pull is resumed only with the mask and the key that it began with."""
     api = await emulate(large, faults=failing())
     pulled = ("pull", "may.ndjson", *SLOW, "--patience", "0s", "--pseudonyms")
     assert (await inside(*pulled, str(key_file), api=api)).code == 3

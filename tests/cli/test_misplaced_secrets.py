@@ -1,4 +1,4 @@
-"""A secret that was given in the wrong place: no error repeats it.
+"""No error repeats a secret that was given in the wrong place.
 
 Each canary consists of the letters Q, X, J and Z, so that a part of one is recognised.
 """
@@ -24,14 +24,14 @@ SECRETS = {
     "address of a database": f"postgresql://reader:{TEXT[0]}@127.0.0.1:1/calls",
     "address of the API": f"https://user:{TEXT[0]}@127.0.0.1:1/?token={TEXT[1]}",
 }
-#: An error that is about the rest of the command line.
+#: An error about the rest of the command line.
 OTHERS = re.compile("there is no --|'--month'")
-#: An account's name is there to be printed.
+#: An account's name may be printed.
 LEFT_OUT = {("doctor", "account")}
 
 
 def places():
-    """Each argument and each flag that takes a value; the same flag of several commands once."""
+    """Each argument and each flag with a value; a flag of several commands once."""
     known = set()
     for name in ("pull", "sync", "check", "doctor", "demo"):
         for parameter in servetel.commands[name].params:
@@ -43,7 +43,7 @@ def places():
 
 
 class Refuse(http.server.BaseHTTPRequestHandler):
-    """Refuses every token, so that each command that gets as far as a request ends at once."""
+    """Refuses every token, so that each command that sends a request ends at once."""
 
     def do_GET(self):
         self.send_response(401)
@@ -76,7 +76,7 @@ def arguments(command, parameter, value, address):
 
 @pytest.mark.parametrize(("command", "parameter"), list(places()))
 def test_no_error_repeats_a_secret_in_the_wrong_place(command, parameter, address, tmp_path, monkeypatch, capsys):
-    """A token, an address with a password: given as any flag's value or argument, no part of it is printed."""
+    """No part of a token, or of an address with a password, is printed if it is any flag's value or argument."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("SERVETEL_TOKEN", "token-of-this-test")
@@ -93,7 +93,7 @@ def test_no_error_repeats_a_secret_in_the_wrong_place(command, parameter, addres
 @pytest.mark.parametrize("kind", SECRETS)
 @pytest.mark.parametrize("given", [[], ["pull", "calls.db"], ["check", "calls.db"], ["doctor"], ["pull", "--month"]])
 def test_no_error_repeats_what_was_given_without_a_flag(given, kind, tmp_path, monkeypatch, capsys):
-    """In place of a command, or as one argument too many."""
+    """No error repeats a secret in place of a command, or as an extra argument."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["servetel", *given, SECRETS[kind]])
     assert run() == 2

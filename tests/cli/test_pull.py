@@ -1,4 +1,4 @@
-"""``servetel pull``: what it writes, what it prints, and where."""
+"""``servetel pull``: its output, its messages, and where they go."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.cli.conftest import MONTH
 
 
 async def test_a_month_into_a_file(servetel, emulate, dataset, tmp_path):
-    """The file holds the server's bytes, the receipt goes to standard error, standard output stays empty."""
+    """The file holds the server's bytes, standard error the receipt, and standard output nothing."""
     ended = await servetel("pull", "may.ndjson", *MONTH, api=await emulate(dataset))
     assert (ended.code, ended.out) == (0, b"")
     assert ended.lines[0] == "250 calls, about 4 requests, as fast as the API answers"
@@ -25,7 +25,7 @@ async def test_a_month_into_a_file(servetel, emulate, dataset, tmp_path):
 
 
 async def test_standard_output_is_data_only(servetel, emulate, dataset, tmp_path):
-    """With - every line of standard output is a record, and no file is made."""
+    """With - every line of standard output is a record, and no file is written."""
     ended = await servetel("pull", "-", *MONTH, api=await emulate(dataset))
     assert ended.code == 0
     assert sorted(ended.out.splitlines()) == sorted(call.body for call in dataset.calls)
@@ -33,7 +33,7 @@ async def test_standard_output_is_data_only(servetel, emulate, dataset, tmp_path
 
 
 async def test_the_output_is_private(servetel, emulate, dataset, tmp_path):
-    """Every file that a pull makes is 0600."""
+    """Every file that a pull writes has mode 0600."""
     await servetel("pull", "may.db", *MONTH, api=await emulate(dataset))
     assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {
         "may.db": 0o600,
@@ -42,7 +42,7 @@ async def test_the_output_is_private(servetel, emulate, dataset, tmp_path):
 
 
 async def test_nothing_is_overwritten_unasked(servetel, emulate, dataset, tmp_path):
-    """A file that exists is refused without a request, and replaced with --overwrite."""
+    """An existing file is refused without a request, and replaced with --overwrite."""
     api = await emulate(dataset)
     (tmp_path / "may.ndjson").write_text("mine")
     ended = await servetel("pull", "may.ndjson", *MONTH, api=api)
@@ -89,7 +89,7 @@ async def test_other_ways_to_name_a_range(servetel, emulate, way):
 
 
 async def test_dry_run_counts_and_writes_nothing(servetel, emulate, dataset, tmp_path):
-    """It tells calls, requests and time, and sends the counting request only."""
+    """A dry run prints calls, requests and time, and sends the counting request only."""
     api = await emulate(dataset)
     ended = await servetel("pull", "may.ndjson", "--month", "2024-05", "--dry-run", api=api)
     assert (ended.code, len(api.requests)) == (0, 1)
@@ -110,7 +110,7 @@ async def test_json_events(servetel, emulate, dataset):
 
 
 async def test_json_tells_an_error_too(servetel, emulate, dataset):
-    """A program that reads events learns how it ended."""
+    """The error is an event too."""
     api = await emulate(dataset)
     ended = await servetel("pull", "may.db", *MONTH, "--json", api=api, SERVETEL_TOKEN="canary-token-123")
     last = json.loads(ended.out.splitlines()[-1])
@@ -118,7 +118,7 @@ async def test_json_tells_an_error_too(servetel, emulate, dataset):
 
 
 async def test_a_token_file(servetel, emulate, dataset, tmp_path):
-    """It is used before the environment's token, and must be the owner's alone."""
+    """A token file comes before the environment's token, and must be private to its owner."""
     api = await emulate(dataset)
     file = tmp_path / "token"
     file.write_text(api.token + "\n")
@@ -130,7 +130,7 @@ async def test_a_token_file(servetel, emulate, dataset, tmp_path):
 
 
 async def test_quiet_still_shows_the_receipt(servetel, emulate, dataset):
-    """--quiet takes the progress away and nothing else."""
+    """--quiet removes only the progress."""
     ended = await servetel("pull", "may.db", *MONTH, "--quiet", api=await emulate(dataset))
     assert len(ended.lines) == 2
 

@@ -1,4 +1,4 @@
-"""What is kept of a pull that ended early, how that is said, and how the same command goes on."""
+"""A pull that ended early: what is kept, what the message says, and how the same command resumes it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ NAMES = ("may.ndjson", "may.csv.gz", "may.db")
 
 
 def kept_of(line):
-    """The number of calls, and the arguments of the command that goes on."""
+    """The number of calls, and the arguments of the command that resumes."""
     calls, _, command = line.partition(" calls are kept; resume with: servetel ")
     return int(calls.rpartition(" ")[2]), shlex.split(command)
 
 
 async def interrupt(launch, api, tmp_path, number, *arguments):
-    """Begin a pull, and signal it when some of it is committed and a request stalls."""
+    """Start a pull, and signal it when some of it is committed and a request stalls."""
     running = await launch("pull", *arguments, *SLOW, api=api)
     await struck(api, "stall")
     await committed(tmp_path / f"{arguments[0]}.part")
@@ -46,7 +46,7 @@ async def interrupt(launch, api, tmp_path, number, *arguments):
 )
 @pytest.mark.parametrize("name", NAMES)
 async def test_an_interrupted_pull_is_gone_on_with(launch, inside, emulate, large, tmp_path, number, code, word, name):
-    """A signal ends it cleanly; it says what is kept and how to go on, and that is true."""
+    """A signal ends a pull cleanly; the message says correctly what is kept and how to resume."""
     api = await emulate(large, faults=STALL)
     ended = await interrupt(launch, api, tmp_path, number, name)
     assert ended.code == code, ended.err
@@ -65,7 +65,7 @@ async def test_an_interrupted_pull_is_gone_on_with(launch, inside, emulate, larg
 
 
 async def test_an_interrupted_pull_keeps_its_words_to_itself(launch, emulate, large, tmp_path):
-    """With filters the command is shown without what is personal."""
+    """The command to resume is shown without personal values of filters."""
     api = await emulate(large, faults=[Fault("stall", seconds=60)])
     running = await launch("pull", "may.ndjson", *MONTH, "--callerid", "+919876543210", api=api)
     await struck(api, "stall")
@@ -80,7 +80,7 @@ async def test_an_interrupted_pull_keeps_its_words_to_itself(launch, emulate, la
 
 
 async def test_an_interrupted_pull_to_standard_output(launch, emulate, dataset):
-    """What was written stays written, and nothing can go on from it."""
+    """An interrupted pull to standard output cannot be resumed."""
     api = await emulate(dataset, faults=[Fault("stall", seconds=60)])
     running = await launch("pull", "-", *MONTH, api=api)
     await struck(api, "stall")
@@ -91,7 +91,7 @@ async def test_an_interrupted_pull_to_standard_output(launch, emulate, dataset):
 
 
 async def test_an_ignored_signal_stays_ignored(launch, emulate, large, tmp_path):
-    """Under nohup, or in a shell's background, a pull outlives what it was told to, and ends as if nothing had been."""
+    """A pull under nohup, or in a shell's background, ignores those signals and completes."""
     api = await emulate(large, faults=[Fault("stall", seconds=1, nth=LATE, times=1)])
     running = await launch("pull", "may.ndjson", *SLOW, api=api, limit="trap '' HUP INT")
     await struck(api, "stall")
@@ -103,7 +103,7 @@ async def test_an_ignored_signal_stays_ignored(launch, emulate, large, tmp_path)
 
 @pytest.mark.parametrize("name", [*NAMES, "there.db"])
 async def test_3_a_server_that_goes_away(inside, emulate, large, dataset, tmp_path, name):
-    """What ends the requests after windows were committed is resumable: it says how much is kept, and it is true."""
+    """An error after windows were committed is resumable, and the message says correctly how much is kept."""
     if name == "there.db":
         assert (await inside("pull", name, "--month", "2024-04", "--rate", "0", api=await emulate(dataset))).code == 0
     api = await emulate(large, faults=failing(times=1))
@@ -120,7 +120,7 @@ async def test_3_a_server_that_goes_away(inside, emulate, large, dataset, tmp_pa
 
 
 async def test_3_is_told_to_programs_too(inside, emulate, large):
-    """The error's event has the exit code and what is kept; requests that failed were told as waits."""
+    """The error's event has the exit code and what is kept; failed requests are events of waits."""
     api = await emulate(large, faults=failing())
     ended = await inside("pull", "may.db", *SLOW, "--patience", "0s", "--json", api=api)
     events = [json.loads(line) for line in ended.out.splitlines()]
@@ -142,7 +142,7 @@ async def test_3_is_told_to_programs_too(inside, emulate, large):
     ids=["gateway", "success", "web page", "404"],
 )
 async def test_3_a_firewall_that_blocks_in_the_middle(inside, emulate, large, block):
-    """A 403 or 404 of an address that has worked is temporary, not "not authorised": the same command completes it."""
+    """A 403 or 404 of an address that has worked is temporary, not "not authorised"; the same command completes it."""
     ended = await inside(
         "pull", "may.ndjson", *SLOW, "--patience", "0s", api=await emulate(large, faults=failing(**block))
     )
@@ -155,7 +155,7 @@ async def test_3_a_firewall_that_blocks_in_the_middle(inside, emulate, large, bl
 
 
 async def test_0_a_firewall_that_blocks_for_a_moment(inside, emulate, large):
-    """A pull does not fail if the block passes soon."""
+    """A pull does not fail if a block passes soon."""
     api = await emulate(large, faults=[Fault("status", status=403, body=b"", nth=nth) for nth in range(20, 120, 20)])
     ended = await inside("pull", "may.ndjson", *SLOW, api=api)
     assert ended.code == 0, ended.err
@@ -163,7 +163,7 @@ async def test_0_a_firewall_that_blocks_for_a_moment(inside, emulate, large):
 
 
 async def test_4_keeps_what_it_has(inside, emulate, large):
-    """A token that ends on the way is not authorised; what was committed is kept and said."""
+    """A token that ends during a pull is not authorised; the message says that the committed windows are kept."""
     api = await emulate(large, faults=failing(status=401, body=b'{"success":false,"message":"Unauthenticated."}'))
     ended = await inside("pull", "may.ndjson", *SLOW, api=api)
     assert ended.code == 4, ended.err
@@ -171,7 +171,7 @@ async def test_4_keeps_what_it_has(inside, emulate, large):
 
 
 async def test_another_pull_is_not_mixed_in(inside, emulate, large, tmp_path):
-    """What an interrupted pull left belongs to its own command; another one is refused and told what is there."""
+    """Another command for the output of an interrupted pull is refused, and the error says what is there."""
     api = await emulate(large, faults=failing())
     assert (await inside("pull", "may.ndjson", *SLOW, "--patience", "0s", api=api)).code == 3
     before = (tmp_path / "may.ndjson.part").read_bytes()
@@ -184,7 +184,7 @@ async def test_another_pull_is_not_mixed_in(inside, emulate, large, tmp_path):
 
 
 async def test_no_resume_begins_anew(inside, emulate, large):
-    """It drops what is there, reads everything, and is not recommended again when it is interrupted itself."""
+    """--no-resume drops the kept part and reads everything; after an interrupt it is not recommended again."""
     api = await emulate(large, faults=failing())
     assert (await inside("pull", "may.ndjson", *SLOW, "--patience", "0s", api=api)).code == 3
     ended = await inside("pull", "may.ndjson", *SLOW, "--no-resume", "--direction", "inbound", api=await emulate(large))
@@ -197,7 +197,7 @@ async def test_no_resume_begins_anew(inside, emulate, large):
 
 
 async def test_no_resume_that_gets_nowhere_claims_nothing(inside, emulate, large):
-    """What an earlier run had left is neither kept by this one nor what it goes on from."""
+    """If a --no-resume run commits nothing, the message does not claim that something is kept."""
     api = await emulate(large, faults=failing())
     assert (await inside("pull", "may.ndjson", *SLOW, "--patience", "0s", api=api)).code == 3
     api = await emulate(large, faults=[Fault("status", status=403, body=b'{"success":false}')])
@@ -207,7 +207,7 @@ async def test_no_resume_that_gets_nowhere_claims_nothing(inside, emulate, large
 
 
 async def test_a_resumed_pull_that_gets_nowhere_still_has_what_it_had(inside, emulate, large):
-    """The server is dead from the first request on: the kept windows are still there, so it is 3 and not 5."""
+    """If the server is dead from the first request on, the kept windows are still there, so the code is 3 and not 5."""
     api = await emulate(large, faults=failing())
     url = api.base_url
     ended = await inside("pull", "may.ndjson", *SLOW, "--patience", "0s", api=api)
@@ -220,7 +220,7 @@ async def test_a_resumed_pull_that_gets_nowhere_still_has_what_it_had(inside, em
 
 @pytest.mark.parametrize("way", [("--last", "20d"), ("--from-date", "{day}")])
 async def test_a_range_that_moves_is_gone_on_with(inside, emulate, tmp_path, way):
-    """The same words mean the same pull although the clock has gone on: it ends where it was to end."""
+    """The same relative range resumes the same pull later, and keeps its original end."""
     now = datetime.now(IST)
     recent = Dataset.range(f"{now - timedelta(days=15):%Y-%m-%d}", f"{now:%Y-%m-%d %H:%M:%S}", calls=600)
     words = [part.format(day=f"{now - timedelta(days=20):%Y-%m-%d}") for part in way]
@@ -240,7 +240,7 @@ async def test_a_range_that_moves_is_gone_on_with(inside, emulate, tmp_path, way
 
 @pytest.mark.parametrize("name", ["may.ndjson", "may.db"])
 async def test_a_signal_at_the_last_moment(emulate, dataset, tmp_path, monkeypatch, capsys, name):
-    """The output was finished before the signal was heeded: it is called whole, with its receipt."""
+    """If the output is finished before the signal is handled, it is reported as complete, with its receipt."""
     api = await emulate(dataset)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["servetel", "pull", name])

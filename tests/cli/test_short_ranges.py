@@ -1,4 +1,4 @@
-"""Servers that refuse long ranges, met from the command line."""
+"""Servers that refuse long ranges, from the command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def test_a_month_from_a_server_of_short_ranges(command, days, inside, emul
 
 
 async def test_max_range_is_never_exceeded(inside, emulate, dataset):
-    """With the flag nothing is refused, by a pull or by a check."""
+    """With --max-range no request of a pull or a check is refused."""
     api = await emulate(dataset, max_range_days=7)
     for arguments in (("pull", "may.ndjson", *MONTH), ("check", "may.ndjson", "--rate", "0")):
         ended = await inside(*arguments, "--max-range", "7d", api=api)
@@ -33,7 +33,7 @@ async def test_max_range_is_never_exceeded(inside, emulate, dataset):
 
 
 async def test_sync_takes_it_too(inside, emulate):
-    """``sync`` with ``--max-range 12h`` asks for twelve hours at a time."""
+    """``sync`` with ``--max-range 12h`` requests twelve hours at a time."""
     api = await emulate(Dataset.month("2024-05", calls=10), max_range_days=0.5)
     ended = await inside("sync", "may.db", "--rate", "0", "--lookback", "2d", "--max-range", "12h", api=api)
     assert ended.code == 0, ended.err
@@ -41,7 +41,7 @@ async def test_sync_takes_it_too(inside, emulate):
 
 
 async def test_doctor_names_the_limit(inside, emulate, dataset):
-    """The emulator accepts an open range although it refuses a month, so everything comes at once."""
+    """``doctor`` names the limit. The emulator accepts an open range although it refuses a month."""
     api = await emulate(dataset)
     ended = await inside("doctor", "--probe", "--rate", "0", api=api)
     assert b"ranges      everything at once" in ended.out

@@ -1,4 +1,4 @@
-"""Standard streams that are closed, full, or whose reader has gone."""
+"""Standard streams that are closed, full, or without a reader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ODD = os.fsdecode(b"b\xff")
 
 @pytest.fixture
 def unread():
-    """Make the writing end of a pipe whose reader has gone."""
+    """Make the writing end of a pipe without a reader."""
     reader, writer = os.pipe()
     os.close(reader)
     yield writer
@@ -27,7 +27,7 @@ def unread():
 
 
 async def test_events_that_nobody_reads_end_no_pull(servetel, emulate, dataset, tmp_path, unread):
-    """The reader of --json has gone: the pull goes on quietly, and ends with its own code."""
+    """If the reader of --json is gone, the pull continues quietly and ends with its own code."""
     ended = await servetel("pull", "may.ndjson", *MONTH, "--json", api=await emulate(dataset), stdout=unread)
     assert (ended.code, ended.err) == (0, b"")
     assert len((tmp_path / "may.ndjson").read_bytes().splitlines()) == 250
@@ -35,7 +35,7 @@ async def test_events_that_nobody_reads_end_no_pull(servetel, emulate, dataset, 
 
 @pytest.mark.parametrize(("redirect", "lines"), [(">/dev/full", 1), (">&-", 0)])
 async def test_events_that_cannot_be_written_end_no_pull(servetel, emulate, dataset, tmp_path, redirect, lines):
-    """Standard output is full or closed: that is told once at most, and the output is complete."""
+    """If standard output is full or closed, the message comes once at most, and the output is complete."""
     ended = await servetel("pull", "may.ndjson", *MONTH, "--json", api=await emulate(dataset), redirect=redirect)
     assert (ended.code, len(ended.lines)) == (0, lines)
     assert (tmp_path / "may.ndjson.receipt.json").exists()
@@ -43,7 +43,7 @@ async def test_events_that_cannot_be_written_end_no_pull(servetel, emulate, data
 
 @pytest.mark.parametrize("redirect", [">/dev/full", ">&-"])
 async def test_an_error_event_that_cannot_be_written_changes_no_code(servetel, emulate, dataset, redirect):
-    """A wrong token is still a wrong token."""
+    """If an error event cannot be written, the exit code stays the same."""
     ended = await servetel(
         *("pull", "a.db", *MONTH, "--json"),
         api=await emulate(dataset),
@@ -57,7 +57,7 @@ async def test_an_error_event_that_cannot_be_written_changes_no_code(servetel, e
 @pytest.mark.parametrize("json", [(), ("--json",)])
 @pytest.mark.parametrize(("redirect", "code"), [(">/dev/full", 5), (">&-", 0)])
 async def test_a_dry_run_that_cannot_be_written(servetel, emulate, dataset, redirect, code, json):
-    """A full standard output is temporary and no bug; a closed one was meant."""
+    """A full standard output is temporary and no bug; a closed one is no error."""
     ended = await servetel("pull", "a.db", *MONTH, "--dry-run", *json, api=await emulate(dataset), redirect=redirect)
     assert ended.code == code
     assert b"Traceback" not in ended.err
@@ -65,26 +65,26 @@ async def test_a_dry_run_that_cannot_be_written(servetel, emulate, dataset, redi
 
 
 async def test_a_dry_run_that_nobody_reads(servetel, emulate, dataset, unread):
-    """A reader that has gone wants no more."""
+    """A dry run without a reader ends without an error."""
     ended = await servetel("pull", "a.db", *MONTH, "--dry-run", api=await emulate(dataset), stdout=unread)
     assert (ended.code, ended.err) == (0, b"")
 
 
 async def test_help_that_cannot_be_written(servetel):
-    """A full standard output is told with its reason, without a traceback."""
+    """If standard output is full, help ends with the reason, without a traceback."""
     ended = await servetel("--help", redirect=">/dev/full")
     assert ended.code == 5
     assert ended.lines[:2] == ["Error: standard output cannot be written", "  Why: no space left on device"]
 
 
 async def test_help_that_nobody_reads(servetel, unread):
-    """A reader that has gone wants no more."""
+    """Help without a reader ends without an error."""
     ended = await servetel("--help", stdout=unread)
     assert (ended.code, ended.err) == (0, b"")
 
 
 async def test_a_pull_needs_no_standard_error(servetel, emulate, dataset, tmp_path):
-    """Closed, it is told nothing, and the pull is as any other."""
+    """A pull with a closed standard error completes as usual."""
     ended = await servetel("pull", "may.ndjson", *MONTH, api=await emulate(dataset), redirect="2>&-")
     assert ended.code == 0
     assert len((tmp_path / "may.ndjson").read_bytes().splitlines()) == 250
@@ -92,20 +92,20 @@ async def test_a_pull_needs_no_standard_error(servetel, emulate, dataset, tmp_pa
 
 @pytest.mark.parametrize("arguments", [("pull",), ("pull", "a.txt", *MONTH), ("pull", "-", "--month", "x")])
 async def test_a_wrong_command_needs_no_standard_error(servetel, arguments):
-    """Its exit code says it all."""
+    """With a closed standard error a wrong command still has its exit code."""
     assert (await servetel(*arguments, redirect="2>&-")).code == 2
 
 
 @pytest.mark.parametrize("redirect", [">&-", "<&- >&-", "<&- >&- 2>&-"])
 async def test_a_closed_standard_output_is_no_destination(servetel, emulate, dataset, redirect):
-    """Its number may be another file's by now: nothing is asked for and nothing is written."""
+    """It is refused without a request, because its descriptor may belong to another file by now."""
     api = await emulate(dataset)
     ended = await servetel("pull", "-", *MONTH, api=api, redirect=redirect)
     assert (ended.code, ended.out, api.requests) == (2, b"", [])
 
 
 async def test_no_file_gets_the_place_of_a_closed_stream(launch, emulate, dataset, tmp_path):
-    """While a pull runs, the three first descriptors are nobody's."""
+    """While a pull runs, none of its files has one of the first three descriptors."""
     api = await emulate(dataset, faults=[Fault("stall", seconds=60)])
     running = await launch("pull", "may.ndjson", *MONTH, api=api, redirect="<&- >&- 2>&-")
     await struck(api, "stall")
@@ -117,7 +117,7 @@ async def test_no_file_gets_the_place_of_a_closed_stream(launch, emulate, datase
 @pytest.mark.parametrize("environment", [{}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}])
 @pytest.mark.parametrize("ending", [".ndjson", ".db"])
 async def test_a_name_that_is_no_text_is_a_name(servetel, emulate, dataset, tmp_path, ending, environment):
-    """Output and receipt bear it as it is; in messages its odd bytes are spelt out."""
+    """Output and receipt keep a name that is no text; messages spell out its odd bytes."""
     ended = await servetel("pull", ODD + ending, *MONTH, api=await emulate(dataset), **environment)
     assert ended.code == 0, ended.err
     assert {path.name for path in tmp_path.iterdir()} == {ODD + ending, f"{ODD}{ending}.receipt.json"}
@@ -125,14 +125,14 @@ async def test_a_name_that_is_no_text_is_a_name(servetel, emulate, dataset, tmp_
 
 
 async def test_a_failed_pull_into_a_name_that_is_no_text_leaves_nothing(servetel, emulate, dataset, tmp_path):
-    """The new database goes, whatever its name is."""
+    """A failed pull removes the new database, whatever its name is."""
     api = await emulate(dataset, faults=[Fault("status", status=401)])
     assert (await servetel("pull", f"{ODD}.db", *MONTH, api=api)).code == 4
     assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_receipt_without_a_place_costs_no_request(servetel, emulate, dataset, tmp_path):
-    """It is found out before anything is pulled, and told with the system's reason."""
+    """A receipt that cannot be written ends the pull before any request, with the system's reason."""
     api = await emulate(dataset)
     (tmp_path / "may.db.receipt.json").mkdir()
     taken = await servetel("pull", "may.db", *MONTH, api=api)
@@ -144,7 +144,7 @@ async def test_a_receipt_without_a_place_costs_no_request(servetel, emulate, dat
 
 
 async def test_a_database_is_there_when_nobody_hears_of_it(servetel, emulate, dataset, tmp_path, unread):
-    """A completed output is never told as a failed one, were the receipt's event lost."""
+    """A completed output is never reported as failed, even if the receipt's event is lost."""
     ended = await servetel("pull", "may.db", *MONTH, "--json", api=await emulate(dataset), stdout=unread)
     assert ended.code == 0
     with closing(sqlite3.connect(tmp_path / "may.db")) as database:

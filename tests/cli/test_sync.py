@@ -1,4 +1,4 @@
-"""``servetel sync`` and ``servetel check``: kept current, and counted again."""
+"""``servetel sync`` and ``servetel check``: bring a database up to date, and verify it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def rows(target):
 
 
 async def test_a_database_is_brought_up_to_date(inside, emulate, recent, tmp_path):
-    """The first run brings the look-back, the next what has come since."""
+    """The first run reads the look-back, the next one the calls since then."""
     api = await emulate(recent)
     first = await inside("sync", "a.db", "--lookback", "9d", *QUICK, api=api)
     assert first.code == 0, first.err
@@ -44,7 +44,7 @@ async def test_a_database_is_brought_up_to_date(inside, emulate, recent, tmp_pat
 
 
 async def test_filters_and_events(inside, emulate, recent, tmp_path):
-    """Filters are those of pull; with --json standard output has the receipt."""
+    """Filters are the same as for pull; with --json standard output has the receipt."""
     api = await emulate(recent)
     ended = await inside("sync", "a.db", "--direction", "inbound", "--json", *QUICK, api=api)
     assert (ended.code, ended.err) == (0, b"")
@@ -56,7 +56,7 @@ async def test_filters_and_events(inside, emulate, recent, tmp_path):
 
 
 async def said(running, text):
-    """Wait until standard error has said it; gives all lines up to there."""
+    """Wait until standard error has this text; returns all lines up to there."""
     lines = []
     while not lines or text not in lines[-1]:
         lines.append((await asyncio.wait_for(running.process.stderr.readline(), 30)).decode())
@@ -65,7 +65,7 @@ async def said(running, text):
 
 
 async def test_again_and_again_until_a_signal(launch, emulate, recent, tmp_path):
-    """Each run is one line; a signal ends it with its code and says how to go on."""
+    """Each run is one line; a signal ends the command with its code, and the message says how to resume."""
     running = await launch("sync", "a.db", "--every", "1s", *QUICK, api=await emulate(recent))
     first = await said(running, "complete")
     second = await said(running, "complete")
@@ -78,7 +78,7 @@ async def test_again_and_again_until_a_signal(launch, emulate, recent, tmp_path)
 
 
 async def test_a_run_that_fails_for_now_is_followed_by_the_next(launch, emulate, recent):
-    """The server was down once: that is told, and the next run is as if nothing had been."""
+    """A temporary failure of one run is reported, and the next run works as usual."""
     api = await emulate(recent)
     running = await launch("sync", "a.db", "--every", "1s", "--patience", "0s", *QUICK, api=api)
     await said(running, "complete")
@@ -89,7 +89,7 @@ async def test_a_run_that_fails_for_now_is_followed_by_the_next(launch, emulate,
 
 
 async def test_a_run_that_fails_for_good_is_the_last(launch, emulate, recent):
-    """A token that is no longer accepted is not tried for ever."""
+    """A permanent failure, such as a refused token, ends ``sync --every``."""
     api = await emulate(recent)
     running = await launch("sync", "a.db", "--every", "1s", *QUICK, api=api)
     await said(running, "complete")
@@ -100,7 +100,7 @@ async def test_a_run_that_fails_for_good_is_the_last(launch, emulate, recent):
 
 
 async def test_two_syncs_at_once(launch, inside, emulate, recent):
-    """The second one is refused; with --every it says so and waits for its turn."""
+    """The second sync is refused; with --every it reports that and tries again later."""
     api = await emulate(recent, faults=[Fault("stall", seconds=60, times=1)])
     first = await launch("sync", "a.db", *QUICK, api=api)
     while not api.fired["stall"]:
@@ -117,7 +117,7 @@ async def test_two_syncs_at_once(launch, inside, emulate, recent):
 
 @pytest.mark.parametrize("name", ["may.ndjson", "may.db"])
 async def test_check_agrees(inside, emulate, dataset, name):
-    """Nothing has changed: 0."""
+    """Without changes ``check`` ends with 0."""
     api = await emulate(dataset)
     await inside("pull", name, *MONTH, api=api)
     ended = await inside("check", name, *QUICK, api=api)
@@ -127,7 +127,7 @@ async def test_check_agrees(inside, emulate, dataset, name):
 
 @pytest.mark.parametrize("name", ["may.ndjson", "may.db"])
 async def test_check_finds_a_late_call(inside, emulate, dataset, name):
-    """The window that has another count now is named: 6."""
+    """``check`` names the window whose count has changed, and ends with 6."""
     api = await emulate(dataset)
     await inside("pull", name, *MONTH, api=api)
     api.insert_late("2024-05-06 12:00:00")
@@ -137,7 +137,7 @@ async def test_check_finds_a_late_call(inside, emulate, dataset, name):
 
 
 async def test_check_finds_a_changed_file(inside, emulate, dataset, tmp_path):
-    """The API counts the same, but the file is another one: 6."""
+    """A changed file ends with 6, although the API counts the same."""
     api = await emulate(dataset)
     await inside("pull", "may.ndjson", *MONTH, api=api)
     with (tmp_path / "may.ndjson").open("ab") as file:
@@ -148,7 +148,7 @@ async def test_check_finds_a_changed_file(inside, emulate, dataset, tmp_path):
 
 
 async def test_check_wants_the_same_filters(inside, emulate, dataset):
-    """Their values are not kept, so they are given again: without them it is 2, with them 0."""
+    """The values of filters are not kept: without them ``check`` ends with 2, with them 0."""
     api = await emulate(dataset)
     await inside("pull", "may.db", *MONTH, "--direction", "inbound", api=api)
     refused = await inside("check", "may.db", *QUICK, api=api)

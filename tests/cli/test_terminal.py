@@ -1,4 +1,4 @@
-"""What reaches a terminal, and how progress is put."""
+"""Text that reaches a terminal, and the progress display."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def situation(clock):
     "text", ["\x1b[31m", "\x9b31m", "a\rb", "\x07", "\u202eevil", "\x1b]8;;http://x\x07", "\ud800", "\x7f"]
 )
 def test_nothing_that_a_terminal_obeys_passes(text):
-    """ESC, C1, BEL, CR, direction marks and lone surrogates are spelt out."""
+    """Control characters, direction marks and lone surrogates are spelt out."""
     assert escape(text).isprintable()
     assert escape(text).isascii() or "evil" in escape(text)
 
 
 def test_names_and_markup_stay_readable():
-    """Letters of every script, and brackets, are left alone."""
+    """Letters of every script, and brackets, are unchanged."""
     assert escape("आरव शर्मा [bold]x[/]") == "आरव शर्मा [bold]x[/]"
 
 
@@ -79,12 +79,12 @@ def test_names_and_markup_stay_readable():
     ],
 )
 def test_a_length_of_time_for_people(seconds, said):
-    """One unit, or two."""
+    """A length of time has one unit, or two."""
     assert rough(seconds) == said
 
 
 def test_the_first_row(situation, clock):
-    """Calls, rate and remaining time; the rate is known after a second, the time where the total is."""
+    """Calls, rate and remaining time; the rate is known after a second, the remaining time if the total is."""
     assert situation.first_row() == "asking the API"
     situation.take(progress(records=300))
     assert situation.first_row() == "300 of 37,431 calls"
@@ -96,7 +96,7 @@ def test_the_first_row(situation, clock):
 
 
 def test_the_rate_is_that_of_the_last_half_minute(situation, clock):
-    """What went fast or slow long ago, and what an earlier run had left, says nothing of what is to come."""
+    """Older progress, and calls that an earlier run kept, do not count in the rate."""
     situation.take(progress(records=10_000))
     for second in range(1, 61):
         clock.now += 1
@@ -105,7 +105,7 @@ def test_the_rate_is_that_of_the_last_half_minute(situation, clock):
 
 
 def test_the_rate_sinks_while_nothing_comes(situation, clock):
-    """Remaining time is not told where there is no rate to tell it by."""
+    """While nothing comes the rate falls, and without a rate no remaining time is shown."""
     situation.take(progress(records=100))
     clock.now += 1
     situation.take(progress(records=200))
@@ -114,14 +114,14 @@ def test_the_rate_sinks_while_nothing_comes(situation, clock):
 
 
 def test_the_second_row_is_empty_while_all_is_well(situation):
-    """It is there only when there is something to say."""
+    """The second row is empty while there is nothing to report."""
     situation.note(GOOD)
     situation.take(progress())
     assert situation.second_row() == ""
 
 
 def test_the_second_row_tells_a_wait_for_as_long_as_it_lasts(situation, clock):
-    """Page, reason and length."""
+    """The second row shows the page, reason and length of a wait while it lasts."""
     situation.note(Event("wait", 12, 429, 4.2, 0, "RateLimitError"))
     assert situation.second_row() == "page 12: RateLimitError, trying again in 4 s"
     clock.now += 4.3
@@ -129,7 +129,7 @@ def test_the_second_row_tells_a_wait_for_as_long_as_it_lasts(situation, clock):
 
 
 def test_the_second_row_tells_a_failure_for_a_moment(situation, clock):
-    """A page that failed is tried again by the pull itself."""
+    """The second row shows a failed page for a moment; the pull retries it."""
     situation.note(GOOD)
     situation.note(FAILED)
     assert situation.second_row() == "page 12: HTTP 503, trying again"
@@ -138,13 +138,13 @@ def test_the_second_row_tells_a_failure_for_a_moment(situation, clock):
 
 
 def test_the_second_row_counts_retries(situation):
-    """What it has cost so far."""
+    """The second row counts the retries so far."""
     situation.take(progress(retries=3))
     assert situation.second_row() == "3 retries so far, 4 s waited"
 
 
 def test_the_second_row_tells_an_outage(situation, clock):
-    """How long there was no good answer, why, and how long that is waited for; the next good one ends it."""
+    """The second row shows how long an outage lasts, its reason and the patience, until the next good reply."""
     situation.note(GOOD)
     for _ in range(5):
         clock.now += 24
@@ -157,21 +157,21 @@ def test_the_second_row_tells_an_outage(situation, clock):
 
 
 def test_the_second_row_tells_silence(situation, clock):
-    """A request that stalls fails no one, and looks like a hang."""
+    """The second row shows silence, because a stalled request looks like a hang."""
     situation.note(GOOD)
     clock.now += 12
     assert situation.second_row() == "nothing has come for 12 s"
 
 
 def test_the_second_row_tells_the_work_at_the_end(situation, clock):
-    """Everything is read, and a large file takes its time."""
+    """The second row shows the last step, because a large file takes time."""
     situation.take(progress(records=37_431))
     clock.now += 12
     assert situation.second_row() == "making the output"
 
 
 def test_a_log_line_every_ten_seconds(clock, situation):
-    """Without a terminal there is a line now and then, whatever happens meanwhile."""
+    """Without a terminal there is a line every ten seconds, whatever happens meanwhile."""
     lines = []
     log = Log(situation, clock, lines.append)
     for _ in range(35):
@@ -183,7 +183,7 @@ def test_a_log_line_every_ten_seconds(clock, situation):
 
 
 def test_a_log_goes_on_in_an_outage(clock, situation):
-    """A log that stands still looks like a hang."""
+    """The log continues in an outage, because a silent log looks like a hang."""
     lines = []
     log = Log(situation, clock, lines.append)
     for _ in range(30):
@@ -207,7 +207,7 @@ class GoneTerminal(Terminal):
 
 
 def test_two_rows_on_a_terminal(monkeypatch):
-    """What the situation says is what is drawn, and the lines of others stay whole beside it."""
+    """The two rows are drawn, and other programs' lines beside them stay whole."""
     monkeypatch.setattr(sys, "stderr", terminal := Terminal())
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
@@ -224,7 +224,7 @@ def test_two_rows_on_a_terminal(monkeypatch):
 
 
 def test_a_terminal_that_is_gone_ends_nothing(monkeypatch):
-    """Its window was closed: the pull goes on, were it for nobody."""
+    """If the terminal is closed, the pull continues."""
     monkeypatch.setattr(sys, "stderr", GoneTerminal())
     monkeypatch.setenv("TERM", "xterm")
     bar = display(quiet=False)
@@ -235,7 +235,7 @@ def test_a_terminal_that_is_gone_ends_nothing(monkeypatch):
 
 
 class NotebookStream:
-    """Has what print() needs and no more."""
+    """A stream with only what print() needs."""
 
     def __init__(self):
         self.said = []
@@ -248,7 +248,7 @@ class NotebookStream:
 
 
 def test_a_notebook_gets_lines(monkeypatch):
-    """What stands in the place of standard error may know neither ``isatty`` nor ``fileno`` nor an encoding."""
+    """A replaced standard error may lack ``isatty``, ``fileno`` and an encoding, and gets lines."""
     monkeypatch.setattr(sys, "stderr", stream := NotebookStream())
     assert isinstance(display(quiet=False), Log)
     say("12 calls")
@@ -270,5 +270,5 @@ def test_a_notebook_gets_lines(monkeypatch):
     ],
 )
 def test_an_estimate(calls, options, said):
-    """Calls, requests and time; many requests are rounded, for nobody knows them exactly."""
+    """Calls, requests and time; a large number of requests is rounded, because it is an estimate."""
     assert str(Estimate.of(calls, **{"page_size": 100, "rate": 2.0, **options})) == said

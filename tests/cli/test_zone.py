@@ -28,7 +28,7 @@ def offsets_of(target):
 
 
 async def test_the_last_hours(inside):
-    """An account in London holds 35 calls in the last three hours, and all of them are pulled; in India's zone none is."""
+    """The 35 calls of an account in London in the last three hours are pulled in its zone; in India's zone none are."""
     now = datetime.now(UTC)
     calls = [
         (f"{now.astimezone(LONDON) - timedelta(minutes=5 * n + 7):%Y-%m-%d %H:%M:%S}", f"id{n}") for n in range(60)
@@ -47,7 +47,7 @@ async def test_the_last_hours(inside):
 
 
 async def test_yesterday(inside, emulate, dataset):
-    """It is a day of the account's calendar."""
+    """Yesterday is a day of the account's calendar."""
     api = await emulate(dataset)
     for name in (EAST, WEST):
         before = datetime.now(UTC)
@@ -60,7 +60,7 @@ async def test_yesterday(inside, emulate, dataset):
 
 
 async def test_the_zone_of_what_is_written(inside, emulate, dataset, tmp_path):
-    """The moments of a CSV file bear its offset."""
+    """The moments of a CSV file have the zone's offset."""
     api = await emulate(dataset)
     ended = await inside("pull", "may.csv", *MONTH, "--zone", "Europe/London", api=api)
     assert ended.code == 0, ended.err
@@ -69,7 +69,7 @@ async def test_the_zone_of_what_is_written(inside, emulate, dataset, tmp_path):
 
 @pytest.mark.parametrize("name", ["may.ndjson", "may.db"])
 async def test_an_interrupted_pull(inside, emulate, large, name):
-    """What is kept is found in the account's zone; a pull in another zone does not continue it."""
+    """An interrupted pull is resumed in the account's zone, and not by a pull in another zone."""
     api = await emulate(large, faults=failing(times=1))
     ended = await inside("pull", name, *SLOW, "--patience", "0s", "--zone", "Europe/London", api=api)
     assert ended.code == 3
@@ -82,7 +82,7 @@ async def test_an_interrupted_pull(inside, emulate, large, name):
 
 
 async def test_an_interrupted_sync(inside, emulate):
-    """What it has kept is found in the account's zone."""
+    """An interrupted sync is resumed in the account's zone."""
     now = datetime.now(LONDON)
     recent = Dataset.range(f"{now - timedelta(days=6):%Y-%m-%d}", f"{now:%Y-%m-%d %H:%M:%S}", calls=300)
     api = await emulate(recent, faults=failing(times=1))
@@ -104,7 +104,7 @@ async def test_an_interrupted_sync(inside, emulate):
 
 
 async def test_a_sync_in_another_zone(inside, tmp_path):
-    """It reads up to the account's now, which in India's zone is in the future, or in the past."""
+    """A sync reads up to the account's present, which is in the future or in the past in India's zone."""
     now = datetime.now(UTC)
     calls = [
         (f"{now.astimezone(LONDON) - timedelta(minutes=5 * n + 7):%Y-%m-%d %H:%M:%S}", f"id{n}") for n in range(20)
@@ -128,7 +128,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 async def test_acefone_uk_needs_a_zone(inside, command, tmp_path):
-    """Every command that asks the API is refused with code 2 and the flag to give, before anything is sent or written."""
+    """Without a zone, every command that calls the API is refused with code 2 and the flag to set; nothing is sent."""
     ended = await inside(*command, "--brand", "acefone-uk", SERVETEL_TOKEN="token-123456")
     assert ended.code == 2
     assert told(ended) == [
@@ -141,7 +141,7 @@ async def test_acefone_uk_needs_a_zone(inside, command, tmp_path):
 
 @pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
 async def test_a_zone_that_does_not_exist(inside, emulate, dataset, command, tmp_path):
-    """It is refused with code 2 before anything is sent, from wherever it comes."""
+    """An unknown zone is refused with code 2 before anything is sent, whatever its source."""
     api = await emulate(dataset)
     for ended in (
         await inside(*command, "--zone", "Europe/Lodnon", api=api),
@@ -155,7 +155,7 @@ async def test_a_zone_that_does_not_exist(inside, emulate, dataset, command, tmp
 
 
 async def test_a_profile(inside, emulate, dataset, tmp_path):
-    """Its zone is used with an address and a token from flags too, and ``doctor`` says where the zone is from."""
+    """The profile's zone holds for an address and a token from flags too, and ``doctor`` names its source."""
     api = await emulate(dataset)
     text = f'[profiles.default]\ntoken = "{api.token}"\nbase_url = "{api.base_url}"\nzone = "Europe/London"\n'
     for name, content in (("config.toml", text), ("token", api.token)):

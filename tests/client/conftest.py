@@ -1,4 +1,4 @@
-"""The fixtures of the transport's tests serve the client's as well."""
+"""The client's tests use the fixtures of the transport's tests."""
 
 from tests.transport.conftest import (
     _modules_out_of_sight,

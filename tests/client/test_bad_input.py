@@ -1,4 +1,4 @@
-"""What a caller may get wrong. It is refused before anything is sent, in words that tell the fix, and without an echo of a secret."""
+"""Mistakes of a caller: they are refused before a request is sent, with the fix, and without an echo of a secret."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ async def test_a_question_the_api_would_misread_is_refused(case, method, serve, 
 
 @pytest.mark.parametrize("case", RANGES | FILTERS)
 def test_a_query_refuses_what_the_client_would(case):
-    """A query is checked where it is made, not where it is used; only a mixed pair has to wait for the account's zone."""
+    """A query is checked when it is made; only a mixed pair has to wait for the account's zone."""
     wrong, hint = (RANGES | FILTERS)[case]
     if case in ("unknown", "misspelt"):
         with pytest.raises(TypeError):
@@ -206,7 +206,7 @@ def test_a_query_refuses_what_the_client_would(case):
 
 @pytest.mark.parametrize("case", QUESTIONS)
 async def test_a_stream_is_refused_where_it_is_made(case, serve, connect):
-    """Numbers, deadlines and checkpoints that cannot be meant are refused by ``calls`` itself, before its first ``anext``."""
+    """``calls`` itself refuses bad numbers, deadlines and checkpoints, before its first ``anext``."""
     server = await serve()
 
     with pytest.raises(ConfigurationError) as caught:
@@ -226,7 +226,7 @@ async def test_a_stream_is_refused_where_it_is_made(case, serve, connect):
     ids=["another version", "another query", "another window"],
 )
 async def test_a_checkpoint_of_something_else_is_a_mismatch(start, serve, connect):
-    """A checkpoint of another query or version is told from garbage."""
+    """A checkpoint of another query or version is distinguished from garbage."""
     server = await serve()
 
     with pytest.raises(ResumeMismatchError) as caught:
@@ -252,7 +252,7 @@ async def test_a_deadline_that_is_none_is_refused_everywhere(method, deadline, s
 
 @pytest.mark.parametrize("call_id", ["", " ", None, 7, 1714657799.11930963, b"1.2", "1\n2", ["1.2"]], ids=repr)
 async def test_a_call_id_that_is_none_is_refused(call_id, serve, connect):
-    """``get_call`` never asks without an id: the API would send the whole history."""
+    """``get_call`` never sends a request without an id: the API would send the whole history."""
     server = await serve()
 
     with pytest.raises(ConfigurationError) as caught:
@@ -291,10 +291,10 @@ async def test_a_limit_that_is_none_is_refused(limit, serve, connect):
 
 @pytest.mark.parametrize("case", CLIENTS)
 def test_a_client_is_refused_where_it_is_made(case):
-    """Settings are checked by the constructor: nobody finds out in the middle of a night's pull."""
+    """The constructor checks settings, so a bad one never fails in the middle of a pull."""
     with pytest.raises(
         ConfigurationError
-    ) as caught:  # no variable here holds what is given: its frame is looked at as well
+    ) as caught:  # no variable here holds the value: this frame is searched as well
         ServetelClient(**{"token": TOKEN, "base_url": "https://api.example.invalid", **CLIENTS[case][0]})
 
     refused(caught.value, CLIENTS[case][1])
@@ -302,7 +302,7 @@ def test_a_client_is_refused_where_it_is_made(case):
 
 @pytest.mark.parametrize("case", TOKENS)
 def test_a_token_that_cannot_be_one_is_refused_without_an_echo(case):
-    """What no token and no header may hold is refused, and not repeated in the error."""
+    """A value that no token and no header may hold is refused, and not repeated in the error."""
     with pytest.raises(ConfigurationError) as caught:
         ServetelClient(TOKENS[case], base_url="https://api.example.invalid")
 
@@ -311,7 +311,7 @@ def test_a_token_that_cannot_be_one_is_refused_without_an_echo(case):
 
 @pytest.mark.parametrize("case", URLS)
 def test_a_base_url_that_would_send_the_token_astray_is_refused(case):
-    """Only https, or http to this computer; no user info, which would be logged; nothing of it is echoed."""
+    """Only https, or http to this computer; no user info, which would be logged. Nothing of it is echoed."""
     with pytest.raises(ConfigurationError) as caught:
         ServetelClient(TOKEN, base_url=URLS[case])
 
@@ -329,7 +329,7 @@ def test_a_base_url_that_would_send_the_token_astray_is_refused(case):
     ],
 )
 def test_a_base_url_that_is_fine_is_taken(url):
-    """Loopback in any form, ports, paths and capitals are no mistake."""
+    """Any form of loopback, ports, paths and capitals are allowed."""
     assert ServetelClient(TOKEN, base_url=url)
 
 
@@ -344,13 +344,13 @@ def test_a_base_url_that_is_fine_is_taken(url):
         *((Retry, {"budget": value}) for value in (-1, 1.5, "x", None)),
         (Retry, {"attempts": 2.5}),
         *((Timeouts, {name: value}) for name in ("connect", "read", "total", "acquire") for value in (0, -1, NAN, "x")),
-        *((RateLimit, {"per_second": value}) for value in (-1, NAN, "x", None)),  # 0 is no limit
+        *((RateLimit, {"per_second": value}) for value in (-1, NAN, "x", None)),  # 0 means no limit
         *((RateLimit, {"burst": value}) for value in (0, -1, NAN, "x", None)),
     ],
     ids=lambda value: value.__name__ if isinstance(value, type) else repr(value),
 )
 def test_a_setting_that_means_nothing_is_refused(kind, wrong):
-    """Settings are checked where they are made, and name the parameter."""
+    """Settings are checked when they are made, and the error names the parameter."""
     with pytest.raises(ConfigurationError) as caught:
         kind(**wrong)
 

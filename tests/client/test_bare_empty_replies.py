@@ -34,7 +34,7 @@ def in_april(asked):
 
 @pytest.mark.parametrize(("known", "times"), [(True, 1), (True, 2), (False, 1)])
 async def test_a_later_window_does_not_end_by_it(known, times):
-    """The first page of the second window comes empty; a server that is not known yet shows its totals in the first."""
+    """The first page of the second window comes empty. A new server shows its totals in the first window."""
     async with api(bare(times=times, when=in_april), known=known) as (_, client):
         stream = client.calls(*APRIL_TO_MAY)
         assert [call.id async for call in stream] == [key for _, key in CALLS]
@@ -50,7 +50,7 @@ async def test_it_does_not_count_as_none(nth, known, times):
 
 
 async def test_a_first_page_that_is_promised_calls_is_asked_for_again():
-    """The page has a count but no calls: the next reply shows what is true."""
+    """The page has a count but no calls, so it is requested again."""
 
     def once(asked):
         return Answer(rows=[]) if asked.nth == 1 else HONEST
@@ -84,11 +84,11 @@ async def test_an_honest_empty_page_is_asked_for_once():
         assert len(server.asked) == 3
 
 
-# A range that holds calls is asked for again, to see if the server still counts -----------------------------------------------
+# A range that holds calls is requested again, to see if the server still counts -----------------------------------------------
 
 
 def counts_only_calls(asked):
-    """A server that sends no count where there is nothing to count."""
+    """A server that sends no count for an empty list."""
     return HONEST if asked.found else Answer(rows=[], no_count=True)
 
 
@@ -98,7 +98,7 @@ def silent(_asked):
 
 
 async def test_a_server_that_falls_silent_ends_no_stream():
-    """Its second window does not count as empty; the stream can be resumed at the same place."""
+    """Its second window does not count as empty; the stream can be resumed there."""
     async with api() as (server, client):
         stream = client.calls(*APRIL_TO_MAY)
         came = [(await anext(stream)).id for _ in range(len(LATE))]
@@ -134,7 +134,7 @@ async def test_an_empty_window_is_one_where_the_server_still_counts():
 
 
 async def test_the_look_at_a_counted_range_can_be_cancelled():
-    """After a step is cancelled in the check, the next step requests nothing twice."""
+    """After a step is cancelled during the check, the next step repeats no request."""
     may_alone = calls_at(*LATE)
 
     def slow_look(asked):

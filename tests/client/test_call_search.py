@@ -1,4 +1,4 @@
-"""``get_call``: the range is searched 31 days at a time, newest first, until the call is found, within one deadline."""
+"""``get_call`` searches the range 31 days at a time, newest first, until it finds the call, within one deadline."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def client_of(api, **options):
 @pytest.mark.parametrize("knows_call_id", [True, False])
 @pytest.mark.parametrize("place", [0, 45, 89])
 async def test_a_call_is_found_in_any_window(place, knows_call_id, quarter):
-    """No request spans more than 31 days; the newest window comes first, and the search ends where the call is."""
+    """No request spans more than 31 days; the newest window comes first, and the search ends at the call."""
     async with Emulator(quarter, max_range_days=31, knows_call_id=knows_call_id) as api, client_of(api) as client:
         wanted = api.dataset.calls[place]
         found = await client.get_call(wanted.call_id, **QUARTER)
@@ -53,7 +53,7 @@ async def test_a_deadline_covers_the_search_and_the_reading(quarter):
 
 
 async def test_a_deadline_that_passes_between_two_requests_is_no_overload(quarter):
-    """Requests were sent, so the error must not say that nothing was sent."""
+    """Requests were sent, so the error must not say otherwise."""
     async with Emulator(quarter) as api, client_of(api, rate=RateLimit(per_second=2)) as client:
         error = await failure_of(client.get_call("1.2", **QUARTER, deadline=0.3))
         assert type(error) is DeadlineExceededError
@@ -63,7 +63,7 @@ async def test_a_deadline_that_passes_between_two_requests_is_no_overload(quarte
 
 
 async def test_a_deadline_before_the_first_request_is_an_overload(quarter):
-    """Nothing was sent, and the error says so."""
+    """No request was sent, and the error says so."""
     async with Emulator(quarter) as api, client_of(api, rate=RateLimit(per_second=1)) as client:
         await client.fetch_page()
         error = await failure_of(client.get_call("1.2", **QUARTER, deadline=0.05))

@@ -1,4 +1,4 @@
-"""A server that never counts beyond a limit, or refuses the pages behind one: every call is there, or an error says why not."""
+"""A server that never counts beyond a limit, or refuses the pages behind one: every call comes, or an error says why not."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NEWEST = dt.datetime(2024, 5, 31, 23, 0)  # noqa: DTZ001 - the account's wall c
 
 
 def some(number, *, apart=60):
-    """So many calls, newest first, so many seconds apart; four share each second, so that a limit may cut one."""
+    """That many calls, newest first, that many seconds apart; four share each second, so that a limit may split one."""
     return calls_at(*[str(_NEWEST - dt.timedelta(seconds=apart * (index // 4))) for index in range(number)])
 
 
@@ -58,13 +58,13 @@ async def test_an_honest_count_costs_one_request_where_it_is_round(number, more)
     async with api(some(number)) as (server, client):
         stream = client.calls(*MAY)
         assert len([call async for call in stream]) == number
-        fewest = -(-number // 100) + (number % 100 == 0)  # behind a full page one more look
+        fewest = -(-number // 100) + (number % 100 == 0)  # one more request behind a full page
         assert len(server.asked) == stream.stats.requests == fewest + more
         assert stream.stats.count == number
 
 
 async def test_what_was_asked_for_costs_no_proof():
-    """``max_records`` ends a stream before its end has to be proved."""
+    """``max_records`` ends a stream before its end needs a proof."""
     async with api(some(2_502), capped(1_000)) as (server, client):
         assert len(await client.calls(*MAY, max_records=1_000).collect()) == 1_000
         assert len(server.asked) == 10
@@ -88,7 +88,7 @@ async def test_a_checkpoint_behind_a_limit_is_a_place(habit, after):
 
 @pytest.mark.parametrize("order", ["oldest first", "undated"])
 async def test_a_list_without_the_usual_order_is_read_in_halves(order):
-    """If the oldest call does not show what is left, both halves of the range are read, and no call comes twice."""
+    """If the oldest call does not show the rest, both halves of the range are read, and no call comes twice."""
     calls = some(1_502)
 
     def habit(asked):
@@ -176,7 +176,7 @@ async def test_a_refusal_in_a_later_pass_stays_one():
 @pytest.mark.parametrize("dates", [MAY, (None, "2024-05-31"), ("2024-05-01", None), (None, None)])
 @pytest.mark.parametrize(("number", "most"), [(2_502, 1_000), (1_000, 9_999), (3_000, 2_000), (996, 999)])
 async def test_a_count_is_the_count_whatever_its_limit(number, most, dates):
-    """A round count is proved by the counts of two parts; an open range is cut at the call where its count ends."""
+    """The counts of two parts prove a round count; an open range is cut at the call where its count ends."""
     async with api(some(number), capped(most)) as (server, client):
         assert await client.count(*dates) == number
         assert len(server.asked) < 45
@@ -211,7 +211,7 @@ async def test_a_server_that_leaves_out_bounds_counts_no_fewer():
 
 @pytest.mark.parametrize("dates", [MAY, (None, None)])
 async def test_a_count_that_cannot_be_proved_is_an_error(dates):
-    """Two thousand calls in one second, of which the server counts a thousand."""
+    """Of two thousand calls in one second, the server counts a thousand."""
     async with api(calls_at(*["2024-05-06 09:00:00"] * 2_000), capped(1_000)) as (_, client):
         with pytest.raises(CountDriftError, match="may be missing"):
             await client.count(*dates)
@@ -244,7 +244,7 @@ async def test_deeper_pages_that_come_all_the_same_are_left(ordered):
 
 
 async def test_a_deeper_page_that_came_before_hides_no_gap():
-    """Pages come in any order, and one in the middle is refused last: its calls are asked for in a narrower range."""
+    """Pages come in any order, and one in the middle is refused last: a narrower range brings its calls."""
     calls, deeper = some(3_002), asyncio.Event()
 
     def habit(asked):
@@ -264,7 +264,7 @@ async def test_a_deeper_page_that_came_before_hides_no_gap():
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize(("number", "most"), [(1_002, 1_000), (2_502, 1_000), (4_000, 2_000)])
 async def test_a_limit_without_any_count_ends_no_stream(number, most, ordered):
-    """The calls come to a round number and then to an empty page: what is left is asked for in the same way."""
+    """A round number of calls, then an empty page: a narrower range brings the rest."""
     calls = some(number)
     async with api(calls, hiding(most)) as (_, client):
         got = ids([call async for call in client.calls(*MAY, ordered=ordered)])

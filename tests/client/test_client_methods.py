@@ -1,4 +1,4 @@
-"""What each method of the client gives, against an account whose truth is known."""
+"""The result of each method of the client, checked against a known account."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def ids(calls) -> list[str]:
 
 
 async def test_counting_a_month_is_one_request(emulate, connect):
-    """The count is the API's own, asked for with a page of one call."""
+    """The count is the API's own, requested with a page of one call."""
     api = await emulate(Dataset.month("2024-05", calls=3_001))
 
     assert await connect(api).count(*MAY) == 3_001
@@ -87,7 +87,7 @@ async def test_counting_with_filters_counts_what_matches(emulate, connect, month
 
 
 async def test_a_range_over_31_days_is_counted_window_by_window(emulate, connect, quarter):
-    """No single request spans more than 31 days; the sum is the truth, and no call at a border counts twice."""
+    """No request spans more than 31 days; the sum is right, and no call at a border counts twice."""
     api = await emulate(quarter, max_range_days=31)
 
     assert await connect(api).count(*QUARTER) == 500
@@ -97,7 +97,7 @@ async def test_a_range_over_31_days_is_counted_window_by_window(emulate, connect
 @pytest.mark.parametrize("mode", ["page", "missing"])
 @pytest.mark.parametrize("number", [0, 1, 2, 3, 10, 11, 95, 300])
 async def test_counting_works_where_the_server_does_not_count(number, mode, emulate, connect):
-    """Where ``count`` is the rows of the page, or missing, the end is searched in a few requests."""
+    """If ``count`` is missing or counts only the page, a few requests find the end."""
     api = await emulate(Dataset.month("2024-05", calls=number), count_mode=mode)
 
     assert await connect(api, page_size=10).count(*MAY) == number
@@ -108,14 +108,14 @@ async def test_counting_works_where_the_server_does_not_count(number, mode, emul
 
 @pytest.mark.parametrize("cap", [3, 10, 50])
 async def test_counting_sees_through_a_silent_cap(cap, emulate, connect):
-    """A server that gives smaller pages than asked for is counted by its own page size."""
+    """If a server gives smaller pages than requested, the count uses their real size."""
     api = await emulate(Dataset.month("2024-05", calls=95), count_mode="page", limit_cap=cap)
 
     assert await connect(api, page_size=100).count(*MAY) == 95
 
 
 async def test_an_open_range_is_counted_in_one_request(emulate, connect, small):
-    """Without dates there is no window to cut."""
+    """Without dates there is nothing to cut into windows."""
     api = await emulate(small)
 
     assert await connect(api).count() == 300
@@ -124,7 +124,7 @@ async def test_an_open_range_is_counted_in_one_request(emulate, connect, small):
 
 
 async def test_a_deadline_ends_a_count(emulate, connect, small):
-    """A count that hangs is ended by its own deadline."""
+    """Its own deadline ends a count that hangs."""
     api = await emulate(small, faults=[Fault("stall")])
 
     error = await failure_of(connect(api).count(deadline=0.1))
@@ -137,7 +137,7 @@ async def test_a_deadline_ends_a_count(emulate, connect, small):
 
 
 async def test_a_known_call_is_found_in_one_request(emulate, connect, small):
-    """The call that bears the id, and no other one."""
+    """The result is the call with that id, and no other."""
     api = await emulate(small)
     wanted = small.calls[123]
 
@@ -149,7 +149,7 @@ async def test_a_known_call_is_found_in_one_request(emulate, connect, small):
 
 
 async def test_an_unknown_call_is_none(emulate, connect, small):
-    """None says that there is no such call."""
+    """None means that there is no such call."""
     api = await emulate(small)
 
     assert await connect(api).get_call("1.2") is None
@@ -158,7 +158,7 @@ async def test_an_unknown_call_is_none(emulate, connect, small):
 
 @pytest.mark.parametrize("dates", [{}, {"from_date": MAY[0]}, {"to_date": MAY[1]}])
 async def test_a_server_that_ignores_call_id_is_caught(dates, emulate, connect, small):
-    """Where the newest calls come instead, no other call is given out: it says so, and how to go on."""
+    """If the newest calls come instead, none is returned: the error names the cause and the fix."""
     api = await emulate(small, knows_call_id=False)
 
     error = await failure_of(connect(api).get_call(small.calls[123].call_id, **dates))
@@ -169,7 +169,7 @@ async def test_a_server_that_ignores_call_id_is_caught(dates, emulate, connect, 
 
 
 async def test_dates_narrow_the_search_where_call_id_is_ignored(emulate, connect, small):
-    """With dates the range is read until the call is met; one that is not there is None."""
+    """With dates, the range is read until the call is found; a missing call is None."""
     api = await emulate(small, knows_call_id=False)
     client = connect(api, page_size=10)
     dates = {"from_date": MAY[0], "to_date": MAY[1]}
@@ -180,7 +180,7 @@ async def test_dates_narrow_the_search_where_call_id_is_ignored(emulate, connect
 
 
 async def test_the_newest_call_is_not_taken_for_the_wanted_one(serve, connect):
-    """A page whose calls bear other ids, or none, is never the answer."""
+    """A page whose calls have other ids, or none, is never the answer."""
     server = await serve(reply(page(call(1, call_id=None), call(2), call(3, call_id=17146577.1), count=3)))
 
     error = await failure_of(connect(server).get_call("17146577"))
@@ -189,7 +189,7 @@ async def test_the_newest_call_is_not_taken_for_the_wanted_one(serve, connect):
 
 
 async def test_a_call_id_is_compared_as_text(serve, connect):
-    """An id that came as a number is compared digit by digit, not as a float."""
+    """A numeric id is compared digit by digit, not as a float."""
     server = await serve(reply(page(call(1)).replace(b'"17146577.1"', b"1714657799.11930963")))
 
     found = await connect(server).get_call("1714657799.11930963")
@@ -202,7 +202,7 @@ async def test_a_call_id_is_compared_as_text(serve, connect):
 
 
 async def test_a_page_is_given_as_it_is(emulate, connect, month):
-    """Records, number, count, limit and the bytes as they came; nothing else is asked for."""
+    """Records, number, count, limit and the raw bytes; no other request is sent."""
     api = await emulate(month)
     query = CallQuery(from_date=MAY[0], to_date=MAY[1])
 
@@ -223,7 +223,7 @@ async def test_a_page_past_the_end_holds_nothing(emulate, connect, small):
 
 
 async def test_another_page_than_asked_for_is_an_error(emulate, connect, small):
-    """A server that sends another page is caught by the number that it says."""
+    """The page number in the reply shows that the server sent another page."""
     api = await emulate(small, faults=[Fault("wrong_page")])
 
     error = await failure_of(connect(api).fetch_page(page=2))
@@ -233,7 +233,7 @@ async def test_another_page_than_asked_for_is_an_error(emulate, connect, small):
 
 
 async def test_a_page_outside_of_its_dates_is_an_error(serve, connect):
-    """A server that ignores the dates is caught by the first call that lies outside."""
+    """The first call outside the dates shows that the server ignores them."""
     server = await serve(reply(page(call(1, date="2019-01-01"), count=1)))
 
     error = await failure_of(connect(server).fetch_page(CallQuery(from_date=MAY[0], to_date=MAY[1])))
@@ -256,7 +256,7 @@ async def test_making_a_stream_sends_nothing(emulate, connect, small):
 
 @pytest.mark.parametrize("limit", [1, 7, 100, 101, 299, 300, 999])
 async def test_collect_takes_so_many_and_asks_for_no_needless_page(limit, emulate, connect, small):
-    """``collect(limit)`` is the newest so many, in as many pages as they fill."""
+    """``collect(limit)`` returns that many newest calls, in no more pages than they fill."""
     api = await emulate(small)
 
     calls = await connect(api, page_size=50).calls(*MAY).collect(limit=limit)
@@ -267,7 +267,7 @@ async def test_collect_takes_so_many_and_asks_for_no_needless_page(limit, emulat
 
 @pytest.mark.parametrize("most", [1, 7, 49, 50, 51, 100, 299, 300, 999])
 async def test_max_records_asks_for_no_needless_page(most, emulate, connect, small):
-    """A stream of at most so many reads exactly the pages that hold them."""
+    """A stream with ``max_records`` reads exactly the pages that hold them."""
     api = await emulate(small)
 
     calls = await connect(api, page_size=50).calls(*MAY, max_records=most).collect()
@@ -277,7 +277,7 @@ async def test_max_records_asks_for_no_needless_page(most, emulate, connect, sma
 
 
 async def test_unordered_is_the_same_set(emulate, connect, month):
-    """``ordered=False`` loses nothing and doubles nothing, and offers no checkpoint."""
+    """``ordered=False`` loses and doubles no call, and has no checkpoint."""
     api = await emulate(month, jitter=0.002)
     stream = connect(api, page_size=50, max_concurrency=8).calls(*MAY, ordered=False)
 
@@ -299,7 +299,7 @@ async def test_unordered_is_the_same_set(emulate, connect, month):
     ids=repr,
 )
 async def test_filters_give_what_the_account_holds(filters, emulate, connect, month):
-    """The stream of a filter is the truth of that filter, and so is the query made of the same words."""
+    """The stream of a filter has exactly the matching calls. So has a query with the same words."""
     api = await emulate(month)
     query = CallQuery(from_date=MAY[0], to_date=MAY[1], **filters)
     truth = api.truth(dict(query.params()))
@@ -310,7 +310,7 @@ async def test_filters_give_what_the_account_holds(filters, emulate, connect, mo
 
 
 async def test_several_agents_are_an_or(emulate, connect, month):
-    """Calls of one agent or another, bare or with their prefix."""
+    """Calls of any of the agents, named with a prefix or without."""
     api = await emulate(month)
     agents = sorted({call.agent for call in month.calls if call.agent})[:2]
     truth = api.truth({"agents[]": [f"agent|{agent}" for agent in agents]})
@@ -321,7 +321,7 @@ async def test_several_agents_are_an_or(emulate, connect, month):
 
 
 async def test_any_kind_of_moment_asks_for_the_same_range(emulate, connect, small):
-    """A date, the API's own text, an aware moment of any zone: one range."""
+    """A date, the API's own text and an aware moment of any zone give one range."""
     api = await emulate(small)
     client = connect(api)
     asked = [
@@ -340,7 +340,7 @@ async def test_any_kind_of_moment_asks_for_the_same_range(emulate, connect, smal
 
 
 async def test_the_zone_of_the_client_is_the_zone_of_its_records(emulate, connect, small):
-    """An account elsewhere is asked in its own wall clock, and its records say so."""
+    """An account in another zone is asked in its wall clock, and its records have that zone."""
     london = ZoneInfo("Europe/London")
     api = await emulate(small)
     calls = (
@@ -355,7 +355,7 @@ async def test_the_zone_of_the_client_is_the_zone_of_its_records(emulate, connec
 
 @pytest.mark.parametrize("max_range", [31, None])
 async def test_a_long_range_is_read_window_by_window(max_range, emulate, connect, quarter):
-    """Newest first across the borders of the windows, each call once, no request over 31 days."""
+    """Newest first across windows, each call once, no request over 31 days."""
     api = await emulate(quarter, max_range_days=max_range)
     stream = connect(api, page_size=20).calls(*QUARTER)
 
@@ -388,7 +388,7 @@ async def test_rough_records_are_read_to_the_last(emulate, connect, rough):
     ids=["plain", "capped", "capped, said", "page counts", "no counts"],
 )
 async def test_twenty_thousand_calls_in_about_the_fewest_requests(knobs, size, emulate, connect, large):
-    """The truth, in order, whatever the server says of counts and limits, within a twentieth of the fewest requests."""
+    """Every call, in order, for any count and limit, within 5 % of the fewest requests."""
     api = await emulate(large, **knobs)
     stream = connect(api, page_size=200, max_concurrency=8).calls(*MAY)
 
@@ -410,7 +410,7 @@ async def test_twenty_thousand_rough_calls(emulate, connect):
     assert len(api.requests) <= 105
 
 
-# Stopping and going on -----------------------------------------------------------------------------------------------------
+# Stopping and resuming -----------------------------------------------------------------------------------------------------
 
 
 async def read_some(stream, number: int) -> list[str]:
@@ -424,7 +424,7 @@ async def read_some(stream, number: int) -> list[str]:
 
 @pytest.mark.parametrize("every", [1, 2, 3, 7, 10, 19])
 async def test_a_stream_is_gone_on_with_after_any_call(every, emulate, connect):
-    """Stopped after every k-th call and gone on with, a stream is the truth: no call lost, none twice."""
+    """A stream stopped after every k-th call and resumed loses no call and brings none twice."""
     data = Dataset.month("2024-05", calls=60)
     api = await emulate(data)
     client = connect(api, page_size=10)
@@ -445,7 +445,7 @@ async def test_a_stream_is_gone_on_with_after_any_call(every, emulate, connect):
 @pytest.mark.parametrize("after", [1, 5, 10, 11, 25, 49])
 @pytest.mark.parametrize("inserted", [1, 9, 10, 23])
 async def test_calls_that_came_meanwhile_do_not_shift_the_place(inserted, after, emulate, connect):
-    """New calls in front of the place push it back by pages; going on still begins with the next call."""
+    """New calls in front push the place back by pages; the resumed stream still begins with the next call."""
     data = Dataset.month("2024-05", calls=60)
     api = await emulate(data)
     client = connect(api, page_size=10)
@@ -464,7 +464,7 @@ async def test_calls_that_came_meanwhile_do_not_shift_the_place(inserted, after,
 
 @pytest.mark.parametrize("after", [1, 150, 166, 167, 250, 333, 499, 500])
 async def test_a_long_range_is_gone_on_with_in_any_window(after, emulate, connect, quarter):
-    """A checkpoint knows its window; those before it are not read again."""
+    """A checkpoint knows its window; earlier ones are not read again."""
     api = await emulate(quarter)
     client = connect(api, page_size=20)
     stream = client.calls(*QUARTER)
@@ -480,7 +480,7 @@ async def test_a_long_range_is_gone_on_with_in_any_window(after, emulate, connec
 
 
 async def test_a_checkpoint_of_pages_is_a_checkpoint_too(emulate, connect, small):
-    """Reading by pages and going on call by call, or the other way round, is one stream."""
+    """A stream read by pages can be resumed call by call, and the other way round."""
     api = await emulate(small)
     client = connect(api, page_size=30)
     stream = client.calls(*MAY)
@@ -494,7 +494,7 @@ async def test_a_checkpoint_of_pages_is_a_checkpoint_too(emulate, connect, small
 
 
 async def test_another_page_size_does_not_spoil_a_checkpoint(emulate, connect, small):
-    """A resumed stream asks with the page size of its own client."""
+    """A resumed stream uses the page size of its own client."""
     api = await emulate(small)
     stream = connect(api, page_size=30).calls(*MAY)
     got = await read_some(stream, 77)
@@ -508,7 +508,7 @@ async def test_another_page_size_does_not_spoil_a_checkpoint(emulate, connect, s
 
 
 async def test_a_call_that_was_removed_is_no_place_to_go_on_from(emulate, connect, small):
-    """When the last call is gone, nobody guesses: the error says that the stream must begin anew."""
+    """If the last call was removed, the error says that the stream must begin anew."""
     api = await emulate(small)
     client = connect(api, page_size=10)
     stream = client.calls(*MAY)
@@ -523,7 +523,7 @@ async def test_a_call_that_was_removed_is_no_place_to_go_on_from(emulate, connec
 
 
 async def test_a_checkpoint_names_no_number_and_no_token(emulate, connect, small):
-    """It may stand in any file or log."""
+    """It may be written to any file or log."""
     api = await emulate(small)
     client_number = small.calls[5].client_number
     stream = connect(api).calls(*MAY, callerid=client_number)
@@ -537,7 +537,7 @@ async def test_a_checkpoint_names_no_number_and_no_token(emulate, connect, small
 
 
 async def test_a_deadline_ends_a_stream_and_says_where(emulate, connect, small):
-    """Everything counts against it, the consumer's own time too; what came before is an exact prefix."""
+    """All time counts, the consumer's too; the delivered calls are an exact prefix."""
     api = await emulate(small, faults=[Fault("stall", page=4)])
     stream = connect(api, page_size=10).calls(*MAY, deadline=0.4)
     got = []
@@ -557,7 +557,7 @@ async def test_a_deadline_ends_a_stream_and_says_where(emulate, connect, small):
 
 
 async def test_the_numbers_of_a_stream_add_up(emulate, connect, small):
-    """Records, pages, requests and bytes are what the server saw, retries included."""
+    """Records, pages, requests and bytes equal the server's figures, retries included."""
     api = await emulate(small, faults=[Fault("status", page=2, times=2), Fault("reset", page=4, times=1)])
     stream = connect(api, page_size=40).calls(*MAY)
     raw = [found async for found in stream.pages()]
@@ -572,7 +572,7 @@ async def test_the_numbers_of_a_stream_add_up(emulate, connect, small):
 
 
 async def test_finished_failed_and_closed_are_three_ends(emulate, connect, small):
-    """The end stays the end, a failure the same failure, and an early close says that it was early."""
+    """A finished stream stays finished, a failed one fails again, and a closed one says it was closed early."""
     api = await emulate(small)
     client = connect(api)
     finished = client.calls(*MAY)
@@ -592,7 +592,7 @@ async def test_finished_failed_and_closed_are_three_ends(emulate, connect, small
 
 
 async def test_a_client_without_a_gate_and_many_streams(emulate, connect, small):
-    """Ten streams at once over four slots are ten truths."""
+    """Ten streams at once over four slots are all complete."""
     api = await emulate(small)
     client = connect(api, page_size=20)
 
@@ -616,7 +616,7 @@ async def test_pages_close_like_their_stream(emulate, connect, small):
 
 
 async def test_a_stream_takes_no_values(emulate, connect, small):
-    """It is a generator by interface, and one that gives only."""
+    """It has a generator's interface, but takes no values."""
     api = await emulate(small)
     stream = connect(api).calls(*MAY)
 
@@ -629,7 +629,7 @@ async def test_a_stream_takes_no_values(emulate, connect, small):
 
 
 async def test_a_stream_that_is_closed_while_it_is_awaited_says_so(serve, connect):
-    """Whoever waits for the next call learns that somebody else closed the stream."""
+    """The task that waits for the next call learns that the stream was closed."""
     server = await serve(ACTS["head hangs"])
     stream = connect(server).calls(*MAY)
     waiting = asyncio.ensure_future(failure_of(anext(stream)))
@@ -642,7 +642,7 @@ async def test_a_stream_that_is_closed_while_it_is_awaited_says_so(serve, connec
 
 @pytest.mark.parametrize("mode", ["total", "page"])
 async def test_a_list_that_moves_is_read_until_it_is_still(mode, emulate, connect):
-    """Calls that are removed and added while the list is read: a second pass, within ``max_records`` or without, never a doubled call."""
+    """Calls come and go during the reading: a second pass, with or without ``max_records``, and no double."""
     data = Dataset.month("2024-05", calls=120)
     for most in (None, 60):
         api = await emulate(data, delete_every=7, insert_every=11, count_mode=mode)

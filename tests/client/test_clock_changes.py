@@ -40,7 +40,7 @@ def wall(moment, zone):
 
 
 def calls_around(change, zone):
-    """A call every five minutes, for three hours on both sides: its stamp and an id that says its moment."""
+    """A call every five minutes, for three hours on both sides: its stamp, and an id that names its moment."""
     moments = [change + timedelta(minutes=minutes) for minutes in range(-180, 185, 5)]
     return sorted(((wall(moment, zone), f"{moment:%d %H:%M}Z") for moment in moments), reverse=True)
 
@@ -66,7 +66,7 @@ def client_of(api, zone, **options):
 @PLACES
 @SPANS
 async def test_a_stream_and_a_count(place, span):
-    """Every call of the range comes once; what comes beside them bears a stamp of the range; the count agrees."""
+    """Every call of the range comes once; any other call has a stamp of the range; the count agrees."""
     zone, change = CHANGES[place]
     query = query_of(change, span)
     async with SmallServer(calls_around(change, zone)) as api, client_of(api, zone) as client:
@@ -79,7 +79,7 @@ async def test_a_stream_and_a_count(place, span):
 
 @PLACES
 async def test_the_last_hour(place):
-    """Half an hour after the change it holds the thirteen calls of the last sixty minutes, and more with their stamps."""
+    """Half an hour after the change, it has the thirteen calls of the last 60 minutes, and more with their stamps."""
     zone, change = CHANGES[place]
     now = change + timedelta(minutes=30)
     async with SmallServer(calls_around(change, zone)) as api, client_of(api, zone) as client:
@@ -91,7 +91,7 @@ async def test_the_last_hour(place):
 
 @SPANS
 async def test_short_windows(span):
-    """Windows of an hour, which cut the doubled hour anywhere, lose no call and bring none twice."""
+    """Windows of an hour, which may cut the doubled hour, lose no call and bring none twice."""
     zone, change = CHANGES["London"]
     options = {"max_range": timedelta(hours=1)}
     async with SmallServer(calls_around(change, zone)) as api, client_of(api, zone, **options) as client:
@@ -129,7 +129,7 @@ async def test_a_pull(span, tmp_path):
 
 @SPANS
 async def test_a_server_that_sorts_by_moment(span, tmp_path):
-    """Its stamps jump back by an hour in the middle of the list. Nothing is lost, from a stream, its checkpoints or a pull."""
+    """Its stamps jump back an hour in the middle of the list. A stream, its checkpoints and a pull lose no call."""
     zone, change = CHANGES["London"]
     moments = [change + timedelta(minutes=minutes) for minutes in range(180, -185, -5)]
     calls = [(wall(moment, zone), f"{moment:%d %H:%M}Z") for moment in moments]
@@ -162,7 +162,7 @@ async def test_an_open_end_in_the_second_time(tmp_path):
 
 
 async def test_a_sync_right_after_the_gap_of_spring(tmp_path):
-    """It reaches up to the server's now, although two hours before it the clock showed three hours less."""
+    """It reaches the server's now, although two hours ago the clock showed three hours less."""
     zone, change = ZoneInfo("Europe/London"), datetime(2024, 3, 31, 1, tzinfo=UTC)
     calls = [call for call in calls_around(change, zone) if call[1] <= "31 01:30Z"]
     async with (
@@ -177,7 +177,7 @@ async def test_a_sync_right_after_the_gap_of_spring(tmp_path):
 
 
 class SetBack(tzinfo):
-    """A zone whose clock was set back by an hour, to UTC, a moment ago."""
+    """A zone whose clock was just set back by an hour, to UTC."""
 
     key = "Test/Set_Back"
 
@@ -200,7 +200,7 @@ class SetBack(tzinfo):
 
 
 async def test_an_open_end_that_the_server_refuses():
-    """In the second time of the doubled hour a stream closes it at the end of that hour: calls of the first time have such stamps."""
+    """In the hour's second time, a stream ends at the end of that hour: stamps of its first time go up to there."""
     change = datetime.now(UTC).replace(microsecond=0) - timedelta(minutes=10)
     zone = SetBack(change)
     calls = [(wall(change - timedelta(minutes=n), zone), f"{n} minutes before") for n in range(0, 95, 5)]

@@ -1,4 +1,4 @@
-"""Code of the caller runs inside each request. Nothing that it raises can end a stream or cancel a task."""
+"""Code of the caller runs inside each request. No exception of it can end a stream or cancel a task."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ RAISING = [iterator_at_its_end, cancelled, cancels_its_task, generator_exit, sto
 
 
 def as_provider(raising):
-    """A token provider; a token that is used up is asked for again before each request."""
+    """A token provider; for each request a used-up token is requested again."""
     given = 0
 
     async def provider():
@@ -81,7 +81,7 @@ async def api():
 
 
 async def outcome_of(work):
-    """How it ended, seen from a task of its own: a cancelled one is no error."""
+    """How it ended, seen from its own task: a cancelled one is no error."""
     task = asyncio.ensure_future(work)
     await asyncio.wait({task}, timeout=20)
     assert task.done()
@@ -114,7 +114,7 @@ async def test_what_a_trace_hook_raises_ends_no_stream(raising, api):
 
 @pytest.mark.parametrize("raising", RAISING)
 async def test_what_a_provider_raises_ends_no_stream(raising):
-    """Its first token is refused after some pages; the second is never given."""
+    """The server refuses its first token after some pages; the second never comes."""
     dataset = Dataset.month("2024-05", calls=200)
     async with (
         Emulator(dataset, token="token-number-one", token_requests=GOOD) as api,
@@ -131,7 +131,7 @@ async def test_what_a_provider_raises_ends_no_stream(raising):
 @pytest.mark.parametrize("method", ["count", "get_call", "fetch_page"])
 @pytest.mark.parametrize("raising", RAISING)
 async def test_what_a_hook_raises_is_an_error_of_every_method(raising, method, api):
-    """The methods that ask for single pages raise it as well."""
+    """The methods that request single pages raise it as well."""
     options = as_trace_hook(raising)
     async with client_of(api, options) as client:
         for _ in range(GOOD):
@@ -169,7 +169,7 @@ async def test_a_client_that_is_closed_says_so(api):
 
 
 async def test_a_lack_of_memory_is_raised_as_it_is_and_raised_again(api):
-    """It is no failure of the provider, so nothing replaces it; the stream has failed, and not ended."""
+    """It is no failure of the provider, so it is raised unchanged; the stream has failed, and not ended."""
 
     async def no_memory():
         raise MemoryError

@@ -1,6 +1,6 @@
 """A failure is never an empty list, a zero or a None: the worst bug of the programs in the field.
 
-Each row is one body a server may send in place of a page, and every method that could take it for "no calls".
+Each row is a body that a server may send in place of a page, and each method that could read it as "no calls".
 """
 
 from __future__ import annotations
@@ -83,14 +83,14 @@ BODIES: dict[str, tuple[int, bytes, type[ServetelError]]] = {
     "404 with a page": (404, json.dumps(NOTHING).encode(), ServetelError),
     "304": (304, b"", ServetelError),
 }
-#: What only matters to those who read records: a count may well be known.
+#: These matter only to readers of records: a count may still be known.
 RECORDS_ONLY = {"results of texts", "results of nulls", "results of empty objects"}
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("case", BODIES)
 async def test_a_failure_is_an_error_in_every_method(case, method, serve, connect):
-    """Whatever is not a page of calls raises, with the class that says what it was."""
+    """Any reply that is not a page of calls raises an error of the right class."""
     status, sent, kind = BODIES[case]
     server = await serve(reply(sent, status, length=None if status in (204, 304) else True))
     client = connect(server)
@@ -109,7 +109,7 @@ EMPTY = page(count=5)
 
 
 async def test_a_stream_that_was_promised_calls_does_not_end_without(serve, connect):
-    """Five are counted and none come: the stream asks again and then says so."""
+    """The count is five and no call comes: the stream requests again, then raises."""
     server = await serve(reply(EMPTY))
     for options in ({}, {"ordered": False}, {"max_records": 3}):
         error = await failure_of(connect(server).calls(*MAY, **options).collect())
@@ -119,7 +119,7 @@ async def test_a_stream_that_was_promised_calls_does_not_end_without(serve, conn
 
 
 async def test_a_count_without_calls_is_not_none(serve, connect):
-    """Five are counted and none come: that is five, or an error, and never none."""
+    """The count is five and no call comes: the result is five or an error, never zero."""
     server = await serve(reply(EMPTY))
     try:
         counted = await connect(server).count(*MAY)
@@ -130,7 +130,7 @@ async def test_a_count_without_calls_is_not_none(serve, connect):
 
 
 async def test_a_page_with_calls_and_a_count_of_none_is_not_no_calls(serve, connect):
-    """A page that holds calls and counts none contradicts itself: it must not count as none."""
+    """A page with calls and a count of zero contradicts itself: the result must not be zero."""
     server = await serve(lambda request: reply(page(call(1), count=0, number=int(dict(request.query)["page"]))))
     client = connect(server)
     try:
@@ -143,7 +143,7 @@ async def test_a_page_with_calls_and_a_count_of_none_is_not_no_calls(serve, conn
 
 @pytest.mark.parametrize("method", ["get_call", "get_call, narrowed", "fetch_page"])
 async def test_a_page_that_was_promised_calls_is_not_none(method, serve, connect):
-    """Five are counted and none come on the first page: a call or a page of it is an error, never None or empty."""
+    """The count is five and the first page is empty: a call or page of it is an error, never None or empty."""
     server = await serve(reply(EMPTY))
 
     error = await failure_of(METHODS[method](connect(server)))
@@ -153,7 +153,7 @@ async def test_a_page_that_was_promised_calls_is_not_none(method, serve, connect
 
 
 async def test_a_page_past_the_end_is_empty_and_no_error(serve, connect):
-    """Past the last page an empty list is the truth."""
+    """Past the last page an empty list is correct."""
     server = await serve(reply(page(count=5, number=3)))
 
     assert len(await connect(server).fetch_page(page=3)) == 0
@@ -161,7 +161,7 @@ async def test_a_page_past_the_end_is_empty_and_no_error(serve, connect):
 
 @pytest.mark.parametrize("rows", [1, 2, 100])
 async def test_a_count_on_a_server_that_does_not_heed_pages_ends(rows, serve, connect):
-    """The same calls whatever the page, and no count that tells: an error after a few requests, not a search without end."""
+    """Each page has the same calls and no useful count: an error comes after a few requests."""
     sent = json.dumps({"results": [call(number) for number in range(rows)]}).encode()
     server = await serve(reply(sent))
 
@@ -173,7 +173,7 @@ async def test_a_count_on_a_server_that_does_not_heed_pages_ends(rows, serve, co
 
 
 async def test_no_calls_are_no_calls(serve, connect):
-    """The twin of all the above: an honest empty page is empty in every method."""
+    """The opposite case: an honest empty page is empty in every method."""
     server = await serve(lambda request: reply(page(number=int(dict(request.query)["page"]))))
     client = connect(server)
 
@@ -187,7 +187,7 @@ async def test_no_calls_are_no_calls(serve, connect):
 @pytest.mark.parametrize("name", ["no length, fin", "gzip truncated", "short body, fin", "reset before head"])
 @pytest.mark.parametrize("method", METHODS)
 async def test_a_reply_that_did_not_arrive_is_an_error_in_every_method(method, name, serve, connect):
-    """What was cut on the way is no empty answer either."""
+    """A reply that was cut on the way is not empty either."""
     server = await serve(ACTS[name])
 
     error = await failure_of(METHODS[method](connect(server)))
@@ -198,7 +198,7 @@ async def test_a_reply_that_did_not_arrive_is_an_error_in_every_method(method, n
 
 @pytest.mark.parametrize("case", ["html", "truncated", "results null", "success false", "204", "empty"])
 async def test_a_page_in_the_middle_that_fails_leaves_an_exact_prefix(case, serve, connect):
-    """A stream whose third page fails hands out two, then raises, then raises again: it never just ends."""
+    """If its third page fails, a stream delivers two pages, then raises at each step: it never just ends."""
     status, sent, kind = BODIES[case]
     pages = {n: page(*(call(i) for i in range(n * 10, n * 10 + 10)), count=50, number=n) for n in range(1, 6)}
 

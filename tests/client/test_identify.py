@@ -1,4 +1,4 @@
-"""Whose account a client asks for: identified once, by what outlives a renewal of the token."""
+"""The account of a client: identified once, by what outlives a renewal of the token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def issued(token: str) -> bytes:
 
 @pytest.fixture
 def made(stack):
-    """Clients of an address that nothing is sent to."""
+    """Clients of an address to which no request is sent."""
 
     def make(token: object = None, **options) -> ServetelClient:
         client = ServetelClient(token, **{"base_url": URL, "rate": None, **options})
@@ -46,7 +46,7 @@ def made(stack):
 
 
 async def test_a_token_that_is_given_costs_no_request(serve, connect):
-    """The account is in the token, or is the token."""
+    """The token names the account, or is its identity."""
     server = await serve(OK)
 
     account = await connect(server).identify()
@@ -57,7 +57,7 @@ async def test_a_token_that_is_given_costs_no_request(serve, connect):
 
 
 async def test_two_tokens_of_one_subject_are_one_account(made):
-    """A token that was renewed in the portal is of the same account; another subject is another account."""
+    """A token renewed in the portal is of the same account; another subject is another account."""
     first, second, other = [
         await made(token).identify()
         for token in (jwt(exp=1, jti="a"), jwt(signature="second", exp=2, jti="b"), jwt("another-subject"))
@@ -68,7 +68,7 @@ async def test_two_tokens_of_one_subject_are_one_account(made):
 
 
 async def test_a_login_costs_one_login_and_its_refresh_changes_nothing(emulate, connect, small):
-    """The token of a login is got once and used for the calls too. The refreshed token gives the same account."""
+    """One login brings the token, also for the calls. The refreshed token gives the same account."""
     api = await emulate(small, **KNOWN, expires_in=1)
     client = connect(api, **KNOWN)
 
@@ -102,7 +102,7 @@ async def test_two_emulated_accounts_are_two(emulate, connect, small):
 
 
 async def test_a_login_with_an_opaque_token_is_its_address(serve, connect):
-    """The server's token says nothing, so the e-mail address identifies the account, in any case."""
+    """The token has no claims, so the e-mail address identifies the account, in any case."""
     server = await serve(lambda request: issued(f"opaque-token-{len(server.requests)}"))
 
     first = await connect(server, **KNOWN).identify()
@@ -113,7 +113,7 @@ async def test_a_login_with_an_opaque_token_is_its_address(serve, connect):
 
 
 async def test_a_provider_and_a_file_are_asked_for_their_token(made, tmp_path, monkeypatch):
-    """The account is the one behind the token that they give; the provider is asked once."""
+    """Their token identifies the account; the provider is asked once."""
     asked = []
 
     async def provide() -> str:
@@ -132,7 +132,7 @@ async def test_a_provider_and_a_file_are_asked_for_their_token(made, tmp_path, m
 
 
 async def test_a_renewal_does_not_change_the_account(serve, connect):
-    """A client whose opaque token was replaced keeps the account that it has named."""
+    """A client whose opaque token was replaced keeps its account."""
     tokens = iter(["opaque-token-1", "opaque-token-2"])
     server = await serve(lambda request: OK if request.header("Authorization") == "Bearer opaque-token-2" else EXPIRED)
     client = connect(server, lambda: next(tokens))
@@ -158,7 +158,7 @@ async def test_callers_at_once_share_one_login(emulate, connect, small):
 
 
 async def test_a_cancelled_caller_takes_it_from_no_other(serve, connect):
-    """The first caller is cancelled while the login is under way; the second gets the account of that same login."""
+    """The first caller is cancelled during the login; the second gets the account of that same login."""
     server = await serve(issued(jwt()))
     client = connect(server, **KNOWN)
     first, second = asyncio.create_task(client.identify()), asyncio.create_task(client.identify())
@@ -189,7 +189,7 @@ async def test_cancelling_it_at_any_step_leaves_nothing(emulate, connect, small)
 
 
 async def test_closing_the_client_ends_it(serve, connect):
-    """A login that hangs ends with the client, and the caller is told so."""
+    """A login that hangs ends with the client; the error says so."""
     server = await serve(ACTS["head hangs"])
     client = connect(server, **KNOWN)
     task = asyncio.create_task(client.identify())
@@ -202,7 +202,7 @@ async def test_closing_the_client_ends_it(serve, connect):
 
 
 async def test_a_closed_client_identifies_nothing_new(made):
-    """It says that it is closed, like every other call; what it had found stays."""
+    """It raises that it is closed, like every other method; an account already found stays."""
     client, other = made(TOKEN), made(TOKEN)
     account = await client.identify()
     await client.aclose()
@@ -213,7 +213,7 @@ async def test_a_closed_client_identifies_nothing_new(made):
 
 
 async def test_the_loop_runs_on_meanwhile(made):
-    """The slow hash is computed in a thread: the event loop keeps its pace."""
+    """A thread computes the slow hash, so the event loop is not blocked."""
     client, ticks = made(TOKEN), 0
     task = asyncio.create_task(client.identify())
     while not task.done():
@@ -227,7 +227,7 @@ async def test_the_loop_runs_on_meanwhile(made):
 
 
 async def test_a_login_that_fails_for_a_moment_is_tried_again(serve, connect):
-    """A 503 of the login is no reason to end: it is tried again like any request."""
+    """A 503 of the login is retried like any request."""
     server = await serve([reply(b"", 503), issued(jwt())])
 
     assert (await connect(server, **KNOWN).identify()).known_by == "subject"
@@ -235,7 +235,7 @@ async def test_a_login_that_fails_for_a_moment_is_tried_again(serve, connect):
 
 
 async def test_an_outage_of_the_login_is_an_error_of_ours(serve, connect):
-    """The error says what happened, holds no secret, and the next call tries again."""
+    """The error says what happened and holds no secret; the next call tries again."""
     server = await serve([reply(b"", 503)] * 2 + [issued(jwt())])
     client = connect(server, **KNOWN)
 
@@ -248,7 +248,7 @@ async def test_an_outage_of_the_login_is_an_error_of_ours(serve, connect):
 
 @pytest.mark.parametrize("status", [401, 403, 500])
 async def test_a_login_that_is_refused_is_sent_once(status, serve, connect):
-    """Whatever the status is: no token was sent, so "Token has expired" refuses the login itself."""
+    """At any status: no token was sent, so "Token has expired" refuses the login itself."""
     server = await serve(reply(b'{"success": false, "message": "Token has expired"}', status))
     client = connect(server, **KNOWN)
 
@@ -261,7 +261,7 @@ async def test_a_login_that_is_refused_is_sent_once(status, serve, connect):
 
 
 async def test_a_provider_that_gives_no_token(made):
-    """Its mistake is told as at any other call."""
+    """The error is the same as for any other method."""
     assert type(await failure_of(made(lambda: "").identify())) is ConfigurationError
 
 
@@ -319,7 +319,7 @@ def test_what_an_account_is_called(options, environment, name, profiles, monkeyp
 
 
 async def test_the_name_is_in_the_account(made):
-    """It is the label that rows carry; the fingerprint stays what it is without a name."""
+    """It is the label of the rows; the fingerprint is the same without a name."""
     named, plain = await made(TOKEN, account="delhi").identify(), await made(TOKEN).identify()
 
     assert (named.name, named.label) == ("delhi", "delhi")
@@ -328,7 +328,7 @@ async def test_the_name_is_in_the_account(made):
 
 @pytest.mark.parametrize("account", ["", " ", "x" * 65, "a\tb", 5])
 def test_a_name_that_cannot_be_used_is_refused(account):
-    """Before anything is sent, and without the token in the error."""
+    """No request is sent, and the error does not hold the token."""
     with pytest.raises(ConfigurationError, match="name of the account") as caught:
         ServetelClient(TOKEN, account=account)
     caught.value.__traceback__ = None  # the frame of this test holds the constant's value
@@ -341,7 +341,7 @@ def test_a_name_that_cannot_be_used_is_refused(account):
     ids=["jwt", "login", "opaque"],
 )
 async def test_nothing_of_the_identity_is_shown(options, emulate, connect, small, caplog):
-    """Neither the account nor the log, at every level, tells a token, an address or a subject."""
+    """Neither the account nor the log, at any level, shows a token, an address or a subject."""
     caplog.set_level(0)
     api = await emulate(small, **KNOWN)
     token = options.pop("token")

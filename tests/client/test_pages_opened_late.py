@@ -1,4 +1,4 @@
-"""A stream opens its pages late. One that turns out to be none is asked for again, and judged when it comes."""
+"""A stream opens its pages late. A body that proves to be no page is requested again, and judged on arrival."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAST = Retry(base=0.001, cap=0.001)
 
 
 def after(*bodies):
-    """A server that gives these for the first page, one after the other and the last one for ever; then nothing."""
+    """A server that gives these for the first page, one after the other, then the last one for ever; then nothing."""
     left = list(bodies)
 
     def answer(request):
@@ -31,7 +31,7 @@ def after(*bodies):
 
 
 async def test_a_broken_page_costs_one_request_more(serve, connect):
-    """It is asked for again, and then all of it is there."""
+    """It is requested again, and then all of it is there."""
     server = await serve(after(BROKEN, WHOLE))
     async with connect(server.url, page_size=100, retry=FAST) as client:
         stream = client.calls(*DAY)
@@ -52,7 +52,7 @@ async def test_a_broken_page_costs_one_request_more(serve, connect):
 )
 @pytest.mark.parametrize("attempts", [1, 2, 8])
 async def test_a_page_that_stays_broken_costs_what_any_other_does(serve, connect, body, error, usual, attempts):
-    """As many requests as for a reply of this kind that is judged when it comes, and never more than the attempts."""
+    """As many requests as for a reply that is judged on arrival, and never more than the attempts."""
     server = await serve(after(body))
     quick = Retry(attempts=attempts, base=0.001, cap=0.001, throttled_base=0.001, throttled_cap=0.001)
     async with connect(server.url, page_size=100, retry=quick) as client:
@@ -66,7 +66,7 @@ async def test_a_page_that_stays_broken_costs_what_any_other_does(serve, connect
 
 
 async def test_what_follows_a_broken_page_has_its_own_attempts(serve, connect):
-    """Its own kind is asked for again three times at most; cut and busy replies after it are failures like any other."""
+    """Its own kind is requested again at most three times; cut and busy replies after it are ordinary failures."""
     busy, cut = reply(b"", 503), Act("cut", (Send(http(WHOLE)[:-1]), Fin()))
     left = [reply(REFUSED), busy, cut, busy, reply(WHOLE)]
     server = await serve(lambda _: left.pop(0) if left else reply(page(count=100, number=2)))
@@ -78,7 +78,7 @@ async def test_what_follows_a_broken_page_has_its_own_attempts(serve, connect):
 
 @pytest.mark.parametrize("attempts", [1, 3, 5])
 async def test_whatever_follows_a_broken_page_stays_within_the_attempts(serve, connect, attempts):
-    """Broken once and busy for ever: as many requests as attempts, and the error says so."""
+    """Broken once and busy for ever: there are as many requests as attempts, and the error says so."""
     left = [reply(BROKEN)]
     server = await serve(lambda _: left.pop() if left else reply(b"", 503))
     quick = Retry(attempts=attempts, base=0.001, cap=0.001)
@@ -91,7 +91,7 @@ async def test_whatever_follows_a_broken_page_stays_within_the_attempts(serve, c
 
 
 async def test_a_token_that_ended_is_renewed_though_it_is_found_out_late(serve, connect):
-    """The token that the refused page was asked with is the one that is given back; the next request has another."""
+    """The token of the refused page's request is given back; the next request has another."""
     ended = page(count=0, success=False, message="Token has expired", padding="x" * SHORT)
     tokens = ["first-token-1234", "second-token-1234"]
     server = await serve(after(ended, WHOLE))
@@ -101,7 +101,7 @@ async def test_a_token_that_ended_is_renewed_though_it_is_found_out_late(serve, 
 
 
 async def test_a_refusal_found_late_is_waited_for(serve, connect):
-    """A 429 that came as a 200 names a time; it is kept, and told like any other wait."""
+    """A 429 sent as a 200 names a wait; the client keeps and reports it like any other."""
     left = [reply(THROTTLED, 200, ("Retry-After", "1")), reply(WHOLE)]
     server = await serve(lambda _: left.pop(0) if left else reply(page(count=100, number=2)))
     events = []
@@ -111,7 +111,7 @@ async def test_a_refusal_found_late_is_waited_for(serve, connect):
 
 
 async def test_what_asks_for_one_page_has_it_proved_when_it_comes(serve, connect):
-    """``fetch_page`` needs no other request to find out: its own retries are all there is."""
+    """``fetch_page`` proves its page on arrival: only its own retries are sent."""
     server = await serve(after(BROKEN, WHOLE))
     async with connect(server.url, page_size=100, retry=FAST) as client:
         assert len(await client.fetch_page()) == 100

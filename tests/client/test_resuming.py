@@ -1,4 +1,4 @@
-"""Resuming from a checkpoint: the stream delivers what is behind the last call, wherever that is now, or says that it cannot."""
+"""Resuming from a checkpoint: the stream delivers all calls behind the last one, wherever it is now, or raises an error."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAY = ("2024-05-01", "2024-05-31")
 
 
 def some(number, first=0):
-    """So many calls, newest first, five seconds apart."""
+    """That many calls, newest first, five seconds apart."""
     seconds = [5 * (10_000 - each) for each in range(first, first + number)]
     return [
         (f"2024-05-20 {second // 3600:02}:{second % 3600 // 60:02}:{second % 60:02}", f"call-{each:05}")
@@ -41,7 +41,7 @@ def client_of(server, **settings):
 
 
 def capped(cap, counts="total"):
-    """A server that gives no more calls on a page than this."""
+    """A server with at most this many calls on a page."""
 
     def habit(asked):
         size = min(cap, asked.limit)
@@ -94,7 +94,7 @@ async def test_calls_that_were_removed_in_front_cost_nothing(gone, counts):
 
 
 async def test_a_resumed_stream_asks_with_its_own_page_size():
-    """A checkpoint of ``max_records=1`` asked one call a page; the rest comes in pages of the client."""
+    """A checkpoint of ``max_records=1`` came from pages of one call; the rest comes in pages of the client."""
     calls = some(300)
     async with SmallServer(calls) as server, client_of(server, page_size=100) as client:
         (call,) = await client.calls(*MAY, max_records=1).collect()
@@ -176,7 +176,7 @@ async def test_an_id_that_two_calls_share_is_not_the_place_of_the_other():
 
 @pytest.mark.parametrize("counts", ["total", "none"])
 async def test_a_call_is_gone_only_after_the_whole_window_was_looked_through(counts):
-    """Each page and the end of the list are looked at once; then the error says what to do."""
+    """Each page and the end of the list are read once; then the error says what to do."""
     async with SmallServer(some(55)) as server, client_of(server) as client:
         _, checkpoint = await stopped(client, 25)
         del server.calls[24]
@@ -217,7 +217,7 @@ async def test_a_server_that_does_not_heed_the_page_number_is_named():
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize("fault", ["empty", "empty, count 0", "another page"])
 async def test_a_page_that_is_wrong_once_does_not_mislead_the_search(fault, nth):
-    """It is asked for again."""
+    """It is requested again."""
     async with SmallServer(some(55)) as server, client_of(server) as client:
         got, checkpoint = await stopped(client, 45)
         begun = len(server.asked)
@@ -234,7 +234,7 @@ async def test_a_page_that_is_wrong_once_does_not_mislead_the_search(fault, nth)
 
 
 async def test_an_empty_reply_behind_the_end_of_the_list_does_not_move_the_end():
-    """Without a count, too, each page that comes empty is asked for again: the call may be on it."""
+    """Without a count, too, each empty page is requested again: the call may be on it."""
     async with SmallServer(some(55), lambda _asked: Answer(no_count=True)) as server, client_of(server) as client:
         _, checkpoint = await stopped(client, 45)
         del server.calls[:30]  # the call is on page 2 now, and the list ends with page 3
@@ -264,7 +264,7 @@ async def test_a_page_that_stays_empty_is_no_end_of_the_search():
 
 @pytest.mark.parametrize("nth", [1, 2])
 async def test_a_failure_in_the_search_leaves_the_checkpoint_as_it_was(nth):
-    """The next attempt begins where this one did."""
+    """The next attempt begins at the same place."""
     async with SmallServer(some(55)) as server, client_of(server) as client:
         got, checkpoint = await stopped(client, 45)
         begun = len(server.asked)
@@ -287,14 +287,14 @@ async def test_the_deadline_holds_in_the_search():
 
 
 async def test_a_call_that_moves_past_the_search_is_found_in_another_look():
-    """New calls came in front during the search, so the call moved to a page that was looked at before."""
+    """New calls came in front during the search, so the call moved to a page that was already read."""
     async with SmallServer(some(100)) as server, client_of(server) as client:
         got, checkpoint = await stopped(client, 50)
         del server.calls[:10]  # the call is the last one on page 4
         begun = len(server.asked)
 
         def habit(asked):
-            if asked.nth == begun + 3:  # page 5 was looked at; now page 4
+            if asked.nth == begun + 3:  # page 5 was read; now page 4
                 server.calls[:0] = [("2024-05-20 23:00:00", f"new-{each}") for each in range(5)]
                 asked.found[:] = server.calls
             return Answer()
@@ -306,7 +306,7 @@ async def test_a_call_that_moves_past_the_search_is_found_in_another_look():
 
 
 async def test_a_call_that_is_removed_while_the_list_is_read_again_is_missed():
-    """It is unknown which calls are behind it: an error is better than a lost call."""
+    """The calls behind it are unknown: an error is better than a lost call."""
     async with SmallServer(some(60)) as server, client_of(server, max_concurrency=1) as client:
         _, checkpoint = await stopped(client, 25)
         begun = len(server.asked)
@@ -332,7 +332,7 @@ async def test_a_resumed_stream_can_be_read_by_pages():
 
 
 async def test_the_search_does_not_overload_itself():
-    """Its requests wait for their turn like those of any stream that is under way, however short ``acquire`` is."""
+    """Its requests queue like those of any running stream, however short ``acquire`` is."""
     async with SmallServer(some(55)) as server:
         async with client_of(server) as client:
             got, checkpoint = await stopped(client, 45)

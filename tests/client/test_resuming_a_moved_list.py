@@ -1,4 +1,4 @@
-"""What a checkpoint is worth in a list that moves: nothing that was there is lost by going on from it."""
+"""Checkpoints of a list that moves: resuming from one loses no call that was there."""
 
 import asyncio
 
@@ -27,7 +27,7 @@ def client_of(api, **settings):
 @pytest.mark.parametrize("concurrency", [1, 4])
 @pytest.mark.parametrize("stop", [110, 160, 240])
 async def test_a_call_that_slipped_through_is_found_behind_the_checkpoint(api, concurrency, stop):
-    """A call that was removed moves others up, between two pages: the checkpoint stays in front of what it may have cost."""
+    """A removed call moves others up between two pages: the checkpoint stays in front of calls that may be missing."""
     async with client_of(api, max_concurrency=concurrency) as client:
         got = []
         stream = client.calls(query=MAY)
@@ -44,7 +44,7 @@ async def test_a_call_that_slipped_through_is_found_behind_the_checkpoint(api, c
 
 
 async def test_a_failure_while_a_list_is_read_again_can_be_gone_on_from(api):
-    """Its checkpoint is from before the list moved, so what the second reading would have found comes too."""
+    """Its checkpoint is from before the list moved, so the calls of the second reading come too."""
     async with client_of(api, max_concurrency=1) as client:
         got = []
         stream = client.calls(query=MAY)
@@ -62,7 +62,7 @@ async def test_a_failure_while_a_list_is_read_again_can_be_gone_on_from(api):
 
 
 async def test_a_stream_does_not_overload_itself(api):
-    """Pages asked ahead wait for the stream's own slots and turns, however short ``acquire`` is."""
+    """Pages requested ahead wait for the stream's own slots and the gate, however short ``acquire`` is."""
     async with client_of(api, max_concurrency=1, rate=50, page_size=25, timeouts=Timeouts(acquire=0.01)) as client:
         assert len(await client.calls(query=MAY).collect()) == 250
 
@@ -70,7 +70,7 @@ async def test_a_stream_does_not_overload_itself(api):
 @pytest.mark.parametrize("cap", [20, 35])
 @pytest.mark.parametrize("stop", [1, 60, 149, 215])
 async def test_a_server_that_gives_smaller_pages_than_before_costs_no_call(cap, stop):
-    """The place is found again, and counted anew in the pages of today."""
+    """The place is found again, and counted in today's pages."""
     data = Dataset.month("2024-05", calls=250)
     async with Emulator(data, token="a-token-for-both") as api, client_of(api) as client:
         stream = client.calls(query=MAY)
@@ -83,7 +83,7 @@ async def test_a_server_that_gives_smaller_pages_than_before_costs_no_call(cap, 
 
 
 async def test_closing_the_client_ends_a_count():
-    """No request outlives its client, also where no stream made it; whoever waits for it is told."""
+    """No request outlives its client, even without a stream; the waiting task gets an error."""
     async with Emulator(Dataset.month("2024-05", calls=5), latency=30) as api:
         client = client_of(api)
         waiting = asyncio.ensure_future(client.count(query=MAY))
@@ -95,7 +95,7 @@ async def test_closing_the_client_ends_a_count():
 
 
 async def test_a_list_that_grew_is_read_again_down_to_what_is_known(api):
-    """A call that came in front of the page in hand is found by another look at the front, not by a second whole reading."""
+    """Another look at the front finds a call that came there; no second whole reading is needed."""
     async with client_of(api, max_concurrency=1, page_size=10) as client:
         got = []
         stream = client.calls(query=MAY)
@@ -109,7 +109,7 @@ async def test_a_list_that_grew_is_read_again_down_to_what_is_known(api):
 
 
 def of_pages(sizes):
-    """A server whose n-th answers hold at most so many calls, and the last of these numbers from then on."""
+    """A server whose n-th answer holds at most the n-th number of calls, and the last number from then on."""
 
     def habit(asked):
         most = min(asked.limit, sizes[min(asked.nth, len(sizes)) - 1])
@@ -119,7 +119,7 @@ def of_pages(sizes):
 
 
 def without_third(asked):
-    """The third page has no calls, however often it is asked for at first."""
+    """The third page has no calls, the first few times it is requested."""
     return Answer(rows=[]) if asked.page == 3 and asked.nth < 12 else HONEST
 
 
@@ -130,7 +130,7 @@ def without_third(asked):
 )
 @pytest.mark.parametrize("stop", [300, 450])
 async def test_pages_that_leave_a_gap_between_them_are_no_place_to_go_on_from(habit, stop):
-    """A page that holds more calls than one before it begins further down: what is between them comes behind the checkpoint."""
+    """A page larger than an earlier one begins further down: the calls in between come behind the checkpoint."""
     calls = calls_at(*[f"2024-05-{20 - index // 60:02} 09:{59 - index % 60:02}:00" for index in range(650)])
     async with SmallServer(calls, habit) as server, client_of_small(server) as client:
         stream = client.calls(query=MAY)

@@ -1,6 +1,6 @@
-"""Canaries: a token, a password, a recording's secret, a name and a number, looked for in everything that this library lets out.
+"""Canaries: a token, a password, a recording's secret, a name and a number, searched for in all output of this library.
 
-Each canary is a constant of the module: what a test holds in a variable would be found in its own frames.
+Each canary is a constant of the module: a variable of a test would be found in the test's own frames.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ PATIENCE = Timeouts(connect=0.2, read=0.1, total=0.5)
 
 
 def asking(client: ServetelClient, method: str):
-    """Ask in one of the ways a program would; made here, so that no frame of a test holds what was asked for."""
+    """Send a request as a program would; made here, so that no frame of a test holds the query."""
     filters = {"callerid": f"+{NUMBER}"}
     if method == "calls":
         return client.calls("2024-05-01", "2024-05-31", page_size=1, **filters).collect()
@@ -94,7 +94,7 @@ def asking(client: ServetelClient, method: str):
 
 
 METHODS = ("calls", "count", "get_call", "fetch_page")
-#: What contradicts nothing that this method sees: a count is not the page after, a page is not the next one.
+#: Replies that look right to this method: ``count`` does not see the records, ``fetch_page`` not the next page.
 NO_ERROR = {
     ("the same page", "count"),
     ("the same page", "fetch_page"),
@@ -109,7 +109,7 @@ NO_ERROR = {
     ("way", "method"), [(way, method) for way in WAYS for method in METHODS if (way, method) not in NO_ERROR]
 )
 async def test_no_error_tells_a_secret(way, method, serve, connect):
-    """Every error that a server can bring about, in every form in which it is shown, tells neither secret nor person."""
+    """No error that a server can cause shows a secret or a person, in any form."""
     server = await serve(WAYS[way])
     client = connect(server, timeouts=PATIENCE, retry=Retry(attempts=2, base=0.001, throttled_base=0.001))
 
@@ -123,7 +123,7 @@ async def test_no_error_tells_a_secret(way, method, serve, connect):
 
 @pytest.mark.parametrize("method", ["calls", "count", "get_call", "fetch_page"])
 async def test_no_frame_holds_the_number_that_was_asked_for(method, serve, connect):
-    """The filters of a query are personal data too: a tracker that keeps local variables does not get them."""
+    """A query's filters are personal data too: a tracker that keeps local variables does not get them."""
     server = await serve(reply(b"", 400))
 
     error = await failure_of(asking(connect(server), method))
@@ -132,7 +132,7 @@ async def test_no_frame_holds_the_number_that_was_asked_for(method, serve, conne
 
 
 def test_every_error_class_shows_only_what_it_was_told():
-    """No class adds anything of its own, and each one pickles whole."""
+    """No class adds data of its own, and each pickles whole."""
     kinds = [kind for kind in vars(error_module).values() if isinstance(kind, type) and issubclass(kind, ServetelError)]
     assert len(kinds) > 20
     for kind in kinds:
@@ -147,9 +147,9 @@ def test_every_error_class_shows_only_what_it_was_told():
 
 @pytest.mark.parametrize("way", ["503", "reset", "hang", "not json", "429", "200", "out of window"])
 async def test_no_log_tells_a_secret(way, serve, connect, caplog):
-    """At DEBUG, of this library, of aiohttp and of asyncio in debug mode, there is no canary in any record."""
+    """At DEBUG, no log record of this library, aiohttp or asyncio in debug mode holds a canary."""
     asyncio.get_running_loop().set_debug(True)
-    asyncio.get_running_loop().slow_callback_duration = 0.0  # so that every callback is logged as too slow
+    asyncio.get_running_loop().slow_callback_duration = 0.0  # every callback is then logged as too slow
     caplog.set_level(logging.DEBUG)
     for name in (
         "servetel_async",
@@ -170,7 +170,7 @@ async def test_no_log_tells_a_secret(way, serve, connect, caplog):
 
 
 async def test_a_query_is_never_logged(serve, connect, caplog):
-    """Neither the query string nor the path with it is in our own log."""
+    """Our own log holds neither the query string nor the path with it."""
     caplog.set_level(logging.DEBUG, logger="servetel_async")
     server = await serve([reply(b"", 503), OK])
     await asking(connect(server), "fetch_page")
@@ -182,7 +182,7 @@ async def test_a_query_is_never_logged(serve, connect, caplog):
 
 
 async def test_events_tell_no_secret(serve, connect):
-    """What an observer is given holds numbers, names of classes and nothing that was asked or answered."""
+    """Observers get numbers and class names, and nothing of the query or the reply."""
     seen: list[object] = []
     server = await serve([said(503), WAYS["not json"], reply(page(person(1), count=1))])
     await asking(connect(server, on_event=seen.append), "fetch_page")
@@ -192,7 +192,7 @@ async def test_events_tell_no_secret(serve, connect):
 
 
 async def test_what_is_shown_of_a_record_and_a_page_is_no_person(serve, connect):
-    """``repr`` of what comes back shows ids and times, so that a log of them is no register of persons."""
+    """``repr`` shows ids and times, so a log of results holds no personal data."""
     server = await serve(reply(page(person(1), count=1)))
     client = connect(server)
     found = await client.fetch_page()
@@ -208,7 +208,7 @@ async def test_what_is_shown_of_a_record_and_a_page_is_no_person(serve, connect)
 
 
 async def test_a_consumer_that_fails_shows_no_person_of_ours(serve, connect):
-    """An error in the caller's own loop, with its locals, shows a record only as its ``repr``."""
+    """An error in the caller's loop, with its locals, shows a record only as its ``repr``."""
     server = await serve(reply(page(person(1), person(2), count=2)))
     client = connect(server)
 
@@ -228,7 +228,7 @@ async def test_a_consumer_that_fails_shows_no_person_of_ours(serve, connect):
 
 
 def test_a_secret_does_not_print_pickle_or_encode_itself():
-    """A token prints stars, and loses its value in a pickle; it is text only where it is sent."""
+    """A token prints stars and loses its value in a pickle; it is text only when it is sent."""
     secret = normalise_token(TOKEN)
 
     assert isinstance(secret, Secret)
@@ -241,7 +241,7 @@ def test_a_secret_does_not_print_pickle_or_encode_itself():
 
 @pytest.mark.parametrize("way", ["pickle", "deepcopy", "msgspec", "json"])
 async def test_a_client_does_not_leave_the_process(way, serve, connect):
-    """No way of writing a client down writes its token."""
+    """No serialisation of a client holds its token."""
     client = connect(await serve())
     with pytest.raises(TypeError) as caught:
         {
@@ -258,7 +258,7 @@ async def test_a_client_does_not_leave_the_process(way, serve, connect):
     "options", [{"token": TOKEN}, {"token": None, "email": EMAIL, "password": PASSWORD}], ids=["token", "login"]
 )
 async def test_nothing_that_hangs_on_a_client_prints_a_secret(options, serve):
-    """Every object that can be reached from a client, a few steps deep, prints without it."""
+    """No object that a client reaches in a few steps prints it."""
     server = await serve()
     client = ServetelClient(**options, base_url=server.url, rate=None)
     waiting, seen = [(client, 0)], set()
@@ -302,7 +302,7 @@ async def test_nothing_that_hangs_on_a_client_prints_a_secret(options, serve):
     ids=["zone", "slots", "both", "e-mail", "no e-mail", "user info", "query", "blank", "stars"],
 )
 def test_a_mistake_in_the_constructor_tells_no_secret(options):
-    """The frames of the constructor hold what it was given; a tracker that keeps locals must not see it."""
+    """The constructor's frames hold its arguments; a tracker that keeps locals must not see them."""
     try:
         ServetelClient(**options)
     except ServetelError as error:
@@ -313,7 +313,7 @@ def test_a_mistake_in_the_constructor_tells_no_secret(options):
 
 
 def test_a_token_file_and_the_environment_are_not_echoed(monkeypatch, tmp_path):
-    """A token from the environment or a file that cannot be one is refused without being shown."""
+    """A bad token from the environment or a file is refused without being shown."""
     file = tmp_path / "token"
     file.write_text(f"{TOKEN} {PASSWORD}\n")
     file.chmod(0o600)
@@ -334,7 +334,7 @@ def test_a_token_file_and_the_environment_are_not_echoed(monkeypatch, tmp_path):
 
 
 def test_nothing_is_said_on_stderr_under_full_debug():
-    """With every logger at DEBUG on stderr, asyncio's debug mode and a failing server, no canary leaves the process."""
+    """With all loggers at DEBUG, asyncio's debug mode and a failing server, stderr shows no canary."""
     text = """
     import asyncio, logging, os, socket, sys, threading
     logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
@@ -368,7 +368,7 @@ def test_nothing_is_said_on_stderr_under_full_debug():
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("SERVETEL_")},
             "PYTHONASYNCIODEBUG": "1",
-            "TOKEN": TOKEN,  # and not in the script: a traceback shows the lines of a script
+            "TOKEN": TOKEN,  # not in the script: a traceback shows its lines
             "NUMBER": f"+{NUMBER}",
             "SAID": f"{NAME} {RECORDING}",
         },
@@ -380,7 +380,7 @@ def test_nothing_is_said_on_stderr_under_full_debug():
 
 
 async def test_nobody_keeps_a_failed_reply(serve, connect):
-    """After a failure is handled, the body and the request are gone: nothing of aiohttp is kept alive by the error."""
+    """Once a failure is handled, body and request are gone: the error keeps no object of aiohttp alive."""
     server = await serve(WAYS["not json"])
     client = connect(server)
     error = await failure_of(asking(client, "fetch_page"))
@@ -392,13 +392,13 @@ async def test_nobody_keeps_a_failed_reply(serve, connect):
 
 
 async def test_a_refused_connection_tells_no_secret(connect):
-    """An error before any request holds nothing of the request either."""
+    """An error before any request does not hold the request either."""
     client = connect(f"http://127.0.0.1:{closed_port()}")
     for method in ("calls", "count", "get_call", "fetch_page"):
         assert_clean(await failure_of(asking(client, method)), RECORDING, NAME, PASSWORD)
 
 
 def test_the_canaries_are_on_the_wire_at_all():
-    """The net is not empty: what is looked for is in what the server sends."""
+    """The server does send the canaries."""
     assert found_in(page(person(1)).decode(), (RECORDING, NAME, NUMBER)) == [RECORDING, NAME, NUMBER]
     assert http(PAGE).startswith(b"HTTP/1.1 200")

@@ -61,7 +61,7 @@ async def test_equal_calls_at_once_send_one_request(name, api, client):
 
 
 async def test_calls_that_differ_share_nothing(api, client):
-    """Another query, another page, another size, another kind of call: each asks for itself."""
+    """Another query, page, size or kind of call sends its own request."""
     await asyncio.gather(
         client.count(*MAY),
         client.count(*MAY, call_type="missed"),
@@ -77,7 +77,7 @@ async def test_calls_that_differ_share_nothing(api, client):
 
 
 async def test_calls_one_after_another_share_nothing(api, client):
-    """Nothing is cached: a later call asks again."""
+    """Nothing is cached: a later call sends its own request."""
     for _ in range(3):
         await client.count(*MAY)
 
@@ -99,7 +99,7 @@ async def test_shared_lists_are_separate(client, data):
 
 
 async def test_the_smaller_of_limit_and_max_records_is_shared(api, client):
-    """``max_records=5`` and ``collect(limit=5)`` ask for the same calls."""
+    """``max_records=5`` and ``collect(limit=5)`` share their requests."""
     short, long = await asyncio.gather(
         client.calls(*MAY, page_size=5).collect(limit=5),
         client.calls(*MAY, page_size=5, max_records=5).collect(limit=50),
@@ -110,8 +110,8 @@ async def test_the_smaller_of_limit_and_max_records_is_shared(api, client):
 
 
 async def test_a_failed_collect_fails_again(api, client):
-    """Each stream of a shared collect has an error of its own, and raises it again when it is read on."""
-    api.add_fault(Fault("status", status=400, times=20))  # also for each shorter range that is tried
+    """Each stream of a shared collect has its own error, and raises it again when it is read further."""
+    api.add_fault(Fault("status", status=400, times=20))  # also for each shorter range
     streams = [client.calls(*MAY) for _ in range(2)]
     errors = await asyncio.gather(*(stream.collect(limit=5) for stream in streams), return_exceptions=True)
 
@@ -123,7 +123,7 @@ async def test_a_failed_collect_fails_again(api, client):
 
 
 async def test_a_cancelled_collect_leaves_a_closed_stream(client, data):
-    """Of two that share, one is cancelled: its stream is closed, and the other gets its calls."""
+    """One of two sharing callers is cancelled: its stream is closed, and the other gets its calls."""
     streams = [client.calls(*MAY) for _ in range(2)]
     first, second = [asyncio.ensure_future(stream.collect(limit=5)) for stream in streams]
     await asyncio.sleep(0)
@@ -158,7 +158,7 @@ async def test_a_stream_closed_under_a_shared_collect_stays_closed(client):
 
 
 async def test_the_figures_of_a_client(api):
-    """Requests, retries, what is under way and what waits; a snapshot that does not change."""
+    """Requests, retries, running and waiting requests; a snapshot does not change."""
     api.add_fault(Fault("status", status=503, times=1))
     async with ServetelClient(api.token, base_url=api.base_url, rate=None, max_concurrency=1) as client:
         assert client.stats() == ClientStats(
@@ -182,7 +182,7 @@ async def test_the_figures_of_a_client(api):
 
 
 def in_a_thread(work):
-    """Run an async function in a loop of another thread; gives its result or its error."""
+    """Run an async function in a loop of another thread; returns its result or its error."""
     found = []
 
     def run():
@@ -231,7 +231,7 @@ async def test_a_stream_in_a_second_thread_is_told_what_to_do(client, data):
 
 @pytest.mark.parametrize("read", [1, 50, 60, 250])
 async def test_a_stream_that_outlives_its_loop_says_where_to_go_on(api, data, read):
-    """Its pages died with the loop; the error names a checkpoint, and a new stream in the next loop delivers the rest."""
+    """Its pages died with the loop; the error names a checkpoint, and a new stream delivers the rest."""
     client = ServetelClient(api.token, base_url=api.base_url, rate=None)
     stream, got = client.calls(*MAY, page_size=50), []
 
@@ -240,7 +240,7 @@ async def test_a_stream_that_outlives_its_loop_says_where_to_go_on(api, data, re
             got.append((await anext(stream)).id)
 
     async def read_on():
-        async for call in stream:  # those of the page in hand still come: they need no loop
+        async for call in stream:  # the calls of the current page still come: they need no loop
             got.append(call.id)
 
     async def resume():
@@ -263,7 +263,7 @@ async def test_a_stream_that_outlives_its_loop_says_where_to_go_on(api, data, re
 
 
 async def test_a_thread_that_comes_a_moment_later_is_told_what_to_do(api, client):
-    """The other thread asked for connections while this thread was making them: this thread keeps the client."""
+    """The other thread needed connections while this one was making them: this thread keeps the client."""
     await client.aclose()
     client._transport.closed = False
     with process_lock():
@@ -279,7 +279,7 @@ async def test_a_thread_that_comes_a_moment_later_is_told_what_to_do(api, client
 
 
 def is_binding(thread):
-    """Whether a thread has seen that there are no connections yet, and waits for the lock."""
+    """Whether a thread found no connections yet and waits for the lock."""
     frame = sys._current_frames().get(thread.ident)
     while frame is not None and frame.f_code.co_name != "bind":
         frame = frame.f_back
@@ -287,7 +287,7 @@ def is_binding(thread):
 
 
 async def test_of_two_threads_that_begin_at_once_one_is_served(api, data):
-    """The quicker thread gets the client; the other thread gets an error and disturbs nothing."""
+    """The first thread gets the client; the other gets an error and disturbs nothing."""
     client = ServetelClient(api.token, base_url=api.base_url, rate=None)
     barrier = threading.Barrier(2)
     over = []
@@ -298,7 +298,7 @@ async def test_of_two_threads_that_begin_at_once_one_is_served(api, data):
             return await client.count(*MAY)
         finally:
             over.append(1)
-            while len(over) < 2:  # its loop stays alive until the other thread has had its answer
+            while len(over) < 2:  # its loop stays alive until the other thread has its answer
                 await asyncio.sleep(0.001)
             await client.aclose()
 
@@ -329,7 +329,7 @@ async def pull_all(client, target):
     ids=lambda value: getattr(value, "__name__", value),
 )
 def test_short_calls_beside_exports_are_answered(export, rate, exports, month, tmp_path):
-    """With n exports each count is answered within n + 1 turns of the account, its own included."""
+    """With n exports each count is answered within n + 1 requests of the account, its own included."""
 
     async def main():
         async with (
@@ -354,7 +354,7 @@ def test_short_calls_beside_exports_are_answered(export, rate, exports, month, t
 
 
 def test_the_first_page_under_a_deadline_goes_before_the_pages_of_exports(month, tmp_path):
-    """A short list in a request handler is as urgent as a count: at most one page of three exports goes before it."""
+    """A short list in a request handler is as urgent as a count: at most one page of three exports comes first."""
 
     async def main():
         async with (

@@ -1,4 +1,4 @@
-"""A server that refuses ranges of a month: streams and counts learn what it allows, and lose no call by it."""
+"""A server that refuses ranges of a month: streams and counts learn the allowed length, and lose no call."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TWO_MONTHS = ("2024-05-01", "2024-06-30")
 
 @contextlib.asynccontextmanager
 async def serving(habit, calls=CALLS, **options):
-    """A server with this habit, and a client of it that waits for nothing."""
+    """A server with this habit, and a client without delays."""
     options = {"rate": None, "page_size": 20, "retry": Retry(attempts=2, base=0.001)} | options
     async with (
         SmallServer(calls, habit) as server,
@@ -74,7 +74,7 @@ async def test_a_count_learns_it_too(name):
 
 
 async def test_the_dates_of_a_window_that_starts_at_noon():
-    """Seven days from noon to noon touch eight dates: then it is asked for fewer."""
+    """Seven days from noon to noon touch eight dates, so a shorter window is requested."""
     habit = allows(7, counts=dates)
     async with serving(habit) as (server, client):
         calls = await client.calls("2024-05-01 12:00:00", "2024-06-15 11:59:59").collect()
@@ -86,7 +86,7 @@ async def test_the_dates_of_a_window_that_starts_at_noon():
 
 @pytest.mark.parametrize("ordered", [True, False])
 async def test_streams_that_learn_at_the_same_time(ordered):
-    """Two streams that are refused together halve the range once, and both are complete."""
+    """Two streams refused together halve the range once, and both are complete."""
     habit = allows(7, "Bad request")
     async with serving(habit) as (server, client):
         streams = [client.calls(*TWO_MONTHS, ordered=ordered) for _ in range(2)]
@@ -98,7 +98,7 @@ async def test_streams_that_learn_at_the_same_time(ordered):
 @pytest.mark.parametrize(("status", "requests"), [(400, 5), (422, 5), (200, 10), (409, 1), (413, 1)])
 @pytest.mark.parametrize("work", ["stream", "count"])
 async def test_a_refusal_for_another_reason(status, requests, work):
-    """After few requests the first error is raised, and nothing was learnt."""
+    """After a few requests the first error is raised, and no limit is learnt."""
     async with serving(lambda asked: refusal(f"no, said the {asked.nth}. time", status)) as (server, client):
         with pytest.raises(RequestRejectedError) as caught:
             await (client.calls(*MAY).collect() if work == "stream" else client.count(*MAY))
@@ -141,7 +141,7 @@ async def test_a_refusal_in_the_middle_of_a_window_is_an_error():
 
 
 async def test_old_calls_that_are_not_kept_any_more():
-    """The server refuses everything before a date: the calls that came are delivered, then the refusal is raised."""
+    """The server refuses all ranges before a date: the calls that came are delivered, then the refusal is raised."""
 
     def habit(asked):
         return allows(7)(asked) if asked.first >= "2024-06-10" or elapsed(asked, 7) else refusal("older than 90 days")
@@ -161,7 +161,7 @@ async def test_old_calls_that_are_not_kept_any_more():
 
 
 async def test_a_count_of_calls_that_are_not_kept_any_more():
-    """The learnt limit stays. The refusal that is raised is the one that was not about the length."""
+    """The learnt limit stays. The raised refusal is the one that was not about the length."""
 
     def habit(asked):
         return allows(7)(asked) if asked.first >= "2024-06-10" or elapsed(asked, 7) else refusal("older than 90 days")
@@ -187,7 +187,7 @@ async def test_an_open_end_is_closed_at_this_moment():
 
 
 async def test_an_open_start_is_refused():
-    """Nothing says where the range begins, so there is nothing to cut."""
+    """The beginning of the range is unknown, so it cannot be cut."""
     async with serving(allows(7)) as (server, client):
         for dates_ in ((), (None, "2024-05-31")):
             with pytest.raises(RequestRejectedError):
@@ -197,7 +197,7 @@ async def test_an_open_start_is_refused():
 
 @pytest.mark.parametrize("taken", [1, 13, 14, 15, 40, 70])
 async def test_a_checkpoint_outlives_the_client_that_learnt(taken):
-    """A new client that has learnt nothing resumes behind the call, although its first windows have another length."""
+    """A new client, without a learnt limit, resumes behind the call, although its windows differ at first."""
     async with serving(allows(7)) as (_, client), client.calls(*TWO_MONTHS) as stream:
         got = [(await anext(stream)).id for _ in range(taken)]
         checkpoint = stream.checkpoint
@@ -207,7 +207,7 @@ async def test_a_checkpoint_outlives_the_client_that_learnt(taken):
 
 
 async def test_a_checkpoint_is_resumed_by_a_client_with_shorter_ranges():
-    """It was made in a window of a month; the call is sought in the week that holds it, and the later weeks are left out."""
+    """Its window was a month; the call is searched for in its week, and later weeks are left out."""
     async with serving(None) as (server, client):
         stream = client.calls(*MAY)
         ids = truth(*MAY)
@@ -245,13 +245,13 @@ async def test_max_range_is_never_exceeded():
     [7, "7d", dt.timedelta(0), dt.timedelta(minutes=59), dt.timedelta(days=32), dt.timedelta(hours=2, microseconds=1)],
 )
 def test_a_max_range_that_cannot_be(value):
-    """It is refused before anything is sent."""
+    """It is refused before a request is sent."""
     with pytest.raises(ConfigurationError, match="max_range must be a length of time"):
         ServetelClient("token-123456", max_range=value)
 
 
 async def test_the_message_says_what_was_asked_for():
-    """The limit in a message is the shorter of two lengths."""
+    """Of two lengths in a message, the limit is the shorter one."""
     habit = allows(7, "The period of 31 days exceeds " + SAYS)
     async with serving(habit) as (server, client):
         assert await client.count(*MAY) == len(truth(*MAY))
@@ -259,7 +259,7 @@ async def test_the_message_says_what_was_asked_for():
 
 
 def elapsed_if_closed(asked, days):
-    """Whether it is too long; an open range never is."""
+    """Whether the range is too long; an open range never is."""
     return length(asked) is not None and elapsed(asked, days)
 
 
@@ -267,7 +267,7 @@ def elapsed_if_closed(asked, days):
 @pytest.mark.parametrize("limit", [capped(1_000), shallow(1_000), hiding(1_000)], ids=["capped", "refuses", "no count"])
 @pytest.mark.parametrize("asked", [("2024-05-01", None), (None, "2024-06-30")], ids=["open end", "open start"])
 async def test_what_is_behind_a_limit_may_be_a_range_that_is_too_long(asked, limit, says):
-    """An open range is allowed, and a part of it is closed and refused: it is asked for in shorter ones."""
+    """An open range is allowed, but a closed part of it is refused: shorter ranges are requested."""
     start = dt.datetime(2024, 6, 30, 12)  # noqa: DTZ001 - the account's wall clock
     calls = calls_at(*[str(start - dt.timedelta(minutes=30 * number)) for number in range(2_502)])
     habit = allows(7, says, counts=elapsed_if_closed, also=limit)
@@ -288,7 +288,7 @@ async def test_what_is_behind_a_limit_may_be_a_range_that_is_too_long(asked, lim
 
 
 async def test_a_part_that_is_refused_for_another_reason_raises_the_first_refusal():
-    """A day of it is refused too, so it was not for the length."""
+    """A day of it is refused too, so the length was not the reason."""
     calls = calls_at(*[f"2024-05-{20 - number // 60:02} 09:{59 - number % 60:02}:00" for number in range(1_020)])
 
     def habit(asked):

@@ -1,4 +1,4 @@
-"""Rare turns of a stream: its deadline, a token provider that breaks, a checkpoint whose call is far away or waited for."""
+"""Rare cases of a stream: its deadline, a token provider that fails, a checkpoint whose call is far away."""
 
 import asyncio
 
@@ -27,7 +27,7 @@ def client_of(api, **settings):
 
 
 async def test_a_page_that_its_rate_keeps_beyond_the_deadline_is_no_overload(api):
-    """Where pages were read before it, the stream ran out of time; its checkpoint says where to go on."""
+    """Pages were read before, so the stream ran out of time; its checkpoint says where to resume."""
     async with client_of(api, rate=RateLimit(per_second=5)) as client:
         got = []
         with pytest.raises(DeadlineExceededError) as failure:
@@ -40,7 +40,7 @@ async def test_a_page_that_its_rate_keeps_beyond_the_deadline_is_no_overload(api
 
 
 async def test_the_error_of_a_failed_provider_is_raised_and_raised_again(api):
-    """A stream whose token provider raised has failed, and says so at each ``anext``."""
+    """The stream has failed, and raises that error at each ``anext``."""
 
     class VaultError(Exception):
         pass
@@ -57,7 +57,7 @@ async def test_the_error_of_a_failed_provider_is_raised_and_raised_again(api):
 
 
 async def test_a_search_for_the_checkpoint_can_be_cancelled_and_goes_on(api):
-    """The page that was asked for is taken by the next ``anext``, not asked for again."""
+    """The next ``anext`` takes the requested page and does not request it again."""
     async with client_of(api) as client:
         stream = client.calls(query=MAY)
         first = [(await anext(stream)).id for _ in range(25)]
@@ -78,7 +78,7 @@ async def test_a_search_for_the_checkpoint_can_be_cancelled_and_goes_on(api):
 
 
 async def test_a_checkpoint_whose_call_is_far_away_is_found(api):
-    """A thousand pages further back: the starts of the calls say where, so it takes some twenty requests."""
+    """A thousand pages away: the starts of the calls show where, so some twenty requests are enough."""
     async with client_of(api, page_size=1) as client:
         stream = client.calls(query=MAY)
         first = await anext(stream)

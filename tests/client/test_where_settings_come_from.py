@@ -1,4 +1,4 @@
-"""Settings that nobody gave: the environment, then a profile; what is given always wins, and nothing is read from where one happens to stand."""
+"""Settings without an argument: the environment, then a profile; an argument always wins, and the working directory is not read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ token_file = "~/secret"
 
 @pytest.fixture
 def home(tmp_path):
-    """A home of our own, which ``clean_environment`` made the tests' home."""
+    """Our own home directory, which ``clean_environment`` made the home of the tests."""
     (tmp_path / ".config" / "servetel").mkdir(parents=True)
     return tmp_path
 
@@ -34,7 +34,7 @@ def write(file, text: str, mode: int = 0o600):
 
 
 def made(**options) -> tuple[str, str]:
-    """Where the client would ask, and with which token."""
+    """The address that the client would ask, and its token."""
     client = ServetelClient(**options)
     return client._transport.base_url, str.__str__(client._transport.tokens._token)
 
@@ -54,7 +54,7 @@ def test_the_token_file_of_the_environment(monkeypatch, home):
 
 
 def test_the_address_of_the_environment(monkeypatch):
-    """``SERVETEL_BASE_URL`` is checked like one that is given."""
+    """``SERVETEL_BASE_URL`` is checked like an argument."""
     monkeypatch.setenv("SERVETEL_TOKEN", "environment-token")
     monkeypatch.setenv("SERVETEL_BASE_URL", "https://proxy.example.invalid/api/")
     assert made()[0] == "https://proxy.example.invalid/api"
@@ -64,14 +64,14 @@ def test_the_address_of_the_environment(monkeypatch):
 
 
 def test_the_default_profile(home):
-    """Without any variable the default profile says who and where."""
+    """Without any variable, the default profile gives token and address."""
     write(home / ".config/servetel/config.toml", PROFILES)
 
     assert made() == (Brand.SMARTFLO.base_url, "default-profile-token")
 
 
 def test_a_named_profile(monkeypatch, home):
-    """``SERVETEL_PROFILE`` chooses another one, whose token stands in a file."""
+    """``SERVETEL_PROFILE`` chooses another profile, whose token is in a file."""
     write(home / ".config/servetel/config.toml", PROFILES)
     write(home / "secret", "other-profile-token")
     monkeypatch.setenv("SERVETEL_PROFILE", "other")
@@ -143,7 +143,7 @@ def test_a_profile_may_hold_a_login(line, home):
 
 @pytest.mark.parametrize("given", ["  given-token-123\n", "given-token-123\r\n", "\tBearer given-token-123 "])
 def test_blanks_and_the_line_end_of_a_token_go(given, monkeypatch):
-    """They are removed wherever the token comes from, because they were pasted with it."""
+    """They were pasted with the token, so they are removed, whatever its source."""
     monkeypatch.setenv("SERVETEL_TOKEN", given)
 
     assert made()[1] == made(token=given)[1] == "given-token-123"
@@ -180,7 +180,7 @@ def test_another_config_file(monkeypatch, home):
     ],
 )
 def test_a_profile_that_is_wrong_is_refused(text, profile, hint, monkeypatch, home):
-    """A file that cannot be meant is refused with a hint, and not quoted."""
+    """A bad file is refused with a hint, and not quoted."""
     write(home / ".config/servetel/config.toml", text)
     if profile:
         monkeypatch.setenv("SERVETEL_PROFILE", profile)
@@ -194,7 +194,7 @@ def test_a_profile_that_is_wrong_is_refused(text, profile, hint, monkeypatch, ho
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o666], ids=oct)
 @pytest.mark.parametrize("which", ["token", "config"])
 def test_a_secret_that_others_may_read_is_refused(which, mode, monkeypatch, home):
-    """A file with a secret is for its owner alone; the error tells the command that mends it."""
+    """Only its owner may read a file with a secret; the error has the command that mends it."""
     file = write(home / "file", PROFILES if which == "config" else "file-token-1234", mode)
     monkeypatch.setenv("SERVETEL_CONFIG" if which == "config" else "SERVETEL_TOKEN_FILE", str(file))
 
@@ -204,7 +204,7 @@ def test_a_secret_that_others_may_read_is_refused(which, mode, monkeypatch, home
 
 
 def test_a_command_in_an_error_can_be_pasted(monkeypatch, home):
-    """The command that mends it stands in the message as a shell takes it."""
+    """The message has the command in the form that a shell takes."""
     monkeypatch.setenv("SERVETEL_TOKEN_FILE", str(write(home / "file", "file-token-1234", 0o644)))
 
     with pytest.raises(ConfigurationError, match="chmod 600"):
@@ -213,7 +213,7 @@ def test_a_command_in_an_error_can_be_pasted(monkeypatch, home):
 
 @pytest.mark.parametrize("name", ["SERVETEL_TOKEN_FILE", "SERVETEL_CONFIG"])
 def test_a_file_that_is_not_there_is_refused(name, monkeypatch, home):
-    """What is named must exist: a typing error must not turn into somebody else's account."""
+    """A named file must exist: a typing error must not lead to another account."""
     monkeypatch.setenv(name, str(home / "missing"))
 
     with pytest.raises(ConfigurationError, match=r"cannot be read|does not exist"):
@@ -221,7 +221,7 @@ def test_a_file_that_is_not_there_is_refused(name, monkeypatch, home):
 
 
 def test_nothing_is_read_from_the_working_directory(monkeypatch, home):
-    """A ``.env`` or a configuration that lies around decides nothing."""
+    """A ``.env`` or configuration file there is ignored."""
     monkeypatch.chdir(home)
     write(home / ".env", "SERVETEL_TOKEN=dotenv-token-1234")
     write(home / "config.toml", PROFILES)
@@ -232,7 +232,7 @@ def test_nothing_is_read_from_the_working_directory(monkeypatch, home):
 
 
 def test_a_home_that_does_not_exist_is_no_error(monkeypatch):
-    """Without a home directory there is no profile, and a token that is given is enough."""
+    """Without a home directory there is no profile, and a token argument is enough."""
     monkeypatch.setenv("HOME", "/nonexistent/home")
 
     assert made(token="given-token-123")[1] == "given-token-123"

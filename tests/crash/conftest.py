@@ -1,4 +1,4 @@
-"""Laboratories, and what is pulled in them."""
+"""Laboratories, and the calls that are pulled in them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def months() -> Material:
 
 @pytest.fixture(scope="session")
 def week() -> Material:
-    """Few days, for outputs that have a file for each; 5 windows."""
+    """A few days, for outputs with a file for each day; 5 windows."""
     return material("2024-05-06", "2024-05-11", 850)
 
 
@@ -49,7 +49,7 @@ async def build(tmp_path: Path) -> AsyncIterator[Callable[..., Awaitable[list[La
 
 @pytest.fixture(scope="session")
 def tracing() -> None:
-    """Skip where nobody may be traced."""
+    """Skip if no process may be traced."""
     reason = strace.missing()
     if reason is not None:
         pytest.skip(reason)

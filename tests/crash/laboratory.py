@@ -1,4 +1,4 @@
-"""Where pulls are killed: an emulator, one pull after another in a process of its own, and what must hold afterwards."""
+"""Laboratories for kills: an emulator, pulls in processes of their own, and the conditions that must hold afterwards."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 PAGE_SIZE, SLOTS = 10, 2
-#: Windows that a pull with so many slots has under way at most.
+#: The most windows that a pull with this many slots has under way.
 IN_FLIGHT = SLOTS + 2
 PATIENCE = 60.0
-#: Moments of each destination that the ordinary suite looks at.
+#: Moments of each destination that the ordinary suite tests.
 FEW = 2
 T = TypeVar("T")
-#: What is slow to import, by the ending that needs it.
+#: Slow imports, by the ending that needs them.
 LIBRARIES = {".parquet": "pyarrow.parquet", "days": "pyarrow.parquet", ".duckdb": "duckdb"}
 
 
 class Material(NamedTuple):
-    """What is pulled."""
+    """The calls that are pulled."""
 
     dataset: Dataset
     first: str
@@ -48,7 +48,7 @@ class Material(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """How a process ended, and what it said."""
+    """How a process ended, and its output."""
 
     code: int
     said: dict[str, Any]
@@ -59,7 +59,7 @@ class Ended(NamedTuple):
 
 
 class BrokenPromiseError(AssertionError):
-    """What must hold does not."""
+    """A condition that must hold after an accident does not."""
 
 
 def material(first: str, last: str, calls: int) -> Material:
@@ -70,7 +70,7 @@ class Laboratory:
     """One destination after another, each in a directory of its own, against one emulator.
 
     Args:
-        api: an emulator that nobody else asks.
+        api: an emulator of its own.
         what: its calls.
         directory: an empty one.
         name: of each destination; its ending decides the format.
@@ -89,7 +89,7 @@ class Laboratory:
         self._server: asyncio.subprocess.Process | None = None
 
     def place(self) -> Path:
-        """Give a destination in a new directory."""
+        """Return a destination in a new directory."""
         self._number += 1
         directory = self._directory / f"{self._number}"
         directory.mkdir(parents=True)
@@ -99,11 +99,11 @@ class Laboratory:
         return destination.parent.with_suffix(".log")
 
     async def begin(self, destination: Path, *, limit: int | None = None, **options: Any) -> int:
-        """Have a process ready that will pull; gives its number.
+        """Start a process that waits to pull; returns its number.
 
         Args:
-            destination: into which.
-            limit: most bytes that it may write into one file.
+            destination: of the pull.
+            limit: the most bytes that it may write into one file.
             options: of ``client.pull``.
         """
         if self._server is None:
@@ -125,7 +125,7 @@ class Laboratory:
         return int(await self._ask(json.dumps(job)))
 
     async def go(self) -> Ended:
-        """Let it pull; gives how it ended."""
+        """Let the process pull; returns how it ended."""
         answer = json.loads(await self._ask("go"))
         return Ended(answer["code"], json.loads(answer["said"] or "{}"))
 
@@ -150,12 +150,12 @@ class Laboratory:
         return await self.go()
 
     async def traced(self, destination: Path, inject: str = "", *, whole: bool = False, **options: Any) -> Ended:
-        """Pull under the eyes of strace, to the end or to the accident."""
+        """Pull under strace, to the end or to the accident."""
         child = await self.begin(destination, **options)
         command = strace.command(
             child, destination, self.log(destination), inject=inject, folders=self.folders, whole=whole
         )
-        # Not where the tests were started: a file of that name there, the demo's own calls.db, would be meant.
+        # Not in the directory of the test run: strace would match a file of that name there too, the demo's calls.db.
         tracer = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE, cwd=self._directory)
         assert tracer.stderr is not None
         try:
@@ -179,7 +179,7 @@ class Laboratory:
             self.folders = (".", *map(str, below))
 
     async def survey(self) -> list[Moment]:
-        """Learn what there is to know, also all moments at which there could be an accident."""
+        """Learn the output and all moments at which an accident could happen."""
         await self.learn()
         destination = self.place()
         ended = await self.traced(destination)
@@ -188,7 +188,7 @@ class Laboratory:
 
     @staticmethod
     async def prepare(laboratories: Sequence[Laboratory]) -> list[Moment]:
-        """Survey in one of them for all of them."""
+        """Survey in one laboratory for all of them."""
         first = laboratories[0]
         moments = await first.survey()
         for other in laboratories[1:]:
@@ -196,29 +196,29 @@ class Laboratory:
         return moments
 
     def asked(self) -> set[tuple[str, str]]:
-        """Windows whose calls have been asked for since the last time this was called."""
+        """Windows whose calls were requested since the last call of this method."""
         requests, self.api.requests[:] = list(self.api.requests), []
         found: set[tuple[str, str]] = set()
         for request in requests:
             query = dict(request.query)
             first, last = query["from_date"], query["to_date"]
-            if request.limit != 1:  # a count is not a reading
+            if request.limit != 1:  # a count reads no calls
                 found |= {each for each in self.windows if each[0] <= first and last <= each[1]}
         return found
 
     def check_name(self, destination: Path) -> None:
-        """The destination is not there, or it is whole."""
+        """Check that the destination is absent or whole."""
         if destination.exists():
             check(content(destination) == self.whole, f"{self.name} is there and not whole")
 
     def check_end(self, destination: Path) -> None:
-        """The destination is whole, and nothing is beside it but the receipt."""
+        """Check that the destination is whole, with only the receipt beside it."""
         check(content(destination) == self.whole, "the output is not that of an undisturbed run")
         there = sorted(path.name for path in destination.parent.iterdir())
         check(there == [self.name, f"{self.name}.receipt.json"], f"left over: {there}")
 
     async def resume(self, destination: Path, before: set[tuple[str, str]]) -> None:
-        """Run the same command again after an accident; then everything is as if there had been none."""
+        """Run the same command again after an accident; the result is as if there had been none."""
         self.check_name(destination)
         again_all = is_concluded(destination)
         done = destination.exists() and beside(destination, ".receipt.json").exists()
@@ -226,13 +226,13 @@ class Laboratory:
         ended = await self.pull(destination)
         self.last_asked = len(self.api.requests)
         if done and not again_all and ended.said.get("what") == f"{self.name} exists":
-            self.check_end(destination)  # it had come to its end, and only the process had not
+            self.check_end(destination)  # the pull had ended, only the process had not
             return
         check(ended.code == 0 and ended.said["complete"], f"the same command again: {ended}")
         again = self.asked() & before
         check(again_all or len(again) <= IN_FLIGHT, f"{len(again)} windows were read again")
         self.check_end(destination)
-        shutil.rmtree(destination.parent)  # hundreds of them come; what is wrong stays to be looked at
+        shutil.rmtree(destination.parent)  # there are hundreds of them; failed ones stay for inspection
         self.log(destination).unlink(missing_ok=True)
 
 
@@ -241,12 +241,12 @@ def beside(destination: Path, ending: str) -> Path:
 
 
 def chosen(all_of_them: Sequence[str], *usual: str) -> Sequence[str]:
-    """Destinations: all with SERVETEL_TORTURE=1, else those that stand for their kind."""
+    """Destinations: all with SERVETEL_TORTURE=1, else one of each kind."""
     return all_of_them if TORTURE else usual
 
 
 def few(points: Sequence[T]) -> Sequence[T]:
-    """A few of them, spread over all; with SERVETEL_TORTURE=1 all of them."""
+    """A few items, spread over all; with SERVETEL_TORTURE=1 all of them."""
     step = 1 if TORTURE else max(1, len(points) // FEW)
     return points[step // 2 :: step]
 
@@ -257,10 +257,10 @@ def check(holds: object, message: str) -> None:
 
 
 def content(destination: Path) -> str:
-    """Digest of all calls in an output, however they are ordered there. Looks at a copy: looking may change a database."""
+    """Digest of all calls in an output, in any order. Reads a copy, because reading may change a database."""
     name = destination.name
     if name.endswith((".db", ".duckdb")):
-        # Without the account and the reading: those say who read the call and when.
+        # Without the account and the reading, which say who read the call and when.
         return _digest(repr(row[1:-1]) for row in table(destination, "SELECT * FROM call_records ORDER BY id"))
     if destination.is_dir() or name.endswith(".parquet"):
         return _digest(map(repr, _parquet(destination)))
@@ -273,7 +273,7 @@ def content(destination: Path) -> str:
 
 
 def table(database: Path, statement: str) -> list[tuple[Any, ...]]:
-    """Ask a copy of a database, with whatever log stands beside it; what is damaged raises."""
+    """Query a copy of a database with its log; raises if it is damaged."""
     copy = database.parent.with_suffix(".copy")
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir()
@@ -293,7 +293,7 @@ def table(database: Path, statement: str) -> list[tuple[Any, ...]]:
 
 
 def is_concluded(destination: Path) -> bool:
-    """Whether a database says that its pull is over: the same command begins another one then."""
+    """Whether a database says that its pull has ended, so that the same command begins another one."""
     if not destination.name.endswith((".db", ".duckdb")) or not destination.exists():
         return False
     return table(destination, "SELECT count(*) FROM servetel_pulls WHERE finished_at IS NULL") == [(0,)]
@@ -319,10 +319,10 @@ def _digest(rows: Iterable[str]) -> str:
 async def each(
     points: Sequence[Any], laboratories: Sequence[Laboratory], work: Callable[[Laboratory, Any], Awaitable[bool]]
 ) -> int:
-    """Do it at all points, as many at a time as there are laboratories; gives how often it came to an accident.
+    """Run it at all points, in parallel over the laboratories; returns the number of accidents.
 
     Raises:
-        BrokenPromiseError: at some of them something did not hold; says at which ones, and what.
+        BrokenPromiseError: if a condition did not hold at some points; names them.
     """
     left = list(reversed(points))
     accidents = 0

@@ -1,4 +1,4 @@
-"""Write one window into a destination, as a process of its own, and print as JSON how that ended.
+"""Write one window into a destination, as a process of its own, and print the result as JSON.
 
 ``test_file_systems.py`` runs it under strace or in a namespace; the arguments are destinations.
 """
@@ -19,7 +19,7 @@ CALL = b'{"id":"1","date":"2024-05-01","time":"10:00:00"}'
 
 
 def write(destination):
-    """Give the error's class and its text, or nothing."""
+    """Return the error's class and its text, or nothing."""
     sink = sink_for(destination)
     try:
         sink.open()

@@ -3,8 +3,8 @@
 Such a process is a fork that has all imports already: it is ready at once, and strace sees nothing but the pull.
 
 For each line on standard input, a JSON object, one child is forked: ``base_url``, ``token``, ``destination``,
-``client`` and ``pull`` (arguments of both), ``limit`` (bytes that a file may have at most, or null) and ``libraries`` to import first. Its number is answered; it begins at the
-next line, whatever that says. When it has ended, its exit status and what it said are answered.
+``client`` and ``pull`` (arguments of both), ``limit`` (the most bytes of a file, or null) and ``libraries`` to import first. The answer is its number; it begins at the
+next line, whatever its text. When it has ended, the answer is its exit status and its output.
 """
 
 from __future__ import annotations

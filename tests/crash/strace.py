@@ -1,7 +1,7 @@
-"""strace as an instrument: which system calls of a pull change what is on the disk, and an accident at any of them.
+"""strace as an instrument: the system calls of a pull that change the disk, and an accident at any of them.
 
-It counts each kind of call of each thread by itself, so a moment has two names: the kind, and its number. Only calls
-that touch the files of one destination are looked at; sockets, and the interpreter's own files, do not count.
+It counts the calls of each kind and thread separately, so a moment is a kind and a number. Only calls
+that touch the files of one destination count, not sockets or the interpreter's own files.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-#: Calls that bring bytes into a file.
+#: Calls that write bytes into a file.
 WRITES = ("write", "pwrite64", "writev", "pwritev", "pwritev2")
-#: Calls after which the disk is another one, or knows what is on it. Not all of them exist on every machine.
+#: Calls that change the disk or make its content durable. Not all of them exist on every machine.
 CALLS = (
     *WRITES,
     *("fsync", "fdatasync", "rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat", "ftruncate"),
@@ -51,7 +51,7 @@ class Moment(NamedTuple):
 
 
 class Write(NamedTuple):
-    """A write that did not happen."""
+    """A write that was prevented."""
 
     path: str
     data: bytes
@@ -59,7 +59,7 @@ class Write(NamedTuple):
 
 
 def missing() -> str | None:
-    """Why strace cannot be used here; None where it can."""
+    """Why strace cannot be used here; None if it can."""
     if shutil.which("strace") is None:
         return "strace is not installed"
     command = ["strace", "-f", "-qq", "-e", "trace=?write", "-o", "/dev/null", sys.executable, "-I", "-S", "-c", ""]
@@ -76,15 +76,15 @@ def command(
     folders: Iterable[str] = (),
     whole: bool = False,
 ) -> list[str]:
-    """The command that looks at a process.
+    """The command that traces a process.
 
     Args:
-        process: its number, it says on standard error that it looks; None to begin the one whose command follows.
+        process: its number, then strace reports on standard error when it traces; None to start the command behind it.
         destination: of the pull; its directory holds nothing else.
-        log: where the calls are noted.
-        inject: an accident, as ``strace -e inject=`` takes it.
+        log: where the calls are recorded.
+        inject: an accident, in the syntax of ``strace -e inject=``.
         folders: paths below a destination that is a directory, relative to it.
-        whole: note all bytes of what is written.
+        whole: record all written bytes.
     """
     names = [f"{destination.name}{ending}" for ending in _ENDINGS]
     paths = [destination.parent, *(destination.parent / name for name in names)]
@@ -99,7 +99,7 @@ def command(
 
 
 def moments(log: Path) -> Iterator[Moment]:
-    """Every moment of a run that was looked at, in the order of time."""
+    """Every moment of a traced run, in the order of time."""
     counted: Counter[tuple[str, str]] = Counter()
     seen: set[Moment] = set()
     for line in log.read_text("utf-8", "replace").splitlines():
@@ -116,9 +116,9 @@ def moments(log: Path) -> Iterator[Moment]:
 
 
 def last_write(log: Path) -> Write | None:
-    """The write before which the process was killed; None where it was another call."""
+    """The write before which the process was killed; None if it was another call."""
     lines = log.read_text("ascii", "replace").splitlines()
-    # The end of a call may stand on a line of its own: "<... write resumed>) = ?".
+    # The end of a call may be on a line of its own: "<... write resumed>) = ?".
     threads = {line.split()[0] for line in lines if line.endswith("= ?")}
     ends = [match for line in reversed(lines) if line.split()[0] in threads and (match := _call(line))][:1]
     found = _torn(_plain(ends[0].string)) if ends else None
@@ -129,7 +129,7 @@ def last_write(log: Path) -> Write | None:
 
 
 def _plain(line: str) -> str:
-    """Paths are noted in hexadecimal where all texts are."""
+    """Decode a path; it is in hexadecimal if all texts are."""
     return re.sub(r"<((?:\\x[0-9a-f]{2})+)>", lambda path: f"<{_bytes(path[1]).decode()}>", line)
 
 

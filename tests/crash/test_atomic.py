@@ -1,4 +1,4 @@
-"""Somebody looks at the output's name a thousand times a second while it is made: nothing, or all of it."""
+"""A reader that checks the output's name a thousand times a second sees nothing, or the whole output."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
 
 
 class Onlooker(threading.Thread):
-    """Reads what bears the name, again and again."""
+    """Reads the file of that name again and again."""
 
     def __init__(self, place):
         super().__init__()
@@ -38,7 +38,7 @@ class Onlooker(threading.Thread):
                 self.seen.add(self._look())
 
     def _look(self):
-        if self._place.suffix == ".db":  # its receipt is put into it later
+        if self._place.suffix == ".db":  # the receipt is written into it later
             with closing(sqlite3.connect(f"file:{self._place}?mode=ro", uri=True)) as database:
                 return database.execute("SELECT count(*) FROM call_records").fetchone()[0]
         if self._place.suffix == ".duckdb":  # one program at a time may open it
@@ -48,7 +48,7 @@ class Onlooker(threading.Thread):
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_the_name_never_shows_a_part(tmp_path, name):
-    """Absent, or whole: whoever reads it early reads what everybody reads later."""
+    """The output is absent or whole: an early reader gets the same bytes as a later one."""
     dataset = Dataset.month("2024-05", calls=CALLS)
     place = tmp_path / name
     onlooker = Onlooker(place)
@@ -59,7 +59,7 @@ async def test_the_name_never_shows_a_part(tmp_path, name):
             ServetelClient(api.token, base_url=api.base_url, rate=None, page_size=100) as client,
         ):
             receipt = await client.pull(place, from_date=MONTH[0], to_date=MONTH[1])
-            for _ in range(500):  # it is looked at once more, now that it is there
+            for _ in range(500):  # one more read, now that it is there
                 if onlooker.seen or not onlooker.is_alive():
                     break
                 await asyncio.sleep(0.01)
@@ -73,7 +73,7 @@ async def test_the_name_never_shows_a_part(tmp_path, name):
 
 
 async def test_a_file_that_is_replaced_is_the_old_one_or_the_new_one(tmp_path):
-    """``overwrite=True``: the name is never empty meanwhile."""
+    """With ``overwrite=True`` the name always holds the old file or the new one."""
     place = tmp_path / "calls.csv"
     place.write_text("an older month\n")
     old = content(place)

@@ -1,4 +1,4 @@
-"""A name in a directory is durable only when the directory is synced: what is committed must not hang on a lost name."""
+"""A name is durable only after an fsync of its directory: committed calls must not depend on a lost name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _synced = re.compile(r"\d+ +f(?:data)?sync\(\d+<([^>]*)>\) = 0").match
 
 
 def hanging(log, directory, names):
-    """The files that were written twice before their directory was synced: their header, and then a window."""
+    """The files that got their header and a window before their directory was synced."""
     writes: dict[str, int] = {}
     found: list[str] = []
     for line in log.read_text("utf-8", "replace").splitlines():
@@ -41,7 +41,7 @@ def hanging(log, directory, names):
     ],
 )
 async def test_names_are_durable_before_the_first_window(build, months, name, endings):
-    """The files that hold what is committed are in the directory for good before the first window counts."""
+    """The names of the files that hold committed windows are durable before the first window counts."""
     (laboratory,) = await build(months, name, count=1)
     destination = laboratory.place()
     ended = await laboratory.traced(destination)
@@ -55,7 +55,7 @@ async def test_names_are_durable_before_the_first_window(build, months, name, en
 
 @pytest.mark.parametrize("name", ["calls.ndjson", "calls.csv", "calls.ndjson.gz", "calls.parquet", "days"])
 async def test_the_bytes_of_every_file_are_synced(build, months, week, name):
-    """Whatever is written is synced after its last byte: the output, its receipt, and what a resume needs."""
+    """Every file is synced after its last byte: the output, its receipt, and the files for a resume."""
     (laboratory,) = await build(week if name == "days" else months, name, count=1)
     await laboratory.learn()
     destination = laboratory.place()

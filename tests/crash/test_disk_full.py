@@ -1,4 +1,4 @@
-"""A disk that is full, or fails: the pull says so, never that it is complete, and goes on once there is space."""
+"""On a full or failing disk the pull reports that and never success, and it can be resumed once there is space."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.torture.report import TORTURE, measured
 
 NAMES = ("calls.ndjson", "calls.csv", "calls.ndjson.gz", "calls.parquet", "calls.db", "calls.duckdb")
 SYNCS = ("fsync", "fdatasync")
-#: Calls that need space; those that open a file are refused once only, for later ones of that number only read.
+#: Calls that need space; those that open a file fail only once, because later ones of that number only read.
 ONCE_ONLY = ("openat", "mkdir", "link", "rename")
 
 pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
 
 
 def check_refusal(ended: Ended, destination) -> None:
-    """It is an error of the output with its three parts, and tells no path of this machine."""
+    """Check that it is an output error with three parts and without a path of this machine."""
     said = ended.said
     check(ended.code == 2, f"no error of ours: {ended}")
     check(said["error"] == "OutputError", f"another error: {said}")
@@ -31,7 +31,7 @@ def check_refusal(ended: Ended, destination) -> None:
 
 
 def accidents(moments: list[strace.Moment]) -> list[str]:
-    """No space at each write, once and from then on; a disk that fails at each sync."""
+    """No space at each write, once or from then on; a failure at each sync."""
     found: list[str] = []
     for call, number in moments:
         if call in (*strace.WRITES, *SYNCS, *ONCE_ONLY, "ftruncate", "fallocate"):
@@ -43,7 +43,7 @@ def accidents(moments: list[strace.Moment]) -> list[str]:
 
 
 async def fail(laboratory: Laboratory, inject: str) -> bool:
-    """Pull with an accident, then without; gives whether the first one ended in an error."""
+    """Pull with an accident, then without; returns whether the first one ended in an error."""
     destination = laboratory.place()
     laboratory.asked()
     ended = await laboratory.traced(destination, inject)
@@ -59,7 +59,7 @@ async def fail(laboratory: Laboratory, inject: str) -> bool:
 @pytest.mark.usefixtures("tracing")
 @pytest.mark.parametrize("name", chosen(NAMES, "calls.ndjson", "calls.db"))
 async def test_a_call_that_fails_never_ends_in_success(build, months, name):
-    """Each write may find the disk full, each sync may fail: an error, or the whole output; the next run completes."""
+    """A full disk at any write, or a failed sync, gives an error or the whole output; the next run completes it."""
     laboratories = await build(months, name)
     moments = few(accidents(await Laboratory.prepare(laboratories)))
 
@@ -70,7 +70,7 @@ async def test_a_call_that_fails_never_ends_in_success(build, months, name):
 
 @pytest.mark.usefixtures("tracing")
 async def test_what_the_demo_left_is_not_what_is_looked_at(build, months, tmp_path, monkeypatch):
-    """A file of the output's name, where the tests were started, takes no accident from the output."""
+    """A file of the output's name in the directory of the test run does not get the accident of the output."""
     (laboratory,) = await build(months, "calls.db", count=1)
     (tmp_path / "calls.db").touch()
     monkeypatch.chdir(tmp_path)
@@ -79,7 +79,7 @@ async def test_what_the_demo_left_is_not_what_is_looked_at(build, months, tmp_pa
 
 @pytest.mark.usefixtures("tracing")
 async def test_the_last_syncs_of_a_database_fail(build, months):
-    """SQLite does not always say that it could not fold its log: no file is named while one is left beside it."""
+    """SQLite may not report a failed checkpoint of its log: the output gets its name only without a log beside it."""
     laboratories = await build(months, "calls.db")
     syncs = [point for point in accidents(await Laboratory.prepare(laboratories)) if point.startswith("fdatasync")]
     assert await each([point for point in syncs if point.endswith("+")][-14:], laboratories, fail) >= 10
@@ -87,7 +87,7 @@ async def test_the_last_syncs_of_a_database_fail(build, months):
 
 @pytest.mark.parametrize("name", chosen(NAMES, "calls.ndjson", "calls.duckdb"))
 async def test_a_full_disk_keeps_what_was_committed(build, months, tmp_path, name):
-    """A file system without space for the output: an error; with more space the same command completes it."""
+    """A full file system is an error; with more space the same command completes the output."""
     (laboratory,) = await build(months, name, count=1)
     await laboratory.learn()
     disk = tmp_path / "disk"
@@ -114,7 +114,7 @@ async def test_a_full_disk_keeps_what_was_committed(build, months, tmp_path, nam
 
 @pytest.mark.parametrize("name", chosen(NAMES, "calls.csv", "calls.db"))
 async def test_a_limit_on_the_size_of_files_is_a_full_disk(build, months, name):
-    """``ulimit -f``: an error; without the limit the same command completes it."""
+    """``ulimit -f`` causes an error; without the limit the same command completes the output."""
     (laboratory,) = await build(months, name, count=1)
     await laboratory.learn()
     destination = laboratory.place()

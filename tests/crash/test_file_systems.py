@@ -1,4 +1,4 @@
-"""File systems that refuse what others do: locks, the fsync of a directory, a rename over a mount point."""
+"""File systems without locks, the fsync of a directory, or a rename over a mount point."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ NAMES = ("a.ndjson", "a.csv", "days/", "a.db", "a.duckdb")
 
 
 def run(*command):
-    """Run it; give what it printed as JSON, and what it said on standard error."""
+    """Run it; returns its JSON output and its standard error."""
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout), done.stderr
 
 
 def under_strace(tmp_path, call, error, *destinations, path=None):
-    """Write into destinations while a system call fails; only calls on one path where one is given."""
+    """Write into destinations while a system call fails; only calls on a path if one is given."""
     only = [] if path is None else ["-P", str(path)]
     log = ["-o", str(tmp_path.parent / "strace.log")]
     inject = f"inject={call}:error={error}"
@@ -36,7 +36,7 @@ def under_strace(tmp_path, call, error, *destinations, path=None):
 @pytest.mark.parametrize("error", ["ENOLCK", "EOPNOTSUPP", "EINVAL"])
 @pytest.mark.parametrize("name", ["a.ndjson", "a.db"])
 def test_a_file_system_without_locks_says_so(tmp_path, name, error):
-    """It is no other run that holds the lock; the reason and what is safe are said, and nothing is written."""
+    """The error does not blame another run; it gives the reason and the fix, and nothing is written."""
     [[kind, text]], _ = under_strace(tmp_path, "flock", error, str(tmp_path / name))
     assert kind == "OutputError"
     assert "cannot be locked" in text
@@ -48,7 +48,7 @@ def test_a_file_system_without_locks_says_so(tmp_path, name, error):
 @pytest.mark.usefixtures("tracing")
 @pytest.mark.parametrize("error", ["EAGAIN", "EACCES"])
 def test_a_lock_that_is_held_says_so(tmp_path, error):
-    """Both errors are what a file system answers if another process holds the lock."""
+    """Both errors mean that another process holds the lock."""
     [[kind, text]], _ = under_strace(tmp_path, "flock", error, str(tmp_path / "a.ndjson"))
     assert kind == "OutputLockedError"
     assert "Another run is writing" in text
@@ -57,7 +57,7 @@ def test_a_lock_that_is_held_says_so(tmp_path, error):
 @pytest.mark.usefixtures("tracing")
 @pytest.mark.parametrize(("error", "kind"), [("ENOLCK", "OutputError"), ("EAGAIN", "OutputLockedError")])
 def test_duckdbs_own_lock(tmp_path, error, kind):
-    """DuckDB locks its file itself: what the system says decides here too."""
+    """DuckDB locks its file itself; the system's error decides here too."""
     duckdb = str(tmp_path / "a.duckdb")
     assert run(*SCRIPT, duckdb)[0] == [[]]
     [[found, _]], _ = under_strace(tmp_path, "fcntl", error, duckdb, path=duckdb)
@@ -68,7 +68,7 @@ def test_duckdbs_own_lock(tmp_path, error, kind):
 @pytest.mark.parametrize(("call", "error"), [("fsync", "EINVAL"), ("fsync", "EROFS"), ("openat", "EACCES")])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_directory_that_cannot_be_synced_is_said_once(tmp_path, name, call, error):
-    """The output is written, for its bytes are durable; only its name may be lost in a power cut."""
+    """The output is written with one warning: its bytes are durable, but a power cut may lose its name."""
     here = tmp_path / "here"
     here.mkdir()
     found, said = under_strace(tmp_path, call, error, f"{here}/{name}", f"{here}/b{name}", path=here)
@@ -79,7 +79,7 @@ def test_a_directory_that_cannot_be_synced_is_said_once(tmp_path, name, call, er
 
 @pytest.mark.usefixtures("tracing")
 def test_a_disk_that_fails_at_the_sync_of_a_directory_is_an_error(tmp_path):
-    """An input/output error is no refusal."""
+    """An input/output error at the fsync of a directory is an error."""
     here = tmp_path / "here"
     here.mkdir()
     [[kind, text]], _ = under_strace(tmp_path, "fsync", "EIO", f"{here}/a.ndjson", path=here)
@@ -88,7 +88,7 @@ def test_a_disk_that_fails_at_the_sync_of_a_directory_is_an_error(tmp_path):
 
 
 def missing():
-    """Why nothing can be mounted here; None if it can."""
+    """Why mounts are not possible here; None if they are."""
     if shutil.which("unshare") is None:
         return "unshare is not installed"
     tried = ["unshare", "--map-root-user", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
@@ -98,7 +98,7 @@ def missing():
 
 @pytest.fixture
 def mounted(tmp_path):
-    """Run the script in a namespace in which something is mounted; nothing on this machine is changed."""
+    """Run the script in a namespace with a mount; nothing on this machine is changed."""
     reason = missing()
     if reason is not None:
         pytest.skip(reason)
@@ -112,7 +112,7 @@ def mounted(tmp_path):
 
 @pytest.mark.parametrize("mount", ["mount -t tmpfs none {0}", "mount --bind {1} {0}"])
 def test_a_mounted_directory_is_refused_and_one_inside_of_it_works(mounted, tmp_path, mount):
-    """A volume at ``/data/``: no rename replaces it, and ``/data.part`` would be on another file system."""
+    """A mount point is refused: no rename replaces it, and its part file would be on another file system."""
     volume, other = tmp_path / "the data", tmp_path / "other"
     volume.mkdir()
     other.mkdir()
@@ -127,7 +127,7 @@ def test_a_mounted_directory_is_refused_and_one_inside_of_it_works(mounted, tmp_
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.db", "a.duckdb"])
 def test_a_mounted_file_is_refused(mounted, tmp_path, name):
-    """A single file that is mounted into a container: what belongs beside it would be outside of the mount."""
+    """A single mounted file is refused, because its other files would be outside of the mount."""
     (tmp_path / name).touch()
     (tmp_path / "other").touch()
     [[kind, text]] = mounted(f"mount --bind {tmp_path}/other {tmp_path}/{name}", str(tmp_path / name))
@@ -136,7 +136,7 @@ def test_a_mounted_file_is_refused(mounted, tmp_path, name):
 
 
 def test_a_finished_sqlite_file_is_read_from_a_read_only_medium(mounted, tmp_path):
-    """It needs no log: every reader opens it as it is."""
+    """A finished SQLite file needs no log, so it can be read from a read-only medium."""
     here = tmp_path / "here"
     here.mkdir()
     assert run(*SCRIPT, f"{here}/a.db", f"{here}/a.db")[0] == [[], []]

@@ -1,4 +1,4 @@
-"""SIGKILL right before every single call that changes what is on the disk."""
+"""SIGKILL right before every call that changes the disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.usefixtures("tracing"), pytest.mark.timeout(3600 if TO
 
 @pytest.mark.parametrize("name", chosen(NAMES, "calls.ndjson", "calls.db"))
 async def test_a_killed_pull_is_gone_on_from(build, months, week, name):
-    """Before any write, sync, rename or unlink: no partial output has the name, the next run completes it alike."""
+    """After a kill before any write, sync, rename or unlink, no partial output shows; the next run completes it."""
     laboratories = await build(week if name == "days" else months, name)
     moments = few(await Laboratory.prepare(laboratories))
 
@@ -38,7 +38,7 @@ async def test_a_killed_pull_is_gone_on_from(build, months, week, name):
 
 @pytest.mark.parametrize("name", ["calls.ndjson", "calls.csv"])
 async def test_a_kill_before_any_removal_leaves_nothing_behind(build, months, name):
-    """The journal goes last: it knows of the other files, so the next run removes what the killed one left."""
+    """The journal is removed last, so the next run can remove all files that the killed one left."""
     laboratories = await build(months, name)
     moments = [moment for moment in await Laboratory.prepare(laboratories) if moment.call.startswith("unlink")]
 
@@ -54,7 +54,7 @@ async def test_a_kill_before_any_removal_leaves_nothing_behind(build, months, na
 
 @pytest.mark.parametrize("name", chosen(TWICE, "calls.ndjson"))
 async def test_a_run_that_goes_on_may_be_killed_too(build, months, name):
-    """A second kill, before any call of the run that goes on from the first, costs nothing more."""
+    """A second kill, before any call of the resumed run, costs nothing more."""
     laboratories = await build(months, name)
     moments = await Laboratory.prepare(laboratories)
     middle = moments[len(moments) // 2]

@@ -1,7 +1,7 @@
-"""Kills at random moments of long pulls, some of them again while it goes on, as ``kill -9`` from outside.
+"""Kills of long pulls at random moments, some of them again after the resume, by ``kill -9`` from outside.
 
-The moments come from the run's seed. The ordinary suite takes a few of a short pull; the whole size is 100 pulls of
-1,000 pages, 25 into each of four kinds of output, and each run draws others.
+The moments come from the run's seed. The ordinary suite uses a few of a short pull; the whole size is 100 pulls of
+1,000 pages, 25 into each of four kinds of output, with other moments in each run.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from tests.torture.report import SEED, TORTURE, measured
 NAMES = ("calls.ndjson", "calls.db", "calls.parquet", "calls.duckdb")
 CALLS = 10_000 if TORTURE else 500
 ROUNDS = 25 if TORTURE else 3
-#: Requests that one window may need: the pages of the largest one, its first page again, seconds at page edges.
+#: Requests that one window may need: the pages of the largest one, its first page again, and boundary seconds.
 MOST_REQUESTS = 60
 
 pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
 
 
 async def kill_at(laboratory: Laboratory, destination, request: int, delay: float) -> bool:
-    """Kill it when that many requests have come, and a little later; gives whether it had not ended before."""
+    """Kill it a little after that many requests; returns whether it was still running."""
     laboratory.api.requests.clear()
     process = await laboratory.begin(destination)
     running = asyncio.create_task(laboratory.go())
@@ -42,7 +42,7 @@ async def kill_at(laboratory: Laboratory, destination, request: int, delay: floa
 
 @pytest.mark.parametrize("name", chosen(NAMES, "calls.db"))
 async def test_a_pull_may_be_killed_at_random_moments(build, name):
-    """Killed once, twice or three times: the output is that of an undisturbed run, and little is asked for twice."""
+    """After one to three kills the output is that of an undisturbed run, and few requests are repeated."""
     laboratories = await build(material("2024-01-01", "2024-08-31", CALLS), name)
     first = laboratories[0]
     first.api.requests.clear()
@@ -56,7 +56,7 @@ async def test_a_pull_may_be_killed_at_random_moments(build, name):
         destination = laboratory.place()
         asked = kills = 0
         for _ in range(chance.choice((1, 1, 2, 3))):
-            # The end is worth more than its share: there the output is made.
+            # The end gets more than its share, because the output is finished there.
             moment = usual if chance.random() < 0.15 else chance.randrange(usual)
             kills += await kill_at(laboratory, destination, max(1, moment - asked), chance.random() * 0.1)
             asked += len(laboratory.api.requests)

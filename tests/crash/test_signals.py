@@ -1,4 +1,4 @@
-"""Ctrl-C and ``kill`` at any moment of the command line: the state is kept, and the printed command completes it."""
+"""Ctrl-C and ``kill`` at any moment of a command: the state is kept, and the printed command completes the pull."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def ended(process, patience: float) -> Ended:
 
 
 async def whole(api, months, destination) -> str:
-    """What an undisturbed run gives."""
+    """The output of an undisturbed run."""
     other = destination.with_name(f"other-{destination.name}")
     assert (await ended(await start(api, other, arguments(months, other)), 60)).code == 0
     digest = content(other)
@@ -87,7 +87,7 @@ async def whole(api, months, destination) -> str:
 
 
 async def check_completed(api, destination, errors: str, digest: str) -> None:
-    """The output is final already, or it is after the command that was printed."""
+    """Check that the output is final, or becomes final by the printed command."""
     if "final already" not in errors:
         command = printed(errors)
         assert command, errors
@@ -107,7 +107,7 @@ def clear(destination) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 async def test_a_signal_keeps_what_is_committed(api, months, destination, number):
-    """At whatever request it comes: the code says which signal it was, and the printed command completes the pull."""
+    """After a signal at any request the exit code names the signal, and the printed command completes the pull."""
     digest = await whole(api, months, destination)
     usual = len(api.requests)
     chance = random.Random(f"{destination.name} {number}")
@@ -121,7 +121,7 @@ async def test_a_signal_keeps_what_is_committed(api, months, destination, number
                 await asyncio.sleep(0.002)
         process.send_signal(number)
         stopped = await ended(process, AT_ONCE)
-        if stopped.code == 0 and len(api.requests) == usual:  # it had asked for everything, and came to its end first
+        if stopped.code == 0 and len(api.requests) == usual:  # it had sent all requests, and ended first
             assert content(destination) == digest
         else:
             assert stopped.code == 128 + number, (moment, stopped)
@@ -131,7 +131,7 @@ async def test_a_signal_keeps_what_is_committed(api, months, destination, number
 
 @pytest.mark.usefixtures("tracing")
 async def test_a_signal_in_the_final_commit_is_no_harm(api, months, destination):
-    """Ctrl-C at the very call that gives the output its name, syncs it, or saves its receipt."""
+    """Ctrl-C at the call that names the output, syncs it, or saves its receipt does no harm."""
     digest = await whole(api, months, destination)
     log = destination.parent.with_suffix(".log")
     moments = ["link 1"]
@@ -145,15 +145,15 @@ async def test_a_signal_in_the_final_commit_is_no_harm(api, months, destination)
     for call, number in map(str.split, moments):
         under = strace.command(None, destination, log, inject=f"{call}:signal=SIGINT:when={number}")
         stopped = await ended(await start(api, destination, arguments(months, destination), under=under), 60)
-        # strace counts the calls of each thread: where two come so far the signal comes twice, and the second ends it.
+        # strace counts the calls of each thread: if two reach the number, the signal comes twice; the second ends it.
         twice = log.read_text("utf-8", "replace").count("--- SIGINT") > 1
-        if stopped.code != 0:  # else it came after the last thing that could be stopped
+        if stopped.code != 0:  # else it came after the last step that could be stopped
             assert stopped.code in (128 + signal.SIGINT, -signal.SIGINT if twice else None), (call, number, stopped)
         if stopped.code > 0:
             await check_completed(api, destination, stopped.errors, digest)
         elif stopped.code < 0:
             again = await ended(await start(api, destination, arguments(months, destination)), 60)
-            assert again.code in (0, 2), again.errors  # 2: it had come to its end
+            assert again.code in (0, 2), again.errors  # 2: it had ended
         assert content(destination) == digest
         clear(destination)
 
@@ -161,7 +161,7 @@ async def test_a_signal_in_the_final_commit_is_no_harm(api, months, destination)
 @pytest.mark.usefixtures("tracing")
 @pytest.mark.parametrize("moment", chosen(["write 1", "write 6"], "write 6"))
 async def test_a_full_disk_has_a_code_and_three_lines(api, months, destination, moment):
-    """No space: code 2 before anything was asked for, else 3 or 5; what, why and what to do; then it can go on."""
+    """On a full disk the code is 2 before any request, else 3 or 5, with what, why and fix; then the pull resumes."""
     if destination.suffix == ".db":
         moment = moment.replace("write", "pwrite64")
     call, number = moment.split()

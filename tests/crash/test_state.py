@@ -1,4 +1,4 @@
-"""What a pull leaves for the next one: it is believed only where it is whole, and belongs to one run at a time."""
+"""The state that a pull leaves for the next one is used only if it is intact, and by one run at a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.torture.report import TORTURE
 
 FILES = ("calls.ndjson", "calls.csv", "calls.parquet")
 DATABASES = ("calls.db", "calls.duckdb")
-#: Bits that are turned around, one at a time.
+#: Bits that are flipped, one at a time.
 FLIPS = 3_000 if TORTURE else 50
 
 pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
@@ -50,13 +50,13 @@ async def interrupt(client, destination, dates):
 
 
 def state(destination):
-    """All that stands there, byte for byte."""
+    """All files there, byte for byte."""
     return {path.name: path.read_bytes() for path in destination.parent.iterdir()}
 
 
 @pytest.mark.parametrize("name", chosen(FILES, "calls.ndjson"))
 async def test_a_journal_with_a_wrong_bit_is_refused(client, dates, tmp_path, name):
-    """Whichever bit is another one, the pull ends before it asks or writes anything."""
+    """A journal with any flipped bit ends the pull before it sends or writes anything."""
     destination = tmp_path / "work" / name
     await interrupt(client, destination, dates)
     journal = beside(destination, ".part.journal")
@@ -65,7 +65,7 @@ async def test_a_journal_with_a_wrong_bit_is_refused(client, dates, tmp_path, na
     chance = random.Random(name)
     for _ in range(FLIPS):
         flipped = bytearray(sound)
-        flipped[chance.randrange(len(sound) - 1)] ^= 1 << chance.randrange(8)  # without its end, a line never was
+        flipped[chance.randrange(len(sound) - 1)] ^= 1 << chance.randrange(8)  # a line without its end does not count
         journal.write_bytes(flipped)
         before = state(destination)
         with pytest.raises(ResumeMismatchError) as caught:
@@ -78,7 +78,7 @@ async def test_a_journal_with_a_wrong_bit_is_refused(client, dates, tmp_path, na
 
 @pytest.mark.parametrize("name", chosen(FILES, "calls.ndjson"))
 async def test_a_part_with_a_wrong_bit_is_never_called_whole(client, dates, tmp_path, name):
-    """Bytes that were committed and have changed since end the pull with an error; no output is made of them."""
+    """Committed bytes that have changed since end the pull with an error; no output is made of them."""
     destination = tmp_path / "work" / name
     await interrupt(client, destination, dates)
     part = beside(destination, ".part")
@@ -96,7 +96,7 @@ async def test_a_part_with_a_wrong_bit_is_never_called_whole(client, dates, tmp_
 
 @pytest.mark.parametrize("name", DATABASES)
 async def test_a_damaged_database_is_refused(client, dates, tmp_path, name):
-    """The head of an unfinished database is other bytes: nothing of it is overwritten."""
+    """An unfinished database with a damaged head is refused, and nothing of it is overwritten."""
     destination = tmp_path / "work" / name
     await interrupt(client, destination, dates)
     part = beside(destination, ".part")
@@ -121,7 +121,7 @@ async def test_the_state_of_another_query_is_not_taken_over(client, api, dates, 
 
 @pytest.mark.parametrize("name", chosen([*FILES, *DATABASES], "calls.ndjson", "calls.db"))
 async def test_without_resume_it_begins_anew(client, api, dates, tmp_path, name):
-    """``resume=False`` drops what another query left, and nothing of that is in the output."""
+    """``resume=False`` drops the state of another query, and nothing of it is in the output."""
     destination = tmp_path / "work" / name
     await interrupt(client, destination, dates)
     receipt = await client.pull(destination, **{**dates, "to_date": "2024-02-15"}, resume=False)
@@ -133,7 +133,7 @@ async def test_without_resume_it_begins_anew(client, api, dates, tmp_path, name)
 
 @pytest.mark.parametrize("name", chosen([*FILES, *DATABASES], "calls.ndjson", "calls.db"))
 async def test_one_destination_has_one_writer(build, months, name):
-    """While a run writes another one is refused; when the first is killed, the next one goes on from it."""
+    """While a run writes, another one is refused; when the first is killed, the next one resumes it."""
     first, second = await build(months, name)
     await second.learn()
     first.whole, first.windows = second.whole, second.windows

@@ -1,4 +1,4 @@
-"""A kill in the middle of a write: the file has the first part of it, and nothing that was to follow."""
+"""A kill in the middle of a write: the file has the first part of it, and nothing after it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.crash.laboratory import Laboratory, check, chosen, each, few
 from tests.torture.report import TORTURE, measured
 
 NAMES = ("calls.ndjson", "calls.csv", "calls.parquet", "calls.db", "calls.duckdb")
-#: A library's threads write in no order, so a call may not be where it was; the next run may have it there again.
+#: A library's threads write in no fixed order, so a call may be missing at its place in one run and not in the next.
 TRIES = 5
 
 pytestmark = [pytest.mark.usefixtures("tracing"), pytest.mark.timeout(3600 if TORTURE else 60)]
 
 
 def tear(write: strace.Write) -> None:
-    """Do a part of it, as the system does when a process dies in the middle; how much, decides its own content."""
+    """Write a part of it, as the system does when a process dies in the middle; its content decides how much."""
     length = random.Random(write.data).randrange(1, max(2, len(write.data)))
     path = Path(write.path)
     with path.open("r+b") as file:
@@ -29,7 +29,7 @@ def tear(write: strace.Write) -> None:
 
 @pytest.mark.parametrize("name", chosen(NAMES, "calls.ndjson"))
 async def test_a_torn_write_is_gone_on_from(build, months, name):
-    """What stands behind the last whole commit is no call, and the next run completes the output all the same."""
+    """Bytes behind the last whole commit are not read as calls, and the next run completes the output."""
     laboratories = await build(months, name)
     moments = [moment for moment in await Laboratory.prepare(laboratories) if moment.call in strace.WRITES]
 
@@ -50,7 +50,7 @@ async def test_a_torn_write_is_gone_on_from(build, months, name):
         write = strace.last_write(laboratory.log(destination))
         if write is None:
             check(name == "calls.duckdb", "the write that killed it is not in the log")
-            return False  # another thread's call stood there
+            return False  # another thread's call was there
         tear(write)
         laboratory.log(destination).unlink()  # it holds all bytes
         await laboratory.resume(destination, laboratory.asked())

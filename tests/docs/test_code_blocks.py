@@ -1,4 +1,4 @@
-"""The documentation is code: each Python block runs as it stands, and each command that is shown can be parsed."""
+"""Each Python block of the documentation runs unchanged, and each shown command can be parsed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def blocks(language):
 
 @pytest.fixture(scope="module")
 def dataset():
-    """A month of the past, and the 30 days up to now for what asks for ``CallQuery.last``; in pages of 100, several."""
+    """A past month, and the last 30 days for ``CallQuery.last``; several pages of 100."""
     now = datetime.now(IST)
     month = Dataset.month("2024-05", calls=250)
     recent = Dataset.range(f"{now - timedelta(days=30):%F %T}", f"{now:%F %T}", calls=900, seed=2)
@@ -65,7 +65,7 @@ def dataset():
 
 @pytest.fixture
 def api(dataset):
-    """An emulator in a thread of its own: most blocks call ``asyncio.run``, so the loop here is theirs."""
+    """An emulator in a thread of its own, because most blocks call ``asyncio.run``."""
     started, over = threading.Event(), threading.Event()
     running = []
 
@@ -94,14 +94,14 @@ def api(dataset):
 
 @pytest.fixture
 def run(api, monkeypatch, tmp_path):
-    """Run a block as a program of its own, in an empty directory and with the variables that the pages name."""
+    """Run a block as a program of its own, in an empty directory, with the variables that the pages name."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("SERVETEL_BASE_URL", api.base_url)
     monkeypatch.setenv("SERVETEL_TOKEN", api.token)
     monkeypatch.setenv("PORTAL_EMAIL", LOGIN["email"])
     monkeypatch.setenv("PORTAL_PASSWORD", LOGIN["password"])
-    # The pace is tested elsewhere; here it would only make each block wait.
+    # The pace is tested elsewhere; here it would only slow each block down.
     monkeypatch.setattr("servetel_async.client.choose_rate", lambda rate: None)
 
     def execute(block):
@@ -110,7 +110,7 @@ def run(api, monkeypatch, tmp_path):
         return names
 
     yield execute
-    gc.collect()  # what a block has left open warns here, and a warning is an error
+    gc.collect()  # anything that a block leaves open warns here, and a warning is an error
 
 
 def compiled(block):
@@ -129,10 +129,10 @@ def imported(block):
 
 @pytest.mark.parametrize("block", [pytest.param(block, id=block.place) for block in blocks("python")])
 def test_a_python_block_runs(block, run):
-    """It runs to its end, without a warning and with nothing left open.
+    """A block runs to its end, without a warning and with nothing left open.
 
-    FastAPI is no dependency, not even of the tests. Where it is missing its block is compiled, and what it takes from
-    this package is there.
+    FastAPI is no dependency, not even of the tests. If it is missing, its block is compiled, and its imports from
+    this package are checked.
     """
     missing = {name.split(".")[0] for name, _ in imported(block)} - {"servetel_async"}
     missing = {name for name in missing if find_spec(name) is None}
@@ -145,7 +145,7 @@ def test_a_python_block_runs(block, run):
 
 
 def test_the_readmes_handler_answers(run, api):
-    """Its block only defines a handler: called, it gives the missed calls of the day; shut down, it leaves nothing."""
+    """The README's handler returns the missed calls of the day, and leaves nothing after the shutdown."""
     block = next(block for block in blocks("python") if block.page == README and "async def missed_today" in block.text)
     names = run(block)
 
@@ -172,7 +172,7 @@ def prose(page):
 
 
 def commands():
-    """Every ``servetel ...`` of a console block, and of the text, where it may be a name without its arguments."""
+    """Every ``servetel ...`` of a console block and of the text; in the text it may lack its arguments."""
     for block in blocks("console"):
         for number, line in enumerate(block.text.splitlines(), block.line):
             for index, words in enumerate(servetel_words(line.removeprefix("$ ")), 1):
@@ -211,7 +211,7 @@ def servetel():
 
 @pytest.mark.parametrize("words", list(commands()))
 def test_a_command_parses(words, servetel):
-    """The command exists, so do its flags, and their values are of the right kind. Nothing is run."""
+    """The command and its flags exist, and their values have the right type. Nothing is run."""
     from click.exceptions import Exit
 
     group = not words or words[0].startswith("-")
@@ -226,20 +226,20 @@ def flags_of(command):
 
 @pytest.mark.parametrize("name", ["demo", "pull", "emulate"])
 def test_the_reference_knows_every_flag(name, servetel):
-    """A command's section names its flags, all of them and no others."""
+    """A command's section names all of its flags and no others."""
     text = (ROOT / "docs/reference/command-line.md").read_text("utf-8")
     section = next(part for part in text.split("\n## ") if part.startswith(f"`servetel {name}"))
     assert set(re.findall(r"`(--[a-z-]+)", section)) == flags_of(servetel.commands[name])
 
 
 def test_the_reference_knows_every_command(servetel):
-    """No command is promised that is not there."""
+    """The reference names all commands and no others."""
     text = (ROOT / "docs/reference/command-line.md").read_text("utf-8")
     assert set(re.findall(r"^## `servetel (\w+)", text, re.MULTILINE)) == set(servetel.commands)
 
 
 def test_no_page_names_a_flag_that_is_not_there(servetel):
-    """A flag in the text belongs to some command of ours; how to work on the project names those of other tools."""
+    """A flag in the text belongs to one of our commands, except on the page about work on the project."""
     known = {"--help", "--version"}.union(*(flags_of(command) for command in servetel.commands.values()))
     for page in PAGES:
         if page.name != "CONTRIBUTING.md":
@@ -249,7 +249,7 @@ def test_no_page_names_a_flag_that_is_not_there(servetel):
 
 @pytest.mark.parametrize("name", ["demo", "tests"])
 def test_the_readmes_marked_commands(name):
-    """Each stands behind its marker as one line, which people copy whole and ``.ci/run`` takes from here."""
+    """Each marked command is one line behind its marker, which people copy and ``.ci/run`` reads."""
     text = README.read_text("utf-8")
     assert text.count(f"<!-- {name} -->\n") == 1
     fence = _FENCE.match(text, text.index(f"<!-- {name} -->\n") + len(f"<!-- {name} -->\n"))
@@ -260,7 +260,7 @@ def test_the_readmes_marked_commands(name):
 
 
 def test_the_lesson_and_the_readme_have_one_demo():
-    """The first lesson shows the README's own line."""
+    """The first lesson shows the README's demo command."""
     text = README.read_text("utf-8")
     fence = _FENCE.search(text, text.index("<!-- demo -->"))
     assert fence is not None

@@ -25,5 +25,5 @@ def table(*rules):
     "rules", [(RECORD,), (STEP,), (AGENT,), (CIRCLE, HANGUP)], ids=["call", "step", "agent", "circle and code"]
 )
 def test_each_rule_is_a_row(rules):
-    """To change a table, change the code and put what this test shows into the page."""
+    """Each rule of the code is a row of the page. To change a table, change the code and copy this test's output."""
     assert f"\n\n{table(*rules)}\n" in PAGE.read_text("utf-8")

@@ -1,4 +1,4 @@
-"""A small shared dataset and a client that asks as any program in the field would."""
+"""A small shared dataset, and a client that sends requests as any program would."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -12,7 +12,7 @@ RECORDS = "/v1/call/records"
 
 
 class Caller:
-    """Asks an emulator and returns what came back, decoded but not judged."""
+    """Sends requests to an emulator and returns the replies, decoded but not judged."""
 
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self.session = session

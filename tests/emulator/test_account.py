@@ -15,7 +15,7 @@ REFRESH = "/v1/auth/refresh"
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer nobody", "Basic abc", "bearer=x"])
 async def test_a_wrong_token_is_401(emulate, ask, dataset, header):
-    """Whatever is wrong with it."""
+    """Any wrong token is a 401."""
     api = await emulate(dataset)
     async with ask.session.get(api.base_url + "/v1/call/records", headers={"Authorization": header}) as reply:
         assert reply.status == 401
@@ -23,35 +23,35 @@ async def test_a_wrong_token_is_401(emulate, ask, dataset, header):
 
 
 async def test_a_token_may_be_given(emulate, ask, dataset):
-    """Then it is the one accepted."""
+    """A given token is the one that is accepted."""
     api = await emulate(dataset, token="portal-token")
     assert api.token == "portal-token"
     assert (await ask(api, token="portal-token"))[0] == 200
 
 
 async def test_a_forged_token_follows_the_seed(emulate, dataset):
-    """It looks like a JWT and is the same each time."""
+    """A generated token looks like a JWT and is the same for equal seeds."""
     first, second, other = [await emulate(dataset, seed=seed) for seed in (1, 1, 2)]
     assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+", first.token)
     assert first.token == second.token != other.token
 
 
 async def test_a_token_dies_after_its_requests(emulate, ask, dataset):
-    """It stays dead, for a client that has no other."""
+    """A token dies after its requests and stays dead."""
     api = await emulate(dataset, token_requests=2)
     assert [(await ask(api))[0] for _ in range(4)] == [200, 200, 401, 401]
     assert (await ask(api))[1] == {"success": False, "message": "Token has expired"}
 
 
 async def test_an_expiry_may_hide_behind_200(emulate, ask, dataset):
-    """The status says fine, the body does not."""
+    """An expiry can be a 200 with an error in its body."""
     api = await emulate(dataset, expiry="200")
     api.expire_tokens()
     assert await ask(api) == (200, {"success": False, "message": "Token has expired"})
 
 
 async def test_a_login_brings_a_token(emulate, ask, dataset):
-    """As in the sample, with an expiry that can be read from it."""
+    """A login answers as in the sample, with a token whose expiry can be read."""
     api = await emulate(dataset, **CREDENTIALS, expires_in=600)
     status, body = await ask.post(api, LOGIN, CREDENTIALS)
     token = body.pop("access_token")
@@ -67,7 +67,7 @@ async def test_a_login_brings_a_token(emulate, ask, dataset):
 
 
 async def test_a_token_from_a_login_dies_in_time(emulate, ask, dataset):
-    """Its seconds are counted, not only announced."""
+    """A token from a login dies after its announced seconds."""
     api = await emulate(dataset, **CREDENTIALS, expires_in=0)
     await ask.post(api, LOGIN, CREDENTIALS)
     assert (await ask(api))[0] == 401
@@ -83,7 +83,7 @@ async def test_a_token_from_a_login_dies_in_time(emulate, ask, dataset):
     ],
 )
 async def test_a_login_fails_as_in_the_samples(emulate, ask, dataset, sent, status, message):
-    """Each failure says `success: false` and why."""
+    """Each failed login says `success: false` and why."""
     api = await emulate(dataset, **CREDENTIALS)
     got, body = await ask.post(api, LOGIN, sent)
     assert (got, body["success"], body["message"]) == (status, False, message)
@@ -97,12 +97,12 @@ async def test_a_login_in_bad_utf8_lacks_its_credentials(emulate, ask, dataset):
 
 
 async def test_nobody_logs_in_without_credentials_set(emulate, ask, dataset):
-    """An emulator that was given none accepts none."""
+    """An emulator without credentials accepts no login."""
     assert (await ask.post(await emulate(dataset), LOGIN, CREDENTIALS))[0] == 401
 
 
 async def test_five_failures_lock_the_account(emulate, ask, dataset):
-    """Then even the right password is refused, until a wall-clock time in the body."""
+    """After five failures even the right password is refused, until a wall-clock time in the body."""
     api = await emulate(dataset, **CREDENTIALS)
     counts = [(await ask.post(api, LOGIN, {**CREDENTIALS, "password": "x"}))[1]["login_failed_count"] for _ in range(5)]
     assert counts == [1, 2, 3, 4, 5]
@@ -122,7 +122,7 @@ async def test_a_lock_opens_in_time(emulate, ask, dataset):
 
 
 async def test_a_refresh_answers_like_a_login(emulate, ask, dataset):
-    """The current token, even an expired one, is exchanged for another."""
+    """A refresh exchanges the current token, even an expired one, for another."""
     api = await emulate(dataset, token_requests=1)
     old = api.token
     await ask(api)
@@ -135,19 +135,19 @@ async def test_a_refresh_answers_like_a_login(emulate, ask, dataset):
 
 
 async def test_a_wrong_token_is_not_refreshed(emulate, ask, dataset):
-    """Only a token of this account is."""
+    """Only a token of this account can be refreshed."""
     assert (await ask.post(await emulate(dataset), REFRESH, token="nobody"))[0] == 401
 
 
 async def test_a_refresh_counts_against_the_rate(emulate, ask, dataset):
-    """The limit is the account's, not the route's."""
+    """A refresh counts against the rate limit of the account."""
     api = await emulate(dataset, rate_limit=0.001)
     await ask(api)
     assert (await ask.post(api, REFRESH, token=api.token))[0] == 429
 
 
 async def test_a_refresh_lets_concurrent_requests_finish(emulate, ask, dataset):
-    """The tokens issued before stay good."""
+    """After a refresh the older tokens stay valid."""
     api = await emulate(dataset)
     old = api.token
     await ask.post(api, REFRESH, token=old)

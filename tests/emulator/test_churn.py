@@ -6,7 +6,7 @@ from servetel_async.emulator import Dataset
 
 
 async def test_an_inserted_call_is_the_newest(emulate, ask, dataset):
-    """It is served first, and the dataset stays as it was."""
+    """An inserted call is served first, and the dataset is unchanged."""
     api = await emulate(dataset)
     new = api.insert()
     assert (await ask.ids(api))[0] == new
@@ -16,7 +16,7 @@ async def test_an_inserted_call_is_the_newest(emulate, ask, dataset):
 
 
 async def test_a_call_may_be_inserted_anywhere_with_any_content(emulate, ask, dataset):
-    """Its place follows its start, its keys are what was given, and filters go by them."""
+    """An inserted call is ordered by its start, and filters use its given keys."""
     api = await emulate(dataset)
     new = api.insert("2024-05-06 12:00:00", client_number="+910000000001", circle=7)
     [record] = (await ask.page(api, callerid="+910000000001"))["results"]
@@ -24,7 +24,7 @@ async def test_a_call_may_be_inserted_anywhere_with_any_content(emulate, ask, da
 
 
 async def test_a_late_call_is_old_with_a_young_id(emulate, dataset):
-    """It began in the middle of the table and its id says that it was written last."""
+    """A late call starts in the middle of the table, and its id says that it was written last."""
     api = await emulate(dataset)
     late = api.insert_late()
     assert 0 < api.truth().index(late) < 400
@@ -34,7 +34,7 @@ async def test_a_late_call_is_old_with_a_young_id(emulate, dataset):
 
 
 async def test_a_deleted_call_is_gone(emulate, ask, dataset):
-    """The rows behind it move up; what was never there cannot go."""
+    """The rows behind a deleted call move up; an unknown call cannot be deleted."""
     api = await emulate(dataset)
     api.delete(dataset.ids[0])
     assert await ask.ids(api) == dataset.ids[1:21]
@@ -43,7 +43,7 @@ async def test_a_deleted_call_is_gone(emulate, ask, dataset):
 
 
 async def test_calls_come_in_while_pages_are_read(emulate, ask, dataset):
-    """Before every second page one is inserted, so a row shows up twice at the border."""
+    """A call is inserted before every second page, so a row repeats at the page edge."""
     api = await emulate(dataset, insert_every=2)
     first = await ask.page(api)
     second = await ask.page(api, page=2)
@@ -52,7 +52,7 @@ async def test_calls_come_in_while_pages_are_read(emulate, ask, dataset):
 
 
 async def test_late_calls_appear_inside_what_is_asked_for(emulate, ask, dataset):
-    """Its start lies in the window, though the window ended in the past."""
+    """Late calls appear inside a window that ended in the past."""
     api = await emulate(dataset, late_every=1)
     window = {"from_date": "2024-05-06 09:00:00", "to_date": "2024-05-06 18:00:00"}
     before = set(api.truth(window))
@@ -61,13 +61,13 @@ async def test_late_calls_appear_inside_what_is_asked_for(emulate, ask, dataset)
 
 
 async def test_calls_disappear_while_pages_are_read(emulate, ask, dataset):
-    """One of those asked for, before every page."""
+    """Before every page one of the requested calls is deleted."""
     api = await emulate(dataset, delete_every=1)
     assert [(await ask.page(api, page=n))["count"] for n in (1, 2, 3)] == [399, 398, 397]
 
 
 async def test_an_empty_table_can_be_filled(emulate, ask):
-    """An account without a call is an account."""
+    """An account without calls can get calls."""
     api = await emulate(Dataset.range("2024-05-06", "2024-05-06", calls=0), late_every=1, delete_every=1)
     assert (await ask.page(api))["results"] == []
     late, new = api.insert_late(), api.insert()
@@ -75,7 +75,7 @@ async def test_an_empty_table_can_be_filled(emulate, ask):
 
 
 async def test_ties_are_shuffled_across_page_edges(emulate, ask):
-    """On a table at rest, pages of tied rows lose some and repeat others; the tied second alone is whole."""
+    """On a static table, pages of tied rows lose some and repeat others; the tied second alone is whole."""
     tied = Dataset.range("2024-05-06 10:00:00", "2024-05-06 10:00:01", calls=60)
     api = await emulate(tied, shuffle_ties=True)
     rows = [row for page in range(1, 7) for row in await ask.ids(api, page=page, limit=10)]
@@ -88,7 +88,7 @@ async def test_ties_are_shuffled_across_page_edges(emulate, ask):
 
 
 async def test_equal_seeds_give_equal_lives(emulate, ask, dataset):
-    """Everything that happens to a table happens again."""
+    """Equal seeds repeat all changes of a table."""
     knobs = {"insert_every": 2, "late_every": 3, "delete_every": 2, "shuffle_ties": True, "seed": 5}
     lives = []
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""How a server reads the dates of a query, and what time it says it is."""
+"""How a server reads the dates of a query, and the time of its `Date` header."""
 
 import pytest
 
@@ -12,7 +12,7 @@ FIRST, LAST = "2024-05-06 10:00:00", "2024-05-06 10:00:02"
     [("inclusive", [2, 1, 0]), ("end_exclusive", [1, 0]), ("start_exclusive", [2, 1])],
 )
 async def test_a_bound_may_be_left_out(emulate, ask, bounds, seconds):
-    """The calls of the second that is left out are neither served nor counted, and `truth` agrees."""
+    """The calls of an excluded bound are neither served nor counted, and `truth` agrees."""
     api = await emulate(Dataset.range(FIRST, LAST, calls=0), bounds=bounds)
     made = [api.insert(f"2024-05-06 10:00:0{second}") for second in range(3)]
     page = await ask.page(api, from_date=FIRST, to_date=LAST)
@@ -23,7 +23,7 @@ async def test_a_bound_may_be_left_out(emulate, ask, bounds, seconds):
 
 @pytest.mark.parametrize("bounds", ["end_exclusive", "start_exclusive"])
 async def test_a_range_of_one_second_is_empty_where_a_bound_is_left_out(emulate, ask, bounds):
-    """Nothing lies between a second and itself."""
+    """A range of one second is empty if a bound is excluded."""
     api = await emulate(Dataset.range(FIRST, FIRST, calls=5), bounds=bounds)
     page = await ask.page(api, from_date=FIRST, to_date=FIRST)
     assert (page["count"], page["results"]) == (0, [])
@@ -51,7 +51,7 @@ async def test_calls_are_filed_under_one_of_their_moments(emulate, ask, filed_by
 
 
 async def test_the_order_may_be_another_one(emulate, ask):
-    """Filed by their end, and listed by their start; the order shows ties too."""
+    """Calls can be filtered by their end and listed by their start; the order shows ties too."""
     api = await emulate(Dataset.range("2024-05-06", "2024-05-06", calls=200), filed_by="end", order="start")
     first, last = "2024-05-06 11:00:00", "2024-05-06 12:00:00"
     page = await ask.page(api, from_date=first, to_date=last, limit=200)
@@ -69,26 +69,26 @@ async def date_of(ask, api, path="/v1/call/records"):
 
 
 async def test_the_date_header_shows_the_clock_that_was_set(emulate, ask, dataset):
-    """The wall clock of India, written in GMT; once, and with refusals too."""
+    """The `Date` header shows the set clock in GMT, once, and in refusals too."""
     api = await emulate(dataset, now="2024-05-08 05:29:59")
     assert await date_of(ask, api) == await date_of(ask, api, "/nowhere") == ["Tue, 07 May 2024 23:59:59 GMT"]
 
 
 async def test_the_clock_may_go_on(emulate, ask, dataset):
-    """A function is asked anew for each answer."""
+    """A clock that is a function is called for each reply."""
     times = iter(["2024-05-08 12:00:00", "2024-05-08 12:00:01"])
     api = await emulate(dataset, now=lambda: next(times))
     assert [(await date_of(ask, api))[0][17:25] for _ in range(2)] == ["06:30:00", "06:30:01"]
 
 
 async def test_a_fault_may_bring_another_date(emulate, ask, dataset):
-    """Its headers are those that are sent."""
+    """A fault's `Date` header replaces the usual one."""
     wrong = Fault("status", status=500, headers={"Date": "some day"})
     api = await emulate(dataset, now="2024-05-08 12:00:00", faults=[wrong])
     assert await date_of(ask, api) == ["some day"]
 
 
 def test_a_clock_that_cannot_be_read_is_an_error(dataset):
-    """Said at once, not at the first request."""
+    """An invalid clock is an error at once, not at the first request."""
     with pytest.raises(ValueError, match="format"):
         Emulator(dataset, now="yesterday")

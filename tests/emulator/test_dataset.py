@@ -1,4 +1,4 @@
-"""The data: believable, equal for equal seeds, and as odd as the field when asked for."""
+"""The data: realistic, equal for equal seeds, and as odd as in the field on request."""
 
 import json
 import re
@@ -24,7 +24,7 @@ SAMPLE_KEYS = re.findall(
 
 
 def forms(dataset: Dataset, key: str) -> set[str]:
-    """The shapes that a key takes: its type, or the very value of a short scalar."""
+    """The shapes of a key: its type, or the value of a short scalar."""
     return {
         json.dumps(r[key]) if r[key] in ("", None, [], "N.A.") else type(r[key]).__name__
         for r in dataset.records()
@@ -39,13 +39,13 @@ def test_equal_seeds_give_equal_bytes(rough):
 
 
 def test_another_seed_gives_other_calls(dataset):
-    """A seed is what tells two datasets apart."""
+    """Another seed gives other calls."""
     other = Dataset.range("2024-05-06", "2024-05-07", calls=400, seed=2)
     assert not set(other.ids) & set(dataset.ids)
 
 
 def test_a_month_holds_exactly_its_calls():
-    """A month has the number of calls asked for, all of them inside it."""
+    """A month has the requested number of calls, all of them inside it."""
     may = Dataset.month("2024-05", calls=300)
     assert 300 == len(may) == len(may.ids) == len(set(may.ids))
     assert {record["date"][:7] for record in may.records()} == {"2024-05"}
@@ -57,13 +57,13 @@ def test_december_ends_with_the_year():
 
 
 def test_a_range_of_one_second_is_all_ties():
-    """Both bounds are inclusive."""
+    """A range of one second is all ties, because both bounds are inclusive."""
     tied = Dataset.range("2024-05-06 10:00:00", "2024-05-06 10:00:00", calls=30)
     assert {(r["date"], r["time"]) for r in tied.records()} == {("2024-05-06", "10:00:00")}
 
 
 def test_a_dataset_says_what_it_is(dataset):
-    """In one short line, without a record in it."""
+    """The `repr` of a dataset is one short line without a record."""
     assert repr(dataset) == "<Dataset of 400 calls, seed 1>"
 
 
@@ -111,7 +111,7 @@ def test_the_flow_and_the_totals_agree(dataset):
 
 
 def test_no_number_can_be_real(dataset):
-    """Nothing in the data can ring anybody's telephone."""
+    """No number in the data can be a real telephone."""
     text = b"".join(call.body for call in dataset.calls).decode()
     assert set(re.findall(r"\+91(\d)\d{9}", text)) == {"0"}
     assert set(re.findall(r"https?://([^/]+)", text)) == {"recordings.invalid"}
@@ -175,7 +175,7 @@ def test_a_rough_key_takes_every_form(rough, key, expected):
 
 
 def test_a_rough_circle_may_hold_nulls(rough):
-    """The object may be there and say nothing."""
+    """The circle object may hold only nulls."""
     assert {"operator": None, "circle": None} in [record["circle"] for record in rough.records()]
 
 
@@ -202,5 +202,5 @@ def test_rough_text_is_escaped_as_php_does(rough):
 
 
 def test_rough_ids_stay_unique(rough):
-    """Also the ints among them."""
+    """Ids of rough records are unique, integers included."""
     assert len(set(rough.ids)) == len(rough)

@@ -1,4 +1,4 @@
-"""Every fault does what it says, is counted, and strikes where it was told to."""
+"""Every fault does what it says, is counted, and hits the selected requests."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ async def read(ask, api, **params):
     """Fetch a page to the last byte; return status, headers and body."""
     headers = {"Authorization": f"Bearer {api.token}"}
     pairs = {key: str(value) for key, value in params.items()}
-    # One connection each: a client's own retry on a reused one would hide what is tested.
+    # One connection each: a client's own retry on a reused one would hide the fault.
     async with ask.session.get(
         api.base_url + "/v1/call/records", params=pairs, headers={**headers, "Connection": "close"}
     ) as reply:
@@ -21,7 +21,7 @@ async def read(ask, api, **params):
 
 
 async def test_a_status_with_body_and_headers(emulate, ask, dataset):
-    """Any status, in front of anything."""
+    """A fault can be any status with a body and headers."""
     fault = Fault("status", status=502, body=b"<h1>Bad gateway</h1>", headers={"X-Cache": "MISS"})
     api = await emulate(dataset, faults=[fault])
     status, headers, body = await read(ask, api)
@@ -32,14 +32,14 @@ async def test_a_status_with_body_and_headers(emulate, ask, dataset):
 
 
 async def test_a_status_may_bring_its_own_content_type(emulate, ask, dataset):
-    """However its name is spelt."""
+    """A fault's content type is used in any spelling of the header name."""
     fault = Fault("status", status=400, body=b'{"errors":{}}', headers={"content-type": "application/problem+json"})
     _, headers, _ = await read(ask, await emulate(dataset, faults=[fault]))
     assert headers.getall("Content-Type") == ["application/problem+json"]
 
 
 async def test_the_first_page_need_not_be_named(emulate, ask, dataset):
-    """A request without a page asks for page one, also in the eyes of a fault."""
+    """A fault treats a request without a page as page one."""
     api = await emulate(dataset, faults=[Fault("status", page=1)])
     assert (await read(ask, api))[0] == 503
 
@@ -53,7 +53,7 @@ async def test_html_with_200(emulate, ask, dataset):
 
 
 async def test_failure_with_200(emulate, ask, dataset):
-    """The body alone tells."""
+    """A 200 can hold a failure in its body."""
     api = await emulate(dataset, faults=[Fault("success_false_200", message="No way")])
     assert await ask(api) == (200, {"success": False, "message": "No way"})
 
@@ -62,7 +62,7 @@ async def test_failure_with_200(emulate, ask, dataset):
     ("given", "sent"), [(3, "3"), ("Wed, 21 Oct 2026 07:28:00 GMT", "Wed, 21 Oct 2026 07:28:00 GMT"), (None, None)]
 )
 async def test_429_on_demand(emulate, ask, dataset, given, sent):
-    """With seconds, a date, or no word of when."""
+    """A 429 can have seconds, a date, or no time."""
     api = await emulate(dataset, faults=[Fault("retry_after", retry_after=given)])
     status, headers, body = await read(ask, api)
     assert (status, headers.get("Retry-After")) == (429, sent)
@@ -91,13 +91,13 @@ async def test_a_page_lies(emulate, ask, dataset, fault, expected):
 
 
 async def test_results_may_be_null(emulate, ask, dataset):
-    """Neither a list nor missing."""
+    """`results` can be null."""
     page = await ask.page(await emulate(dataset, faults=[Fault("results_null")]))
     assert (page["results"], page["count"]) == (None, 400)
 
 
 async def test_a_lie_that_changes_nothing_is_not_counted(emulate, ask, dataset):
-    """The first page repeated as the first page is the truth; neither does a page lie that was refused."""
+    """A lie that repeats page one as page one, or that hits a refused page, is not counted."""
     api = await emulate(dataset, faults=[Fault("repeat_page")])
     await ask(api)
     await ask(api, page=2, token="wrong")
@@ -106,7 +106,7 @@ async def test_a_lie_that_changes_nothing_is_not_counted(emulate, ask, dataset):
 
 
 async def test_a_body_cut_but_announced_as_cut(emulate, ask, dataset):
-    """HTTP is in order, the JSON is not."""
+    """The JSON is cut in a body of the announced length."""
     api = await emulate(dataset, faults=[Fault("truncated_json", fraction=0.9)])
     status, _, body = await read(ask, api)
     assert status == 200
@@ -115,7 +115,7 @@ async def test_a_body_cut_but_announced_as_cut(emulate, ask, dataset):
 
 
 async def test_a_body_shorter_than_announced(emulate, ask, dataset):
-    """The connection ends in the middle of it."""
+    """The connection ends in the middle of the body."""
     api = await emulate(dataset, faults=[Fault("cut_body")])
     with pytest.raises(aiohttp.ClientPayloadError):
         await read(ask, api)
@@ -123,7 +123,7 @@ async def test_a_body_shorter_than_announced(emulate, ask, dataset):
 
 
 async def test_a_reset(emulate, dataset):
-    """RST before the head: the kernel says so."""
+    """RST before the head: the client sees a reset."""
     api = await emulate(dataset, faults=[Fault("reset")])
     reader, writer = await asyncio.open_connection("127.0.0.1", int(api.base_url.rpartition(":")[2]))
     writer.write(b"GET /v1/call/records HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -135,7 +135,7 @@ async def test_a_reset(emulate, dataset):
 
 
 async def test_a_close(emulate, dataset):
-    """FIN before the head: an orderly end, with nothing in it."""
+    """FIN before the head: the client sees an empty reply."""
     api = await emulate(dataset, faults=[Fault("close")])
     reader, writer = await asyncio.open_connection("127.0.0.1", int(api.base_url.rpartition(":")[2]))
     writer.write(b"GET /v1/call/records HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -145,7 +145,7 @@ async def test_a_close(emulate, dataset):
 
 
 async def test_a_head_that_never_comes(emulate, ask, dataset):
-    """Nothing is sent; a client that gives up frees the handler."""
+    """Nothing is sent; a client that disconnects frees the handler."""
     api = await emulate(dataset, faults=[Fault("stall")])
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
@@ -155,7 +155,7 @@ async def test_a_head_that_never_comes(emulate, ask, dataset):
 
 
 async def test_a_stall_ends_in_a_close(emulate, ask, dataset):
-    """After its seconds the connection ends."""
+    """A stall ends the connection after its seconds."""
     api = await emulate(dataset, faults=[Fault("stall", seconds=0.01)])
     with pytest.raises(aiohttp.ServerDisconnectedError):
         await read(ask, api)
@@ -172,7 +172,7 @@ async def test_a_body_that_stops(emulate, ask, dataset):
 
 
 async def test_a_slow_body(emulate, ask, dataset):
-    """All of it, in drips."""
+    """The whole body comes in small pieces."""
     api = await emulate(dataset, faults=[Fault("slow", seconds=0.05)])
     clock = asyncio.get_running_loop().time
     begun = clock()
@@ -182,7 +182,7 @@ async def test_a_slow_body(emulate, ask, dataset):
 
 
 async def test_a_huge_body(emulate, ask, dataset):
-    """Its length is not announced, its JSON is valid."""
+    """A huge body is valid JSON without an announced length."""
     api = await emulate(dataset, faults=[Fault("huge_body", size=300_000)])
     _, headers, body = await read(ask, api)
     assert "Content-Length" not in headers
@@ -190,7 +190,7 @@ async def test_a_huge_body(emulate, ask, dataset):
 
 
 async def test_a_client_that_leaves_a_huge_body(emulate, ask, dataset):
-    """The emulator stops sending and serves the next."""
+    """If the client leaves a huge body, the emulator stops sending and serves the next request."""
     api = await emulate(dataset, faults=[Fault("huge_body", times=1)])
     headers = {"Authorization": f"Bearer {api.token}"}
     async with ask.session.get(api.base_url + "/v1/call/records", headers=headers) as reply:
@@ -215,7 +215,7 @@ async def test_a_client_that_leaves_a_huge_body(emulate, ask, dataset):
     ],
 )
 async def test_selectors(emulate, ask, dataset, selector, struck):
-    """A fault strikes the requests that meet every selector given."""
+    """A fault hits the requests that match all of its selectors."""
     api = await emulate(dataset, faults=[Fault("status", **selector)])
     statuses = [(await read(ask, api, page=page))[0] for page in (1, 2, 3, 1, 2, 3)]
     assert [n for n, status in enumerate(statuses, 1) if status == 503] == struck
@@ -223,7 +223,7 @@ async def test_selectors(emulate, ask, dataset, selector, struck):
 
 
 async def test_probability_follows_the_seed(emulate, ask, dataset):
-    """Equal seeds, equal weather."""
+    """Equal seeds give equal faults."""
     weather = []
     for seed in (1, 1, 2):
         api = await emulate(dataset, seed=seed, faults=[Fault("status", probability=0.5)])
@@ -233,21 +233,21 @@ async def test_probability_follows_the_seed(emulate, ask, dataset):
 
 
 async def test_times_holds_among_concurrent_requests(emulate, ask, dataset):
-    """Once is once, however many are in flight."""
+    """A fault with `times=1` hits once, even among concurrent requests."""
     api = await emulate(dataset, latency=0.02, faults=[Fault("status", times=1)])
     replies = await asyncio.gather(*(read(ask, api) for _ in range(8)))
     assert sorted(status for status, _, _ in replies) == [200] * 7 + [503]
 
 
 async def test_the_first_fault_due_strikes(emulate, ask, dataset):
-    """One fault per request, in the order given; later ones may be added."""
+    """One fault per request, in the given order; more can be added later."""
     api = await emulate(dataset, faults=[Fault("status", status=500, times=1), Fault("status", status=502, times=1)])
     api.add_fault(Fault("status", status=504, times=1))
     assert [(await read(ask, api))[0] for _ in range(4)] == [500, 502, 504, 200]
 
 
 async def test_a_login_can_fail_too(emulate, ask, dataset):
-    """`path` names the route that a fault strikes."""
+    """`path` names the route that a fault hits."""
     api = await emulate(dataset, faults=[Fault("success_false_200", path="/v1/auth/login")])
     assert (await ask.post(api, "/v1/auth/login", {"email": "a", "password": "b"}))[0] == 200
     assert (await ask(api))[0] == 200
@@ -256,13 +256,13 @@ async def test_a_login_can_fail_too(emulate, ask, dataset):
 
 @pytest.mark.parametrize("wrong", [{"kind": "typo"}, {"kind": "slow", "fraction": 2}, {"kind": "slow", "nth": 0}])
 def test_a_fault_that_is_none_is_refused(wrong):
-    """A test with a misspelt fault would test nothing."""
+    """A misspelt fault is refused."""
     with pytest.raises(ValueError, match=r"fault|fraction"):
         Fault(**wrong)
 
 
 async def test_stopping_does_not_wait_for_a_stalled_answer(emulate, ask, dataset):
-    """Answers under way are cut off."""
+    """Stopping cuts off replies under way."""
     api = await emulate(dataset, faults=[Fault("stall")])
     asking = asyncio.create_task(read(ask, api))
     while not api.fired:

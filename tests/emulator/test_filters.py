@@ -1,4 +1,4 @@
-"""Every query parameter, over HTTP, against the truth of the parsed records."""
+"""Every query parameter over HTTP, compared with the parsed records."""
 
 import pytest
 from yarl import URL
@@ -40,7 +40,7 @@ FILTERS = {
 
 @pytest.mark.parametrize("name", FILTERS)
 async def test_a_filter_returns_exactly_what_it_names(emulate, ask, dataset, name):
-    """The rows served are those whose record says so, newest first, and `truth` agrees."""
+    """A filter returns exactly the matching records, newest first, and `truth` agrees."""
     query, says_so = FILTERS[name]
     api = await emulate(dataset)
     expected = [record["id"] for record in dataset.records() if says_so(record)]
@@ -49,7 +49,7 @@ async def test_a_filter_returns_exactly_what_it_names(emulate, ask, dataset, nam
 
 
 async def test_date_bounds_are_inclusive(emulate, ask, dataset):
-    """A call that starts in the very second of both bounds is returned."""
+    """A call that starts in the second of both bounds is returned."""
     api = await emulate(dataset)
     record = next(dataset.records())
     assert record["id"] in await ask.ids(api, from_date=stamp(record), to_date=stamp(record))
@@ -60,7 +60,7 @@ async def test_date_bounds_are_inclusive(emulate, ask, dataset):
 )
 @pytest.mark.parametrize("prefix", ["agent%7C", "agent%7C%7C", ""])
 async def test_agents_are_understood_in_every_encoding(emulate, ask, dataset, encode, prefix):
-    """Brackets, repetition, indices or commas; one bar, two or none."""
+    """Agents are accepted with brackets, repetition, indices or commas, and one bar, two or none."""
     api = await emulate(dataset)
     wanted = [agent.id for agent in dataset.centre.agents[:2]]
     query = encode.format(*(prefix + agent for agent in wanted))
@@ -72,7 +72,7 @@ async def test_agents_are_understood_in_every_encoding(emulate, ask, dataset, en
 
 
 async def test_departments_and_menus_are_filtered_by_id(emulate, ask, dataset):
-    """Both are arrays of ids, encoded like agents."""
+    """Departments and menus are arrays of ids, encoded like agents."""
     api = await emulate(dataset)
     department, ivr = dataset.centre.departments[0], dataset.centre.ivrs[0]
     by_department = await ask.ids(api, {"department[]": department.id}, limit=1000)
@@ -82,7 +82,7 @@ async def test_departments_and_menus_are_filtered_by_id(emulate, ask, dataset):
 
 
 async def test_numbers_are_filtered(emulate, ask, dataset):
-    """The client's, the one an inbound call reached, and the one any call went through."""
+    """Calls are filtered by the client's number, by our number, and by our number for inbound calls only."""
     api = await emulate(dataset)
     client = next(dataset.records())["client_number"]
     did = dataset.centre.numbers[0]
@@ -95,7 +95,7 @@ async def test_numbers_are_filtered(emulate, ask, dataset):
 
 
 async def test_a_plus_sign_that_was_not_escaped_matches_nothing(emulate, ask, dataset):
-    """In a query it means a space."""
+    """An unescaped plus sign matches nothing, because it means a space."""
     api = await emulate(dataset)
     client = next(dataset.records())["client_number"]
     url = URL(f"{api.base_url}/v1/call/records?callerid={client}", encoded=True)
@@ -104,14 +104,14 @@ async def test_a_plus_sign_that_was_not_escaped_matches_nothing(emulate, ask, da
 
 
 async def test_a_call_is_found_by_its_call_id(emulate, ask, dataset):
-    """The key that other systems know returns one record."""
+    """A `call_id` returns one record."""
     api = await emulate(dataset)
     record = list(dataset.records())[123]
     assert await ask.ids(api, call_id=record["call_id"]) == [record["id"]]
 
 
 async def test_a_server_that_does_not_know_call_id_ignores_it(emulate, ask, dataset):
-    """Then the newest calls come back, whichever was asked for."""
+    """A server that does not know `call_id` returns the newest calls."""
     api = await emulate(dataset, knows_call_id=False)
     record = list(dataset.records())[123]
     assert await ask.ids(api, call_id=record["call_id"]) == dataset.ids[:20]
@@ -132,7 +132,7 @@ async def test_a_server_that_does_not_know_call_id_ignores_it(emulate, ask, data
     ],
 )
 async def test_a_malformed_parameter_is_refused(emulate, ask, dataset, name, value):
-    """422 with the texts for the field."""
+    """A malformed parameter is a 422 with the texts for the field."""
     status, body = await ask(await emulate(dataset), {name: value})
     assert status == 422
     assert body["success"] is False

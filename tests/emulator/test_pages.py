@@ -16,7 +16,7 @@ async def test_the_first_page_says_what_it_is(emulate, ask, dataset):
 
 
 async def test_pages_together_are_the_whole_table(emulate, ask, dataset):
-    """Read in order from a table at rest, they hold each row once."""
+    """Read in order from a static table, the pages hold each row once."""
     api = await emulate(dataset)
     pages = [await ask.ids(api, page=number, limit=64) for number in range(1, 8)]
     assert [len(page) for page in pages] == [64] * 6 + [16]
@@ -24,7 +24,7 @@ async def test_pages_together_are_the_whole_table(emulate, ask, dataset):
 
 
 async def test_a_page_past_the_end_is_empty(emulate, ask, dataset):
-    """200, no results, the count still there."""
+    """A page past the end is a 200 without results, with the count."""
     page = await ask.page(await emulate(dataset), page=99)
     assert (page["results"], page["count"], page["page"], page["size"]) == ([], 400, 99, 0)
 
@@ -40,20 +40,20 @@ async def test_a_cap_is_silent(emulate, ask, dataset, echo, said):
 
 @pytest.mark.parametrize(("mode", "count"), [("total", 400), ("page", 16), ("missing", None)])
 async def test_count_means_what_it_was_told_to(emulate, ask, dataset, mode, count):
-    """All matches, this page's rows, or nothing."""
+    """`count` can be all matches, this page's rows, or absent."""
     page = await ask.page(await emulate(dataset, count_mode=mode), page=7, limit=64)
     assert page.get("count") == count
 
 
 @pytest.mark.parametrize(("mode", "size"), [("rows", 16), ("limit", 64)])
 async def test_size_means_what_it_was_told_to(emulate, ask, dataset, mode, size):
-    """The published samples contradict each other."""
+    """`size` can have each meaning of the published samples."""
     page = await ask.page(await emulate(dataset, size_mode=mode), page=7, limit=64)
     assert page["size"] == size
 
 
 async def test_an_unknown_route_is_refused_by_the_gateway(emulate, ask, dataset):
-    """403, and no `success` in it."""
+    """An unknown route is a 403 without `success`."""
     api = await emulate(dataset)
     async with ask.session.get(f"{api.base_url}/v2/records") as reply:
         assert reply.status == 403
@@ -61,14 +61,14 @@ async def test_an_unknown_route_is_refused_by_the_gateway(emulate, ask, dataset)
 
 
 async def test_an_answer_bears_the_servers_clock(emulate, ask, dataset):
-    """A client freezes the end of a range at it."""
+    """A reply has the server's clock, at which a client fixes the end of a range."""
     api = await emulate(dataset)
     async with ask.session.get(api.base_url) as reply:
         assert reply.headers["Date"].endswith("GMT")
 
 
 async def test_requests_are_on_record_without_the_token(emulate, ask, dataset):
-    """What was asked, in which order, and what came of it."""
+    """Requests are recorded in order with their results, without the token."""
     api = await emulate(dataset)
     await ask(api, page=2, limit=10)
     await ask(api, token="wrong")
@@ -81,7 +81,7 @@ async def test_requests_are_on_record_without_the_token(emulate, ask, dataset):
 
 
 async def test_over_the_rate_is_429_as_documented(emulate, ask, dataset):
-    """Beyond the burst a request is refused, with `success` as text and the header that was set."""
+    """A request beyond the burst is a 429, with `success` as text and the configured header."""
     api = await emulate(dataset, rate_limit=0.001, burst=2, retry_after=7)
     async with ask.session.get(api.base_url) as reply:
         assert reply.status == 403
@@ -94,19 +94,19 @@ async def test_over_the_rate_is_429_as_documented(emulate, ask, dataset):
 
 
 async def test_a_limit_allows_a_seconds_worth_at_once(emulate, ask, dataset):
-    """A client that keeps to the rate is not refused for a millisecond."""
+    """The limit allows a burst of one second, so a client that keeps to the rate is not refused."""
     api = await emulate(dataset, rate_limit=3)
     assert [(await ask(api))[0] for _ in range(3)] == [200] * 3
 
 
 def test_a_limit_that_admits_nothing_is_refused(dataset):
-    """An emulator behind it would serve nobody."""
+    """A rate limit of zero is refused."""
     with pytest.raises(ValueError, match="never admits"):
         Emulator(dataset, rate_limit=0)
 
 
 async def test_many_different_queries_are_served(emulate, ask, dataset):
-    """Searches are kept for deep pages, but not without bound."""
+    """Many different queries are served; search results are cached for deep pages, up to a bound."""
     api = await emulate(dataset)
     for second in range(300):
         api.truth(from_date=f"2024-05-06 10:{second // 60:02}:{second % 60:02}")
@@ -114,7 +114,7 @@ async def test_many_different_queries_are_served(emulate, ask, dataset):
 
 
 async def test_no_retry_after_unless_told(emulate, ask, dataset):
-    """By default a 429 says nothing about when."""
+    """By default a 429 has no time."""
     api = await emulate(dataset, rate_limit=0.001)
     await ask(api)
     headers = {"Authorization": f"Bearer {api.token}"}
@@ -124,7 +124,7 @@ async def test_no_retry_after_unless_told(emulate, ask, dataset):
 
 
 async def test_latency_jitter_and_depth_delay_an_answer(emulate, ask, dataset):
-    """An answer never comes before the latency and the cost of its offset have passed."""
+    """A reply never comes before the latency and the cost of its offset have passed."""
     api = await emulate(dataset, latency=0.02, jitter=0.001, offset_cost=0.1)
     clock = asyncio.get_running_loop().time
     begun = clock()
@@ -133,7 +133,7 @@ async def test_latency_jitter_and_depth_delay_an_answer(emulate, ask, dataset):
 
 
 async def test_concurrent_requests_are_counted(emulate, ask, dataset):
-    """The peak is how many were in flight at one time, and each had a connection."""
+    """The peak is the most requests in flight at one time, each on its own connection."""
     api = await emulate(dataset, latency=0.05)
     await asyncio.gather(*(ask(api, page=number) for number in range(1, 6)))
     assert api.peak_in_flight == 5
@@ -141,7 +141,7 @@ async def test_concurrent_requests_are_counted(emulate, ask, dataset):
 
 
 async def test_a_stopped_emulator_listens_no_more(emulate, ask, dataset):
-    """Stopping twice is harmless, and afterwards there is no address."""
+    """A stopped emulator has no address; stopping twice is harmless."""
     api = await emulate(dataset)
     url = api.base_url
     await api.stop()
@@ -153,21 +153,21 @@ async def test_a_stopped_emulator_listens_no_more(emulate, ask, dataset):
 
 
 async def test_an_emulator_starts_once(emulate, dataset):
-    """A second start is a mistake."""
+    """A second start is an error."""
     api = await emulate(dataset)
     with pytest.raises(RuntimeError):
         await api.start()
 
 
 async def test_a_taken_port_is_an_error(emulate, dataset):
-    """And leaves nothing behind."""
+    """A taken port is an error that leaves nothing behind."""
     port = int((await emulate(dataset)).base_url.rpartition(":")[2])
     with pytest.raises(OSError, match="address"):
         await emulate(dataset, port=port)
 
 
 async def test_running_forever_ends_when_cancelled(emulate, ask, dataset):
-    """It tells its address when it is ready, and stops in order."""
+    """It calls back with its address when it is ready, and stops cleanly when cancelled."""
     ready = asyncio.get_running_loop().create_future()
     task = asyncio.create_task(Emulator(dataset).run_forever(ready.set_result))
     api = await ready
@@ -179,7 +179,7 @@ async def test_running_forever_ends_when_cancelled(emulate, ask, dataset):
 
 
 async def test_running_forever_needs_no_audience(dataset):
-    """Without a callback the address is asked for."""
+    """Without a callback the address can be read from the emulator."""
     api = Emulator(dataset)
     task = asyncio.create_task(api.run_forever())
     while "stopped" in repr(api):

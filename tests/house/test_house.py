@@ -1,4 +1,4 @@
-"""The package: how large a file may be, what is public, and what an import loads."""
+"""The package: file sizes, public names, and what an import loads."""
 
 import ast
 import json
@@ -16,14 +16,14 @@ FILES = sorted(file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__in
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_a_file_is_one_noun(file):
-    """A file stays under about 400 lines and says at its head what it is."""
+    """A file has fewer than about 400 lines and a docstring at its head."""
     text = file.read_text("utf-8")
     assert text.count("\n") <= 420
     assert ast.get_docstring(ast.parse(text))
 
 
 def test_the_public_names_are_sorted_and_there():
-    """``__all__`` is what ``dir`` and a star import give, in order, and each name can be had."""
+    """``__all__`` is sorted, agrees with ``dir`` and a star import, and each name exists."""
     names = servetel_async.__all__
     assert sorted(names, key=lambda name: (not name.isupper(), name[0].islower() or name[0] == "_", name)) == names
     assert all(hasattr(servetel_async, name) for name in names)
@@ -31,7 +31,7 @@ def test_the_public_names_are_sorted_and_there():
 
 
 def test_importing_loads_no_server_and_no_client():
-    """``import servetel_async`` costs nothing until a name is used; the client never loads aiohttp's server half."""
+    """``import servetel_async`` loads nothing until a name is used; the client never loads aiohttp's server."""
     script = (
         "import json, sys; import servetel_async; bare = sorted(sys.modules); "
         "servetel_async.ServetelClient; print(json.dumps([bare, sorted(sys.modules)]))"
@@ -46,7 +46,7 @@ def test_importing_loads_no_server_and_no_client():
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_what_a_decoder_raises_is_named_once(file):
-    """Releases of msgspec raise different classes for one fault: handlers name ``UNDECODABLE``, never one of them."""
+    """Handlers name ``UNDECODABLE``, because releases of msgspec raise different classes for one fault."""
     classes = {"DecodeError", "MsgspecError", "UnicodeDecodeError"}
     if file.name == "undecodable.py":
         return

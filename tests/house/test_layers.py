@@ -1,4 +1,4 @@
-"""The layers: which package may import which. The page about the architecture draws them and lists every module."""
+"""The layers: which package may import which. The architecture page draws them and lists every module."""
 
 import ast
 import re
@@ -24,13 +24,13 @@ LAYERS = [
     {"client"},
     {"cli", "__main__"},
 ]
-#: Inside of a package, by the same rule: its folders, and the modules that are in none.
+#: The same rule inside a package: its folders, and its modules outside of them.
 INNER = {
     "sinks": [{"sink", "extras"}, {"table"}, {"files", "formats"}, {"databases"}, {"destination"}],
     "bulk": [{"receipt", "progress"}, {"fetching"}, {"windows"}, {"*"}],
     "cli": [{"exits", "job", "run", "options", "output"}, {"commands"}, {"app"}],
 }
-#: Packages that know nothing of each other although they are in one layer.
+#: Packages of one layer that must not import each other.
 APART = [
     {"transport", "sinks"},
     {"transport", "emulator"},
@@ -39,7 +39,7 @@ APART = [
     {"settings", "secret_files"},
     {"aio", "profiles"},
 ]
-#: Libraries that a package does not use.
+#: Libraries that a package must not use.
 OUTSIDE = {
     "protocol": {"aiohttp", "anyio", "asyncio", "tenacity"},
     "sinks": {"aiohttp"},
@@ -49,7 +49,7 @@ FILES = sorted(file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__in
 
 
 def imports(file):
-    """All modules that a file imports, but for what only the type checker reads."""
+    """All modules that a file imports, except for the type checker."""
     tree = ast.parse(file.read_text("utf-8"))
     typed = {
         id(node)
@@ -67,14 +67,14 @@ def imports(file):
 
 
 def layer(name, layers):
-    """The number of a name's layer; ``*`` is all that no other layer names."""
+    """The number of a name's layer; ``*`` is every name that no other layer lists."""
     numbers = [index for index, names in enumerate(layers) if name in names]
     return numbers[0] if numbers else next(index for index, names in enumerate(layers) if "*" in names)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_imports_point_down(file):
-    """No module imports from a layer above its own, nor from a package that it should not know."""
+    """No module imports from a layer above its own, or from a forbidden package."""
     here = file.relative_to(PACKAGE).with_suffix("").parts
     for name in imports(file):
         first, *rest = name.split(".")
@@ -90,7 +90,7 @@ def test_imports_point_down(file):
 
 
 def test_the_page_lists_every_module():
-    """And no module that is not there."""
+    """The architecture page lists every module and no others."""
     text = PAGE.read_text("utf-8")
     listed = {
         f"{package.removeprefix('servetel_async').lstrip('/')}/{name}".lstrip("/")

@@ -1,4 +1,4 @@
-"""The lock: each dependency in one version, with the hashes of its files; and README's lines install from it."""
+"""The lock: each dependency in one version, with hashes; README's commands install from it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(not FILES, reason="a source distribution has no 
 
 
 def pins(name):
-    """The versions of each package of a file: several where the Python decides."""
+    """The versions of each package in a file: several if they depend on the Python version."""
     found = {}
     for package, version, _, _ in _PIN.findall((LOCK / f"{name}.txt").read_text("ascii")):
         found.setdefault(package, set()).add(Version(version))
@@ -31,7 +31,7 @@ def pins(name):
 
 
 def group(name):
-    """What a dependency group holds, with the groups that it includes."""
+    """The packages of a dependency group, with the groups that it includes."""
     for each in GROUPS[name]:
         if isinstance(each, str):
             yield Requirement(each)
@@ -40,7 +40,7 @@ def group(name):
 
 
 def own(extra):
-    """What the package needs with an extra."""
+    """The dependencies of the package with an extra."""
     requirements = map(Requirement, PROJECT["dependencies"] + EXTRAS[extra])
     for each in requirements:
         if each.name == PROJECT["name"]:
@@ -64,7 +64,7 @@ WANTED = {
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_a_lock_holds_pinned_versions_with_hashes_and_nothing_else(file):
-    """Every package has a hash, and no index address is named: any index with these files will do."""
+    """Every package has a hash, and no index address is named."""
     text = file.read_text("ascii")
     assert _PIN.search(text)
     rest = _PIN.sub("", text)
@@ -74,7 +74,7 @@ def test_a_lock_holds_pinned_versions_with_hashes_and_nothing_else(file):
 
 @pytest.mark.parametrize("name", WANTED)
 def test_the_lock_has_every_dependency_in_its_range(name):
-    """A dependency that is added to `pyproject.toml`, or whose range is changed, needs a new lock."""
+    """The lock has every dependency of `pyproject.toml` in its range."""
     locked = pins(name)
     for each in WANTED[name]:
         versions = locked.get(canonical(each.name))
@@ -83,7 +83,7 @@ def test_the_lock_has_every_dependency_in_its_range(name):
 
 
 def test_what_the_package_needs_is_at_its_floor_in_the_lowest_lock():
-    """The tests run with each floor that `pyproject.toml` names, and not with a version above it."""
+    """The lowest lock has each dependency at the floor that `pyproject.toml` names."""
     locked = pins("lowest")
     for each in own("all"):
         (floor,) = (Version(one.version).release for one in each.specifier if one.operator == ">=")
@@ -92,7 +92,7 @@ def test_what_the_package_needs_is_at_its_floor_in_the_lowest_lock():
 
 
 def test_one_package_has_one_version_in_all_locks():
-    """The locks are installed into one environment. Only the lowest lock differs, and the lock of the SBOM tool."""
+    """All locks agree on a package's version, except the lowest lock and the lock of the SBOM tool."""
     first, *others = (pins(name) for name in ("test", "demo", "lint", "build"))
     for other in others:
         for package in first.keys() & other.keys():
@@ -100,13 +100,13 @@ def test_one_package_has_one_version_in_all_locks():
 
 
 def test_the_build_backend_comes_from_the_lock():
-    """README builds without isolation, so its backend is the one that is locked."""
+    """README builds without isolation, with the locked backend."""
     assert GROUPS["build"] == CONFIGURATION["build-system"]["requires"]
 
 
 @pytest.mark.parametrize(("marker", "lock"), [("demo", "demo"), ("tests", "test")])
 def test_readme_installs_from_the_lock_and_from_nowhere_else(marker, lock):
-    """Each pip of the line either takes hashes from the lock, or takes only the package itself."""
+    """Each pip command either requires hashes from the lock, or installs only the package itself."""
     text = (ROOT / "README.md").read_text("utf-8")
     line = next(line for line in text.partition(f"<!-- {marker} -->")[2].splitlines() if line.startswith("python3 "))
     installs = [part for part in line.split(" && ") if "pip " in part]

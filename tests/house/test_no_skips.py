@@ -14,7 +14,7 @@ BEGIN = "import pytest\n"
 
 
 def run(directory, text):
-    """Run one file of tests with the plugin; gives pytest's last line."""
+    """Run one file of tests with the plugin; returns pytest's last line."""
     (directory / "test_it.py").write_text(BEGIN + text, "ascii")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "tests.no_skips", "-p", "no:cacheprovider", "-c", os.devnull, "."],

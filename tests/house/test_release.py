@@ -1,4 +1,4 @@
-"""What a release is made of: the same bytes each time, nothing that is not ours, and workflows that nobody can bend."""
+"""A release: the same bytes each time, only our own files, and hardened workflows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ GITHUB = ROOT / ".github"
 WORKFLOWS = sorted((GITHUB / "workflows").glob("*.yml"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 SOURCES = ("servetel_async", "tests", "benchmarks", "docs", "README.md", "LICENSE", "pyproject.toml", ".gitignore")
-#: What lies around in a tree that somebody works in.
+#: Stray files of a working tree.
 JUNK = (
     *("calls.db", "may.ndjson", "may.ndjson.receipt.json", ".env", "token.txt", "dist/old.whl", "out/calls.csv"),
     *("docs/_build/index.html", "servetel_async/__pycache__/left.cpython-311.pyc", "tests/calls.ndjson.part"),
@@ -31,7 +31,7 @@ needs_workflows = pytest.mark.skipif(not WORKFLOWS, reason="a source distributio
 
 
 def build(kind, tree, out):
-    """Build a wheel or a source distribution of a tree; gives its file."""
+    """Build a wheel or a source distribution of a tree; returns its file."""
     subprocess.run(
         [sys.executable, "-W", "ignore", "-m", "hatchling", "build", "-t", kind, "-d", str(out)],
         cwd=tree,
@@ -68,7 +68,7 @@ def copy(tmp_path):
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
 def test_two_builds_are_the_same_bytes(tmp_path, copy, kind):
-    """Wherever and whenever it is built: whoever builds it again can compare it with what was published."""
+    """Two builds are the same bytes at any place and time, so a rebuild can be compared with the published files."""
     first = build(kind, copy("here", 0o644, 1_500_000_000), tmp_path / "first")
     second = build(kind, copy("there", 0o600, 1_600_000_000), tmp_path / "second")
     assert first.name == second.name
@@ -76,7 +76,7 @@ def test_two_builds_are_the_same_bytes(tmp_path, copy, kind):
 
 
 def test_a_release_holds_only_what_it_should(tmp_path, copy):
-    """Neither outputs nor tokens that lie around go into it; all of the package does."""
+    """A release holds the whole package, and no stray outputs or tokens."""
     tree = copy("tree", 0o644, 1_500_000_000)
     for name in JUNK:
         (tree / name).parent.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def test_a_release_holds_only_what_it_should(tmp_path, copy):
 
 
 def test_the_floor_of_aiohttp_is_a_safe_one():
-    """Older ones inflate a hostile body whole and take headers without end; every dependency names a floor."""
+    """Every dependency has a floor; that of aiohttp has bounds for hostile bodies and headers."""
     for needed in PROJECT["project"]["dependencies"]:
         assert re.fullmatch(r"[a-z]+>=[\d.]+(,<\d+)?", needed), needed
     (floor,) = re.findall(r"aiohttp>=([\d.]+)", "\n".join(PROJECT["project"]["dependencies"]))
@@ -105,7 +105,7 @@ def test_the_floor_of_aiohttp_is_a_safe_one():
 
 
 def test_the_rules_of_security_are_on():
-    """Every rule of ruff, those of security among them, looks at the package; only made-up data may be random."""
+    """All rules of ruff, security included, check the package; only generated data may be random."""
     rules = PROJECT["tool"]["ruff"]["lint"]
     assert rules["select"] == ["ALL"]
     assert not [rule for rule in rules["ignore"] if re.fullmatch(r"S\d*", rule)]
@@ -116,7 +116,7 @@ def test_the_rules_of_security_are_on():
 @needs_workflows
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.stem)
 def test_every_action_is_pinned(workflow):
-    """To a commit, with its version beside it: a tag can be moved."""
+    """Every action is pinned to a commit, with its version beside it, because a tag can be moved."""
     used = re.findall(r"uses: *(.*)", workflow.read_text("utf-8"))
     assert used
     for each in used:
@@ -126,7 +126,7 @@ def test_every_action_is_pinned(workflow):
 @needs_workflows
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.stem)
 def test_a_workflow_may_do_little(workflow):
-    """No rights but those that a job asks for, no credentials left in a clone, no code of strangers with our rights."""
+    """A job has only declared rights, leaves no credentials in a clone, and runs no outside code with our rights."""
     text = workflow.read_text("utf-8")
     assert re.search(r"^permissions: \{\}$", text, re.MULTILINE)
     assert text.count("actions/checkout@") == text.count("persist-credentials: false")
@@ -137,7 +137,7 @@ def test_a_workflow_may_do_little(workflow):
 
 @needs_workflows
 def test_each_job_of_a_release_checks_what_it_gets():
-    """A job that takes files from another one compares their digests before it does anything with them."""
+    """A job verifies the digests of files from another job before it uses them."""
     text = (GITHUB / "workflows" / "release.yml").read_text("utf-8")
     jobs = dict(re.findall(r"^  (\w+):\n((?:(?:    .*)?\n)+)", text.partition("\njobs:\n")[2] + "\n", re.MULTILINE))
     assert {"build", "test", "sbom", "attest", "publish", "announce"} <= set(jobs)
@@ -151,7 +151,7 @@ def test_each_job_of_a_release_checks_what_it_gets():
 
 @needs_workflows
 def test_zizmor_finds_nothing():
-    """A linter of workflows has no word to say of ours."""
+    """The workflow linter zizmor reports nothing."""
     zizmor = shutil.which("zizmor") or shutil.which("zizmor", path=str(Path(sys.executable).parent))
     if zizmor is None:
         pytest.skip("not installed: zizmor")

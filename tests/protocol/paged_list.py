@@ -1,7 +1,7 @@
 """A list of calls behind a page number, as a server may serve it, and a reader of it without a network.
 
-The server answers in the moment it is asked, from the list as it stands then; the reader takes the answers later, in order or not, with a
-window of pages outstanding, exactly as ``servetel_async.streaming.reader`` does. So concurrency is a matter of interleaving, and every run repeats.
+The server answers at once, from the list as it is at that moment. The reader takes the answers later, in order or not, with a window of
+outstanding pages, exactly as ``servetel_async.streaming.reader`` does. So concurrency is only interleaving, and every run repeats.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAY = "2024-05-10"
 
 
 class Call(NamedTuple):
-    """What a sieve looks at."""
+    """What the window filter reads."""
 
     id: str
     date: str = MAY
@@ -32,7 +32,7 @@ class Call(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What a walk looks at."""
+    """What the paginator reads."""
 
     calls: list[Call]
     count: int | None
@@ -48,7 +48,7 @@ class EndlessError(AssertionError):
 
 
 def some(number: int) -> list[Call]:
-    """So many calls, newest first."""
+    """That many calls, newest first."""
     return [Call(f"c{index:05}") for index in range(number, 0, -1)]
 
 
@@ -67,15 +67,15 @@ COUNTS: dict[str, Callable[[int, int], int | None]] = {
 
 @dataclasses.dataclass
 class PagedList:
-    """A server: its calls, and its habits.
+    """A server: its calls and its habits.
 
     Attributes:
         count: name of an entry of ``COUNTS``.
-        cap: rows on a page at most, whatever is asked for.
-        end: what stands past the last page: ``"empty"`` or ``"clamp"`` (the last page again).
+        cap: the most rows on a page, whatever the limit of the request.
+        end: the pages past the last one: ``"empty"`` or ``"clamp"`` (the last page again).
         echo: whether a page says its number.
         before: called before each answer; may change ``calls``.
-        damage: called with page number, how often it was asked for, and the page; gives the page that is sent.
+        damage: called with page number, number of requests for it, and the page; returns the page that is sent.
     """
 
     calls: list[Call]

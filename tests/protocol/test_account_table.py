@@ -1,4 +1,4 @@
-"""Whose calls they are: what identifies an account, what it is called, and which known account it is."""
+"""Accounts: what identifies one, what it is called, and which known account a client asks for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SUBJECT, EMAIL = "canary-subject-20417", "canary.person@example.com"
 
 
 def jwt(claims: object, signature: str = "signature") -> str:
-    """A token with these claims; bytes are taken as they are."""
+    """A token with these claims; claims given as bytes are used unchanged."""
     body = claims if isinstance(claims, bytes) else json.dumps(claims).encode()
     return f"e30.{base64.urlsafe_b64encode(body).decode().rstrip('=')}.{signature}"
 
@@ -44,7 +44,7 @@ def jwt(claims: object, signature: str = "signature") -> str:
     ],
 )
 def test_the_origin_of_an_address(url, origin):
-    """Spellings of one address give one origin. A port and a path are kept: another API may be there."""
+    """Spellings of one address give one origin. Port and path are kept: they may lead to another API."""
     assert origin_of(url) == origin
 
 
@@ -52,7 +52,7 @@ def test_the_origin_of_an_address(url, origin):
 
 
 def test_a_renewed_token_is_the_same_account():
-    """The subject decides. When a token was issued, by what, and until when it is good, changes with each token."""
+    """The subject identifies the account; times, issuer and token id change with each token."""
     first = jwt({"sub": SUBJECT, "iat": 1, "exp": 2, "nbf": 1, "jti": "a", "iss": f"{URL}/v1/auth/login"}, "first")
     second = jwt({"sub": SUBJECT, "iat": 3, "exp": 4, "nbf": 3, "jti": "b", "iss": f"{URL}/token/generate"}, "second")
 
@@ -61,12 +61,12 @@ def test_a_renewed_token_is_the_same_account():
 
 
 def test_a_login_and_a_token_of_one_account_are_one():
-    """A login whose token names its subject is identified by the subject, not by the address of a person."""
+    """A login whose token names its subject is identified by the subject, not by the e-mail address."""
     assert identify(URL, jwt({"sub": SUBJECT}), EMAIL) == identify(URL, jwt({"sub": SUBJECT}, "of the portal"))
 
 
 def test_a_login_with_a_token_that_says_nothing_is_its_address():
-    """The address identifies it, in any case; the token does not."""
+    """The e-mail address identifies it, in any case; the token does not."""
     accounts = [identify(URL, token, email) for token, email in (("opaque-1", EMAIL), ("opaque-2", EMAIL.upper()))]
 
     assert accounts[0] == accounts[1]
@@ -75,14 +75,14 @@ def test_a_login_with_a_token_that_says_nothing_is_its_address():
 
 
 def test_a_token_that_says_nothing_is_itself():
-    """Another token may be of the same account, and nothing tells."""
+    """Another opaque token is another identity, even if the account is the same."""
     assert identify(URL, "opaque-token-1") == identify(URL, "opaque-token-1")
     assert identify(URL, "opaque-token-1").known_by == "token"
     assert identify(URL, "opaque-token-1").fingerprint != identify(URL, "opaque-token-2").fingerprint
 
 
 def test_what_kind_of_identity_it_is_belongs_to_it():
-    """A subject, a claim of another name, an address and a token with equal texts are four accounts."""
+    """A subject, another claim, an address and a token with equal texts are four accounts."""
     tokens = [jwt({"sub": EMAIL}), jwt({"accountid": EMAIL}), EMAIL]
     accounts = {identify(URL, token) for token in tokens} | {identify(URL, "opaque", EMAIL)}
 
@@ -90,7 +90,7 @@ def test_what_kind_of_identity_it_is_belongs_to_it():
 
 
 def test_equal_subjects_of_two_addresses_are_two_accounts():
-    """A subject may be a small number that each brand counts up for itself."""
+    """Each brand numbers its subjects on its own, so equal subjects are different accounts."""
     here, there = identify(URL, jwt({"sub": "1"})), identify("https://api.acefone.in", jwt({"sub": "1"}))
 
     assert here.fingerprint != there.fingerprint
@@ -101,7 +101,7 @@ ORDER = ["sub", "accountid", "account_id", "user_id", "userid", "client_id"]
 
 @pytest.mark.parametrize("place", range(len(ORDER)))
 def test_the_claims_in_their_order(place):
-    """The first claim of the list that is usable decides, whatever comes after it."""
+    """The first usable claim of the list identifies the account."""
     later = dict.fromkeys(ORDER[place + 1 :], "another")
 
     assert identify(URL, jwt({**later, ORDER[place]: SUBJECT})) == identify(URL, jwt({ORDER[place]: SUBJECT}))
@@ -109,12 +109,12 @@ def test_the_claims_in_their_order(place):
 
 @pytest.mark.parametrize("value", ["", "  ", None, True, 1.5, [SUBJECT], {"id": SUBJECT}, "x" * 257, "\ud800", "a\nb"])
 def test_a_claim_that_cannot_be_used_is_skipped(value):
-    """A claim of the wrong type, an empty or a huge one is passed over, without an error."""
+    """A claim that is empty, too long or of the wrong type is skipped without an error."""
     assert identify(URL, jwt({"sub": value, "user_id": SUBJECT})) == identify(URL, jwt({"user_id": SUBJECT}))
 
 
 def test_a_number_and_its_text_are_one_subject():
-    """An account's number may come as a JSON number from one address and as a text from another."""
+    """A subject may be a JSON number at one address and a text at another."""
     assert identify(URL, jwt({"sub": 20417})) == identify(URL, jwt({"sub": "20417"}))
 
 
@@ -137,20 +137,20 @@ def test_a_number_and_its_text_are_one_subject():
     ids=lambda token: token[:24],
 )
 def test_a_token_that_only_looks_like_a_jwt_is_opaque(token):
-    """What cannot be read identifies nothing, so the token itself does; nothing is raised."""
+    """A token without readable claims is its own identity; nothing is raised."""
     assert identify(URL, token).known_by == "token"
     assert identify(URL, token, EMAIL).known_by == "login"
 
 
 def test_an_account_shows_no_secret():
-    """Neither the token, nor its subject, nor the address is in any form of it."""
+    """No form of an account shows the token, its subject or the e-mail address."""
     for account in (identify(URL, jwt({"sub": SUBJECT}), EMAIL), identify(URL, "canary-opaque", EMAIL)):
         for text in (repr(account), str(account), json.dumps(account), pickle.dumps(account).decode("latin-1")):
             assert "canary" not in text
 
 
 def test_an_account_is_plain_texts():
-    """It can be written as JSON and read back; a name from a hidden source is a plain text too."""
+    """An account can be written as JSON and read back; a name from a hidden source is plain text too."""
     account = identify(URL, jwt({"sub": SUBJECT}), name=check_name(Secret("delhi")))
 
     assert Account(*json.loads(json.dumps(account))) == account
@@ -160,13 +160,13 @@ def test_an_account_is_plain_texts():
 
 
 def test_a_fingerprint_is_never_computed_otherwise():
-    """Databases hold fingerprints: another way of computing them would make each account a new one."""
+    """Databases hold fingerprints: another way to compute them would make each account a new one."""
     assert identify(URL, jwt({"sub": "20417"})).fingerprint == "3e9146d03b1b"
     assert identify(URL, "opaque-token-1").fingerprint == "b1d6b476a9d9"
 
 
 def test_guessing_an_identity_costs_time():
-    """A fingerprint takes milliseconds of computing, not microseconds: a list of numbers is not tried in an instant."""
+    """A fingerprint takes milliseconds to compute, so a list of numbers cannot be tried quickly."""
     begun = time.process_time()
     identify(URL, "opaque-token-1")
 
@@ -188,13 +188,13 @@ def test_guessing_an_identity_costs_time():
     ],
 )
 def test_names(name, called):
-    """A name is any printable text; blanks around it go, and equal characters are equal texts."""
+    """A name is any printable text. It is stripped, and equal characters give equal names."""
     assert check_name(name) == called
 
 
 @pytest.mark.parametrize("name", ["", "   ", "x" * 65, "a\nb", "a\x00b", "a\u202eb", "\ud800", 5, b"delhi", True])
 def test_names_that_are_refused(name):
-    """An empty or long name, a control character, and what is not a text are refused with an example."""
+    """Empty names, long names, control characters and non-texts are refused with an example."""
     with pytest.raises(ConfigurationError, match="name of the account") as caught:
         check_name(name)
     assert 'account="delhi"' in caught.value.fix
@@ -227,7 +227,7 @@ KNOWN = [
     ([subject(A, "delhi")], subject(A, "mumbai"), 0),
     ([subject(B), subject(A, "delhi")], subject(A, "delhi"), 1),
     ([token(B), token(A)], token(A), 1),
-    # the name is known, and nothing shows that it is another account
+    # the name is known, and nothing shows another account
     ([token(A, "delhi")], token(B, "delhi"), 0),
     ([token(A, "delhi")], subject(B, "delhi"), 0),
     ([subject(A, "delhi")], token(B, "delhi"), 0),
@@ -241,7 +241,7 @@ KNOWN = [
 
 @pytest.mark.parametrize(("known", "this", "which"), KNOWN)
 def test_an_account_that_is_known(known, this, which):
-    """It is the known one, with its label there: by the fingerprint, else by the name."""
+    """The fingerprint finds the known account, else the name does; the known label stays."""
     assert resolve(known, this) is known[which]
 
 
@@ -256,7 +256,7 @@ NEW = [
     ([token(A)], token(B, "mumbai")),
     ([token(A, "delhi")], token(B, "mumbai")),
     ([token(A, "delhi")], token(B, C)),
-    ([token(A, "delhi")], token(B, A)),  # a fingerprint means an account only where it is its label
+    ([token(A, "delhi")], token(B, A)),  # a fingerprint names an account only if it is the label
     ([token(A, origin=THERE)], token(B)),
     ([subject(A, origin=THERE)], subject(B)),
 ]
@@ -264,7 +264,7 @@ NEW = [
 
 @pytest.mark.parametrize(("known", "this"), NEW)
 def test_an_account_that_is_new(known, this):
-    """It is new if its identity outlives a renewal and is not there, if a new name says so, or at another address."""
+    """An account is new at another address, under a new name, or with a new identity that outlives renewals."""
     assert resolve(known, this) is this
 
 
@@ -283,7 +283,7 @@ TAKEN = [
 
 @pytest.mark.parametrize(("known", "this", "why"), TAKEN)
 def test_a_name_of_another_account(known, this, why):
-    """Rows carry the label: a name that belongs to another account would mix the calls of two."""
+    """Rows carry the label, so a name of another account would mix the calls of two."""
     with pytest.raises(ResumeMismatchError, match=f"name '{this.name}' belongs to another account") as caught:
         resolve(known, this)
     assert why in caught.value.why
@@ -309,7 +309,7 @@ DOUBTFUL = [
 
 @pytest.mark.parametrize(("known", "this", "label"), DOUBTFUL)
 def test_an_account_that_nothing_identifies(known, this, label):
-    """Without a name it is refused, not guessed, and the error says how to answer."""
+    """Without a name the account is refused, not guessed, and the error says how to answer."""
     with pytest.raises(ResumeMismatchError, match="annot tell whether this") as caught:
         resolve(known, this)
     assert f'account="{label}"' in caught.value.fix
@@ -317,13 +317,13 @@ def test_an_account_that_nothing_identifies(known, this, label):
 
 @pytest.mark.parametrize(("known", "this", "label"), DOUBTFUL[:-2])
 def test_the_answers_that_the_error_offers_work(known, this, label):
-    """The label means the known account, a new name means another."""
+    """The label means the known account; a new name means another one."""
     assert resolve(known, this._replace(name=label)).label == label
     assert resolve(known, this._replace(name="another")).name == "another"
 
 
 def test_an_error_names_a_few_accounts():
-    """A database of hundreds of accounts does not fill the screen."""
+    """With hundreds of known accounts the error names only ten."""
     with pytest.raises(ResumeMismatchError) as caught:
         resolve([token(f"{number:012}") for number in range(500)], token(B))
     assert caught.value.why.count("'") == 2 * 10

@@ -1,4 +1,4 @@
-"""Row 65, exactly: what a call with bad UTF-8 becomes. It must be the same on every release of msgspec."""
+"""Row 65: how a call with bad UTF-8 is decoded, the same on every release of msgspec."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PAIRS = [
 
 @pytest.mark.parametrize(("pair", "name", "value", "key", "kept"), PAIRS)
 def test_bad_utf8_is_replaced_and_kept_as_sent(pair, name, value, key, kept):
-    """The field holds the text with U+FFFD for each bad byte; ``extra`` holds the bytes as they were sent."""
+    """The field holds U+FFFD for each bad byte; ``extra`` holds the bytes as sent."""
     record = rescue(b'{"id":"1",' + pair + b"}")
     assert record.id == "1"
     assert getattr(record, name) == value
@@ -56,7 +56,7 @@ def test_bad_utf8_is_replaced_and_kept_as_sent(pair, name, value, key, kept):
 
 
 def test_a_lone_surrogate_is_valid_utf8_and_no_text():
-    """The escape is plain ASCII, so it is valid UTF-8: the field is None and ``extra`` keeps the escape."""
+    """The escape is ASCII, so the UTF-8 is valid: the field is None and ``extra`` keeps the escape."""
     body = b'{"results":[{"id":"1","agent_name":"\\ud800"}]}'
     page = PageReader().read(Reply(200, body), 0.0)
     page.open()
@@ -66,7 +66,7 @@ def test_a_lone_surrogate_is_valid_utf8_and_no_text():
 
 @pytest.mark.parametrize("results", [b'{"\xff":{"id":"1"}}', b'{"0":{"id":"1"},"\xff":{"id":"2"}}'])
 def test_results_under_a_key_in_bad_utf8_are_read(results):
-    """A bad byte in an unused key loses no call, and no exception of the decoder escapes."""
+    """A bad byte in an unused key loses no call and raises no exception of the decoder."""
     page = PageReader().read(Reply(200, b'{"results":' + results + b"}"), 0.0)
     page.open()
     assert [record.id for record in page.records()] == ["1", "2"][: results.count(b"id")]
@@ -89,7 +89,7 @@ def test_valid_utf8_is_left_alone(text):
 
 @pytest.mark.parametrize("text", [b"\xff", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xe2\x82", b"\x80"])
 def test_python_and_the_decoder_agree_on_bad_utf8(text):
-    """What Python calls bad UTF-8, the decoder refuses, under one of the classes that are caught."""
+    """The decoder refuses what Python calls bad UTF-8, with an exception class that is caught."""
     assert not is_utf8(text)
     assert is_utf8(repair_utf8(text))
     with pytest.raises(UNDECODABLE):

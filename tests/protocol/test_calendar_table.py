@@ -24,14 +24,14 @@ class Broken(tzinfo):
 
 
 class Wrong(tzinfo):
-    """A zone whose offset is no length of time."""
+    """A zone whose offset is not a timedelta."""
 
     def utcoffset(self, _moment):
         return 5
 
 
 class NotATime(datetime):
-    """As ``pandas.NaT``: a ``datetime`` by its class alone."""
+    """Like ``pandas.NaT``: a ``datetime`` by its class only."""
 
     def utcoffset(self):
         raise ValueError(SECRET)
@@ -46,7 +46,7 @@ class NoDay(date):
 
 
 class Fine(datetime):
-    """As ``pandas.Timestamp``: has more digits, a calendar of its own, and no plain arithmetic."""
+    """Like ``pandas.Timestamp``: more digits, its own calendar, and no plain arithmetic."""
 
     def astimezone(self, _zone):
         raise OverflowError(SECRET)
@@ -69,7 +69,7 @@ class Fine(datetime):
 )
 @pytest.mark.parametrize("end", [False, True])
 def test_a_moment_that_cannot_be_read_is_refused(moment, why, end):
-    """The error names the class of the exception, never its message; the error of the query does too."""
+    """The error names the class of the exception, never its message. So does the error of the query."""
     name = "to_date" if end else "from_date"
     with pytest.raises(ConfigurationError, match=f"{name} is not a moment.*{why}") as refused:
         CallQuery(**{name: moment})
@@ -87,7 +87,7 @@ def test_a_moment_of_another_class_becomes_a_plain_one():
 
 
 def test_a_date_of_another_class_becomes_a_plain_one():
-    """A subclass of ``date`` is its day."""
+    """A subclass of ``date`` means its day."""
 
     class Day(date):
         pass
@@ -97,7 +97,7 @@ def test_a_date_of_another_class_becomes_a_plain_one():
 
 @pytest.mark.parametrize(("day", "last"), [(date.min, "0001-01-01"), (date.max, "9999-12-31")])
 def test_the_first_and_the_last_day_can_be_asked_for(day, last):
-    """First to last second, and each cut of it."""
+    """Each is a window of 86,400 seconds that can be cut."""
     window = CallQuery.day(day).window()
 
     assert (window.first, window.last) == (f"{last} 00:00:00", f"{last} 23:59:59")
@@ -116,7 +116,7 @@ def test_all_of_the_calendar_can_be_cut():
 
 @pytest.mark.parametrize("month", ["0001-01", "9999-12"])
 def test_the_first_and_the_last_month_can_be_asked_for(month):
-    """31 days each."""
+    """Each has 31 days."""
     assert CallQuery.month(month).window().seconds == 31 * 86_400
 
 
@@ -135,25 +135,25 @@ def test_the_first_and_the_last_month_can_be_asked_for(month):
     ids=["overflow", "huge", "before year 1", "nan", "text", "first day", "now is a text", "now is broken"],
 )
 def test_a_time_that_begins_before_the_calendar_is_refused(options):
-    """The error of ``last`` says what it needs."""
+    """``CallQuery.last`` raises a ``ConfigurationError``."""
     with pytest.raises(ConfigurationError):
         CallQuery.last(**options)
 
 
 def test_a_wall_clock_stops_at_the_ends_of_the_calendar():
-    """Both ends stay; in between it moves."""
+    """A shift beyond either end changes nothing."""
     assert shift(EARLIEST, -SECOND) == EARLIEST
     assert shift(LATEST, SECOND) == LATEST
     assert shift(EARLIEST, DAY) - EARLIEST == DAY
 
 
 def test_a_window_at_the_ends_is_not_widened_beyond_them():
-    """A server that leaves out a bound cannot be asked for a second before year 1."""
+    """A window is never widened to a second before year 1, even for a server that omits a bound."""
     assert Bounds(1, 1).widen(Window(EARLIEST, LATEST)) == Window(EARLIEST, LATEST)
 
 
 def test_what_is_left_of_a_window_that_begins_with_the_calendar():
-    """Taking its beginning away leaves the rest, and nothing before it."""
+    """Removing its beginning leaves the rest, and nothing before it."""
     whole = Window(EARLIEST, EARLIEST + 2 * DAY)
     taken = Window(EARLIEST, EARLIEST + DAY)
 
@@ -162,7 +162,7 @@ def test_what_is_left_of_a_window_that_begins_with_the_calendar():
 
 
 def test_an_allowed_lateness_longer_than_the_calendar():
-    """Then nothing is final."""
+    """No call is final then."""
     found = range_at(Window(None, None), datetime(2024, 5, 6, 10, tzinfo=UTC), IST, 10**11)
 
     assert stamp(found.final_until) == "0001-01-01 00:00:00"

@@ -11,7 +11,7 @@ OPEN = Window(None, None)
 
 
 def at(*seconds):
-    """The pages of a list, each with the starts of its first and its last call."""
+    """The pages of a list, each with the starts of its first and last call."""
     pages = [page.split() for page in seconds]
     return {number: tuple(f"2024-05-06 {end}" for end in page) for number, page in enumerate(pages, 1)}
 
@@ -66,7 +66,7 @@ def test_a_round_count_may_be_a_limit(count, capped):
     ],
 )
 def test_a_narrower_range_proves_a_count(window, pages, ranges):
-    """If the list is newest first: the range up to the oldest call, including its second. Otherwise both halves."""
+    """Newest first: the range up to the oldest call, with its second. In any other order: both halves."""
     assert [str(part) for part in remainder(window, pages)] == ranges
 
 
@@ -105,5 +105,5 @@ def test_a_range_that_cannot_be_narrower_is_an_error(window, pages):
     ],
 )
 def test_a_page_that_crosses_a_limit(number, size, crosses):
-    """A later page crosses a limit if it begins at, contains or ends with a whole thousand of calls."""
+    """A later page crosses a limit if it begins at, contains or ends with a multiple of 1,000 calls."""
     assert crosses_limit(number, size) is crosses

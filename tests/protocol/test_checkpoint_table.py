@@ -1,4 +1,4 @@
-"""Resuming as arithmetic: what a checkpoint holds, which pages are searched for its call, and which calls are delivered behind it."""
+"""Resuming as arithmetic: what a checkpoint holds, which pages are searched for its call, and which calls are delivered after it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ STOOD = Checkpoint(QUERY, "2024-05-31 23:59:59", 41, Second(NOON, ("early", '663
 
 
 def test_a_checkpoint_survives_its_text():
-    """Row 99: what a stream printed is what the next one reads, on one line, whatever the id holds."""
+    """Row 99: the next stream can read what a stream printed, on one line, whatever the id holds."""
     assert Checkpoint.read(str(STOOD), QUERY) == STOOD
     assert str(STOOD).count("\n") == 0
     assert (STOOD.id, STOOD.start) == ('66339a44|odd "id"\n\u20ac', NOON)
@@ -57,7 +57,7 @@ def test_a_checkpoint_survives_its_text():
     ],
 )
 def test_what_is_no_checkpoint_is_refused(text):
-    """Row 113: anything else is the caller's mistake, said before anything is sent."""
+    """Row 113: any other value is refused before a request is sent."""
     with pytest.raises(ConfigurationError, match="checkpoint") as raised:
         Checkpoint.read(text, QUERY)
     assert_says_what_and_what_to_do(raised.value)
@@ -70,7 +70,7 @@ def test_what_is_no_checkpoint_is_refused(text):
     ids=["another-query", "another-version"],
 )
 def test_a_checkpoint_of_something_else_is_a_mismatch(text, fingerprint):
-    """Row 113: a resume from another query's place would skip calls in silence."""
+    """Row 113: resuming from a checkpoint of another query would silently skip calls."""
     with pytest.raises(ResumeMismatchError, match="another query" if fingerprint[0] == "b" else "version") as raised:
         Checkpoint.read(text, fingerprint)
     assert_says_what_and_what_to_do(raised.value, "would skip calls" if fingerprint[0] == "b" else None)
@@ -87,7 +87,7 @@ def test_a_checkpoint_of_something_else_is_a_mismatch(text, fingerprint):
     ],
 )
 def test_a_call_belongs_to_the_window_of_its_start(window, start, belongs):
-    """Windows may be cut differently than before. Only a call without a readable start is bound to its old window."""
+    """Windows may be cut differently now. Only a call without a readable start belongs to its old window."""
     checkpoint = Checkpoint(QUERY, "2024-05-31 23:59:59", 41, Second(start, ("i",)))
     assert checkpoint.is_in(Window.of(*window)) is belongs
 
@@ -110,7 +110,7 @@ def at(second, *ids):
     ],
 )
 def test_the_calls_of_the_last_second_are_kept(pieces, start, ids):
-    """Calls of the last second that were delivered one after another are kept, also across pages."""
+    """The checkpoint keeps the delivered calls of the last second, also across pages."""
     second = Second()
     for piece in pieces:
         second = second.then(piece)
@@ -119,13 +119,13 @@ def test_the_calls_of_the_last_second_are_kept(pieces, start, ids):
 
 @pytest.mark.parametrize("odd", [("", "12:00:09"), (None, None), ("2024-05-10", "noon")])
 def test_calls_without_a_readable_start_have_no_second_in_common(odd):
-    """They need not be next to each other in the list."""
+    """They need not be neighbours in the list."""
     second = Second().then([Call("a", *odd), Call("b", *odd)]).then([Call("c", *odd)])
     assert second == Second("", ("c",))
 
 
 def test_the_place_of_each_call_is_its_own():
-    """A checkpoint inside of a piece names the calls up to it, and none of those behind it."""
+    """A checkpoint inside a piece names the calls up to it, and none after it."""
     records = at(9, "a", "b", "c") + at(8, "d")
     window = Window.of("2024-05-01 00:00:00", "2024-05-31 23:59:59")
     place = Position(window, 100, records, records[1:], Second("2024-05-10 12:00:09", ("z",)))
@@ -140,7 +140,7 @@ def test_the_place_of_each_call_is_its_own():
 
 
 def looked_at(pages, anchor, rank, *, size=10, counted=True, blind=False):
-    """The pages that are looked at until the anchor is found or given up; a page is a list of starts, newest first."""
+    """The pages that are read until the anchor is found or given up; a page is a list of starts, newest first."""
     search = AnchorSearch(rank, "" if blind else f"{anchor:05}")
     asked = []
     while (number := search.next_page(size, len(pages) if counted else None)) is not None:
@@ -157,7 +157,7 @@ def looked_at(pages, anchor, rank, *, size=10, counted=True, blind=False):
 
 
 def sorted_pages(number, size=10):
-    """Pages of calls that started one second after the other."""
+    """Pages of calls that start one second apart."""
     starts = list(range(number * size, 0, -1))
     return [starts[first : first + size] for first in range(0, len(starts), size)]
 
@@ -179,7 +179,7 @@ def sorted_pages(number, size=10):
     ],
 )
 def test_the_search_steps_to_the_side_that_the_starts_say(rank, now, asked):
-    """First its old page; then 1, 2, 4 pages further; then the rest is halved. It takes a few pages, not the whole list."""
+    """The search reads the old page, steps 1, 2, 4 pages away, then halves the rest: a few pages in all."""
     pages = sorted_pages(100)
     anchor = pages[now - 1][4]
     assert looked_at(pages, anchor, rank) == asked
@@ -189,7 +189,7 @@ def test_the_search_steps_to_the_side_that_the_starts_say(rank, now, asked):
 @pytest.mark.parametrize("blind", [True, False], ids=["no-start", "start"])
 @pytest.mark.parametrize("shuffled", [True, False], ids=["unsorted", "sorted"])
 def test_a_call_is_gone_only_after_all_pages_were_looked_at(counted, blind, shuffled):
-    """The call is found wherever it is, in any order of the list. If it is gone, every page and the end were seen."""
+    """The search finds the call anywhere, in any order; it gives up only after every page and the end."""
     dice = Random(7)
     for length in (1, 2, 5, 30):
         pages = sorted_pages(length)
@@ -219,7 +219,7 @@ def test_a_count_that_is_too_low_does_not_end_the_search():
 
 
 def test_a_page_that_is_empty_by_fault_says_nothing():
-    """It does not mean that the list ends there, and it does not show on which side the call is."""
+    """Such a page is not the end of the list, and does not show on which side the call is."""
     search = AnchorSearch(25, "00070")
     assert search.next_page(10, 5) == 1
     search.looked(1, "00100", "00091")
@@ -234,7 +234,7 @@ def test_a_page_that_is_empty_by_fault_says_nothing():
 
 
 def picks(checkpoint, *passes):
-    """What is handed out of each page of each pass, where each call is new the first time that it comes."""
+    """What is delivered of each page of each pass; each call is new when it first comes."""
     after, seen, got = AfterAnchor(checkpoint), set(), []
     for pages in passes:
         after.begin_pass()
@@ -262,7 +262,7 @@ ANCHOR = Checkpoint(QUERY, "w", 3, Second("2024-05-10 12:00:05", ("tie", "me")))
     ids=["same", "pages", "twins", "tie moved behind", "tie moved in front", "known tie behind", "not adjacent"],
 )
 def test_what_is_behind_the_call_is_handed_out(passes, got):
-    """Calls in front are not delivered. Calls of its own second next to it are, if the checkpoint does not name them."""
+    """Calls in front are skipped. Its neighbours of the same second are delivered unless the checkpoint names them."""
     assert picks(ANCHOR, *passes) == got
 
 
@@ -274,13 +274,13 @@ def test_another_pass_hands_out_what_the_first_one_missed():
 
 
 def test_the_page_of_the_call_that_comes_again_hands_out_nothing():
-    """Calls came in front while the page was read, and pushed its calls to the next one."""
+    """New calls came in front while the page was read, and pushed its calls to the next page."""
     page = at(6, "x") + at(5, "me") + at(4, "b")
     assert picks(ANCHOR, [page, page, at(3, "c")]) == [["b"], [], ["c"]]
 
 
 def test_a_pass_that_does_not_meet_the_call_keeps_what_it_saw():
-    """This pass cannot say what is behind the call; the next pass delivers it."""
+    """Such a pass cannot know which calls are behind the call; the next pass delivers them."""
     missing = [at(9, "a") + at(4, "b", "c")]
     whole = [at(9, "a") + at(5, "tie", "me") + at(4, "b", "c")]
     assert picks(ANCHOR, missing, whole) == [[], ["b", "c"]]
@@ -288,7 +288,7 @@ def test_a_pass_that_does_not_meet_the_call_keeps_what_it_saw():
 
 
 def test_a_call_without_a_readable_start_is_found_by_its_id():
-    """Other calls without a readable start, in front of it, do not count as calls of its second."""
+    """Calls in front of it that also lack a readable start do not count as calls of its second."""
     checkpoint = Checkpoint(QUERY, "w", 3, Second("", ("me",)))
     odd = [Call("a", "", ""), Call("me", "", ""), Call("b", "", "")]
     assert picks(checkpoint, [odd]) == [["b"]]

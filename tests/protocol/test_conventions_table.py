@@ -1,4 +1,4 @@
-"""Conventions: bounds, moments, and what a page says of them."""
+"""Conventions: bounds, moments, and what a page shows of them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DAY = Window.of("2024-05-06 00:00:00", "2024-05-06 23:59:59")
 @pytest.mark.parametrize("filed_by", ["start", "end", "insertion"])
 @pytest.mark.parametrize("bounds", [Bounds(0, 0), Bounds(0, 1), Bounds(1, 0), Bounds(1, 1)])
 def test_a_text_means_the_same_when_it_is_read_again(filed_by, bounds):
-    """It is short, for a ledger."""
+    """A short text, for a ledger, reads back as the same conventions."""
     made = Conventions(filed_by, bounds)
     assert made.text == f"{filed_by}+{bounds.start}+{bounds.end}"
     assert Conventions.of(made.text) == made
@@ -34,7 +34,7 @@ def test_a_text_means_the_same_when_it_is_read_again(filed_by, bounds):
 
 @pytest.mark.parametrize("text", ["", "start", "start+0", "start+2+0", "middle+0+0", "start+0+0 ", "start+0+0\n"])
 def test_any_other_text_is_none(text):
-    """What another version wrote is not believed."""
+    """A text of another version is not read."""
     assert Conventions.of(text) is None
 
 
@@ -50,7 +50,7 @@ def test_any_other_text_is_none(text):
     ],
 )
 def test_narrower(one, other, narrower):
-    """Less on one side, and on no side more."""
+    """Less on one side, and not more on the other."""
     assert Bounds(*one).is_narrower(Bounds(*other)) is narrower
 
 
@@ -68,12 +68,12 @@ def test_narrower(one, other, narrower):
     ],
 )
 def test_the_insertion_is_in_an_object_id(key, stamp):
-    """Its first eight digits are seconds since 1970; any other id says nothing."""
+    """The first eight digits are seconds since 1970; any other id has no moment."""
     assert inserted_at(key, IST) == stamp
 
 
 def test_the_insertion_is_on_the_accounts_clock():
-    """The digits are UTC."""
+    """The digits are UTC and become the wall clock."""
     assert inserted_at(NOON_ID, timezone(timedelta(0))) == "2024-05-06 06:30:00"
 
 
@@ -92,7 +92,7 @@ def test_the_insertion_is_on_the_accounts_clock():
     ],
 )
 def test_what_a_call_can_show(start, end, key, tells, clear):
-    """The moment, if all that it has differ; the bounds too, if none is a neighbour of another one."""
+    """A call shows the filing moment if its moments differ, and the bounds if no two are neighbours."""
     call = known_call(key, start, end, IST)
     assert (call.tells, call.is_clear) == (tells, clear)
 
@@ -110,13 +110,13 @@ SECOND = Window.of(NOON, NOON)
     ],
 )
 def test_another_call_of_the_second_shows_the_same(start, end, shows):
-    """If it has that moment there, and no other one: calls of one second may change places from page to page."""
+    """It counts if only that moment lies there: calls of one second may change places."""
     wanted = known_call("", "2024-05-06 10:00:00", NOON, IST)
     assert known_call("", start, end, IST).shows("end", NOON, SECOND, wanted) is shows
 
 
 def test_the_call_itself_shows_it():
-    """Also where two of its moments lie in the range."""
+    """It shows the moment even if two of its moments lie in the range."""
     wanted = known_call("", NOON, NOON, IST)
     assert wanted.shows("end", NOON, SECOND, wanted)
 
@@ -133,7 +133,7 @@ def test_the_call_itself_shows_it():
     ],
 )
 def test_a_call_lies_inside_by_any_of_its_moments(start, end, key, inside):
-    """Of a call without a readable moment it cannot be said."""
+    """A call without a readable moment counts as inside."""
     assert lies_inside(DAY, key, start, end, IST) is inside
 
 
@@ -153,5 +153,5 @@ WIDER = Window.of("2024-05-05 23:59:59", "2024-05-07 00:00:00")
     ],
 )
 def test_the_sides_on_which_calls_came_of_a_second_too_many(moments, sides):
-    """A call that lies even further out proves nothing."""
+    """A call even further out proves nothing."""
     assert sides_beyond(DAY, WIDER, moments) == sides

@@ -1,6 +1,6 @@
 """Rows 69 to 85 of the fault catalogue (payload), and every quirk of a record that was ever seen.
 
-The law: a body becomes records, or one of our own errors; never another exception; and no record and no key is lost on the way.
+The law: a body becomes records or one of our own errors, never another exception; no record and no key is lost.
 ``data/page.json`` has the shape of the reference sample, key by key, with made-up people and numbers.
 """
 
@@ -57,14 +57,14 @@ def read(body, headers=None):
 
 
 def decode(body, zone=IST, headers=None):
-    """All records of a body, as a stream takes them."""
+    """All records of a body, as a stream reads them."""
     page = read(body, headers)
     page.open()
     return [record for piece in page.slices(zone) for record in piece]
 
 
 def one(raw="", **fields):
-    """The record of a page that holds one, with these fields; ``raw`` is written as it is."""
+    """The record of a page that holds one, with these fields; ``raw`` is inserted as it is."""
     fields = {"id": "1", **fields}
     text = json.dumps(fields)[:-1] + (f", {raw}" if raw else "") + "}"
     (record,) = decode(f'{{"count":1,"results":[{text}]}}'.encode())
@@ -108,19 +108,19 @@ PLAIN = {key for key in SAMPLE if key not in ("call_flow", "circle", "missed_age
 
 @pytest.mark.parametrize("key", sorted(PLAIN))
 def test_a_field_of_the_sample(key):
-    """Every key of the reference's record stands under its wire name, with its value and its type."""
+    """The record has each key of the sample under its wire name, with its value and its type."""
     value = getattr(decode(BODY)[0], key)
     assert (value, type(value)) == (SAMPLE[key], type(SAMPLE[key]))
 
 
 def test_the_sample_has_all_the_keys_of_the_struct():
-    """46 keys, no more and no fewer, beside the two that are ours."""
+    """The struct has exactly the 46 keys of the sample, besides our own two."""
     assert len(SAMPLE) == 46
     assert set(CallRecord.__struct_fields__) == {*SAMPLE, "extra", "zone"}
 
 
 def test_the_structured_fields_of_the_sample():
-    """Circle, lists and steps become values of their own; nothing is left over in ``extra``."""
+    """Circle, lists and steps become values of their own; ``extra`` is empty."""
     record = decode(BODY)[0]
     assert record.circle == Circle("Jio", "Delhi")
     assert (record.missed_agents, record.transfer_missed_agent) == ((), ())
@@ -130,7 +130,7 @@ def test_the_structured_fields_of_the_sample():
 
 @pytest.mark.parametrize("index", range(6))
 def test_a_step_of_the_sample(index):
-    """Each key of each step of the flow, with its value and its type."""
+    """Each key of each step of the flow has its value and its type."""
     step, sent = decode(BODY)[0].call_flow[index], SAMPLE["call_flow"][index]
     names = {"readableTime": "readable_time"}
     got = {names.get(key, key): getattr(step, names.get(key, key)) for key in sent}
@@ -141,7 +141,7 @@ def test_a_step_of_the_sample(index):
 
 
 def test_the_derived_values_of_the_sample():
-    """Aware moments in India's zone, whether it was answered, and each step's moment and number."""
+    """Moments are aware, in India's zone; ``is_answered`` and each step's moment and number are derived."""
     record = decode(BODY)[0]
     assert record.started_at == datetime(2024, 5, 2, 13, 49, 59, tzinfo=UTC)
     assert record.started_at.utcoffset() == timedelta(hours=5, minutes=30)
@@ -152,7 +152,7 @@ def test_the_derived_values_of_the_sample():
 
 
 def test_the_envelope_of_the_sample():
-    """Count, limit, size and page are there, and the body as it was sent."""
+    """The page has count, limit, size, page number and the body as sent."""
     page = read(BODY)
     assert (page.count, page.limit, page.size, page.page) == (1, 20, 1, 1)
     assert page.body == BODY
@@ -286,7 +286,7 @@ QUIRKS = [
     [pytest.param(*quirk, id=f"{quirk[0]}-{index}-{ascii(quirk[1])[:24]}") for index, quirk in enumerate(QUIRKS)],
 )
 def test_a_quirk(key, sent, given, kept):
-    """Rows 76 to 79: each type that PHP ever sent for a field is read, or None with the raw value in ``extra``; nothing is lost."""
+    """Rows 76 to 79: each type that PHP ever sent for a field is read, or is None with the raw value in ``extra``."""
     record = one(**{key: sent})
     value = getattr(record, key)
     assert (value, type(value)) == (given, type(given))
@@ -295,13 +295,13 @@ def test_a_quirk(key, sent, given, kept):
 
 
 def test_numbers_keep_their_digits():
-    """Row 77: a ``call_id`` without quotes keeps every digit: it is taken as written, never as a float."""
+    """Row 77: a ``call_id`` without quotes keeps every digit; it never becomes a float."""
     assert one('"call_id": 1714657799.11930963').call_id == "1714657799.11930963"
     assert one('"call_id": 1770534283.2156835000').call_id == "1770534283.2156835000"
 
 
 def test_the_other_name_of_the_account():
-    """The reference's table has ``account_id``: both are the same field."""
+    """The reference's table says ``account_id``: both names mean the same field."""
     record = one(account_id="Demo")
     assert (record.accountid, record.extra) == ("Demo", {})
 
@@ -311,13 +311,13 @@ def test_the_other_name_of_the_account():
     ['"accountid":"A","account_id":null', '"account_id":null,"accountid":"A"', '"account_id":"A","accountid":null'],
 )
 def test_a_null_does_not_wipe_out_the_account(raw):
-    """Row 79: where both names come and one says nothing, the other counts."""
+    """Row 79: if both names come and one is null, the other one counts."""
     assert one(raw).accountid == "A"
 
 
 @pytest.mark.parametrize("raw", ['"accountid":"A","account_id":"B"', '"account_id":"B","accountid":"A"'])
 def test_two_accounts_are_both_kept(raw):
-    """Row 79: where both names come with two values, neither is lost."""
+    """Row 79: if both names come with two values, neither is lost."""
     record = one(raw)
     assert {record.accountid, *record.extra.values()} == {"A", "B"}
 
@@ -325,14 +325,14 @@ def test_two_accounts_are_both_kept(raw):
 @pytest.mark.parametrize("key", ["sid", "sname", "is_whatsapp", "lead_data", "call_tags", "", "ID", "~", "a b", "ключ"])
 @pytest.mark.parametrize("value", [None, "x", 1, [1, {"a": None}], {"a": [1]}], ids=repr)
 def test_an_unknown_key_is_kept(key, value):
-    """Row 79: what the server says and nobody knows yet is in ``extra``, unchanged; the known fields are read as ever."""
+    """Row 79: an unknown key is in ``extra``, unchanged; the known fields are read as usual."""
     record = one(**{key: value}, call_duration="7")
     assert record.extra == {key: value}
     assert (record.id, record.call_duration) == ("1", 7)
 
 
 def test_the_names_that_are_ours_are_not_the_servers():
-    """Row 79: a key that happens to be called as our own fields cannot put something there that breaks a record."""
+    """Row 79: a key with the name of one of our own fields sets no field and breaks no record."""
     for key in ("~zone", "~extra"):
         for value in (5, None, "x", {"x": 1}, []):
             record = one(**{key: value}, date="2024-05-02", time="10:00:00")
@@ -354,7 +354,7 @@ def test_the_names_that_are_ours_are_not_the_servers():
     ids=["null", "missing", "empty", "true", "list"],
 )
 def test_a_record_without_an_id_has_its_content_for_one(row):
-    """Row 76: the same content has the same key, other content another; and the flag is in ``extra``."""
+    """Row 76: equal content gives an equal key, other content another one; ``extra`` holds the flag."""
     other = row[:-1] + ',"agent_name":"x"}'
     first, second, third = decode(f'{{"results":[{row},{other},{row}]}}'.encode())
     assert first.id.startswith("sha256-")
@@ -372,7 +372,7 @@ def test_a_record_without_an_id_has_its_content_for_one(row):
     ],
 )
 def test_a_record_without_an_id_is_keyed_by_an_id_of_other_systems(row, key):
-    """Row 76: its content may differ in each reply, as the token of a recording does; the call is the same."""
+    """Row 76: the call is the same even if its content differs in each reply, as a recording token does."""
     rows = [row % f"https://rec.example/a?token={number}" for number in range(2)]
     assert {record.id for record in decode(f'{{"results":[{",".join(rows)}]}}'.encode())} == {key}
     pages = [read(f'{{"results":[{each}]}}'.encode()) for each in rows]
@@ -392,7 +392,7 @@ def test_a_record_without_an_id_is_keyed_by_an_id_of_other_systems(row, key):
     ],
 )
 def test_whether_it_was_answered(status, seconds, answered):
-    """The status says so, or seconds were counted."""
+    """The status says so, or the answered seconds are above zero."""
     assert one(status=status, answered_seconds=seconds).is_answered is answered
 
 
@@ -420,7 +420,7 @@ def test_whether_it_was_answered(status, seconds, answered):
     ids=lambda value: repr(value)[:24],
 )
 def test_a_moment_that_is_none(date, time):
-    """Row 84: the text stays as sent; the moment is None, and asking for it never fails."""
+    """Row 84: the text stays as sent; the moment is None, and reading it never fails."""
     record = one(date=date, time=time, end_stamp=f"{date} {time}")
     assert (record.date, record.time, record.end_stamp) == (date, time, f"{date} {time}")
     assert (record.started_at, record.ended_at) == (None, None)
@@ -433,7 +433,7 @@ def test_a_moment_that_is_none(date, time):
 )
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_another_zone(zone, large):
-    """Row 101: the same wall clock in the account's own zone is another moment, on every path through the decoder."""
+    """Row 101: on every path of the decoder, a wall clock is a moment in the account's own zone."""
     rows = [
         {**SAMPLE, "id": str(index), "odd": 1} if index % 2 else {**SAMPLE, "id": str(index)}
         for index in range(300 if large else 3)
@@ -448,7 +448,7 @@ def test_another_zone(zone, large):
 
 @pytest.mark.parametrize("travel", [copy.copy, copy.deepcopy, lambda record: pickle.loads(pickle.dumps(record))])
 def test_nothing_unknown_is_one_and_the_same(travel):
-    """Records and steps without unknown keys share one empty ``extra``, wherever they go; nobody can put anything in."""
+    """Records and steps without unknown keys share one empty ``extra``, which cannot be changed."""
     record = travel(decode(json.dumps({"results": [SAMPLE]}).encode())[0])
     steps = record.call_flow
     assert steps
@@ -480,7 +480,7 @@ ZONES = [
 
 @pytest.mark.parametrize("zone", ZONES, ids=[f"{index}-{zone}" for index, zone in enumerate(ZONES)])
 def test_a_zone_crosses_processes(zone, monkeypatch):
-    """Row 101: a record that was pickled in one process is the same moment in the next, which has seen no zone before."""
+    """Row 101: a pickled record is the same moment in another process, which has not seen its zone before."""
     record = decode(BODY, zone)[0]
     moments = (datetime(2024, 5, 2, 19, 19, 59, tzinfo=zone), datetime(2024, 5, 2, 19, 20, 57, tzinfo=zone))
     assert (record.started_at, record.ended_at) == moments
@@ -491,7 +491,7 @@ def test_a_zone_crosses_processes(zone, monkeypatch):
 
 
 def test_a_zone_without_a_name():
-    """Row 101: a zone that no record could carry to another process is refused with what to give instead."""
+    """Row 101: a zone that a record cannot carry to another process is refused; the error says what to give."""
 
     class Odd(tzinfo):
         def utcoffset(self, moment):
@@ -509,7 +509,7 @@ def zone_file():
 
 
 def test_two_zones_of_one_name():
-    """Row 101: the calls of one client keep their moments when another client's zone happens to bear the same name."""
+    """Row 101: calls of one client keep their moments if another client's zone has the same name."""
     early, late = (decode(BODY, timezone(timedelta(hours=hours), "Office"))[0] for hours in (1, 2))
     assert early.started_at - late.started_at == timedelta(hours=1)
 
@@ -531,13 +531,13 @@ def test_two_zones_of_one_name():
     ids=ascii,
 )
 def test_a_zone_that_is_none(name):
-    """Row 84: a record that claims to stand in a zone that nobody knows breaks nothing."""
+    """Row 84: a record with an unknown zone breaks nothing; its moment is None."""
     assert clock.zone_named(name) is None
     assert CallRecord(id="1", date="2024-05-02", time="10:00:00", zone=name).started_at is None
 
 
 def test_a_stamp_that_names_its_zone():
-    """Row 84: a stamp with an offset is that moment, told in the account's zone."""
+    """Row 84: a stamp with an offset is that moment, converted to the account's zone."""
     assert read_stamp("2024-05-02T13:49:59+00:00", IST).isoformat() == "2024-05-02T19:19:59+05:30"
     assert read_stamp(None, IST) is None
 
@@ -568,12 +568,12 @@ def test_what_is_a_wall_stamp(text, is_one):
     ids=lambda time: repr(time)[:12],
 )
 def test_a_step_without_a_moment(time):
-    """Row 84: what is no time of a step gives None."""
+    """Row 84: a step with an invalid time has no moment."""
     assert FlowStep(time=time).at() is None
 
 
 def test_epoch_seconds():
-    """Row 84: epoch seconds are a moment in the zone; none where no calendar holds them."""
+    """Row 84: epoch seconds are a moment in the zone, or None outside the calendar."""
     assert from_epoch(0, IST).isoformat() == "1970-01-01T05:30:00+05:30"
     assert from_epoch(1714657803.5, UTC).isoformat() == "2024-05-02T13:50:03.500000+00:00"
     assert [from_epoch(seconds, IST) for seconds in (float("nan"), float("inf"), 1e20, 253402300799)] == [None] * 4
@@ -586,13 +586,13 @@ GOOD = '{"count":2,"results":[{"id":"1"},{"id":"2"}]}'
 
 @pytest.mark.parametrize("end", range(len(GOOD)))
 def test_a_cut_body(end):
-    """Row 69: cut anywhere, it is no page: tried again up to three times, then malformed."""
+    """Row 69: a body cut anywhere is requested again up to three times, then it is malformed."""
     verdict = unacceptable(GOOD[:end].encode())
     assert (verdict.action, verdict.retries) == (Action.RETRY, 3)
 
 
 def test_a_cut_large_body():
-    """Row 69: also a large body is proved whole before a record of it is handed out."""
+    """Row 69: a large body too is proved whole before any record is delivered."""
     body = large_body()
     for end in (len(body) - 1, len(body) - 2, len(body) // 2, LARGE_BODY + 1):
         assert unacceptable(body[:end]).retries == 3
@@ -600,12 +600,12 @@ def test_a_cut_large_body():
 
 @pytest.mark.parametrize("body", [GOOD + "x", GOOD + GOOD, GOOD + "\0", GOOD + "]", GOOD + ",", "x" + GOOD])
 def test_trailing_bytes(body):
-    """Row 69: two documents, or anything behind or before one, is no page."""
+    """Row 69: two documents, or a document with text around it, are no page."""
     assert unacceptable(body.encode()).retries == 3
 
 
 def test_white_space_around_is_no_fault():
-    """Row 69: a line end behind the document is none of the server's sins."""
+    """Row 69: blanks and line ends around the document are allowed."""
     assert [record.id for record in decode(f"\r\n {GOOD} \n".encode())] == ["1", "2"]
 
 
@@ -634,7 +634,7 @@ STRANGE = [
 @pytest.mark.parametrize(("raw", "key", "given"), STRANGE)
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_a_strange_value_costs_only_its_field(raw, key, given, large):
-    """Rows 70 to 72, 82, 83: the value is replaced or None with a trace in ``extra``; the page, the record and its other fields stay."""
+    """Rows 70 to 72, 82, 83: the value is replaced, or None with a trace in ``extra``; all else stays."""
     rows = [
         '{"id":"1","call_duration":54,"answered_seconds":40}'.replace(
             '"call_duration":54,' if key == "call_duration" else "\0", ""
@@ -654,7 +654,7 @@ def test_a_strange_value_costs_only_its_field(raw, key, given, large):
 
 @pytest.mark.parametrize("strange", ["NaN", '"a\\ud800"', '"a\nb"'], ids=["nan", "surrogate", "control"])
 def test_a_strange_value_does_not_cost_the_digits_of_others(strange):
-    """Row 70: on the lenient path too a number that is an id keeps its digits, and one that is a fraction its value."""
+    """Row 70: on the lenient path, too, ids keep their digits and fractions their value."""
     record = one(
         f'"notes": {strange}, "call_id": 1714657799.11930963, "uuid": 12345678901234567890123, "charges": 0.1, "call_duration": 5'
     )
@@ -663,7 +663,7 @@ def test_a_strange_value_does_not_cost_the_digits_of_others(strange):
 
 
 def test_a_large_number_is_kept_aside():
-    """Row 72: what 64 bits do not hold is in ``extra``, digit for digit; what no number holds is there as its text."""
+    """Row 72: ``extra`` holds an integer above 64 bits digit for digit, and a larger number as text."""
     assert one(f'"call_duration": {2**63}').extra == {"call_duration": 2**63}
     assert one(f'"call_duration": {"9" * 5000}, "charges": 1e400').extra == {
         "call_duration": "9" * 5000,
@@ -688,7 +688,7 @@ BAD_UTF8 = [
 
 @pytest.mark.parametrize(("raw", "key", "given"), BAD_UTF8)
 def test_bad_utf_8_costs_only_its_field(raw, key, given):
-    """Row 65: the text is read with replacement and its bytes are kept in ``extra``; no record and no page is lost for it."""
+    """Row 65: the text is read with replacement, ``extra`` keeps its bytes, and no record is lost."""
     body = b'{"count":3,"results":[{"id":"1"},{"id":"2","lead_id":"x",' + raw + b'},{"id":"3"}]}'
     records = decode(body)
     assert [record.id for record in records] == ["1", "2", "3"]
@@ -698,7 +698,7 @@ def test_bad_utf_8_costs_only_its_field(raw, key, given):
 
 
 def test_bad_utf_8_in_the_envelope():
-    """Row 65: a key of the envelope that nobody needs may hold anything."""
+    """Row 65: an unused key of the envelope may hold anything."""
     assert len(decode(b'{"count":1,"note":"\xff","results":[{"id":"1"}]}')) == 1
 
 
@@ -713,7 +713,7 @@ def test_bad_utf_8_in_the_envelope():
     ],
 )
 def test_a_strange_key_of_the_envelope_is_ours_to_judge(body):
-    """Row 65: whatever keys the results are listed under, nothing but a page or our own verdict comes out."""
+    """Row 65: any key of the results leads to a page or to our own verdict."""
     try:
         decode(body)
     except Unacceptable as refusal:
@@ -726,7 +726,7 @@ def test_a_strange_key_of_the_envelope_is_ours_to_judge(body):
 @pytest.mark.parametrize("count", [0, "0"], ids=repr)
 @pytest.mark.parametrize("size", [0, "0", None], ids=repr)
 def test_no_results_and_no_count(count, size):
-    """Row 73: null for a list is an empty page where the numbers say so too."""
+    """Row 73: null in place of the list is an empty page if the numbers agree."""
     body = json.dumps({"count": count, "size": size, "results": None}).encode()
     assert decode(body) == []
     assert read(body).open() == ("", "", 0)
@@ -747,7 +747,7 @@ def test_no_results_and_no_count(count, size):
     ids=repr,
 )
 def test_no_results_under_a_count(envelope):
-    """Row 73: null for a list is never "no calls" unless the count is zero."""
+    """Row 73: null in place of the list never means "no calls" unless the count is zero."""
     assert unacceptable(json.dumps({**envelope, "results": None}).encode()).retries == 3
 
 
@@ -765,7 +765,7 @@ def test_no_results_under_a_count(envelope):
 )
 @pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
 def test_results_as_an_object(results, ids, large):
-    """Row 74: PHP writes a list with gaps as an object; it is read in the order of its numbers, whatever the size of the body."""
+    """Row 74: PHP writes a list with gaps as an object; it is read in the order of its numbers."""
     body = json.dumps({"count": 3, "pad": "x" * LARGE_BODY if large else "", "results": results}).encode()
     assert [record.id for record in decode(body)] == ids
     assert read(body).open() == ((ids[0], ids[-1], len(ids)) if ids else ("", "", 0))
@@ -777,7 +777,7 @@ def test_results_as_an_object(results, ids, large):
     ids=repr,
 )
 def test_what_is_no_record_is_named(results):
-    """Row 85: what nobody can read as a call raises, with its place, its length and its digest, and nothing of its content."""
+    """Row 85: the error for an undecodable record has its place, length and digest, and none of its content."""
     page = read(json.dumps({"results": results}).encode())
     page.open()
     with pytest.raises(MalformedResponseError, match=r"^Record \d of the page cannot be read\. .*sha256") as caught:
@@ -819,7 +819,7 @@ def test_what_is_no_record_is_named(results):
     ids=lambda value: f"{type(value).__name__}-{ascii(value)[:20]}-{len(ascii(value))}",
 )
 def test_a_number_of_the_envelope(sent, given):
-    """Rows 75, 77: a whole number however it is written, else None; the page is there in any case."""
+    """Rows 75, 77: any spelling of a whole number is read, else it is None; the page is read in any case."""
     body = json.dumps(dict.fromkeys(("count", "limit", "size", "page"), sent) | {"results": [{"id": "1"}]}).encode()
     page = read(body)
     assert [page.count, page.limit, page.size, page.page] == [given] * 4
@@ -855,7 +855,7 @@ def test_duplicate_keys():
     ],
 )
 def test_endless_nesting_is_final(shape):
-    """Row 81: 100,000 levels, also in what nobody reads, are malformed at once: another try brings the same."""
+    """Row 81: 100,000 levels, even in an unused key, are malformed at once: another request brings the same."""
     verdict = unacceptable((shape % ("[" * 100_000 + "]" * 100_000)).encode())
     assert (verdict.action, verdict.retries) == (Action.FAIL, 0)
 
@@ -872,7 +872,7 @@ def test_endless_nesting_is_final(shape):
     ],
 )
 def test_nesting_at_the_limit(shape):
-    """Row 81: at every depth around the interpreter's limit there is a record or our own error, from whatever depth it is called."""
+    """Row 81: around the interpreter's limit, each depth gives a record or our own error, from any call depth."""
 
     def deeper(levels, body):
         if levels:
@@ -895,7 +895,7 @@ def test_nesting_at_the_limit(shape):
 
 @functools.cache
 def rows_of_all_kinds():
-    """300 records: plain ones, quirks, unknown keys, ids that are numbers, none at all."""
+    """300 records: plain ones, quirks, unknown keys, ids that are numbers, missing ids."""
     dice = Random(1)
     rows = []
     for index in range(300):
@@ -912,7 +912,7 @@ def large_body():
 
 
 def test_large_pages_equal_small_ones():
-    """Rule 2 of the decoder: what a record becomes does not depend on the size of the page it came with."""
+    """Rule 2 of the decoder: a record does not depend on the size of its page."""
     body = large_body()
     assert len(body) > LARGE_BODY
     singly = [decode(json.dumps({"results": [row]}).encode())[0] for row in rows_of_all_kinds()]
@@ -924,7 +924,7 @@ def test_large_pages_equal_small_ones():
 
 
 def test_large_pages_come_in_slices():
-    """Rule 2 of the decoder: 64 at a time; an empty page gives nothing."""
+    """Rule 2 of the decoder: a slice has 64 records; an empty page has no slice."""
     assert [len(piece) for piece in read(large_body()).slices()] == [SLICE] * 4 + [300 - 4 * SLICE]
     page = read(BODY)
     page.open()
@@ -940,7 +940,7 @@ def test_large_pages_come_in_slices():
     "body", [BODY, b'{"results":[{"id":1}]}', b'{"results":[]}'], ids=["plain", "rescued", "empty"]
 )
 def test_slices_may_be_taken_again(body, opened):
-    """Decoding a page twice, opened or not, gives the same calls twice."""
+    """A page decoded twice, opened or not, gives the same calls twice."""
     page = read(body)
     if opened:
         page.open()
@@ -949,7 +949,7 @@ def test_slices_may_be_taken_again(body, opened):
 
 
 def test_each_row_is_the_servers_own_bytes():
-    """Row 85: a record that cannot be read can still be kept as it was sent."""
+    """Row 85: a record that cannot be decoded can still be kept as sent."""
     for body in (BODY, large_body(), b'{"results":{"1":{"id":"b"},"0":{"id":"a"}}}'):
         page = read(body)
         assert all(bytes(row) in body for row in page.rows())
@@ -957,7 +957,7 @@ def test_each_row_is_the_servers_own_bytes():
 
 
 def test_the_edges_tell_pages_apart_that_have_no_ids():
-    """Row 89: where records have no id, their content tells one page from another; the same content is the same."""
+    """Row 89: the content of records without ids distinguishes pages; equal content is the same page."""
     edges = [read(json.dumps({"results": [{"id": None, "time": time}]}).encode()).open() for time in ("1", "2", "1")]
     assert edges[0] == edges[2] != edges[1]
     assert read(b'{"results":[{"id":"x","odd":1},{"id":7}]}').open() == ("x", "7", 2)
@@ -966,7 +966,7 @@ def test_the_edges_tell_pages_apart_that_have_no_ids():
 
 @pytest.mark.parametrize("small", [True, False], ids=["decoded", "split"])
 def test_the_edges_are_calls_and_a_call_is_its_id_and_start(small):
-    """Row 98: two calls may share an id, so two pages with the same ids are two pages if the calls started at other times."""
+    """Row 98: calls may share ids, so pages with equal ids but other starts are two pages."""
     edges = []
     for time in ("10:00:00", "10:00:01"):
         reply = Reply(200, json.dumps({"results": [{"id": 7, "date": "2024-05-01", "time": time}]}).encode())
@@ -979,7 +979,7 @@ def test_the_edges_are_calls_and_a_call_is_its_id_and_start(small):
 
 
 def test_repr_shows_no_secret():
-    """Row 131, 152: neither number, name nor recording token is in the ``repr`` of a record, a step or a page."""
+    """Row 131, 152: the ``repr`` of a record, step or page shows no number, name or recording token."""
     record = decode(BODY)[0]
     page = CallPage(records=(record,), number=1, count=1, limit=20, raw=BODY)
     shown = f"{record!r} {record} {record.call_flow!r} {page!r} {[record]!r} {page}"
@@ -998,7 +998,7 @@ def test_repr_writes_no_control_character(key):
 
 
 def test_a_record_is_a_value():
-    """Equal and hashable by id, frozen, copied and pickled unchanged, also with ``extra`` and another zone."""
+    """Records are frozen, equal and hashable by id; copy and pickle keep all, ``extra`` and zone too."""
     for zone in (IST, ZoneInfo("Europe/London")):
         record = decode(json.dumps({"results": [{**SAMPLE, "new": {"a": [1]}}]}).encode(), zone)[0]
         for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
@@ -1024,7 +1024,7 @@ def test_a_page_is_a_value():
 
 
 def test_the_rescue_alone():
-    """Rule 3 of the decoder: a record read field by field is the record of the fast path, in all of its fields."""
+    """Rule 3 of the decoder: a record read field by field equals the record of the fast path."""
     assert rescue(json.dumps(SAMPLE).encode()) == decode(BODY)[0]
 
 
@@ -1058,7 +1058,7 @@ QUICK = settings(
 
 
 def decode_or_ours(body, headers=None):
-    """Records, each looked at; or None where it was one of our own errors."""
+    """The records, each looked at; None if one of our own errors was raised."""
     try:
         records = decode(body, headers=headers)
     except Unacceptable as refusal:
@@ -1075,7 +1075,7 @@ def decode_or_ours(body, headers=None):
 @QUICK
 @given(envelope=ENVELOPE, rows=st.lists(RECORD, max_size=4) | JSON)
 def test_any_object_is_records_or_our_error(envelope, rows):
-    """Rows 71 to 84: for any JSON object there are records that can be used in every way, or one of our errors."""
+    """Rows 71 to 84: any JSON object gives usable records or one of our errors."""
     decode_or_ours(json.dumps({**envelope, "results": rows}).encode())
     decode_or_ours(json.dumps(envelope).encode())
 
@@ -1083,7 +1083,7 @@ def test_any_object_is_records_or_our_error(envelope, rows):
 @settings(QUICK, max_examples=300)
 @given(rows=st.lists(RECORD, max_size=6), seed=st.integers(0, 9), as_object=st.booleans(), large=st.booleans())
 def test_every_id_is_kept(rows, seed, as_object, large):
-    """Row 85: whatever else the records hold, each comes out, in order, under its id, and every unknown key is kept."""
+    """Row 85: each record comes in order under its id, with every unknown key, whatever else it holds."""
     rows = [{**row, "id": index if index % 3 == 1 else f"id-{index}"} for index, row in enumerate(rows)]
     results = {str(index): row for index, row in enumerate(rows)} if as_object else rows
     body = json.dumps({"count": len(rows), "results": results, "pad": "x" * LARGE_BODY if large else ""}).encode()
@@ -1101,13 +1101,13 @@ def test_every_id_is_kept(rows, seed, as_object, large):
     charset=st.none() | st.sampled_from(["utf-8", "utf-16", "latin-1", "utf-7", "x", "cp037"]),
 )
 def test_any_bytes_are_ours_to_judge(body, charset):
-    """Rows 64, 69: random bytes, in any charset, are malformed and nothing worse."""
+    """Rows 64, 69: random bytes in any charset are malformed; no other exception is raised."""
     decode_or_ours(body, {} if charset is None else {"content-type": f"a/b; charset={charset}"})
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_a_mutated_page_is_records_or_our_error(seed):
-    """Rows 65, 69 to 85: a thousand mutations a seed of a page's bytes: flipped, cut, doubled, spliced with what hurts."""
+    """Rows 65, 69 to 85: a thousand mutations per seed: flipped, cut, doubled and spliced bytes."""
     dice = Random(seed)
     hurts = [
         b"NaN",
@@ -1178,7 +1178,7 @@ ROWS = {
 
 
 def test_no_row_is_left_out():
-    """Rows 69 to 85 are each tested here, by tests that exist; 65 too, which the verdict's table leaves to this one."""
+    """Existing tests cover each of the rows 69 to 85, and 65, which the verdict's table leaves to this one."""
     assert list(ROWS) == list(range(69, 86))
     assert all(test in globals() for tests in ROWS.values() for test in tests.split(", "))
     assert BAD_UTF8

@@ -1,4 +1,4 @@
-"""The tree of errors: each class pickles, copies, reads as what, why and fix, and holds nothing of another library."""
+"""The tree of errors: each class pickles, copies, says what, why and fix, and holds no object of another library."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ each = pytest.mark.parametrize("kind", TREE, ids=lambda kind: kind.__name__)
 @each
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_an_error_pickles(kind, protocol):
-    """Whole, under every protocol: class, message and all attributes, also those that were set afterwards."""
+    """Every protocol keeps the class, the message and all attributes, also those set afterwards."""
     error = make(kind)
     error.attempts = 9
     error.add_note("a note")
@@ -68,7 +68,7 @@ def test_an_error_pickles(kind, protocol):
 @each
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy], ids=lambda way: way.__name__)
 def test_an_error_copies(kind, way):
-    """A copy is equal in everything and shares no state: changing it leaves the original alone."""
+    """A copy is equal and shares no state: changing it leaves the original alone."""
     error = make(kind)
     again = way(error)
     assert (type(again), vars(again), again.args, str(again)) == (kind, vars(error), error.args, str(error))
@@ -86,7 +86,7 @@ def test_an_error_reads_as_what_why_and_fix(kind):
 
 @each
 def test_whether_trying_again_may_help(kind):
-    """``retryable`` is True for what passes by itself, and for nothing else."""
+    """``retryable`` is True only for failures that pass by themselves."""
     assert kind("x").retryable is (kind.__name__ in RETRYABLE)
 
 
@@ -104,27 +104,27 @@ def test_whether_trying_again_may_help(kind):
     ids=range(7),
 )
 def test_sentences(values, text):
-    """A first letter is made large unless the first word is a name; a full stop is there once."""
+    """The first letter is made large unless the first word is a name; the sentence ends in one full stop."""
     assert str(ServetelError(values[0], why=values[1] if len(values) > 1 else "")) == text
 
 
 def test_an_end_without_a_reason_does_not_speak_of_none():
-    """Where nothing is known to have stopped it, the text does not say "stopped by None"."""
+    """Without a known cause, the text does not say "stopped by None"."""
     assert str(ServetelError("it failed", attempts=3)) == "It failed (after 3 attempts)."
 
 
 def test_one_attempt_is_not_counted():
-    """The usual single attempt is not worth a word."""
+    """The text does not mention a single attempt."""
     assert str(ServetelError("it failed", attempts=1, stopped_by="final")) == "It failed."
 
 
 def test_the_callers_mistake_is_a_value_error():
-    """``except ValueError`` around a call of ours catches what the caller did wrong, and nothing else is one."""
+    """``except ValueError`` catches the caller's mistakes, and no other error."""
     assert [kind for kind in TREE if issubclass(kind, ValueError)] == [ConfigurationError]
 
 
 def test_the_branches():
-    """What can be caught together: TLS with connections, body size with malformed replies, drift and filters with paging."""
+    """Caught together: TLS with connections, body size with malformed replies, drift and filters with paging."""
     parents = {
         kind.__name__: kind.__base__.__name__
         for kind in TREE
@@ -143,7 +143,7 @@ def test_the_branches():
 
 
 def test_the_diagram_draws_the_tree():
-    """Every class stands in the docstring's drawing, once, beneath its parent."""
+    """The docstring's drawing has every class once, beneath its parent."""
     drawn, above = {}, {}
     for line in errors.__doc__.splitlines():
         found = re.match(r"^    ([│ ]*)(?:[├└]── )?([A-Z]\w+Error)\b", line)
@@ -157,12 +157,12 @@ def test_the_diagram_draws_the_tree():
 
 @each
 def test_every_class_says_what_it_is_for(kind):
-    """A docstring of its own, ending in a full stop."""
+    """Each class has its own docstring, which ends in a full stop."""
     assert kind.__dict__["__doc__"].strip()
 
 
 def test_the_public_names_agree():
-    """``__all__`` is sorted, without doubles, and every error is in it; each name can be imported."""
+    """``__all__`` is sorted, without doubles, and contains every error; each name can be imported."""
     names = servetel_async.__all__
     assert len(set(names)) == len(names)
     assert {kind.__name__ for kind in TREE} <= set(names)
@@ -172,12 +172,12 @@ def test_the_public_names_agree():
 
 @pytest.mark.parametrize("name", servetel_async.__all__)
 def test_a_public_name_can_be_imported(name):
-    """What is listed is there."""
+    """Each listed name exists."""
     assert getattr(servetel_async, name) is not None
 
 
 def test_nothing_public_is_unlisted():
-    """Beside the listed names the package shows only its own rooms."""
+    """Besides the listed names the package shows only its own subpackages."""
     shown = {name for name in vars(servetel_async) if not name.startswith("_")}
     rooms = {name for name in shown if inspect.ismodule(getattr(servetel_async, name))}
     assert shown - rooms - {"TYPE_CHECKING", "Any", "import_module"} <= set(servetel_async.__all__)
@@ -218,7 +218,7 @@ def errors_of_the_pure_part():
 
 
 def test_no_error_holds_anything_foreign():
-    """F7, F12: no object of aiohttp, msgspec or ssl hangs on an error, neither as attribute nor as cause; all of them pickle."""
+    """F7, F12: no error holds an object of aiohttp, msgspec or ssl, not even as its cause; all errors pickle."""
     seen = set()
     for error in errors_of_the_pure_part():
         seen.add(type(error))
@@ -230,7 +230,7 @@ def test_no_error_holds_anything_foreign():
 
 
 def test_an_error_crosses_a_task():
-    """An error raised in one task and caught in another keeps its story."""
+    """An error raised in one task and caught in another keeps its details."""
 
     async def fail():
         raise make(RateLimitError)

@@ -16,7 +16,7 @@ DAY = Window.of("2024-05-06 00:00:00", "2024-05-06 23:59:59")
 
 
 def row(key, second=0, start=None):
-    """A call of this id, which began at that second of the day."""
+    """A call with this id that started at that second of the day."""
     start = f"2024-05-06 00:00:{second:02}" if start is None else start
     return RawRecord(f"{key}@{start}".encode(), key, start)
 
@@ -37,7 +37,7 @@ def ids(rows):
 
 
 def test_a_page_that_is_read_again_takes_the_place_of_its_first_answer():
-    """Only the last answer of each page counts; but each count that was ever said does."""
+    """Only the last answer of each page counts, but every count that came is kept."""
     found = Evidence(DAY)
     found.add(1, [row("a", 9), row("b", 8)], 2)
     found.add(1, [row("c", 9)], 1)
@@ -46,7 +46,7 @@ def test_a_page_that_is_read_again_takes_the_place_of_its_first_answer():
 
 
 def test_has():
-    """It knows which pages it has, not which ones there should be."""
+    """It knows which pages it has, not which ones it should have."""
     found = evidence([row("a")])
     assert found.has(1)
     assert not found.has(2)
@@ -62,14 +62,14 @@ def test_calls_are_each_one_once_newest_first():
 
 
 def test_one_id_at_two_times_is_two_calls():
-    """The key of a call is its id and its start: a reused id hides nothing."""
+    """Id and start identify a call, so a reused id hides no call."""
     found = evidence([row("a", 9)], [row("a", 8)])
     assert (len(found.calls()), found.duplicates, found.duplicates_left()) == (2, 0, False)
 
 
 @given(st.permutations([row("a", 9), row("b", 5), row("a", 5), row("c", 5), row("d", start="")]))
 def test_order_does_not_depend_on_the_reading(rows):
-    """Newest first, ties by id, those without a start last: whoever reads it again gets the same bytes."""
+    """Newest first, ties by id, calls without a start last: each reading gives the same bytes."""
     assert [(each.id, each.start[-2:]) for each in ordered(rows)] == [
         ("a", "09"),
         ("a", "05"),
@@ -95,7 +95,7 @@ def test_order_does_not_depend_on_the_reading(rows):
     ],
 )
 def test_cut_seconds(pages, cut):
-    """A second is cut where it stands on both sides of an edge; an empty page between does not hide it."""
+    """A second is cut if it is on both sides of a page edge; an empty page in between does not hide it."""
     found = evidence(
         *[[row(f"{page}{place}", second) for place, second in enumerate(rows)] for page, rows in enumerate(pages)]
     )
@@ -103,7 +103,7 @@ def test_cut_seconds(pages, cut):
 
 
 def test_calls_without_a_start_cut_no_second():
-    """A second that nobody can name cannot be read alone."""
+    """Calls without a start share no second that could be read alone."""
     assert evidence([row("a", start="")], [row("b", start="")]).cut_seconds() == []
 
 
@@ -119,7 +119,7 @@ def test_calls_without_a_start_cut_no_second():
     ],
 )
 def test_in_order(pages, in_order):
-    """Newest first over all pages; calls without a start say nothing of it."""
+    """All pages are newest first; calls without a start do not count."""
     made = [
         [
             row(f"{page}{place}", start="" if second is None else f"2024-05-06 00:00:{second:02}")
@@ -131,7 +131,7 @@ def test_in_order(pages, in_order):
 
 
 def test_pages_are_judged_by_their_number_and_not_by_their_arrival():
-    """Later pages that came first are in order all the same."""
+    """Pages that arrive early do not break the order."""
     found = Evidence(DAY)
     found.add(2, [row("b", 8)], None)
     found.add(1, [row("a", 9), row("c", 8)], None)
@@ -152,7 +152,7 @@ def test_pages_are_judged_by_their_number_and_not_by_their_arrival():
     ],
 )
 def test_has_hole(sizes, hole):
-    """Only the last page may be shorter than another one."""
+    """Only the last page may be shorter than the others."""
     pages = [[row(f"{page}.{place}") for place in range(size)] for page, size in enumerate(sizes)]
     assert evidence(*pages).has_hole() is hole
 
@@ -161,7 +161,7 @@ def test_has_hole(sizes, hole):
 
 
 def test_what_was_read_alone_takes_the_place_of_what_the_pages_had():
-    """The pages' own calls of that second are gone, also those that the reading alone does not have."""
+    """The second's own reading replaces the pages' calls of that second, even if it lacks some."""
     found = evidence([row("a", 9), row("b", 8)], [row("b", 8), row("z", 7)])
     assert found.duplicates_left()
     found.replace("2024-05-06 00:00:08", [row("b", 8), row("c", 8)])
@@ -171,7 +171,7 @@ def test_what_was_read_alone_takes_the_place_of_what_the_pages_had():
 
 
 def test_duplicates_elsewhere_are_left():
-    """A call that came twice outside of the seconds read alone still speaks against the reading."""
+    """A duplicate outside the seconds that were read alone still counts against the reading."""
     found = evidence([row("a", 9)], [row("a", 9)])
     found.replace("2024-05-06 00:00:08", [])
     assert found.duplicates_left()
@@ -196,7 +196,7 @@ def test_duplicates_elsewhere_are_left():
     ],
 )
 def test_flaw(counts, calls, flaw):
-    """Proved is what one number says: the count before, the count after, and the different calls."""
+    """A window is proved if the counts before and after and the number of different calls agree."""
     found = Evidence(DAY)
     for number, count in enumerate(counts, 1):
         found.add(number, [], count)
@@ -210,25 +210,25 @@ def test_flaw(counts, calls, flaw):
 
 @pytest.mark.parametrize("start", ["2024-05-06 00:00:00", "2024-05-06 23:59:59", "", "24:00:00", "2024-05-07 25:00:00"])
 def test_inside(start):
-    """Both bounds are inside; of a stamp that is none nobody can tell."""
+    """Both bounds are inside; an unreadable stamp cannot be checked."""
     check_inside(DAY, [row("a", start=start)])
     check_inside(Window(None, None), [row("a", start=start)])
 
 
 @pytest.mark.parametrize(("filed_at", "end"), [(None, "2024-05-06 00:00:30"), ("2024-05-07 00:00:01", "")])
 def test_misfiled(filed_at, end):
-    """Only the filing moment lies outside: perhaps the server files calls under another moment than was believed."""
+    """Only the filing moment lies outside: the server may file calls under another moment than assumed."""
     start = "2024-05-05 23:59:59" if filed_at is None else "2024-05-06 12:00:00"
     call = RawRecord(b"{}", "a", start, end=end, filed_at=filed_at)
     with pytest.raises(MisfiledError) as caught:
         check_inside(DAY, [row("b"), call, row("c")])
     assert caught.value.row is call
-    with pytest.raises(OutOfWindowError):  # which is worse, whatever the order
+    with pytest.raises(OutOfWindowError):  # this is worse, in any order
         check_inside(DAY, [call, row("d", start="2019-01-01 00:00:00")])
 
 
 def test_all_goes_by_the_moment_under_which_calls_are_filed():
-    """Order, page edges, and what was read alone; a call without that moment comes last."""
+    """Order, page edges and repairs use the filing moment; a call without one comes last."""
 
     def filed(key, second, at):
         return RawRecord(
@@ -245,7 +245,7 @@ def test_all_goes_by_the_moment_under_which_calls_are_filed():
 
 @pytest.mark.parametrize("start", ["2024-05-05 23:59:59", "2024-05-07 00:00:00", "2019-01-01 00:00:00"])
 def test_outside(start):
-    """One second beyond a bound is outside: the page is refused, and says which second came for which window."""
+    """One second beyond a bound is outside: the page is refused, and the error names the second and the window."""
     found = Evidence(DAY)
     with pytest.raises(OutOfWindowError, match=f"started {start} came for 2024-05-06 00:00:00 to") as caught:
         found.add(1, [row("secret-id"), row("secret-id", start=start)], 2)

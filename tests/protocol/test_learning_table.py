@@ -1,4 +1,4 @@
-"""Unknown keys that keep coming are learnt: whatever is read that way is what the rescue would have made of it."""
+"""Unknown keys that keep coming are learnt; the records are the same as those of the rescue."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def read_all(lines):
     ids=["text", "null", "two", "not ascii"],
 )
 def test_a_key_that_keeps_coming_is_learnt(keys):
-    """From the third record on, and each record is what the rescue makes of it."""
+    """The key is learnt from the third record on, and each record equals the rescued one."""
     lines = [line(id=str(number), **keys) for number in range(20)]
     reader, records = read_all(lines)
     assert records == [rescue(each) for each in lines]
@@ -53,7 +53,7 @@ def test_a_key_that_keeps_coming_is_learnt(keys):
 
 
 def test_a_month_with_quirks_and_a_new_key_is_read_alike():
-    """What is odd besides the key is still rescued, and comes out as it did before."""
+    """Quirks besides the key are still rescued and decoded as before."""
     rough = Dataset.month("2024-05", calls=300, php_quirks=True)
     lines = [json.dumps(record | {"sentiment": index % 7}).encode() for index, record in enumerate(rough.records())]
     reader, records = read_all(lines)
@@ -63,7 +63,7 @@ def test_a_month_with_quirks_and_a_new_key_is_read_alike():
 
 
 def test_a_record_without_the_key_has_nothing_extra():
-    """It may be older than the update; no empty value is made up for it."""
+    """The record may be older than the update, so no empty value is made up."""
     reader, records = read_all([*[line(sentiment="good")] * 3, line(), line(account_id="7", accountid=None)])
     assert [len(record.extra) for record in records] == [1, 1, 1, 0, 0]
     assert records[4].accountid == "7"
@@ -89,14 +89,14 @@ def test_a_record_without_the_key_has_nothing_extra():
     ],
 )
 def test_what_is_not_learnt_is_rescued(lines):
-    """Keys that change, values that are wrong, names that no decoder takes: slow, and all of it there."""
+    """Changing keys, wrong values and unusable names are rescued: slowly, but nothing is lost."""
     reader, records = read_all(lines)
     assert reader.shape is RecordReader().shape
     assert records == [rescue(each) for each in lines]
 
 
 def test_there_are_few_lessons():
-    """A server that has a new key for every few records is not learnt from for ever."""
+    """The number of learnt keys is limited if a server keeps sending new ones."""
     lines = [line(**{f"key {number // 3}": 1}) for number in range(3 * (MOST_LESSONS + 3))]
     reader, records = read_all(lines)
     assert sum(is_learnt(reader, **{f"key {number}": 1}) for number in range(MOST_LESSONS + 3)) == MOST_LESSONS
@@ -104,7 +104,7 @@ def test_there_are_few_lessons():
 
 
 def test_a_bad_record_among_learnt_ones_is_named_by_its_place():
-    """And the ones behind it are read as before."""
+    """The error names its place; later records are read as before."""
     reader, _ = read_all([line(sentiment=1)] * 3)
     with pytest.raises(MalformedResponseError, match="Record 5 of the page"):
         reader.read([b'{"foreign": 1}'], 4)
@@ -117,7 +117,7 @@ def test_a_bad_record_among_learnt_ones_is_named_by_its_place():
     )
 )
 def test_whatever_the_keys(extras):
-    """Learnt or not, in any order: the same records."""
+    """Learnt or not, in any order, the records are the same."""
     lines = [line(**extra) for extra in extras for _ in range(2)]
     _, records = read_all(lines)
     assert records == [rescue(each) for each in lines]

@@ -1,4 +1,4 @@
-"""What is too large to be read at all, and what is shown of a call where it is printed."""
+"""What is too large to be read, and what is shown of a call when it is printed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ PERIOD = 32 * 1024
 @pytest.mark.parametrize("period", [512, 4096, PERIOD, 8 * PERIOD])
 @pytest.mark.parametrize("dense", [0.25, 0.5, 0.9])
 def test_no_order_of_values_hides_how_many_there_are(period, dense):
-    """Only a part of a large body is looked at, at random places: whoever knows the size of a look gains nothing."""
+    """A large body is sampled at random places, so no arrangement of values evades the limit."""
     values = b"0," * int(period * dense / 2)
     piece = values + b'"' + b"x" * (period - len(values) - 3) + b'",'
     body = b'{"results": [' + piece * (15 * 1024 * 1024 // period) + b"0]}"
@@ -54,7 +54,7 @@ def test_no_order_of_values_hides_how_many_there_are(period, dense):
 
 @pytest.mark.parametrize("record", [MANY_STEPS, LONG_NOTES, MANY_KEYS], ids=["many values", "many bytes", "many keys"])
 def test_a_record_that_would_take_much_memory_is_refused_alone(record):
-    """Its place is named and nothing of it is; the others of its page are read."""
+    """The error names its place and no content; the page's other records are read."""
     small = b'{"id": "2", "date": "2024-05-06", "time": "09:00:00"}'
     with pytest.raises(MalformedResponseError, match="Record 2 of the page cannot be read") as raised:
         page_of(small, record).records()
@@ -80,7 +80,7 @@ def test_a_record_that_would_take_much_memory_is_refused_alone(record):
     ],
 )
 def test_a_page_that_would_take_much_memory_is_final(body, why):
-    """Another request would bring the same again; a lower page size would not."""
+    """Another request would bring the same page; a smaller page size would not."""
     with pytest.raises(Unacceptable) as raised:
         PageReader().read(Reply(200, body), 0.0)
     verdict = raised.value.verdict
@@ -91,20 +91,20 @@ def test_a_page_that_would_take_much_memory_is_final(body, why):
 
 
 def test_a_large_body_of_many_values_is_not_read_for_what_it_says():
-    """It might be a refusal, but a refusal is short."""
+    """A refusal is short, so a large body is not searched for one."""
     body = b'{"message": "Token has expired", %s}' % b",".join(b'"%d": 1' % key for key in range(MOST_SAID))
     assert Reply(200, body).payload() is None
 
 
 def test_a_refusal_of_many_texts_is_read_in_part():
-    """Each text is searched for what APIs say of tokens; the first ones are enough."""
+    """Only the first texts are searched for what APIs say of tokens."""
     texts = ["x"] * 20_000
     assert refuses_token(Reply(422, b"{}"), {"errors": ["Token has expired", *texts]})
     assert not refuses_token(Reply(422, b"{}"), {"errors": [*texts, "Token has expired"]})
 
 
 def test_of_half_a_million_keys_only_those_of_a_call_are_read():
-    """The record is refused on its own, and until then it is known by its id and start."""
+    """The record alone is refused; its id and start are still known."""
     keys = b",".join(b'"k%d": 1' % key for key in range(100_000))
     wide = b'{"id": "1", "date": "2024-05-06", "time": "09:00:00", "id": "2", %s}' % keys
     page = page_of(wide)
@@ -113,14 +113,14 @@ def test_of_half_a_million_keys_only_those_of_a_call_are_read():
 
 
 def test_a_strange_large_body_that_was_cut_is_tried_again():
-    """It does not end as a page does: so it may be whole the next time."""
+    """It does not end as a page does, so it may be whole the next time."""
     with pytest.raises(Unacceptable) as raised:
         PageReader().read(Reply(200, b'{"load": NaN, "results": ["%s' % (b"x" * MOST_STRANGE)), 0.0)
     assert raised.value.verdict.action is Action.RETRY
 
 
 def test_a_large_body_in_another_charset_is_not_converted():
-    """It is said to be no page, and is not copied to find out."""
+    """The body is refused without a copy of it."""
     reply = Reply(200, b" " * (MOST_STRANGE + 1), {"content-type": "application/json; charset=utf-16"})
     with pytest.raises(UnicodeError, match="too large"):
         reply.json_bytes()
@@ -128,12 +128,12 @@ def test_a_large_body_in_another_charset_is_not_converted():
 
 
 def seen(view):
-    """All that a printer of rich would show."""
+    """All that rich would print."""
     return repr(view) + repr([(name, value) for name, value in view.__rich_repr__()])
 
 
 def test_what_is_printed_of_a_call_holds_no_number_and_no_name():
-    """Neither by ``repr`` nor by rich, of a call, a step, a page, a row or a record that nobody can read."""
+    """Neither ``repr`` nor rich shows them for a call, step, page, row or undecodable record."""
     record = SAMPLE | {"agent_name": CANARY, "client_number": CANARY, "notes": CANARY}
     record["call_flow"] = [{"type": "Agent", "num": CANARY, "name": CANARY}]
     line = json.dumps(record).encode()

@@ -1,4 +1,4 @@
-"""Masking, for any record: what comes out is a record, holds no number and no name, and is masked already."""
+"""Masking of any record: the output is a record, holds no number and no name, and masking it again changes nothing."""
 
 # ruff: noqa: RUF001 - digits and letters of other scripts
 
@@ -20,7 +20,7 @@ from servetel_async.protocol.rows import records_of
 
 MASKS = [Mask.hidden(), Mask.keyed(b"a key of 24 random bytes")]
 KNOWN = sorted({*RECORD, *STEP, *AGENT, *CIRCLE, *HANGUP} - {"id"})
-#: Under these a person's name is looked for: they are unknown, or known to hold one.
+#: Keys under which a name is looked for: unknown keys, and keys known to hold one.
 NAMED = st.sampled_from(
     ["name", "agent_name", "agentName", "Name", "caller_NAME", "notes", "email", "customer", "client_number"]
 ) | st.text(max_size=12).filter(lambda key: key not in KNOWN and key != "id")
@@ -42,7 +42,7 @@ def encode(value):
 
 
 def line_of(pairs):
-    """An object of keys and values that are JSON already; keys may come twice."""
+    """An object of keys and values that are JSON already; keys may repeat."""
     return b"{" + b",".join(encode(key) + b":" + value for key, value in pairs) + b"}"
 
 
@@ -68,7 +68,7 @@ careful = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow
 @careful
 @given(records())
 def test_any_record_stays_one(mask, record):
-    """Strict UTF-8, JSON, one line; its id unchanged; masked again it is the same, byte for byte."""
+    """One line of strict UTF-8 JSON with its id unchanged; masked again, it is the same byte for byte."""
     found, line = record
     left = mask.line(line)
     assert not {b"\n", b"\r"} & set(left)
@@ -82,7 +82,7 @@ def test_any_record_stays_one(mask, record):
 @careful
 @given(pairs)
 def test_any_record_keeps_its_key(mask, fields):
-    """Without an id too: a destination finds the key of an unmasked pull, or a digest if it may be a text of a person."""
+    """Even without an id it keeps the key of an unmasked pull, or a digest if the key may be personal."""
     line = line_of(fields)
     try:
         key = rescue(line).id
@@ -97,14 +97,14 @@ def test_any_record_keeps_its_key(mask, fields):
 @careful
 @given(st.binary(max_size=40) | anything.map(encode))
 def test_any_line_is_masked(mask, line):
-    """Whatever it is, an object with an id comes out."""
+    """Any line becomes an object with an id."""
     found = json.loads(mask.line(line).decode())
     assert found["id"] or found["id"] == 0
     assert mask.line(mask.line(line)) == mask.line(line)
 
 
 def written(draw, number):
-    """A number as some system writes it."""
+    """A number as some systems write it."""
     separator = draw(
         st.sampled_from(["", " ", "-", "--", "/", ".", "\t", "\u200b", "\u00a0", ",", "_", ":", "x", "\n"])
     )
@@ -161,7 +161,7 @@ def leaves(value, key=""):
 @settings(careful, max_examples=150)
 @given(people())
 def test_no_five_digits_of_a_number_are_left(mask, person):
-    """Under any key, at any level, in any form, script and type; only the last three where a number is expected."""
+    """Under any key, level, form, script and type; at most three digits stay, where a number is expected."""
     number, line = person
     for leaf in leaves(json.loads(mask.line(line))):
         digits = "".join(str(unicodedata.decimal(each)) for each in leaf if each.isdecimal())
@@ -174,7 +174,7 @@ def test_no_five_digits_of_a_number_are_left(mask, person):
     NAMED, NAMED, st.sampled_from([NAME, f"{NAME} Sharma", f"call {NAME} back", f"{NAME}@example.org", NAME.upper()])
 )
 def test_no_name_is_left(mask, key, inner, name):
-    """Under a key that is unknown, or known to hold names, at every level."""
+    """No name is left at any level, under unknown keys and keys known to hold names."""
     for value in (name, [name], {inner: name}, [{inner: [name]}]):
         record = {"id": "1", key: value, "call_flow": [{inner: value}], "missed_agents": [{inner: value}]}
         record |= {"circle": {inner: value}, "transfer_missed_agent": {"0": {inner: value}}}

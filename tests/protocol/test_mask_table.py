@@ -21,7 +21,7 @@ mask_line = Mask.hidden().line
 
 
 def masked(**record):
-    """A record after masking, without the key that it got if it had none."""
+    """A record after masking, without the key that was added if it had none."""
     found = json.loads(mask_line(json.dumps(record).encode()))
     return found if "id" in record else {key: value for key, value in found.items() if key != "id"}
 
@@ -45,7 +45,7 @@ def masked_step(**step):
     ],
 )
 def test_numbers(number, hidden):
-    """The last three digits stay; what is too short to be a number, an extension, stays whole."""
+    """The last three digits stay; an extension is too short to be a number and stays whole."""
     assert masked(client_number=number) == {"client_number": hidden}
 
 
@@ -66,12 +66,12 @@ def test_numbers(number, hidden):
     ],
 )
 def test_numbers_that_are_not_text(value, hidden):
-    """PHP sends numbers as numbers; short ones and truths say nothing of anybody."""
+    """PHP sends numbers as JSON numbers; short ones and booleans identify no person and stay."""
     assert masked(client_number=value) == {"client_number": hidden}
 
 
 def test_a_text_that_is_not_known_is_hidden():
-    """A number, an address or a name may be in it in any form; a sentence that the library knows passes."""
+    """It may contain a number, an address or a name; a sentence that the library knows passes."""
     assert masked(detailed_description="from +919812345678 to a.b@example.org, 3 rings") == {
         "detailed_description": "***"
     }
@@ -83,7 +83,7 @@ def test_a_text_that_is_not_known_is_hidden():
 @pytest.mark.parametrize("text", ["x" * 400_000, "a@" * 200_000, "7 " * 200_000], ids=["letters", "at", "digits"])
 @pytest.mark.parametrize("mask", [Mask.hidden(), Mask.keyed(b"k" * 16)], ids=lambda mask: mask.name)
 def test_a_long_text_costs_little(text, mask):
-    """The time does not grow with the square of a hostile text, whatever its key."""
+    """The time does not grow with the square of a hostile text, under any key."""
     line = json.dumps({**dict.fromkeys(RECORD, text), "call_flow": [dict.fromkeys(STEP, text)]}).encode()
     begun = time.thread_time()
     mask.line(line)
@@ -98,7 +98,7 @@ def test_a_number_inside_of_a_text(key):
 
 @pytest.mark.parametrize(("pressed", "left"), [("1", "1"), ("*", "*"), ("42", "42"), ("423", "***"), ("4711", "***")])
 def test_keys_of_a_telephone(pressed, left):
-    """A choice in a menu passes. More than two keys may be a PIN."""
+    """A menu choice passes. More than two keys may be a PIN."""
     assert masked(dtmf_input=pressed) == {"dtmf_input": left}
     assert masked_step(dtmf=pressed) == {"dtmf": left}
 
@@ -112,7 +112,7 @@ def test_names(key):
 
 
 def test_a_department_is_no_person():
-    """Its name passes, in any script, if it is short and holds neither a number nor an address."""
+    """A department's name passes, in any script, if it is short and holds no number and no address."""
     for name in ("Sales", "विक्रय", "Retention/Win-back", "Accounts & Billing", "Team 24"):
         assert masked(department_name=name) == {"department_name": name}
     for other in ("98765 43210", "९८७६५", "a@example.org", "Sales" * 17, "Sales\u200b", "Sales\t"):
@@ -140,20 +140,20 @@ def test_a_department_is_no_person():
     ],
 )
 def test_recordings(url, hidden):
-    """Whose host it is may be known; the way to the recording, its token and its user may not."""
+    """The host may be known; path, token and user may not."""
     assert masked(recording_url=url) == {"recording_url": hidden}
 
 
 @pytest.mark.parametrize("key", ["notes", "contact_details", "dialer_call_details", "custom_status", "lead_data"])
 @pytest.mark.parametrize("value", ["called back", {"name": "Asha"}, ["a"], 7, 0, False])
 def test_what_is_personal_as_a_whole(key, value):
-    """Whatever is written there is hidden."""
+    """The whole value is hidden."""
     assert masked(**{key: value}) == {key: "***"}
 
 
 @pytest.mark.parametrize("value", [None, "", [], {}])
 def test_what_is_empty_stays_empty(value):
-    """That nothing was noted can still be seen."""
+    """An empty value still shows that it is empty."""
     assert masked(notes=value) == {"notes": value}
 
 
@@ -167,12 +167,12 @@ def test_what_is_empty_stays_empty(value):
     ],
 )
 def test_keys_moments_and_sums_stay(record):
-    """Calls can still be counted, told apart and added up, although some of it looks like numbers."""
+    """Calls can still be counted, distinguished and added up, although some values look like numbers."""
     assert masked(**record) == record
 
 
 def test_steps_and_lists_are_masked_too():
-    """Depth hides nothing."""
+    """Values are masked at every depth."""
     flow = [{"type": "Agent", "name": "Ravi", "num": "+919812345678", "email": "a@b.c", "time": 1714657803}]
     assert masked(call_flow=flow) == {
         "call_flow": [{"type": "Agent", "name": "***", "num": "**********678", "email": "***", "time": 1714657803}]
@@ -181,12 +181,12 @@ def test_steps_and_lists_are_masked_too():
 
 
 def test_keys_keep_their_order():
-    """A masked file has the columns of one that is not."""
+    """A masked file has the same columns as an unmasked one."""
     assert list(json.loads(mask_line(json.dumps(SAMPLE).encode()))) == list(SAMPLE)
 
 
 def test_a_masked_month_can_still_be_read():
-    """Each record has its id and its start, and no number, name or address of the original is left in it."""
+    """Each record has its id and start, and no number, name or address of the original."""
     for call in Dataset.month("2024-05", calls=200, php_quirks=True).calls:
         line = mask_line(call.body)
         (record,) = records_of([line])
@@ -199,7 +199,7 @@ def test_a_masked_month_can_still_be_read():
         assert b"token=" not in line
 
 
-#: One customer's number as systems write it, or hide it.
+#: One customer's number, as systems write or hide it.
 NUMBER = "9876543210"
 WRITTEN = [
     *(NUMBER, f"+91{NUMBER}", f"0{NUMBER}", "98765/43210", "+91-98765\t43210", "98765--43210", "98765\u200b43210"),
@@ -214,20 +214,20 @@ WRITTEN = [
     ),
     *(9876543210, -9876543210, 98765.4321, 9876543210.5, 9.876543210e9, 98765432109876543210, [NUMBER], {"x": NUMBER}),
 ]
-#: Keys whose values a person knows; of any number that is under them some digits are left.
+#: Keys that hold numbers: some digits of a number under them are left.
 NUMBER_KEYS = {key for key, kind in RECORD.items() if kind.what == "a phone number"}
 #: What may be left of it; the last one in each of two lists of agents or steps.
 LEFT = ("", *(NUMBER[-kept:] * times for kept in (2, 3) for times in (1, 2)))
 
 
 def digits(text):
-    """The digits of a text in any script, without what is between them."""
+    """The digits of a text in any script, without what separates them."""
     return "".join(str(int(each)) for each in text if each.isdecimal())
 
 
 @pytest.mark.parametrize("key", sorted({*RECORD, "foreign", "number"} - {"id", *NUMBER_KEYS}))
 def test_no_key_lets_a_number_pass(key):
-    """In any form, script and JSON type, at every level."""
+    """A number is masked in any form, script and JSON type, at every level."""
     for number in WRITTEN:
         assert "***" in json.dumps(masked(**{key: number}))
         nested = {"call_flow": [{key: number}], "circle": {key: number}, "missed_agents": [{key: number}]}
@@ -237,21 +237,21 @@ def test_no_key_lets_a_number_pass(key):
 
 @pytest.mark.parametrize("key", sorted(NUMBER_KEYS))
 def test_of_a_number_three_digits_are_left(key):
-    """At most: if it is not written as numbers are, none."""
+    """At most three; none if it is not written as numbers are."""
     for number in WRITTEN:
         assert digits(json.dumps(masked(**{key: number}))) in LEFT, number
 
 
 @pytest.mark.parametrize("key", sorted({*STEP, "foreign"}))
 def test_no_step_lets_a_number_pass(key):
-    """Also ``value``, which holds ids and choices."""
+    """Not even in ``value``, which holds ids and choices."""
     for number in WRITTEN:
         assert digits(json.dumps(masked_step(**{key: number}))) in LEFT, number
 
 
 @pytest.mark.parametrize("value", [0, 7, 7.5, "x", "answered", ["answered"], {"status": "answered"}, 10**30])
 def test_what_is_under_an_unknown_key_is_hidden(value):
-    """Whatever it is: small numbers and known words too, because there they may mean something else."""
+    """Small numbers and known words too: under such a key they may mean something else."""
     assert masked(foreign=value) == {"foreign": "***"}
     assert masked_step(foreign=value) == {"foreign": "***"}
     assert masked(circle={"foreign": value}) == {"circle": {"foreign": "***"}}
@@ -259,7 +259,7 @@ def test_what_is_under_an_unknown_key_is_hidden(value):
 
 @pytest.mark.parametrize("value", [None, True, False, "", [], {}])
 def test_what_says_nothing_passes_everywhere(value):
-    """Whether there is something can still be seen."""
+    """Null, a boolean or an empty value stays as it is."""
     record = {
         "foreign": value,
         **dict.fromkeys(("client_number", "agent_name", "status", "circle", "call_flow"), value),
@@ -282,7 +282,7 @@ def test_what_says_nothing_passes_everywhere(value):
     ],
 )
 def test_unknown_keys(key, left):
-    """A key that is a number or an address is hidden; another stays."""
+    """A key that is a number or an address is hidden; any other key stays."""
     assert masked(**{key: "Ravi"}) == {left: "***"}
     assert masked_step(**{key: "Ravi"}) == {left: "***"}
 
@@ -326,7 +326,7 @@ FAILS = {
 
 @pytest.mark.parametrize("key", PASSES)
 def test_what_passes(key):
-    """A value of the shape that is known for its key, as it was sent."""
+    """A value with the shape known for its key stays as sent."""
     for value in PASSES[key]:
         assert masked(**{key: value}) == {key: value}
 
@@ -340,7 +340,7 @@ def test_what_has_not_the_shape_of_its_key(key):
 
 @pytest.mark.parametrize("key", ["missed_agents", "call_flow"])
 def test_a_number_in_the_place_of_an_index_is_hidden(key):
-    """A list that PHP wrote as an object has short indexes; a phone number there says who was called."""
+    """A list that PHP wrote as an object has short indexes; a phone number as a key is hidden."""
     said = json.dumps(masked(**{key: {"9876543210": {"id": "a", "name": "Asha"}}}))
     assert "9876543210" not in said
 
@@ -379,7 +379,7 @@ def test_steps_of_a_call(key, value, left):
 
 
 def test_a_flow_that_php_wrote_as_an_object():
-    """Its keys are places in a list."""
+    """Its keys are list indexes."""
     flow = {"0": {"type": "Agent", "num": "+919812345678"}, "2": {"name": "Ravi"}}
     assert masked(call_flow=flow) == {
         "call_flow": {"0": {"type": "Agent", "num": "**********678"}, "2": {"name": "***"}}
@@ -406,7 +406,7 @@ def test_a_flow_that_php_wrote_as_an_object():
     ],
 )
 def test_numbers_in_odd_forms(number, left):
-    """What cannot be read as a number is hidden as a whole."""
+    """A value that cannot be read as a number is hidden whole."""
     assert masked(client_number=number) == {"client_number": left}
 
 
@@ -415,7 +415,7 @@ def test_numbers_in_odd_forms(number, left):
 
 @pytest.mark.parametrize("depth", [10, 60, 300, 500, 900, 5000, 100_000])
 def test_what_is_nested_deeply_is_hidden_and_breaks_nothing(depth):
-    """An unknown value is hidden as a whole. Of a line that is nested too deeply for any decoder the key is left."""
+    """An unknown value is hidden whole. A line nested too deeply for any decoder keeps only its key."""
     line = b'{"id": "1", "foreign": ' + b"[" * depth + b'"+919812345678"' + b"]" * depth + b"}"
     found = mask_line(line)
     assert b"98123" not in found
@@ -431,7 +431,7 @@ def test_what_is_nested_deeply_is_hidden_and_breaks_nothing(depth):
 )
 @pytest.mark.parametrize("key", ["foreign", "status", "client_number", "charges", "call_flow", "agent_name"])
 def test_what_a_decoder_refuses_is_hidden(key, value):
-    """A number beyond all bounds, half a character, a bad byte: the rest of the record is as ever."""
+    """A huge number, half a character or a bad byte is hidden; the rest of the record is as usual."""
     line = b'{"id":"1","date":"2024-05-02","' + key.encode() + b'":' + value + b',"call_duration":54}'
     for mask in (Mask.hidden(), Mask.keyed(b"k" * 16)):
         found = json.loads(mask.line(line).decode())
@@ -441,7 +441,7 @@ def test_what_a_decoder_refuses_is_hidden(key, value):
 
 @pytest.mark.parametrize("line", [b"", b"{", b"7", b"[1]", b'"x"', b"\xff", b"null", b'{"a":1'])
 def test_a_line_that_is_no_object_leaves_its_key(line):
-    """Two such lines are still two."""
+    """Two such lines stay two."""
     found = json.loads(mask_line(line))
     assert list(found) == ["id"]
     assert found["id"] != json.loads(mask_line(line + b" "))["id"]
@@ -451,7 +451,7 @@ def test_a_line_that_is_no_object_leaves_its_key(line):
     "key", ["66339a440ac50d47500dbc9e", "x", "call-0007", 1, 0, 7_000_001, 10**60, "agent|0501", "sha256-0a1b", "***"]
 )
 def test_the_id_is_the_records_key(key):
-    """It passes as it is, whether it is a text or a number."""
+    """The id stays unchanged, as text or number."""
     assert masked(id=key, agent_name="Ravi") == {"id": key, "agent_name": "***"}
 
 
@@ -460,7 +460,7 @@ def test_the_id_is_the_records_key(key):
     [None, "", True, [], {}, ["1"], {"a": "Ravi"}, "Ravi Sharma", "+919876543210", "a@b", "९८७", "x" * 129, 10**200],
 )
 def test_an_id_that_is_no_id_becomes_a_digest(key):
-    """Calls stay different, and the same call stays the same, also where a destination keeps one row for each id."""
+    """Different calls stay different and equal calls equal, also if a destination keeps one row per id."""
     line = json.dumps({"id": key, "call_duration": 5}).encode()
     for mask in (Mask.hidden(), Mask.keyed(b"k" * 16)):
         found = json.loads(mask.line(line))
@@ -470,7 +470,7 @@ def test_an_id_that_is_no_id_becomes_a_digest(key):
 
 
 def test_calls_without_an_id_stay_different():
-    """They differ in their numbers alone, and these are hidden."""
+    """They differ only in their numbers, which are hidden."""
     one, other = ({"date": "2024-05-02", "client_number": number} for number in ("+919812345678", "+919812345777"))
     ids = {json.loads(mask_line(json.dumps(call).encode()))["id"] for call in (one, other)}
     assert len(ids) == 2
@@ -484,7 +484,7 @@ def test_the_key_is_the_one_that_an_unmasked_pull_has():
 
 
 def test_an_id_with_a_point_keeps_its_digits():
-    """As a float it would lose some."""
+    """It never becomes a float, which would lose digits."""
     line = b'{"id":1714657799.11930963,"call_id":1714657799.11930963,"charges":0.5}'
     found = mask_line(line)
     assert found == b'{"id":"1714657799.11930963","call_id":"1714657799.11930963","charges":"0.5"}'
@@ -494,12 +494,12 @@ def test_an_id_with_a_point_keeps_its_digits():
 
 
 def test_the_last_of_two_equal_keys_counts():
-    """As for every reader of the library."""
+    """As everywhere in the library."""
     assert mask_line(b'{"id":"x","id":"y","agent_name":"","agent_name":"Ravi"}') == b'{"id":"y","agent_name":"***"}'
 
 
 def test_each_key_of_the_reference_is_known():
-    """Of none is it left to chance what becomes of it."""
+    """The mask has a rule for each of them."""
     assert set(SAMPLE) <= set(RECORD)
     assert {key for step in SAMPLE["call_flow"] for key in step} <= set(STEP)
     assert set(SAMPLE["circle"]) == set(CIRCLE)

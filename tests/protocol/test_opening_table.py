@@ -1,4 +1,4 @@
-"""A page that looks whole is opened where it is read: it says the same as one that was proved when it came."""
+"""A page that looks whole is opened late, when it is read: it gives the same as a page that was proved on arrival."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def refusal_of(work):
     "bodies", [PLAIN[:100], PLAIN, ROUGH[:100], ROUGH], ids=["plain", "long", "rough", "long rough"]
 )
 def test_it_says_the_same_either_way(bodies):
-    """Records, edges and envelope are those of a page that was proved when it came."""
+    """Records, edges and envelope equal those of a page that was proved on arrival."""
     body = page_of(bodies)
     late, proved = take(body), PageReader().read(Reply(200, body), 0.0)
     assert late.open() == proved.open()
@@ -53,7 +53,7 @@ def test_it_says_the_same_either_way(bodies):
 
 
 def test_nothing_of_it_is_known_before_it_is_opened():
-    """Its count is not read yet, and that one of its records is no JSON shows when it is opened, not before."""
+    """Opening it reads its count, and finds a record that is not JSON; until then both are unknown."""
     whole = page_of(PLAIN[:100])
     page, broken = take(whole), take(whole.replace(PLAIN[50], b"?" + PLAIN[50]))
     assert (page.count, broken.count) == (None, None)
@@ -72,7 +72,7 @@ def test_opening_it_again_changes_nothing():
 
 @pytest.mark.parametrize(("calls", "sizes"), [(100, {100}), (1_000, {SLICE, 1_000 % SLICE})], ids=["small", "large"])
 def test_a_small_page_comes_in_one_piece_and_a_large_one_in_slices(calls, sizes):
-    """What one decoding makes of a small page still fits into the cache; of a large one it would not."""
+    """All records of a small page fit into the cache; those of a large one do not."""
     body = page_of(PLAIN[:calls])
     assert (len(body) <= SMALL) == (calls == 100)
     page = take(body)
@@ -81,7 +81,7 @@ def test_a_small_page_comes_in_one_piece_and_a_large_one_in_slices(calls, sizes)
 
 
 def test_records_that_were_let_go_of_may_be_read_again():
-    """A page decoded in one pass hands its records out and keeps none; whoever asks again gets them again."""
+    """A page decoded in one pass keeps no records; they can be read again."""
     page = take(page_of(PLAIN[:100]))
     page.open()
     first = page.records()
@@ -91,20 +91,20 @@ def test_records_that_were_let_go_of_may_be_read_again():
 
 
 def test_an_empty_page_with_a_long_envelope_has_no_calls():
-    """Whatever else stands in it."""
+    """Whatever else the envelope holds."""
     page = take(padded(count=0, results=[]))
     assert (page.open(), list(page.slices()), page.count) == (("", "", 0), [], 0)
 
 
 def test_records_of_another_zone_carry_it():
-    """Also those that were decoded in one go."""
+    """Even if all of them were decoded in one pass."""
     page = take(page_of(PLAIN[:10]))
     page.open()
     assert {record.zone for record in page.records(ZoneInfo("Europe/London"))} == {"Europe/London"}
 
 
 def test_keys_that_were_learnt_are_read_in_one_go_too():
-    """The second page of a client that has met a new key is decoded as a whole, and nothing of the key is lost."""
+    """Once a new key is learnt, the next page is decoded whole and loses nothing."""
     reader = PageReader()
     body = page_of(NEW_KEY[:50])
     first, second = take(body, reader), take(body, reader)
@@ -117,7 +117,7 @@ def test_keys_that_were_learnt_are_read_in_one_go_too():
 
 
 def test_a_flow_of_too_many_steps_is_refused_either_way():
-    """A record that is too large by itself is too large in a small page too."""
+    """A record that is too large is refused in a small page too."""
     record = (
         b'{"id":"1","date":"2024-05-06","time":"09:00:00","call_flow":[' + b",".join([b"{}"] * MANY_VALUES) + b"{}]}"
     )
@@ -128,7 +128,7 @@ def test_a_flow_of_too_many_steps_is_refused_either_way():
 
 
 def test_a_page_that_says_success_is_read_in_one_go():
-    """It says yes."""
+    """A ``success`` of true is fine."""
     page = take(page_of(PLAIN[:100], success=True))
     assert (page.open()[2], page._rows) == (100, None)
 
@@ -148,18 +148,18 @@ def test_a_page_that_says_success_is_read_in_one_go():
     ids=["short", "a web page", "cut", "cut, with a line end", "nothing"],
 )
 def test_what_does_not_look_whole_is_judged_at_once(body):
-    """It costs no other request to find out: it is none of those pages that are opened late."""
+    """No other request is needed: such a page is never opened late."""
     refusal_of(lambda: take(body))
 
 
 @pytest.mark.parametrize("body", [page_of(PLAIN[:1]), page_of(PLAIN) + b" ", b" " + page_of(PLAIN)])
 def test_what_looks_unusual_is_proved_at_once(body):
-    """A short page, or one with blanks around it, comes open."""
+    """A short page, or one with blanks around it, is opened on arrival."""
     assert take(body).count is not None
 
 
 def test_a_huge_page_is_proved_at_once():
-    """It is split by a thread, not by whoever reads it."""
+    """A thread splits it, not the reader."""
     body = page_of(PLAIN * 2)
     assert len(body) > HUGE
     page = take(body)
@@ -184,7 +184,7 @@ def test_a_huge_page_is_proved_at_once():
     ids=["broken", "cut at a brace", "no results", "no list", "refused", "throttled", "refused, bare", "too deep"],
 )
 def test_what_is_no_page_is_refused_when_it_is_opened(body, error):
-    """With the verdict of a page that is judged when it comes."""
+    """The verdict is that of a page judged on arrival."""
     page = take(body)
     late, at_once = refusal_of(page.open), refusal_of(lambda: PageReader().read(Reply(200, body), 0.0))
     assert isinstance(late.error, error)
@@ -203,7 +203,7 @@ def test_what_is_no_page_is_refused_when_it_is_opened(body, error):
     ids=["NaN", "bad UTF-8", "a number for an id", "a foreign key", "success"],
 )
 def test_what_is_strange_is_read_as_it_would_be_at_once(change):
-    """No other request is needed: it is whole."""
+    """The page is whole, so no other request is needed."""
     body = change(page_of(PLAIN[:100]))
     late, proved = take(body), PageReader().read(Reply(200, body), 0.0)
     assert late.open() == proved.open()

@@ -1,4 +1,4 @@
-"""A server that sends a key with one of our own names: it is an unknown key like any other, at every level."""
+"""A server that sends a key with one of our own names: it is an ordinary unknown key, at every level."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read(records, write=str, **envelope):
 @escaped
 @each
 def test_in_a_record(key, value, write):
-    """The key is kept in ``extra`` and sets no field, also if it comes in every record; the moment keeps the account's zone."""
+    """``extra`` keeps the key, and it sets no field, even if it comes in every record; the zone stays."""
     if "_" not in key:
         write = str
     records = read([CALL | {"id": str(number), key: value} for number in range(9)], write).records()
@@ -65,7 +65,7 @@ def test_in_a_step_of_the_flow(key, value):
 
 @each
 def test_in_the_circle(key, value):
-    """The circle is read without the key, and everything that was sent is kept."""
+    """The circle is read without the key, and everything sent is kept."""
     circle = {"operator": "Airtel", "circle": "Delhi", key: value}
     (record,) = read([CALL | {"circle": circle}]).records()
 

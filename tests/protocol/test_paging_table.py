@@ -1,7 +1,7 @@
 """Rows 86 to 99 of the fault catalogue (paging), against ``Paginator`` and ``WindowFilter`` and a server made of a list.
 
-The law of all of them: everything that was there from the first request to the last is delivered, each call once; or ``PagingError`` (or its
-child ``CountDriftError``) says that it is not; and the number of requests is bounded. ``paged_list.PagedList`` enforces the bound.
+The law of all of them: each call that was there from the first request to the last is delivered once, or ``PagingError`` (or its child
+``CountDriftError``) is raised; and the number of requests is bounded. ``paged_list.PagedList`` enforces the bound.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ UNCOUNTED = ["page-only", "missing"]
 
 
 def outcome(server, **options):
-    """``"all"``, the name of the error, or what is wrong."""
+    """``"all"``, the name of the error, or the fault."""
     there = set(server.calls)
     try:
         got = read(server, **options)
@@ -50,7 +50,7 @@ def outcome(server, **options):
 @pytest.mark.parametrize("cap", [None, 7], ids=["honest-limit", "row-90-cap"])
 @pytest.mark.parametrize("count", ["total", "page-only", "missing", "half", "one less", "one"])
 def test_a_still_list_is_read_whole(count, cap, echo, window, unordered):
-    """Row 90 and 92: whatever the count means or misses below reality, a still list comes whole, for every length."""
+    """Row 90 and 92: a list that does not move comes whole at any length, even if the count is too low."""
     for length in LENGTHS:
         server = PagedList(some(length), count, cap, echo=echo)
         assert (length, outcome(server, window=window, dice=Random(length) if unordered else None)) == (length, "all")
@@ -61,7 +61,7 @@ def test_a_still_list_is_read_whole(count, cap, echo, window, unordered):
 @pytest.mark.parametrize("echo", [True, False], ids=["echo", "no-echo"])
 @pytest.mark.parametrize("length", [length for length in LENGTHS if length])
 def test_a_server_that_clamps_is_read_whole_where_it_counts(length, echo, cap, window):
-    """Row 88: past the end the last page comes again; with a count that was seen to be a total that is only the end."""
+    """Row 88: past the end the last page comes again; a count proved as a total shows that this is the end."""
     calls = some(length)
     assert (
         outcome(PagedList(calls, cap=cap, end="clamp", echo=echo), window=window, walk=Paginator(SIZE, believed=True))
@@ -74,7 +74,7 @@ def test_a_server_that_clamps_is_read_whole_where_it_counts(length, echo, cap, w
 @pytest.mark.parametrize("cap", [None, 7])
 @pytest.mark.parametrize("count", COUNTS)
 def test_a_server_that_clamps_is_never_short(count, cap, echo, window):
-    """Row 88: where the count does not prove the end, a clamped page is an error rather than a guess."""
+    """Row 88: if the count does not prove the end, a clamped page is an error."""
     for length in LENGTHS:
         result = outcome(PagedList(some(length), count, cap, end="clamp", echo=echo), window=window)
         assert result in {"all", "PagingError", "CountDriftError"}, length
@@ -83,7 +83,7 @@ def test_a_server_that_clamps_is_never_short(count, cap, echo, window):
 @pytest.mark.parametrize("count", ["one more", "double"])
 @pytest.mark.parametrize("length", [1, 19, 20, 21, 100, 127])
 def test_a_count_above_reality_ends_in_a_count_drift(count, length):
-    """Row 93: ghosts in the count: the reading ends, delivers what there is, and says so."""
+    """Row 93: if the count is too high, all calls are delivered, then the drift is raised."""
     server = PagedList(some(length), count)
     delivered = []
     sieve = WindowFilter(Window(None, None))
@@ -94,14 +94,14 @@ def test_a_count_above_reality_ends_in_a_count_drift(count, length):
 
 
 def test_the_drift_names_both_numbers():
-    """Row 93: the error says how many were found and how many the API counts, and that trying again may help."""
+    """Row 93: the error names both the number of calls found and the count, and is retryable."""
     with pytest.raises(CountDriftError, match=r"^100 calls were found where the API counts 101\.") as caught:
         read(PagedList(some(100), "one more"))
     assert caught.value.retryable
 
 
 def test_a_drift_without_a_count_does_not_speak_of_none():
-    """Row 97: where no count came, the error does not say that the API counts None."""
+    """Row 97: if no count came, the error does not say that the API counts None."""
     dice = Random(5)
 
     def churn(server):
@@ -113,20 +113,20 @@ def test_a_drift_without_a_count_does_not_speak_of_none():
 
 
 def test_no_calls_is_an_answer_of_one_request():
-    """Row 86: a count of zero with no rows is the whole truth; nothing more is asked for."""
+    """Row 86: a count of zero without rows needs no second request."""
     server = PagedList([])
     assert read(server) == []
     assert server.asked == [1]
 
 
 def test_pages_of_one_call():
-    """Row 90: ``page_size=1`` works as any other."""
+    """Row 90: ``page_size=1`` works like any other."""
     for count in ("total", "page-only", "missing"):
         assert outcome(PagedList(some(30), count), size=1) == "all"
 
 
 def test_a_server_that_gives_more_than_was_asked_for():
-    """Row 90: a limit that is ignored upwards (20 rows for a limit of 5) is the real page size too."""
+    """Row 90: if the server sends 20 rows for a limit of 5, 20 is the real page size."""
     full = some(100)
 
     def ignore_limit(number, times, page):
@@ -147,21 +147,21 @@ def test_a_server_that_gives_more_than_was_asked_for():
     [("total", None), ("total", 100), ("page-only", None), ("missing", None), ("half", None), ("one", None)],
 )
 def test_requests_are_few(count, cap, window, unordered):
-    """20,000 calls at 200 a page: at most 5 % more requests than the fewest possible, whatever the server's habits."""
+    """20,000 calls at 200 a page take at most 5 % more requests than the minimum, whatever the server's habits."""
     server = PagedList(some(20_000), count, cap)
     assert len(read(server, 200, window=window, dice=Random(1) if unordered else None)) == 20_000
     assert len(server.asked) <= 1.05 * 20_000 / (cap or 200)
 
 
 def test_a_counted_list_with_a_short_last_page_costs_nothing_extra():
-    """Row 87: the count is reached and the last page is short: no page past the end is asked for, and none twice."""
+    """Row 87: no page past the end is requested, and none twice."""
     server = PagedList(some(127))
     assert len(read(server)) == 127
     assert sorted(server.asked) == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_the_first_page_comes_alone():
-    """Row 90: nothing is asked ahead until the first page has told the count and the real page size."""
+    """Row 90: no page is requested ahead until the first one shows the count and the real page size."""
     walk = Paginator(SIZE)
     assert (walk.next_page(0), walk.next_page(1)) == (1, None)
 
@@ -175,7 +175,7 @@ def test_the_first_page_comes_alone():
 @pytest.mark.parametrize("cap", [None, 7])
 @pytest.mark.parametrize("count", ["total", "page-only", "missing"])
 def test_an_ignored_page_number_is_an_error(count, cap, says, shuffled, window):
-    """Row 89: page 1 for ever is a ``PagingError`` within the bound, never the end of the list."""
+    """Row 89: if page 1 always comes, the result is a ``PagingError`` within the bound, not the end."""
     dice = Random(3)
 
     def first_page(number, times, page):
@@ -190,7 +190,7 @@ def test_an_ignored_page_number_is_an_error(count, cap, says, shuffled, window):
 
 
 def test_the_loop_is_found_after_two():
-    """Row 89: the second page that repeats the first is asked for once more, then it is an error: three requests."""
+    """Row 89: a second page that repeats the first is requested once more, then it is an error."""
     server = PagedList(some(100), damage=lambda number, times, page: Page(some(100)[:20], 100, None))
     with pytest.raises(PagingError, match=r"^Page 2: the same calls came again\."):
         read(server, window=1)
@@ -198,7 +198,7 @@ def test_the_loop_is_found_after_two():
 
 
 def test_another_page_is_named():
-    """Row 88: the error says which page was asked for and which one came."""
+    """Row 88: the error names the page that was requested and the page that came."""
     server = PagedList(some(100), damage=lambda number, times, page: page._replace(echo=7) if number == 3 else page)
     with pytest.raises(PagingError, match=r"^Page 3: page 7 came instead\.") as caught:
         read(server, window=1)
@@ -209,7 +209,7 @@ def test_another_page_is_named():
 
 
 def damage(kind, at, ever, count, server):
-    """One page is not what it should be, the first time or always."""
+    """One page is wrong, the first time or always."""
 
     def spoil(number, times, page):
         if number != at or (times > 1 and not ever):
@@ -243,13 +243,13 @@ WAYS = list(itertools.product([1, 8], [None, 1, 2, 3]))
     "kind", ["empty", "short", "stale", "echo"], ids=["row-86-empty", "row-87-short", "row-67-88-stale", "row-88-echo"]
 )
 def test_a_page_that_is_wrong_once_costs_nothing_but_requests(kind, at, length):
-    """A counted list comes whole although one page was empty, short, stale or another one the first time."""
+    """A counted list comes whole although a page was empty, short, stale or another one the first time."""
     if kind == "stale" and at == 1:
         return
     for window, seed in WAYS:
         server = spoiled(kind, at, False, "total", length)
         result = outcome(server, window=window, dice=None if seed is None else Random(seed))
-        # Out of order, the page that a stale one repeats may come second: then the wrong one of the two is asked for again.
+        # Out of order, a stale page may come before the page that it repeats: then the right one is requested again.
         assert result == "all" or (kind == "stale" and seed is not None and result == "PagingError")
 
 
@@ -259,7 +259,7 @@ def test_a_page_that_is_wrong_once_costs_nothing_but_requests(kind, at, length):
     "kind", ["empty", "short", "stale", "echo"], ids=["row-86-empty", "row-87-short", "row-88-stale", "row-88-echo"]
 )
 def test_a_page_that_stays_wrong_is_an_error(kind, at, length):
-    """A counted list of which one page never comes right is never taken for whole."""
+    """A counted list with a page that stays wrong never counts as whole."""
     if kind == "stale" and at == 1:
         return
     for window, seed in WAYS:
@@ -272,7 +272,7 @@ def test_a_page_that_stays_wrong_is_an_error(kind, at, length):
 @pytest.mark.parametrize("kind", ["stale", "echo"], ids=["row-88-stale", "row-88-echo"])
 @pytest.mark.parametrize("ever", [False, True], ids=["once", "ever"])
 def test_a_wrong_page_of_an_uncounted_list_is_never_taken(count, kind, ever):
-    """Row 88: also without a count a page that came before, or says another number, is seen to be wrong."""
+    """Row 88: without a count, too, a repeated page or one with another number is found to be wrong."""
     for at, (window, seed) in itertools.product([2, 4, 6], WAYS):
         result = outcome(
             spoiled(kind, at, ever, count, 127), window=window, dice=None if seed is None else Random(seed)
@@ -282,7 +282,7 @@ def test_a_wrong_page_of_an_uncounted_list_is_never_taken(count, kind, ever):
 
 @pytest.mark.parametrize("count", UNCOUNTED)
 def test_rows_behind_an_empty_page_show_that_it_was_not_the_end(count):
-    """Row 86: without a count, a page that was outstanding and holds rows behind an empty one proves that calls are missing."""
+    """Row 86: without a count, rows on a page behind an empty one prove that calls are missing."""
     for ever in (False, True):
         assert outcome(spoiled("empty", 3, ever, count, 127), window=8) in {"all", "PagingError", "CountDriftError"}
 
@@ -291,7 +291,7 @@ def test_rows_behind_an_empty_page_show_that_it_was_not_the_end(count):
     ("count", "at"), [("page-only", 2), ("page-only", 6), ("missing", 1), ("missing", 2), ("missing", 6)]
 )
 def test_an_empty_page_is_asked_for_again_before_it_ends_an_uncounted_list(count, at):
-    """Row 86: where an empty page is the only proof of the end, one that was empty by accident must not be believed at once."""
+    """Row 86: if only an empty page proves the end, it is requested again before it is accepted."""
     server = spoiled("empty", at, False, count, 127)
     assert outcome(server, window=1) in {"all", "PagingError", "CountDriftError"}
 
@@ -299,7 +299,7 @@ def test_an_empty_page_is_asked_for_again_before_it_ends_an_uncounted_list(count
 @pytest.mark.parametrize("count", UNCOUNTED)
 @pytest.mark.parametrize("at", [1, 2, 5])
 def test_rows_behind_a_short_page_show_that_calls_are_missing(count, at):
-    """Row 87: without a count, a short page that more rows follow has lost some: the list is read again, not taken for whole."""
+    """Row 87: without a count, rows behind a short page prove that it lost some: the list is read again."""
     for window in (1, 8):
         assert outcome(spoiled("short", at, False, count, 127), window=window) in {
             "all",
@@ -309,7 +309,7 @@ def test_rows_behind_a_short_page_show_that_calls_are_missing(count, at):
 
 
 def test_an_empty_first_page_that_counts_is_asked_for_three_times():
-    """Row 86: twice more, then the next page, and only then the drift."""
+    """Row 86: after three requests comes the next page, and only then the drift."""
     server = PagedList(some(50), damage=lambda number, times, page: Page([], 50, number))
     with pytest.raises(CountDriftError):
         read(server)
@@ -317,7 +317,7 @@ def test_an_empty_first_page_that_counts_is_asked_for_three_times():
 
 
 def test_an_empty_page_is_passed_over_after_two_retries():
-    """Row 86: page 3 of 7 stays empty: it is asked for three times in a pass, and the pages behind it are still read."""
+    """Row 86: page 3 of 7 stays empty: each pass requests it three times and still reads the pages behind it."""
     server = spoiled("empty", 3, True, "total", 127)
     with pytest.raises(CountDriftError, match="107 calls were found where the API counts 127"):
         read(server)
@@ -327,7 +327,7 @@ def test_an_empty_page_is_passed_over_after_two_retries():
 
 @pytest.mark.parametrize("length", [0, 95, 100])
 def test_a_server_that_leaves_out_the_count_of_an_empty_page_costs_two_requests_where_that_may_be_wrong(length):
-    """An empty first page without a count is requested three times, then it means no calls. After all counted calls it means the end."""
+    """Three empty first pages without a count mean no calls. After all counted calls, one such page means the end."""
     walk = Paginator(20, believed=True)
     server = PagedList(
         some(length), damage=lambda number, times, page: page if page.calls else page._replace(count=None)
@@ -353,7 +353,7 @@ def test_one_empty_page_without_a_count_is_no_end(times, number):
 
 
 def test_the_same_outcome_twice_ends_it():
-    """Row 93: a second pass that finds the same under a count that stands still makes a third one pointless."""
+    """Row 93: a second pass with the same calls and the same count makes a third one pointless."""
     server = PagedList(some(100), "one more")
     with pytest.raises(CountDriftError, match="read 2 times with the same outcome"):
         read(server)
@@ -363,7 +363,7 @@ def test_the_same_outcome_twice_ends_it():
 
 
 class Mutations:
-    """Before each request at most one call comes or goes; so the count of each page tells of it."""
+    """Before each request at most one call comes or goes, so the count of each page shows it."""
 
     def __init__(self, changes):
         self.changes = iter(changes)
@@ -384,7 +384,7 @@ class Mutations:
 
 
 def keeps_the_law(length, size, count, changes, **options):
-    """Read a moving list; give what came of it. Asserts the law."""
+    """Read a moving list and return the result. Asserts the law."""
     server = PagedList(some(length), count, before=Mutations(changes))
     initial = set(server.calls)
     try:
@@ -418,7 +418,7 @@ MODEL = settings(
     changes=st.lists(CHANGE, max_size=80),
 )
 def test_a_moving_list_is_whole_or_an_error(length, size, window, believed, changes):
-    """Rows 91, 95, 96: calls come in front, come late in the middle, and go, between any two requests: the law holds."""
+    """Rows 91, 95, 96: the law holds if calls come in front, come late or go between any two requests."""
     keeps_the_law(length, size, "total", changes, window=window, walk=Paginator(size, believed=believed))
 
 
@@ -432,7 +432,7 @@ def test_a_moving_list_is_whole_or_an_error(length, size, window, believed, chan
     changes=st.lists(CHANGE, max_size=80),
 )
 def test_a_moving_list_out_of_order_is_whole_or_an_error(length, size, window, believed, seed, changes):
-    """Rows 91, 95, 96, 99: the law holds too where pages are taken as they come, in any order."""
+    """Rows 91, 95, 96, 99: the law also holds if pages are taken in any order."""
     walk = Paginator(size, believed=believed)
     keeps_the_law(length, size, "total", changes, window=window, walk=walk, dice=Random(seed))
 
@@ -447,7 +447,7 @@ def test_a_moving_list_out_of_order_is_whole_or_an_error(length, size, window, b
     changes=st.lists(st.one_of(st.none(), st.tuples(st.sampled_from(["insert", "late"]), FRACTION)), max_size=80),
 )
 def test_a_growing_uncounted_list_is_whole_or_an_error(length, size, window, count, seed, changes):
-    """Rows 91, 95: without a count a list that only grows keeps the law too. (One that shrinks cannot show it: no count.)"""
+    """Rows 91, 95: the law also holds for a growing list without a count. (Without one, shrinking cannot be seen.)"""
     dice = None if seed is None else Random(seed)
     keeps_the_law(length, size, count, changes, window=window, dice=dice)
 
@@ -462,7 +462,7 @@ def test_a_growing_uncounted_list_is_whole_or_an_error(length, size, window, cou
     seed=st.integers(0, 10_000),
 )
 def test_unstable_ties_are_whole_or_an_error(length, size, window, count, tie, seed):
-    """Row 97: each request sees the calls of one second in another order; the law holds, in passes over the list."""
+    """Row 97: the law holds, over several passes, if each request orders the calls of one second anew."""
     dice = Random(seed)
 
     def shuffle(server):
@@ -476,7 +476,7 @@ def test_unstable_ties_are_whole_or_an_error(length, size, window, count, tie, s
     for believed in (False, True) if count == "total" else (False,):
         server = PagedList(some(length), count, before=shuffle)
         result = outcome(server, size=size, window=window, walk=Paginator(size, believed=believed))
-        # Without a count nobody can tell that a call never came: there the test is that it ends.
+        # Without a count a missing call cannot be seen: the test is that the reading ends.
         assert result in {"all", "CountDriftError", "PagingError"} or count != "total"
 
 
@@ -492,7 +492,7 @@ def test_unstable_ties_are_whole_or_an_error(length, size, window, count, tie, s
     ],
 )
 def test_the_simulated_month(kind, every, expected):
-    """Rows 91, 95, 96 (F17): 4,000 calls at 20 a page under churn: what comes now and then is read whole; nothing is lost in silence."""
+    """Rows 91, 95, 96 (F17): 4,000 calls at 20 a page with rare changes are read whole; none is silently lost."""
     dice = Random(7)
     changes = [(kind, dice.random()) if index % every == 0 else None for index in range(900)]
     result = keeps_the_law(4000, SIZE, "total", changes)
@@ -500,7 +500,7 @@ def test_the_simulated_month(kind, every, expected):
 
 
 def test_one_delete_costs_one_more_pass():
-    """Row 96: a call goes while the list is read; the second pass finds what slipped through, and nothing comes twice."""
+    """Row 96: a call is removed during the reading; the second pass finds the missed call, and none comes twice."""
     changes = [None] * 4 + [("delete", 0.0)]
     server = PagedList(some(200), before=Mutations(changes))
     got = read(server, window=1)
@@ -509,7 +509,7 @@ def test_one_delete_costs_one_more_pass():
 
 
 def test_a_list_that_grows_at_its_front_costs_no_second_pass():
-    """Row 95: as many calls were seen as it now counts: nothing is read twice."""
+    """Row 95: the calls seen match the new count, so nothing is read twice."""
     server = PagedList(some(200), before=Mutations([None, None, ("insert", 0.0)]))
     walk = Paginator(SIZE)
     got = read(server, window=2, walk=walk)
@@ -518,7 +518,7 @@ def test_a_list_that_grows_at_its_front_costs_no_second_pass():
 
 
 def test_a_list_that_never_settles_ends_after_three_passes():
-    """Row 97: the bound is three passes, whatever happens."""
+    """Row 97: there are never more than three passes."""
     server = PagedList(some(200), before=Mutations([("delete", 0.0), ("insert", 0.0)] * 500))
     walk = Paginator(SIZE)
     with pytest.raises(CountDriftError):
@@ -527,7 +527,7 @@ def test_a_list_that_never_settles_ends_after_three_passes():
 
 
 def test_a_list_that_settles_in_the_third_pass_is_whole():
-    """Row 97: two passes that were disturbed do not spoil a third that was not."""
+    """Row 97: two disturbed passes do not spoil an undisturbed third one."""
     walk = Paginator(SIZE)
     changes = [("delete", 0.0) if index in (4, 15) else None for index in range(30)]
     server = PagedList(some(200), before=Mutations(changes))
@@ -537,7 +537,7 @@ def test_a_list_that_settles_in_the_third_pass_is_whole():
 
 
 def test_a_short_first_page_does_not_set_the_page_size():
-    """Row 87: the real page size is that of the fullest page, so a short first page does not multiply the requests."""
+    """Row 87: the fullest page shows the real page size, so a short first page does not multiply requests."""
     server = spoiled("short", 1, False, "total", 127)
     assert outcome(server) == "all"
     assert max(server.asked) <= 10
@@ -545,7 +545,7 @@ def test_a_short_first_page_does_not_set_the_page_size():
 
 
 def resumed(server, rank, believed):
-    """A walk that begins on the page of the call of this rank, as far as it has read that page; and what it gives."""
+    """A walk that begins on the page of the call with this rank and has read that page; and the calls it gives."""
     number = -(-rank // SIZE)
     walk = Paginator(SIZE, believed=believed, before=(number - 1) * SIZE, first=number, size=SIZE)
     assert walk.next_page(0) == number
@@ -571,7 +571,7 @@ def test_a_resumed_walk_reads_exactly_the_rest(length, count):
 
 
 def test_a_resumed_walk_that_does_not_agree_reads_all_of_it():
-    """Row 96: then the calls in front are read and counted too; the walk is as sure of its end as any other."""
+    """Row 96: the calls in front are then read and counted too, so the end is as certain as in any walk."""
     server = PagedList(some(100))
     walk, sieve, left = resumed(server, 50, believed=True)
     gone = server.calls.pop(3)
@@ -592,7 +592,7 @@ def test_a_resumed_walk_whose_count_is_wrong_is_an_error():
 
 
 def test_a_resumed_walk_does_not_reckon_with_uneven_pages():
-    """Row 87: if a later page is not full, an earlier page may not have been full either, so the whole list is read."""
+    """Row 87: if a later page is not full, an earlier one may not have been, so the whole list is read."""
     server = PagedList(some(100))
     walk, _, _ = resumed(server, 30, believed=True)
     for number, rows in ((3, 19), (4, 20), (5, 20), (6, 1)):
@@ -614,7 +614,7 @@ def filter_of(first="2024-05-10 00:00:00", last="2024-05-11 23:59:59"):
 
 
 def test_a_call_passes_once_and_is_counted():
-    """Row 94: the same id comes again, on another page or on the same: it is dropped and counted."""
+    """Row 94: an id that comes again, on the same page or another, is dropped and counted."""
     sieve = filter_of()
     assert sieve.sift([Call("a"), Call("b"), Call("a")]) == ([Call("a"), Call("b")], 2)
     assert sieve.sift([Call("b")]) == ([], 0)
@@ -631,7 +631,7 @@ def test_a_call_passes_once_and_is_counted():
     ],
 )
 def test_a_reused_id_is_another_call(other, passes):
-    """Row 98: the key is the id and the start: a call that starts at another moment passes under a known id, once, and is counted."""
+    """Row 98: id and start identify a call: a known id with another start passes once and is counted."""
     sieve = filter_of()
     sieve.sift([Call("a")])
     assert [len(sieve.sift([other])[0]), len(sieve.sift([other, Call("a")])[0])] == [int(passes), 0]
@@ -639,7 +639,7 @@ def test_a_reused_id_is_another_call(other, passes):
 
 
 def test_a_pass_counts_reused_ids_as_calls():
-    """Row 98: in a second pass each of two calls under one id counts, so the pass can agree with the count."""
+    """Row 98: in a second pass both calls with one id count, so the pass can agree with the count."""
     sieve = filter_of()
     sieve.sift([Call("a"), Call("a", time="10:00:01"), Call("b")])
     sieve.begin_pass()
@@ -649,7 +649,7 @@ def test_a_pass_counts_reused_ids_as_calls():
 
 @pytest.mark.parametrize("length", [40, 100])
 def test_reused_ids_are_read_whole(length):
-    """Row 98: a server that gives ids twice is complete when all calls came."""
+    """Row 98: a list with reused ids is complete when all its calls came."""
     calls = [Call(f"c{index // 2}", time=f"10:{index // 60:02}:{index % 60:02}") for index in range(length)]
     assert read(PagedList(calls)) == calls
 
@@ -667,12 +667,12 @@ INSERTED_INSIDE = f"{1715300000:08x}" + "0" * 16  # 2024-05-10 05:43:20 in India
     ],
 )
 def test_a_call_that_a_server_may_file_here_passes(call):
-    """A server may file a call under its end or its insertion: it is outside only if all of them are."""
+    """A server may file a call under its end or insertion: it is outside only if all its moments are."""
     assert filter_of().sift([call]) == ([call], 1)
 
 
 def test_the_insertion_is_compared_on_the_clock_of_the_record():
-    """The same id lies inside in India, and outside where it is the day before."""
+    """The same id is inside in India, and outside in a zone where it is still the day before."""
     with pytest.raises(OutOfWindowError):
         filter_of().sift([Call(INSERTED_INSIDE, "2024-05-09", "23:59:59", zone="UTC-10:00")])
 
@@ -686,7 +686,7 @@ OUTSIDE = [
 
 @pytest.mark.parametrize(("date", "time"), OUTSIDE)
 def test_a_call_outside_of_the_window_is_an_error(date, time):
-    """Row 95: a call that was not asked for shows a filter that was ignored; the error shows its moment and no number."""
+    """Row 95: such a call shows an ignored filter; the error shows its moment and no number."""
     with pytest.raises(OutOfWindowError, match=f"{date} {time}"):
         filter_of().sift([Call("a", date, time)])
 
@@ -712,14 +712,14 @@ def test_both_edges_of_the_window_belong_to_it(date, time):
     ],
 )
 def test_an_undated_call_passes_and_is_counted(date, time):
-    """Row 84: a call whose start cannot be read is not lost; that it was not checked is counted."""
+    """Row 84: a call without a readable start is delivered, and counted as unchecked."""
     sieve = filter_of("2024-05-10 00:00:00", "2024-05-10 23:59:59")
     assert sieve.sift([Call("a", date, time)])[1] == 1
     assert sieve.undated == 1
 
 
 def test_an_open_window_lets_every_date_through():
-    """Row 101: without bounds nothing can lie outside."""
+    """Row 101: without bounds no call is outside."""
     assert (
         len(
             WindowFilter(Window(None, None)).sift([Call("a", "1999-01-01"), Call("b", "9999-12-31"), Call("c", None)])[
@@ -732,7 +732,7 @@ def test_an_open_window_lets_every_date_through():
 
 @pytest.mark.parametrize("count", ["total", "missing"])
 def test_order_does_not_depend_on_the_window(count):
-    """Row 99: in order, any window of outstanding pages gives the same sequence; out of order, the same set."""
+    """Row 99: in order, any window of outstanding pages gives one sequence; out of order, one set."""
     calls = some(431)
     sequences = [read(PagedList(calls, count), window=window) for window in (1, 2, 8, 50)]
     assert sequences == [calls] * 4
@@ -745,7 +745,7 @@ def test_order_does_not_depend_on_the_window(count):
 
 @pytest.mark.parametrize("rows", [1, 13])
 def test_the_last_page_is_found_for_every_length(rows):
-    """Row 92: doubling, then halving finds the last page and its rows in about twice the logarithm of the pages."""
+    """Row 92: doubling, then halving finds the last page in about twice the logarithm of the pages."""
     for pages in range(1, 200):
         search = find_last_page()
         asked = [next(search)]
@@ -779,7 +779,7 @@ ROWS = {
 
 
 def test_no_row_is_left_out():
-    """Rows 86 to 99 are each tested here, by tests that exist."""
+    """Existing tests cover each of the rows 86 to 99."""
     assert list(ROWS) == list(range(86, 100))
     for row, tests in ROWS.items():
         for test in tests.split(" (")[0].split(", "):

@@ -1,4 +1,4 @@
-"""Pseudonyms: the same number or name has the same token, and nothing else of it is left."""
+"""Pseudonyms: the same number or name has the same token, and the token shows nothing else of it."""
 
 # ruff: noqa: RUF001 - digits and letters of other scripts
 
@@ -45,13 +45,13 @@ def name(value, key="agent_name"):
     ids=ascii,
 )
 def test_a_customer_has_one_token(written):
-    """However their number is written: its last ten digits count."""
+    """The last ten digits count, however the number is written."""
     assert TOKEN(number(written))
     assert number(written) == number("+919876543210")
 
 
 def test_a_number_has_one_token_under_every_key():
-    """So an agent of a call, of its steps and of the missed ones is one agent."""
+    """An agent of a call, of its steps and of its missed agents is one agent."""
     record = masked(
         client_number="9876543210",
         caller_id_num="+919876543210",
@@ -64,26 +64,26 @@ def test_a_number_has_one_token_under_every_key():
 
 
 def test_an_id_that_may_be_a_persons_text_has_another_digest_with_another_key():
-    """A reader who knows the address cannot compute it without the key."""
+    """Without the key, a reader who knows the address cannot compute its digest."""
     masks = (MASK, Mask.keyed("another-key-of-24-letters"), Mask.hidden())
     found = {masked(mask, id="asha@example.com")["id"] for mask in masks}
     assert len(found) == len(masks)
 
 
 def test_other_numbers_have_other_tokens():
-    """Ten thousand of them: 60 bits are enough."""
+    """60 bits are enough for ten thousand numbers."""
     assert len({number(f"98765{last:05}") for last in range(10_000)}) == 10_000
 
 
 @pytest.mark.parametrize("written", ["Asha Rao", "ASHA RAO", " asha\u00a0 rao\t", "Ａｓｈａ Rao"], ids=ascii)
 def test_a_person_has_one_token(written):
-    """Case, blanks and the width of letters do not count."""
+    """Case, blanks and letter width do not count."""
     assert TOKEN(name(written))
     assert name(written) == name("asha rao") != name("asha raos")
 
 
 def test_an_agent_has_one_token_in_steps_too():
-    """Figures for each agent survive."""
+    """Calls can still be counted for each agent."""
     record = masked(agent_name="Asha", call_flow=[{"name": "asha", "id": "0501"}], missed_agents=[{"id": 501}])
     assert record["call_flow"][0]["name"] == record["agent_name"]
     assert masked(call_flow=[{"id": "agent|0501"}])["call_flow"][0]["id"] == record["call_flow"][0]["id"]
@@ -91,7 +91,7 @@ def test_an_agent_has_one_token_in_steps_too():
 
 
 def test_kinds_do_not_share_tokens():
-    """A name that is spelt like a number is not that number."""
+    """A name spelt like a number has another token than that number."""
     tokens = {number("9876543210"), name("9876543210"), masked(lead_id="9876543210")["lead_id"]}
     assert len(tokens) == 3
 
@@ -124,19 +124,19 @@ def test_kinds_do_not_share_tokens():
     ids=repr,
 )
 def test_the_rest_is_as_without_a_key(key, value, left):
-    """Only numbers, names and references that are known as such become tokens."""
+    """Only known numbers, names and references become tokens."""
     assert masked(**{key: value})[key] == left
 
 
 def test_a_token_is_masked_already():
-    """And a number of which a mask left three digits."""
+    """So is a number of which a mask left three digits."""
     line = json.dumps({"id": "1", "client_number": "9876543210", "agent_name": "Asha", "lead_id": "L1"}).encode()
     assert MASK.line(MASK.line(line)) == MASK.line(line)
     assert MASK.line(Mask.hidden().line(line)) == Mask.hidden().line(line)
 
 
 def test_another_key_gives_other_tokens():
-    """Without the key the tokens of two outputs cannot be compared."""
+    """Tokens of two outputs with different keys cannot be compared."""
     line = json.dumps({"id": "1", "client_number": "9876543210", "agent_name": "Asha", "lead_id": "L1"}).encode()
     one, other = json.loads(MASK.line(line)), json.loads(Mask.keyed(KEY + "x").line(line))
     assert all(one[key] != other[key] for key in one if key != "id")
@@ -144,7 +144,7 @@ def test_another_key_gives_other_tokens():
 
 
 def test_tokens_are_the_same_in_every_version():
-    """Outputs of years can be compared: this changes only with a note in the changelog."""
+    """Outputs of different years can be compared; a change needs a note in the changelog."""
     record = masked(client_number="9876543210", agent_name="Asha Rao", lead_id="L17")
     assert [record["client_number"], record["agent_name"], record["lead_id"], MASK.name] == [
         "p_vugljyp4wxla",
@@ -155,7 +155,7 @@ def test_tokens_are_the_same_in_every_version():
 
 
 def test_repeat_callers_survive():
-    """A month has as many callers, and each of them as many calls, as before."""
+    """A month has as many callers as before, and each of them has as many calls."""
     calls = [json.loads(call.body) for call in Dataset.month("2024-05", calls=300, php_quirks=True).calls]
     tokens = [masked(**call)["client_number"] for call in calls]
     partners = {(call["client_number"][-10:], token) for call, token in zip(calls, tokens, strict=True)}
@@ -183,12 +183,12 @@ def test_a_key_that_is_none(key, what):
 
 
 def test_sixteen_bytes_are_enough():
-    """Of a text they are counted in UTF-8."""
+    """The bytes of a text key are counted in UTF-8."""
     assert Mask.keyed("ü" * 8) == Mask.keyed("ü".encode() * 8)
 
 
 def test_a_mask_says_which_and_not_the_key():
-    """In no form in which a program prints it, and in no frame of an error."""
+    """No printed form and no frame of an error shows the key."""
     for form in (repr(MASK), str(MASK), rich.pretty.pretty_repr(MASK), repr(vars_of(MASK))):
         assert KEY not in form
     settings = Settings(page_size=1, concurrency=1, mask=MASK)
@@ -206,7 +206,7 @@ def vars_of(mask):
 
 
 def test_no_frame_of_an_error_holds_the_key():
-    """A tracker that keeps local variables does not get it."""
+    """An error tracker that keeps local variables does not get it."""
     try:
         Mask.keyed("canary-key")
     except ConfigurationError as error:
@@ -215,7 +215,7 @@ def test_no_frame_of_an_error_holds_the_key():
 
 
 def test_masks_are_equal_by_their_keys():
-    """And cannot be changed."""
+    """They cannot be changed."""
     assert Mask.keyed(KEY) == MASK != Mask.keyed(KEY * 2)
     assert Mask.hidden() == Mask.hidden() != MASK
     with pytest.raises(AttributeError):
@@ -223,7 +223,7 @@ def test_masks_are_equal_by_their_keys():
 
 
 def test_two_arguments_choose_a_mask():
-    """Pseudonyms are a mask, also where no mask was asked for."""
+    """Pseudonyms are a mask, even if no mask was asked for."""
     assert Mask.chosen(False, None) is None
     assert Mask.chosen(True, None) == Mask.hidden()
     assert Mask.chosen(False, KEY) == Mask.chosen(True, KEY) == MASK

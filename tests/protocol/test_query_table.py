@@ -1,4 +1,4 @@
-"""Queries: every parameter and encoding, every kind of date, everything that is refused, and how a range is cut into windows."""
+"""Queries: every parameter and encoding, every kind of date, every refusal, and how a range is cut into windows."""
 
 # ruff: noqa: DTZ001 - the wall clock of an account has no zone by definition
 
@@ -68,7 +68,7 @@ PARAMETERS = [
     ("asked", "pairs"), PARAMETERS, ids=[f"{index}-{'-'.join(asked)}" for index, (asked, _) in enumerate(PARAMETERS)]
 )
 def test_a_parameter(asked, pairs):
-    """Each parameter becomes exactly the pairs that the API knows."""
+    """Each parameter becomes exactly the pairs of the API."""
     assert CallQuery(**asked).params() == pairs
 
 
@@ -88,12 +88,12 @@ def test_an_array_style(style, pairs):
 
 
 def test_every_style_is_tested():
-    """No style is known to the library and not to the test above."""
+    """The test above covers every style of the library."""
     assert ARRAY_STYLES == ("brackets", "indexed", "repeat", "comma")
 
 
 def test_the_order_of_the_pairs_is_fixed():
-    """The same query is the same text, whatever order its values were given in."""
+    """The same query gives the same text, in whatever order its values were given."""
     values = {
         "call_id": "x", "duration": ">1", "services": "s", "broadcast": True, "did_number": "3", "destination": "2", "callerid": "1",
         "ivr": "i", "department": "d", "agents": "a", "call_type": "m", "direction": "inbound", "to_date": "2024-05-02",
@@ -106,7 +106,7 @@ def test_the_order_of_the_pairs_is_fixed():
 
 
 def test_a_plus_travels_as_percent_2b():
-    """The pairs are raw, so that encoding them once, as the transport does, gives what the server reads back."""
+    """The pairs are raw: encoded once, by the transport, they give what the server reads back."""
     text = urlencode(CallQuery(callerid=PHONE, duration=">=60", agents="1").params(), quote_via=quote, safe="")
     assert text == "agents%5B%5D=agent%7C1&callerid=%2B919800000001&duration=60&operator=%3E%3D"
 
@@ -168,7 +168,7 @@ def test_a_moment(moment, first, last):
     ids=str,
 )
 def test_the_accounts_zone(zone, text):
-    """A ``datetime`` is told in the account's zone; a day or a text is already on its wall clock."""
+    """A ``datetime`` is converted to the account's zone; a day or a text is already on its wall clock."""
     assert CallQuery(from_date=NOON).params(zone) == [("from_date", text)]
     assert (
         CallQuery(from_date="2024-05-02", to_date=date(2024, 5, 2)).params(zone) == CallQuery.day("2024-05-02").params()
@@ -201,7 +201,7 @@ BAD_MOMENTS = [
 @pytest.mark.parametrize("name", ["from_date", "to_date"])
 @pytest.mark.parametrize(("moment", "fix"), BAD_MOMENTS)
 def test_a_bad_moment(name, moment, fix):
-    """Whatever could be misread is refused with the parameter's name and the fix, alone or beside a good one."""
+    """An ambiguous value is refused with the parameter's name and the fix, alone or beside a good one."""
     other = {"from_date": "to_date", "to_date": "from_date"}[name]
     for more in ({}, {other: NOON}, {other: "2024-05-02"}):
         with pytest.raises(ConfigurationError, match=rf"(?i)^{name} is .*{fix}") as caught:
@@ -235,7 +235,7 @@ def test_a_reversed_range(start, end):
 
 @pytest.mark.parametrize(("start", "end"), MIXED, ids=range(len(MIXED)))
 def test_a_reversed_range_of_two_kinds(start, end):
-    """A moment and a day are compared when the account's zone is known: then it is refused too, before anything is sent."""
+    """A moment and a day are compared once the account's zone is known, before a request is sent."""
     query = CallQuery(from_date=start, to_date=end)
     for ask in (query.window, query.params, query.fingerprint):
         with pytest.raises(ConfigurationError, match="lies after to_date"):
@@ -254,7 +254,7 @@ def test_a_range_of_one_day_or_second(start, end):
 
 
 def test_a_part_of_a_second_is_no_order():
-    """The API counts in whole seconds: two moments of one second are a range, whichever comes first."""
+    """The API counts whole seconds: two moments of one second are a range in either order."""
     query = CallQuery(from_date=NOON.replace(microsecond=900_000), to_date=NOON.replace(microsecond=100_000))
     assert query.window(IST) == Window(datetime(2024, 5, 2, 17, 30), datetime(2024, 5, 2, 17, 30))
 
@@ -322,7 +322,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("values", "name"), REFUSED)
 def test_a_refused_value(values, name):
-    """What the API would misread or ignore is refused by name; the value itself, perhaps somebody's number, is not repeated."""
+    """The error names the parameter and does not repeat the value, which may be a phone number."""
     with pytest.raises(ConfigurationError, match=f"(?i){name}") as caught:
         CallQuery(**values)
     text = str(caught.value)
@@ -345,14 +345,14 @@ def test_a_refused_value(values, name):
     ids=range(7),
 )
 def test_the_refusal_says_what_to_do(values, fix):
-    """Every refusal ends with what to write instead."""
+    """Every refusal says what to write instead."""
     with pytest.raises(ConfigurationError) as caught:
         CallQuery(**values)
     assert fix.lower() in str(caught.value).lower()
 
 
 def test_an_unknown_parameter_is_refused():
-    """The API ignores what it does not know and sends everything: so a misspelt name never gets there."""
+    """The API ignores unknown parameters and would send every call, so a misspelt name is refused."""
     with pytest.raises(TypeError):
         CallQuery(start_date="2024-05-01")
     for refuse in (
@@ -381,7 +381,7 @@ def test_an_unknown_parameter_is_refused():
     ],
 )
 def test_a_month(month, last):
-    """A month is its first to its last second, leap years included, with filters as given."""
+    """A month is its first to its last second, in leap years too; filters stay as given."""
     assert CallQuery.month(month, direction="inbound").params() == [
         ("from_date", f"{month}-01 00:00:00"),
         ("to_date", f"{last} 23:59:59"),
@@ -408,7 +408,7 @@ def test_a_month(month, last):
     ids=repr,
 )
 def test_what_is_no_month(month):
-    """Anything else is refused, with the way to write it."""
+    """Any other value is refused, with an example of a month."""
     with pytest.raises(ConfigurationError, match="YYYY-MM"):
         CallQuery.month(month)
 
@@ -423,7 +423,7 @@ def test_a_day():
     "day", [NOON, datetime(2024, 5, 2), "2024-05-02 10:00:00", "today", "", "2023-02-29", 5, None], ids=repr
 )
 def test_what_is_no_day(day):
-    """A moment is no day, and neither is anything else."""
+    """A moment is not a day, and neither is any other value."""
     with pytest.raises(ConfigurationError):
         if day is None:
             CallQuery.day("2024-00-00")
@@ -431,7 +431,7 @@ def test_what_is_no_day(day):
 
 
 def test_the_time_just_passed():
-    """Days and hours back from now, to the second."""
+    """Days and hours before now, to the second."""
     assert CallQuery.last(days=1, hours=2, now=NOON).params() == [
         ("from_date", "2024-05-01 15:30:00"),
         ("to_date", "2024-05-02 17:30:00"),
@@ -460,7 +460,7 @@ def test_the_time_just_passed():
     ids=repr,
 )
 def test_what_is_no_time_just_passed(values):
-    """No length, a length beyond a century, or a now without a zone is the caller's mistake and said so."""
+    """A bad length, a length beyond a century, or a naive ``now`` is refused."""
     with pytest.raises(ConfigurationError):
         CallQuery.last(**values)
 
@@ -486,7 +486,7 @@ FULL = CallQuery(
 
 
 def test_replacing_a_value():
-    """A copy with some values changed and all others kept, checked anew; the original stays."""
+    """The result is a copy with some values changed and all checked anew; the original stays."""
     assert FULL.replace() == FULL
     assert FULL.replace(direction="outbound").params() == [
         pair if pair[0] != "direction" else ("direction", "outbound") for pair in FULL.params()
@@ -497,7 +497,7 @@ def test_replacing_a_value():
 
 
 def test_equal_questions_are_equal_queries():
-    """However the values are written: one value, one hash, one fingerprint."""
+    """However the values are written, value, hash and fingerprint are equal."""
     same = CallQuery(
         from_date="2024-05-01",
         to_date=date(2024, 5, 2),
@@ -521,14 +521,14 @@ def test_equal_questions_are_equal_queries():
 
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_each_value_makes_another_query(name):
-    """Every single value counts for equality and for the fingerprint, by its name too."""
+    """Each value counts for equality and fingerprint, and so does its name."""
     other = FULL.replace(**{name: None})
     assert other != FULL
     assert other.fingerprint() != FULL.fingerprint()
 
 
 def test_fingerprints():
-    """Twelve hex digits that depend on what is asked, not on how the moment is written, and that show no number."""
+    """Twelve hex digits that depend on the meaning of a query, not on its spelling, and show no number."""
     assert len(FULL.fingerprint()) == 12
     assert int(FULL.fingerprint(), 16) >= 0
     assert CallQuery(callerid="1").fingerprint() != CallQuery(destination="1").fingerprint()
@@ -538,14 +538,14 @@ def test_fingerprints():
 
 
 def test_a_set_is_put_in_order():
-    """A set and a frozen set of the same values are one query, whatever order they are walked in."""
+    """Sets of the same values are one query, in whatever order they are iterated."""
     query = CallQuery(agents={str(number) for number in range(20)}, services={"b", "a"})
     assert query == CallQuery(agents=frozenset(str(number) for number in reversed(range(20))), services=["a", "b"])
     assert query.agents == tuple(sorted(query.agents))
 
 
 def test_a_set_has_the_same_fingerprint_in_every_process():
-    """A set has no order; a checkpoint of one process must fit the same query in the next."""
+    """A set has no order, but a checkpoint of one process must fit the same query in another."""
     code = "from servetel_async.protocol.query import CallQuery; print(CallQuery(agents={str(n) for n in range(20)}).fingerprint())"
     seen = {
         subprocess.run(
@@ -561,7 +561,7 @@ def test_a_set_has_the_same_fingerprint_in_every_process():
 
 
 def test_repr_shows_dates_and_names_only():
-    """Row 131: which filters are set may be seen, and the dates; no value that could be somebody's number."""
+    """Row 131: it shows dates and the names of filters, and no value that could be a phone number."""
     assert repr(CallQuery()) == "CallQuery()"
     assert repr(CallQuery(callerid=PHONE, from_date="2024-05-01")) == "CallQuery(from_date='2024-05-01', callerid=...)"
     assert PHONE not in repr(FULL)
@@ -571,14 +571,14 @@ def test_repr_shows_dates_and_names_only():
 
 
 def test_pairs_do_not_print():
-    """Row 131: the encoded query is a list of pairs that a traceback may print: it shows how many, and no number."""
+    """Row 131: a traceback may print the encoded query, so it shows how many pairs and no number."""
     pairs = CallQuery(callerid=PHONE).params()
     assert isinstance(pairs, list)
     assert (repr(pairs), str([pairs])) == ("<1 parameters>", "[<1 parameters>]")
 
 
 def test_building_a_query_from_what_a_method_was_given():
-    """Nothing; keywords; a query; a query with changes: dates and filters win over the query's own."""
+    """Nothing; keywords; a query; a query with changes: dates and filters replace the query's own."""
     assert build_query(None, None, None, {}) == CallQuery()
     assert build_query(None, "2024-05-01", "2024-05-02", {"call_type": "m"}) == CallQuery(
         from_date="2024-05-01", to_date="2024-05-02", call_type="m"
@@ -594,7 +594,7 @@ def test_building_a_query_from_what_a_method_was_given():
 
 
 def test_a_window_stands_in_for_the_range():
-    """Each window of a long range is asked for with the same filters."""
+    """Each window of a long range is requested with the same filters."""
     window = Window(datetime(2024, 1, 1), datetime(2024, 1, 2))
     assert FULL.params(window=window)[:3] == [
         ("from_date", "2024-01-01 00:00:00"),
@@ -615,7 +615,7 @@ PROPERTY = settings(deadline=None, database=None, derandomize=True, max_examples
     | st.integers(-2, 2).map(lambda off: 62 * 86_400 + off),
 )
 def test_no_second_is_lost_or_doubled(start, seconds):
-    """Row 101: windows of at most 31 days, newest first, that together are the range: adjacent to the second."""
+    """Row 101: windows of at most 31 days, newest first and adjacent to the second, make up the range."""
     whole = Window(start, start + timedelta(seconds=seconds))
     windows = list(whole.split())
     assert (windows[0].end, windows[-1].start) == (whole.end, whole.start)
@@ -628,7 +628,7 @@ def test_no_second_is_lost_or_doubled(start, seconds):
 @PROPERTY
 @given(start=MOMENT, seconds=st.integers(0, 50), longest=st.integers(1, 20))
 def test_every_second_is_in_exactly_one_window(start, seconds, longest):
-    """Row 101: counted second by second, also for windows of one."""
+    """Row 101: counted second by second, even for windows of one second."""
     windows = Window(start, start + timedelta(seconds=seconds)).split(timedelta(seconds=longest))
     covered = [
         window.start + timedelta(seconds=index)
@@ -642,7 +642,7 @@ def test_every_second_is_in_exactly_one_window(start, seconds, longest):
     "window", [Window(None, None), Window(datetime(2020, 1, 1), None), Window(None, datetime(2024, 1, 1))], ids=str
 )
 def test_an_open_range_is_not_cut(window):
-    """Without both bounds nobody knows where to cut."""
+    """Without both bounds there is no place to cut."""
     assert list(window.split()) == [window]
 
 
@@ -667,6 +667,6 @@ def test_the_whole_calendar_can_be_cut():
     ids=range(3),
 )
 def test_the_edges_of_a_window_as_text(window, first, last, text):
-    """Bounds that compare as text with any stamp, and a text that may stand in a log."""
+    """The bounds compare as text with any stamp, and the text of a window fits into a log."""
     assert (window.first, window.last, str(window)) == (first, last, text)
     assert window.first <= stamp(datetime(2024, 5, 1)) <= window.last

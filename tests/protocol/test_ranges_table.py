@@ -1,4 +1,4 @@
-"""How long a range a server allows: read out of what it says, or found by halving."""
+"""How long a range a server allows: read from its message, or found by halving."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ DAY, HOUR = timedelta(days=1), timedelta(hours=1)
     ],
 )
 def test_a_limit_that_is_named(said, limit):
-    """A limit is a number with a unit of time next to a limiting word; of two lengths the shorter one is the limit."""
+    """A limit is a number with a unit of time next to a limiting word; of two lengths the shorter one counts."""
     assert read_limit(said) == limit
 
 
@@ -51,7 +51,7 @@ def test_a_limit_that_is_named(said, limit):
     ],
 )
 def test_no_limit_is_named(said):
-    """Not every number, and not every length of time, is a limit."""
+    """Not every number or length of time is a limit."""
     assert read_limit(said) is None
 
 
@@ -76,12 +76,12 @@ def test_no_limit_is_named(said):
     ],
 )
 def test_what_is_asked_for_next(refused, said, shorter):
-    """The limit in the message, if it is shorter; else half of the days, down to one; then the length is not the reason."""
+    """The limit in the message, if shorter; else half of the days, down to one; then length is not the reason."""
     assert shorter_range(refused, said) == shorter
 
 
 def test_a_month_takes_four_more_requests_at_most():
-    """Whatever the server says, halving ends soon."""
+    """Halving ends soon, whatever the server says."""
     refused, asked = 31 * DAY, 0
     while (shorter := shorter_range(refused, "no")) is not None:
         refused, asked = shorter, asked + 1

@@ -1,4 +1,4 @@
-"""Rows: a record's own bytes on one line, its key and its start; and what becomes of records that nobody can read."""
+"""Rows: a record's own bytes on one line, its key and its start; and what undecodable records become."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def nested(depth, key=b"notes"):
 
 
 def test_a_sound_record_is_its_own_bytes():
-    """Not a byte is changed, and its key, its start and its end are read."""
+    """No byte is changed; its key, start and end are read."""
     line = json.dumps(SAMPLE).encode()
     assert one(line) == RawRecord(line, SAMPLE["id"], f"{SAMPLE['date']} {SAMPLE['time']}", end=SAMPLE["end_stamp"])
 
@@ -65,14 +65,14 @@ def test_the_moment_under_which_a_server_files_a_call(filed_by, moment):
 @pytest.mark.parametrize("end", [b"null", b"5", b'["x"]', b'""'])
 @pytest.mark.parametrize("filed_by", ["end", "insertion"])
 def test_a_record_that_does_not_say_its_moment(end, filed_by):
-    """No end, or an id that is a number: it has no moment, and is a sound record all the same."""
+    """Without an end, or with a numeric id, it has no moment but is still a sound record."""
     line = b'{"id": 7, "date": "2024-05-06", "time": "09:00:00", "end_stamp": %s}' % end
     (row,) = rows_of(PageReader().read(Reply(200, b'{"count": 1, "results": [%s]}' % line), 0.0), filed_by=filed_by)
     assert (row.moment, row.reason) == ("", None)
 
 
 def test_a_month_with_every_quirk_is_lossless():
-    """Every record the emulator makes has its id, and says the same as the bytes that were sent."""
+    """Every record of the emulator keeps its id and means the same as the bytes sent."""
     rough = Dataset.month("2024-05", calls=300, php_quirks=True)
     found = rows(*[call.body for call in rough.calls])
     assert [row.id for row in found] == rough.ids
@@ -81,12 +81,12 @@ def test_a_month_with_every_quirk_is_lossless():
 
 
 def test_an_empty_page_has_no_rows():
-    """Nothing is nothing."""
+    """No records give no rows."""
     assert rows() == []
 
 
 def test_rows_keep_the_order_of_the_page():
-    """Also a broken record stands where it stood."""
+    """A broken record keeps its place too."""
     found = rows(SOUND, b"7", SOUND.replace(b'"1"', b'"2"'))
     assert [row.id for row in found] == ["1", digest(b"7"), "2"]
 
@@ -96,26 +96,26 @@ def test_rows_keep_the_order_of_the_page():
 
 @pytest.mark.parametrize("gap", [b"\n", b"\r", b"\r\n", b"\n  \n"])
 def test_a_record_over_several_lines_becomes_one(gap):
-    """Line ends between tokens go, what is said stays: NDJSON is a record a line."""
+    """Line ends between tokens are removed and the content stays: NDJSON has one record per line."""
     line = one(SOUND.replace(b", ", b"," + gap)).line
     assert not {b"\n", b"\r"} & {line[place : place + 1] for place in range(len(line))}
     assert json.loads(line) == json.loads(SOUND)
 
 
 def test_an_escaped_line_end_stays():
-    """Inside of a text a line end is two characters, and no line ends there."""
+    """Inside a text a line end is two characters, so no line ends there."""
     record = SOUND[:-1] + rb', "notes": "a\nb\r"}'
     assert one(record).line == record
 
 
 def test_text_beyond_ascii_stays():
-    """UTF-8 that is right is not touched."""
+    """Valid UTF-8 is not changed."""
     record = SOUND[:-1] + ', "notes": "नमस्ते \U0001f600"}'.encode()
     assert one(record).line == record
 
 
 def test_broken_utf8_becomes_the_replacement_character():
-    """One broken name must not make the file unreadable for whoever reads strictly; the call is there."""
+    """A broken name must not make the file unreadable for strict readers; the call is kept."""
     found = one(SOUND[:-1] + b', "agent_name": "A\xff\xfeB"}')
     assert json.loads(found.line)["agent_name"].startswith("A\N{REPLACEMENT CHARACTER}")
     assert (found.id, found.start, found.reason) == ("1", "2024-05-06 09:00:00", None)
@@ -143,7 +143,7 @@ def test_broken_utf8_becomes_the_replacement_character():
     ],
 )
 def test_strange_keys_and_starts(record, key, start):
-    """A number is a key as it is written; a call without a readable date or time has no start, and is no less a call."""
+    """A numeric key is kept as written; a call without a readable date or time has no start but is still a call."""
     assert one(record) == RawRecord(record, key, start)
 
 
@@ -156,14 +156,14 @@ def test_strange_keys_and_starts(record, key, start):
     ],
 )
 def test_a_record_without_an_id_has_its_content_for_a_key(record):
-    """It can be told from others, and counted once."""
+    """It is distinguished from others and counted once."""
     found = one(record)
     assert (found.id, found.start, found.reason) == (digest(record), "2024-05-06 09:00:00", None)
 
 
 @pytest.mark.parametrize("record", [b"7", b"null", b'"text"', b"[]", b"{}", b'{"foreign": 1}', b"true"])
 def test_what_is_no_call_has_a_reason(record):
-    """It is kept with its bytes and says why; the page's other records are sound."""
+    """It is kept with its bytes and a reason; the page's other records are sound."""
     found = rows(SOUND, record)[1]
     assert found.line == record
     assert (found.id, found.start) == (digest(record), "")
@@ -172,14 +172,14 @@ def test_what_is_no_call_has_a_reason(record):
 
 
 def test_a_reason_shows_no_content():
-    """It names size and digest, never what stands in it."""
+    """It names size and digest, never the content."""
     reason = one(b'{"foreign": "+919812345678"}').reason
     assert reason is not None
     assert "98123" not in reason
 
 
 def test_two_unreadable_records_are_two():
-    """Other bytes are another record; the same bytes are the same one, each time it is read."""
+    """Other bytes are another record; the same bytes are always the same one."""
     first, second, again = rows(b"7", b"8", b"7")
     assert first.id == again.id != second.id
 
@@ -188,7 +188,7 @@ def test_two_unreadable_records_are_two():
 
 
 def test_many_brackets_are_looked_at_closely():
-    """A record with many short lists is sound, however many they are."""
+    """A record with any number of short lists is sound."""
     record = SOUND[:-1] + b', "notes": [' + b",".join([b"[]"] * (MANY_BRACKETS + 1)) + b"]}"
     found = one(record)
     assert (found.line, found.id, found.start, found.reason) == (record, "1", "2024-05-06 09:00:00", None)
@@ -202,13 +202,13 @@ def test_at_the_bound_of_brackets(depth):
 
 
 def deeper(frames, work):
-    """Call it from a stack that is so much deeper: a pull reads rows elsewhere than it proves pages."""
+    """Call it from a deeper stack: a pull reads rows elsewhere than it proves pages."""
     return work() if frames == 0 else deeper(frames - 1, work)
 
 
 @pytest.mark.parametrize("key", [b"notes", b"unknown", b"call_flow"])
 def test_no_depth_breaks_a_row(key):
-    """A record deeper than any decoder goes is a row with a reason; one without a reason can be decoded later."""
+    """A record nested too deeply is a row with a reason; a row without a reason can be decoded later."""
     record = nested(1, key)
     for depth in range(800, 1100):
         record = nested(depth, key)
@@ -228,7 +228,7 @@ def test_no_depth_breaks_a_row(key):
 
 
 def test_records_of():
-    """Sound rows become records, also those that need rescue."""
+    """Sound rows become records, even those that need the rescue."""
     found = rows(SOUND, b'{"id": 7, "date": null, "foreign": [1]}')
     first, second = records_of([row.line for row in found])
     assert (first.id, first.date, first.time) == ("1", "2024-05-06", "09:00:00")
@@ -236,7 +236,7 @@ def test_records_of():
 
 
 def test_records_of_another_zone_carry_it():
-    """What a record's moments mean goes with the record; IST is not written down."""
+    """The zone of its moments goes with the record; IST is not written."""
     (plain,) = records_of([SOUND])
     (abroad,) = records_of([SOUND], ZoneInfo("Europe/London"))
     assert plain.started_at.utcoffset() == IST.utcoffset(None)
@@ -244,7 +244,7 @@ def test_records_of_another_zone_carry_it():
 
 
 def test_records_of_what_is_not_sound():
-    """Whoever gives an unreadable line is told its place."""
+    """The error names the place of an unreadable line."""
     with pytest.raises(MalformedResponseError, match="Record 2 of the page cannot be read"):
         records_of([SOUND, b"7"])
 
@@ -263,7 +263,7 @@ JSON = st.recursive(
 
 @given(JSON)
 def test_any_json_becomes_one_row(value):
-    """Whatever a record is, it becomes one line of JSON that says the same, with a key, and a reason or none."""
+    """Any record becomes one line of JSON with the same meaning, a key, and perhaps a reason."""
     line = msgspec.json.encode(json.loads(json.dumps(value)))
     found = one(line)
     assert found.id

@@ -1,4 +1,4 @@
-"""Which replies refuse the token: a table of yes and no. A wrong yes costs a login, a wrong no ends a run."""
+"""Which replies refuse the token: a table of yes and no. A wrong yes costs a login; a wrong no ends a run."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def told(text):
 
 @pytest.mark.parametrize("text", YES)
 def test_a_sentence_about_our_token(text):
-    """The sentence says that our token is bad, in any case, with any joining of words, and with any text around it."""
+    """The sentence says that our token is bad, in any case, word joining and surrounding text."""
     assert refuses_token(Reply(400, b""), told(text))
 
 
@@ -114,7 +114,7 @@ def test_any_form_at_any_status_renews(form, status, proved):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_any_form_in_a_200_renews(form):
-    """A 200 with such a message renews the token too, with and without ``success``."""
+    """A 200 with such a message renews the token too, with or without ``success``."""
     with pytest.raises(Unacceptable) as caught:
         PageReader().read(Reply(200, json.dumps(form).encode()), NOW)
     verdict = caught.value.verdict
@@ -123,7 +123,7 @@ def test_any_form_in_a_200_renews(form):
 
 @pytest.mark.parametrize("status", [200, 400, 403, 500])
 def test_a_plain_text_is_heard(status):
-    """Not every gateway speaks JSON."""
+    """Not every gateway sends JSON."""
     reply = Reply(status, b" Token has expired\n")
     if status != 200:
         assert judge(reply, NOW).action is Action.RENEW
@@ -145,7 +145,7 @@ def test_the_header_of_oauth_renews(status, header):
 
 @pytest.mark.parametrize("header", ['Basic realm="x"', 'Bearer error="insufficient_scope"', "Bearer", "invalid_token"])
 def test_another_challenge_is_none(header):
-    """Only ``invalid_token`` of that header is a refusal."""
+    """Only ``invalid_token`` in that header is a refusal."""
     assert not refuses_token(Reply(403, b"", {"www-authenticate": header}), None)
 
 
@@ -176,12 +176,12 @@ def test_a_page_that_was_cut_is_never_a_refusal():
 
 
 def test_a_429_is_never_a_refusal():
-    """A server that asks for time is given time, whatever it calls its quota."""
+    """A 429 means waiting, whatever the server calls its quota."""
     assert judge(Reply(429, b'{"message": "Token has expired"}'), NOW).throttled
 
 
 def test_a_firewall_that_says_unauthorized_is_no_refusal():
-    """At a 403 the bare word may be a firewall's, which passes; at a 400 or in a 200 it is the API's."""
+    """At a 403 the bare word may come from a firewall and pass; at a 400 or in a 200 it is the API's."""
     body = b'{"message": "Unauthorized"}'
     assert type(judge(Reply(403, body), NOW).error) is WrongAddressError
     assert type(judge(Reply(403, body), NOW, proved=True).error) is ServerError
@@ -195,7 +195,7 @@ def test_a_long_text_takes_no_time(text):
 
 
 def test_what_lies_deep_is_not_looked_for():
-    """Error messages are near the top of a body; deeper keys hold other things."""
+    """Error messages are near the top of a body; deeper keys hold other data."""
     assert not refuses_token(Reply(400, b""), {"errors": [[[["Token has expired"]]]]})
     assert not refuses_token(Reply(400, b""), {"notes": "Token has expired", "error": 5})
 
@@ -244,13 +244,13 @@ def test_a_passing_403_may_ask_for_time():
 
 
 def test_what_the_server_says_of_a_passing_403_is_quoted():
-    """Also under the key of a gateway."""
+    """Also if a gateway sends the message."""
     said = b'{"Message":"an explicit deny"}'
     assert ': "an explicit deny"' in str(judge(Reply(403, said), NOW, proved=True).error)
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 405, 410, 422])
 def test_everything_else_is_judged_as_ever(status):
-    """A redirect stays final: it could carry the token elsewhere. So does what a retry cannot mend."""
+    """A redirect stays final: it could carry the token elsewhere. So does any failure that a retry cannot mend."""
     first, later = judge(Reply(status, b""), NOW), judge(Reply(status, b""), NOW, proved=True)
     assert (first.action, type(first.error)) == (later.action, type(later.error)) == (Action.FAIL, type(first.error))

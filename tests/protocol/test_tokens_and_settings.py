@@ -1,4 +1,4 @@
-"""Tokens as people paste them, secrets that do not print, and settings: where they come from, and what they refuse."""
+"""Tokens as people paste them, secrets that do not print, and settings: their sources and what they refuse."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def library_locals(error):
     ids=range(14),
 )
 def test_a_pasted_token(text):
-    """What people paste around a token goes; the token stays, to the letter, and does not print."""
+    """Text pasted around a token is removed; the token keeps every character and does not print."""
     token = normalise_token(text)
     assert str.__eq__(token, JWT)
     assert type(token) is Secret
@@ -87,7 +87,7 @@ def test_a_pasted_token(text):
 
 @pytest.mark.parametrize("token", ["a1b2c3d4", "bearerless-token", "Bearer-like-token", "a=b=c=d==", "x" * 5000])
 def test_an_unusual_token(token):
-    """Any text that a header may hold is a token; only a prefix that stands for one is taken off."""
+    """Any text that a header may hold is a token; only a known prefix is removed."""
     assert str.__eq__(normalise_token(token), token)
 
 
@@ -108,20 +108,20 @@ PARTS = [
 
 @pytest.mark.parametrize(("part", "value"), PARTS, ids=range(len(PARTS)))
 def test_a_part_of_a_secret_and_what_is_made_of_one_is_a_secret(part, value):
-    """What prints local variables cuts, joins and encodes them first."""
+    """Printers of local variables may cut, join and encode them first."""
     assert part == value
     assert repr(part) == "***"
 
 
 def test_a_secret_that_is_formatted_to_a_width_is_not_shown():
-    """Only what we send is formatted, and without a width."""
+    """Only requests format a secret, and without a width."""
     assert f"{SECRET}" == "token-12345678"
     assert f"{SECRET:.5}" == "***"
     assert f"{SECRET:>20}".strip() == "***"
 
 
 def test_bytes_of_a_secret_are_shown_and_pickled_as_stars():
-    """A single byte is a number, and says nothing."""
+    """A single byte is a number and reveals nothing."""
     hidden = SECRET.encode()
     assert (str(hidden), pickle.loads(pickle.dumps(hidden)), hidden[0]) == ("***", b"***", ord("t"))
 
@@ -151,7 +151,7 @@ BAD_TOKENS = [
 
 @pytest.mark.parametrize(("text", "why"), BAD_TOKENS)
 def test_what_is_no_token(text, why):
-    """It is refused with the reason and the fix, and never repeated, neither in the message nor in the error's state."""
+    """The error has the reason and the fix; neither message nor state repeats the value."""
     with pytest.raises(ConfigurationError, match=why) as caught:
         normalise_token(text)
     assert caught.value.fix
@@ -161,7 +161,7 @@ def test_what_is_no_token(text, why):
 
 
 def test_a_refused_token_is_not_in_the_librarys_frames():
-    """Row 127: a token that was nearly right does not stand in the locals of our frames, which error trackers collect."""
+    """Row 127: error trackers collect the locals of our frames, so a refused token is in none of them."""
     with pytest.raises(ConfigurationError) as caught:
         normalise_token(f"{JWT}\x00")
     assert JWT not in library_locals(caught.value)
@@ -169,7 +169,7 @@ def test_a_refused_token_is_not_in_the_librarys_frames():
 
 @pytest.mark.parametrize("value", [JWT, JWT.encode()], ids=["text", "bytes"])
 def test_what_was_hidden_does_not_print(value):
-    """Row 127: a value that is no token yet is hidden too while it is looked at; it stays what it was, of its own kind."""
+    """Row 127: a value is hidden while it is checked, and keeps its value and kind."""
     hidden = as_secret(value)
     assert (repr(hidden), hidden == value, isinstance(hidden, type(value))) == ("***", True, True)
     assert kind_of(SecretBytes(b"x")) == "bytes"
@@ -177,7 +177,7 @@ def test_what_was_hidden_does_not_print(value):
 
 
 def test_a_secret_does_not_print():
-    """Row 125: not in ``repr``, in containers, with ``!r``, in a field of a width, nor in a traceback with locals; but it reaches the wire."""
+    """Row 125: neither ``repr``, containers, widths nor tracebacks with locals show it, but it is sent."""
     secret = Secret(JWT)
     shown = f"{secret!r} {[secret]} { ({'token': secret}) } {secret!r:>5} {secret!a}"
     try:
@@ -194,7 +194,7 @@ def test_a_secret_does_not_print():
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_secret_does_not_travel(protocol):
-    """Row 128: a pickle holds stars in place of the value, and so does what comes out of it."""
+    """Row 128: a pickle holds stars in place of the value, and so does the unpickled copy."""
     data = pickle.dumps({"token": Secret(JWT)}, protocol)
     assert JWT.encode() not in data
     assert str.__eq__(pickle.loads(data)["token"], "***")
@@ -241,11 +241,11 @@ def jwt(payload):
     ],
 )
 def test_when_a_token_ends(token, seconds):
-    """``exp`` is read where there is one; whatever else a token is, there is None and never an exception."""
+    """``exp`` is read if there is one; any other token gives None and never an exception."""
     assert expires_at(token) == seconds
 
 
-# Where the API stands ---------------------------------------------------------------------------------------------------
+# The address of the API -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_when_a_token_ends(token, seconds):
     ],
 )
 def test_a_base_url(url, given):
-    """Row 157: https anywhere, http on this computer; a slash at the end goes."""
+    """Row 157: https anywhere, http on this computer; a final slash is removed."""
     assert check_base_url(url) == given
 
 
@@ -336,7 +336,7 @@ def test_a_base_url(url, given):
     ids=repr,
 )
 def test_what_is_no_base_url(url, why):
-    """Row 157: where the token could go astray is refused, with the fix and without repeating what stands in it."""
+    """Row 157: an address to which the token could leak is refused with the fix, and not repeated."""
     with pytest.raises(ConfigurationError, match=why) as caught:
         check_base_url(url)
     assert caught.value.fix
@@ -345,7 +345,7 @@ def test_what_is_no_base_url(url, why):
 
 @pytest.mark.parametrize("brand", Brand, ids=lambda brand: brand.name.lower())
 def test_a_brand(brand):
-    """Each brand has an address that passes the check, and is found by its name in any spelling."""
+    """Each brand has a valid address and is found by its name in any spelling."""
     assert check_base_url(brand.base_url) == brand.base_url
     for name in (brand, brand.name, brand.name.lower(), brand.name.replace("_", "-").title()):
         assert Brand.named(name) is brand
@@ -353,7 +353,7 @@ def test_a_brand(brand):
 
 @pytest.mark.parametrize("name", ["", "servtel", None, 5, "https://api.servetel.in"], ids=repr)
 def test_no_such_brand(name):
-    """An unknown brand is refused with the list of those that are."""
+    """An unknown brand is refused with the list of the known ones."""
     with pytest.raises(ConfigurationError, match="servetel, smartflo, acefone, acefone-uk"):
         Brand.named(name)
 
@@ -371,7 +371,7 @@ NUMBERS = [
 @pytest.mark.parametrize("value", NONSENSE, ids=repr)
 @pytest.mark.parametrize(("kind", "name"), NUMBERS, ids=[f"{kind.__name__}-{name}" for kind, name in NUMBERS])
 def test_a_setting_refuses_nonsense(kind, name, value):
-    """No setting takes zero, less, NaN or what is no number: it says which one and what to give."""
+    """Zero, negative numbers, NaN and non-numbers are refused with the setting's name and an example."""
     if (name, value) == ("per_second", 0):
         assert RateLimit(0).interval == 0  # no limit
         return
@@ -380,7 +380,7 @@ def test_a_setting_refuses_nonsense(kind, name, value):
 
 
 def test_a_wrong_rate_learns_that_zero_is_no_limit():
-    """A rate below zero is refused, and the message does not deny that 0 may be given."""
+    """A negative rate is refused, and the message does not deny that 0 is allowed."""
     with pytest.raises(ConfigurationError, match="or 0 for no limit"):
         RateLimit(per_second=-1)
 
@@ -391,7 +391,7 @@ def test_a_wrong_rate_learns_that_zero_is_no_limit():
     ids=lambda part: getattr(part, "__name__", part),
 )
 def test_a_setting_that_must_be_there(kind, name):
-    """None is no number of attempts, no backoff and no rate: it would fail in the middle of the first outage."""
+    """Attempts, backoff and rate cannot be None: that would fail during the first outage."""
     with pytest.raises(ConfigurationError):
         kind(**{name: None})
 
@@ -410,7 +410,7 @@ def test_a_setting_that_must_be_there(kind, name):
     ids=lambda part: getattr(part, "__name__", repr(part)),
 )
 def test_a_whole_number(kind, values):
-    """Attempts, tokens of a budget and bursts are counted in whole numbers."""
+    """Attempts, retry tokens and bursts are whole numbers."""
     with pytest.raises(ConfigurationError):
         kind(**values)
 
@@ -435,19 +435,19 @@ def test_settings_that_are_allowed():
     ids=repr,
 )
 def test_a_rate_may_be_a_plain_number(rate, limit):
-    """A number is requests a second; None and 0 are no limit."""
+    """A number is requests per second; None and 0 mean no limit."""
     assert choose_rate(rate) == limit
 
 
 @pytest.mark.parametrize("rate", [-1, float("nan"), "2", True, [2]], ids=repr)
 def test_what_is_no_rate(rate):
-    """Anything else is refused, never taken for no limit."""
+    """Any other value is refused, never read as no limit."""
     with pytest.raises(ConfigurationError, match="per_second"):
         choose_rate(rate)
 
 
 def test_a_number_in_place_of_a_value():
-    """``timeouts=30`` is refused with what to write."""
+    """``timeouts=30`` is refused; the fix says what to write."""
     check_kind("timeouts", Timeouts(), Timeouts)
     with pytest.raises(ConfigurationError, match=r"(?i)^timeouts is of type int\. Give timeouts=Timeouts\(\.\.\.\)"):
         check_kind("timeouts", 30, Timeouts)
@@ -469,7 +469,7 @@ CHOICES = [
 
 @pytest.mark.parametrize(("base_url", "brand", "sources", "chosen"), CHOICES)
 def test_where_the_api_stands(base_url, brand, sources, chosen):
-    """What was given, then the environment's address, then the profile's brand, then Servetel."""
+    """The argument, then the environment's address, then the profile's brand, then Servetel."""
     assert choose_base_url(base_url, brand, sources) == chosen
 
 
@@ -485,7 +485,7 @@ def test_where_the_api_stands(base_url, brand, sources, chosen):
     ids=["both", "plain-http", "no-brand", "found-nonsense", "found-no-brand"],
 )
 def test_where_no_api_stands(base_url, brand, sources):
-    """Two addresses, or one that is none, wherever it comes from, are refused before anything is sent."""
+    """Two addresses, or a bad one from any source, are refused before a request is sent."""
     with pytest.raises(ConfigurationError):
         choose_base_url(base_url, brand, sources)
 
@@ -526,7 +526,7 @@ def test_a_lifetime_is_bounded(value, seconds):
 
 @pytest.fixture
 def home(tmp_path, monkeypatch):
-    """A home without anything in it; nobody's real profile is read."""
+    """A home directory without any file; no real profile is read."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     return tmp_path
@@ -560,12 +560,12 @@ def profiles(home):
 
 
 def test_an_empty_environment_says_nothing(home):
-    """No variable, no file: nothing is known, and nothing of the working directory is read."""
+    """Without variables and files no setting is known, and the working directory is not read."""
     assert read_sources({}) == Sources()
 
 
 def test_a_dotenv_is_not_read(home, monkeypatch):
-    """Row 130: a ``.env`` that lies around decides nothing."""
+    """Row 130: a ``.env`` file in the directory is ignored."""
     private(home / ".env", "SERVETEL_TOKEN=token-of-nobody")
     monkeypatch.chdir(home)
     assert read_sources({}) == Sources()
@@ -655,7 +655,7 @@ CHOSEN = [
 
 @pytest.mark.parametrize(("profile", "environment", "sources"), CHOSEN)
 def test_a_profile_that_was_chosen_counts_first(profiles, profile, environment, sources):
-    """What a profile given by name holds wins over the variables; what it lacks comes from them."""
+    """A profile given by name wins over the variables; they supply only what it lacks."""
     sources = replace(sources, **{name: at_home(getattr(sources, name)) for name in ("token", "password")})
     assert read_sources(environment, profile=profile) == sources
 
@@ -685,7 +685,7 @@ MIXTURES = [
 def test_a_token_goes_only_to_an_address_that_it_is_meant_for(
     profiles, monkeypatch, profile, environment, has_login, outcome
 ):
-    """It is of the same source, of the call, or a brand of the vendor. A mixture is refused before anything is sent."""
+    """Both must come from one source, the call or the vendor's brands. A mixture is refused before anything is sent."""
     profiles.write_text(PROFILES + '[profiles.address]\nbase_url = "https://address.example"\n')
     sources = read_sources(environment, profile=profile)
     if has_login:
@@ -701,7 +701,7 @@ def test_a_token_goes_only_to_an_address_that_it_is_meant_for(
 
 
 def at_home(value):
-    """The home of these tests is known only now."""
+    """The same value, in the home of this test."""
     return SecretFile(f"~/{value.path.name}") if isinstance(value, SecretFile) else value
 
 
@@ -713,7 +713,7 @@ def test_another_file_of_profiles(home):
 
 
 def test_the_real_environment_is_the_default(home, monkeypatch):
-    """Without a mapping, the process's environment is read, as it is now."""
+    """Without a mapping, the process's current environment is read."""
     monkeypatch.setenv("SERVETEL_TOKEN", "t")
     assert read_sources().token == "t"
 
@@ -774,7 +774,7 @@ BAD_PROFILES = [
 @pytest.mark.parametrize("environment", [{}, {"SERVETEL_TOKEN": "t"}], ids=["alone", "beside-a-token"])
 @pytest.mark.parametrize(("text", "what", "more"), BAD_PROFILES)
 def test_a_profile_that_is_wrong(home, text, what, more, environment):
-    """It is refused by name, also where a variable gives the token: an ignored key may send that to another address."""
+    """It is refused by name, even if a variable gives the token: an ignored key may send that to another address."""
     private(home / ".config" / "servetel" / "config.toml", text)
     with pytest.raises(ConfigurationError) as caught:
         read_sources(environment)
@@ -786,13 +786,13 @@ def test_a_profile_that_is_wrong(home, text, what, more, environment):
 
 
 def test_a_wrong_profile_that_is_not_chosen_is_not_looked_at(home):
-    """Another profile may belong to another version."""
+    """Another profile may be for another version."""
     private(home / ".config" / "servetel" / "config.toml", '[profiles.default]\ntoken = "x"\n[profiles.new]\nnew = 1')
     assert read_sources({}) == Sources("x")
 
 
 def test_an_unknown_profile_names_the_known_ones(profiles):
-    """The error says which profiles there are."""
+    """The error lists the known profiles."""
     with pytest.raises(ConfigurationError, match="default, work, bare, login"):
         read_sources({"SERVETEL_PROFILE": "wrok"})
     profiles.write_text("")
@@ -811,14 +811,14 @@ MISSING = [
 
 @pytest.mark.parametrize(("environment", "why"), MISSING)
 def test_what_is_named_must_be_there(home, environment, why):
-    """A file that was named and that is not there is an error where it is needed, never ignored."""
+    """A named file that is missing is an error when it is needed, never ignored."""
     with pytest.raises(ConfigurationError, match=why) as caught:
         read_sources(environment).token.read()
     assert os.devnull not in str(caught.value)
 
 
 def test_a_home_that_may_not_be_looked_into(home, monkeypatch):
-    """A profile that this user may not even look for is none, unless somebody named it."""
+    """A profile that this user cannot access counts as missing, unless it was named."""
 
     def refuse(self):
         raise PermissionError(13, "denied")
@@ -830,7 +830,7 @@ def test_a_home_that_may_not_be_looked_into(home, monkeypatch):
 
 
 def test_a_profile_must_be_there(profiles):
-    """A profile that somebody named and that the file does not have is an error."""
+    """A named profile that is not in the file is an error."""
     with pytest.raises(ConfigurationError, match="no profile of that name"):
         read_sources({"SERVETEL_PROFILE": "hunter22"})
 
@@ -838,7 +838,7 @@ def test_a_profile_must_be_there(profiles):
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o644, 0o620, 0o660, 0o601, 0o777], ids=oct)
 def test_a_secret_that_others_may_read_is_refused(home, mode):
-    """Row 129: a token file and a file of profiles must be the user's alone; the fix is the command to type."""
+    """Row 129: only the user may have access to token and profile files; the fix is the command to type."""
     token = private(home / "token", "token-of-somebody", mode)
     with pytest.raises(ConfigurationError, match=r"other users.*[Cc]hmod 600 "):
         read_sources({"SERVETEL_TOKEN_FILE": str(token)}).token.read()
@@ -850,7 +850,7 @@ def test_a_secret_that_others_may_read_is_refused(home, mode):
 @pytest.mark.skipif(sys.platform == "win32", reason="modes are POSIX's")
 @pytest.mark.parametrize("mode", [0o600, 0o400, 0o700], ids=oct)
 def test_a_secret_that_is_the_users_alone(home, mode):
-    """Row 129: any mode that shuts the others out will do; white space around the token goes."""
+    """Row 129: any mode without access for others is allowed; blanks around the token are removed."""
     token = private(home / "token", " token-of-somebody\r\n", mode)
     assert normalise_token(read_sources({"SERVETEL_TOKEN_FILE": str(token)}).token.read()) == "token-of-somebody"
 
@@ -858,7 +858,7 @@ def test_a_secret_that_is_the_users_alone(home, mode):
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root may give a file away")
 @pytest.mark.parametrize("mode", [0o600, 0o644], ids=oct)
 def test_a_secret_of_another_user_is_refused(home, mode):
-    """That user could put another token, or another address, into it."""
+    """That user could change the token or the address in it."""
     token = private(home / "token", "token-of-another-user", mode)
     config = private(home / "c.toml", PROFILES, mode)
     for each in (token, config):
@@ -872,7 +872,7 @@ def test_a_secret_of_another_user_is_refused(home, mode):
 @pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root may act as another user")
 @pytest.mark.parametrize(("mode", "is_taken"), [(0o644, True), (0o664, False), (0o646, False)])
 def test_a_secret_of_root_is_taken_if_only_root_may_change_it(mode, is_taken):
-    """Secrets of a container belong to root, and the user that runs it may read them."""
+    """In a container, secrets often belong to root and the running user may read them."""
     with tempfile.TemporaryDirectory() as directory:
         Path(directory).chmod(0o755)
         token = private(Path(directory) / "token", "token-of-root", mode)
@@ -887,7 +887,7 @@ def test_a_secret_of_root_is_taken_if_only_root_may_change_it(mode, is_taken):
 
 @pytest.mark.parametrize("kind", ["directory", "no-text", "nul", "pipe", "huge"])
 def test_a_token_file_that_is_none(home, kind):
-    """Only a small regular text file can be read as a token; the client does not wait for a pipe."""
+    """Only a small regular text file can be a token file; the client does not wait for a pipe."""
     file = home / "token"
     if kind == "directory":
         file.mkdir(mode=0o700)
@@ -916,7 +916,7 @@ def test_a_token_file_that_is_none(home, kind):
     ids=["line-end", "windows", "byte-order-mark", "blanks-of-a-password", "as-large-as-may-be"],
 )
 def test_a_secret_is_the_content_without_its_line_end(home, content, secret):
-    """Blanks stay: they may belong to a password. A token loses them later."""
+    """Blanks stay, because a password may contain them. A token is stripped later."""
     read = SecretFile(private(home / "secret", content)).read()
     assert str.__eq__(read, secret)
     assert repr(read) == "***"
@@ -938,7 +938,7 @@ def test_a_secret_of_a_file_is_in_no_frame(home):
     ids=range(3),
 )
 def test_a_broken_file_of_profiles(home, text):
-    """It is named, and nothing of it is shown: not in the message, and not hanging on the error."""
+    """The error names the file and shows none of it, neither in the message nor in its attributes."""
     private(home / ".config" / "servetel" / "config.toml", text)
     with pytest.raises(ConfigurationError, match="is not TOML") as caught:
         read_sources({})

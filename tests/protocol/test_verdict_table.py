@@ -1,9 +1,9 @@
-"""Rows 41 to 68 of the fault catalogue (HTTP semantics): from a reply, or the want of one, to what happens next.
+"""Rows 41 to 68 of the fault catalogue (HTTP semantics): from a reply, or a missing one, to what happens next.
 
-Here is what the pure part decides: ``judge``, ``judge_fault``, ``PageReader`` and ``Reply``. What a verdict *does* is tested elsewhere, over
+This file tests the pure part: ``judge``, ``judge_fault``, ``PageReader`` and ``Reply``. The effects of a verdict are tested elsewhere, over
 sockets, in ``tests/transport/``: that a 429 pauses every worker (41), that concurrency shrinks (44), that a 429 for ever ends at the deadline
 (45), that a 401 takes one single-flight renewal and one replay (46, 47), that redirects are not followed and the token not sent on (58 to 61),
-that no cookie is kept (66) and no cached page asked for (67). ``ROWS`` at the end says for each row where it stands.
+that no cookie is kept (66) and no cached page requested (67). ``ROWS`` at the end names the test of each row.
 """
 
 from __future__ import annotations
@@ -97,19 +97,19 @@ STATUSES = [
 
 @pytest.mark.parametrize(("status", "body", "action", "error"), STATUSES)
 def test_by_status(status, body, action, error):
-    """A status other than 200 becomes this action and, where trying ends, exactly this error, which knows the status."""
+    """Each status but 200 leads to this action and, after the last attempt, to this error with the status."""
     verdict = judge(Reply(status, body), NOW)
     assert (verdict.action, type(verdict.error), verdict.error.status) == (action, error, status)
     assert (verdict.wait, verdict.throttled) == (None, status == 429)
 
 
 def test_a_200_is_ok_until_its_body_is_read():
-    """Row 57: only a 200 is let through to the reader of pages."""
+    """Row 57: only a 200 reaches the reader of pages."""
     assert judge(Reply(200, b"anything"), NOW) is OK
 
 
 def test_every_status_has_a_verdict():
-    """Row 51: no status is passed over: each but 200 ends in an error, and none of them is taken for a page."""
+    """Row 51: each status but 200 ends in an error, and none is taken for a page."""
     for status in range(100, 700):
         verdict = judge(Reply(status, b""), NOW)
         assert (verdict.error is None) == (status == 200)
@@ -119,19 +119,19 @@ def test_every_status_has_a_verdict():
 
 
 def test_each_verdict_has_an_error_of_its_own():
-    """Row 47: two tasks that meet the same status do not share an error: an error tells the story of one call."""
+    """Row 47: two tasks with the same status do not share an error, because each error describes one call."""
     for status in (401, 429, 500, 404):
         assert judge(Reply(status, b""), NOW).error is not judge(Reply(status, b""), NOW).error
 
 
 def test_a_captive_portal_is_named():
-    """Row 52: a 511 says what it is."""
+    """Row 52: a 511 names its cause."""
     assert "captive portal" in str(judge(Reply(511, b""), NOW).error)
 
 
 @pytest.mark.parametrize(("status", "word"), [(301, "redirect"), (403, "gateway"), (404, "nothing at this path")])
 def test_a_wrong_address_says_why(status, word):
-    """Rows 48, 49, 58: three ways to a wrong address, three reasons, one fix."""
+    """Rows 48, 49, 58: three causes of a wrong address have three reasons and one fix."""
     text = str(judge(Reply(status, b"", {"location": "https://elsewhere.example/?token=abc"}), NOW).error)
     assert word in text
     assert "base_url" in text
@@ -173,7 +173,7 @@ ZONES = pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkat
 
 @pytest.fixture
 def clock_zone(monkeypatch, zone):
-    """This computer stands in another zone: no header may be read in it."""
+    """This computer is in another zone, which must not affect any header."""
     monkeypatch.setenv("TZ", zone)
     time.tzset()
     yield
@@ -184,7 +184,7 @@ def clock_zone(monkeypatch, zone):
 @ZONES
 @pytest.mark.parametrize(("header", "seconds"), WAITS)
 def test_retry_after(header, seconds, clock_zone):
-    """What ``Retry-After`` asks for, in seconds; what is no length of time leaves the wait to our own backoff."""
+    """``Retry-After`` in seconds; an invalid value leaves the wait to our own backoff."""
     verdict = judge(Reply(429, b"", {"retry-after": header}), NOW)
     assert verdict.wait == seconds
     assert verdict.error.retry_after == seconds
@@ -192,13 +192,13 @@ def test_retry_after(header, seconds, clock_zone):
 
 @ZONES
 def test_two_headers_of_which_one_is_a_date(clock_zone):
-    """Row 43: no guess that depends on where this computer stands: the first date, or nothing."""
+    """Row 43: the first date counts, or nothing; the zone of this computer does not matter."""
     assert judge(Reply(429, b"", {"retry-after": "Tue, 14 Nov 2023 22:14:20 GMT, 5"}), NOW).wait in (None, 60.0)
 
 
 @pytest.mark.parametrize("digits", [12, 13, 20, 400])
 def test_an_absurd_wait_is_not_turned_into_a_short_one(digits):
-    """Row 43: however many digits: longer than the cap means no wait and an error, never our own short backoff."""
+    """Row 43: a wait above the cap, with any number of digits, is an error, never our own short backoff."""
     assert judge(Reply(429, b"", {"retry-after": "9" * digits}), NOW).wait > 1e6
 
 
@@ -223,12 +223,12 @@ def test_an_absurd_wait_is_not_turned_into_a_short_one(digits):
 )
 @ZONES
 def test_retry_after_in_the_body(body, seconds, clock_zone):
-    """Without the header, the body's ``retry_after`` counts: seconds, or the wall clock of India."""
+    """Without the header, ``retry_after`` in the body counts, as seconds or as India's wall clock."""
     assert judge(Reply(429, body.encode()), NOW).wait == seconds
 
 
 def test_the_header_goes_before_the_body():
-    """Row 41: where both say something, HTTP's own word counts."""
+    """Row 41: if both exist, the header counts."""
     assert Reply(429, b'{"retry_after":30}', {"retry-after": "5"}).retry_after(NOW) == 5.0
 
 
@@ -244,25 +244,25 @@ def test_the_header_goes_before_the_body():
 @pytest.mark.parametrize("skew", [0, 3600, -86_400, 40 * 86_400])
 @ZONES
 def test_a_date_is_counted_from_the_servers_clock(date, seconds, skew, clock_zone):
-    """Row 42 and 68: a date is a length of time by the server's own ``Date``, however wrong this computer's clock is."""
+    """Row 42 and 68: the wait is measured by the server's ``Date``, however wrong this computer's clock is."""
     headers = {"retry-after": "Tue, 14 Nov 2023 22:14:20 GMT", "date": date}
     assert Reply(429, b"", headers).retry_after(NOW + skew) == seconds
 
 
 @pytest.mark.parametrize("date", ["soon", "", "Tue, 99 Nov 2023 22:14:20 GMT"])
 def test_an_unreadable_date_leaves_our_own_clock(date):
-    """Row 68: without a ``Date`` that can be read this computer's clock serves."""
+    """Row 68: without a readable ``Date``, this computer's clock is used."""
     headers = {"retry-after": "Tue, 14 Nov 2023 22:14:20 GMT", "date": date}
     assert Reply(429, b"", headers).retry_after(NOW) == 60.0
 
 
 def test_a_skewed_date_changes_nothing_else():
-    """Row 68: ``Date`` is used for dates only: seconds stay seconds."""
+    """Row 68: ``Date`` affects only dates; seconds stay seconds."""
     assert Reply(429, b"", {"retry-after": "5", "date": "Thu, 01 Jan 1970 00:00:00 GMT"}).retry_after(NOW) == 5.0
 
 
 def test_a_503_may_ask_for_time_without_slowing_the_account():
-    """Row 51: a server error with ``Retry-After`` is waited for, but only by its own request."""
+    """Row 51: only the request itself waits for the ``Retry-After`` of a server error."""
     verdict = judge(Reply(503, b"", {"retry-after": "5"}), NOW)
     assert (verdict.action, verdict.wait, verdict.throttled) == (Action.RETRY, 5.0, False)
 
@@ -308,7 +308,7 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("body", "action", "error", "retries"), REFUSALS)
 def test_a_200_that_says_no(body, action, error, retries):
-    """Row 56: an error in the clothes of a success is judged by its message, and never becomes an empty page."""
+    """Row 56: an error sent as a success is judged by its message, and never becomes an empty page."""
     verdict = refusal(body)
     assert (verdict.action, type(verdict.error), verdict.retries) == (action, error, retries)
     assert verdict.throttled == (error is RateLimitError)
@@ -318,20 +318,20 @@ def test_a_200_that_says_no(body, action, error, retries):
 
 @pytest.mark.parametrize("said", ["Token has expired", "no such agent"])
 def test_what_the_server_said_is_quoted(said):
-    """Row 56: its words are the best there are; where it says nothing, nothing is quoted."""
+    """Row 56: the error quotes the server's message if there is one."""
     assert f': "{said}"' in str(refusal({"success": False, "message": said}).error)
     assert '"' not in str(refusal({"success": False}).error)
     assert judge(Reply(500, b""), NOW).error.what == "the server failed (HTTP 500)"
 
 
 def test_a_refusal_that_names_a_moment_is_counted_from_our_clock_where_the_server_has_none():
-    """Row 43: the wait is the time until then."""
+    """Row 43: the wait lasts until that moment."""
     then = dt.datetime.fromtimestamp(NOW + 7, IST).strftime("%Y-%m-%d %H:%M:%S")
     assert refusal({"success": False, "message": "Too many requests.", "retry_after": then}).wait == 7.0
 
 
 def test_a_large_200_that_says_no():
-    """Row 56: the shape test holds for large bodies too."""
+    """Row 56: large bodies are tested for their shape too."""
     body = {
         "success": False,
         "message": "Token has expired",
@@ -341,20 +341,20 @@ def test_a_large_200_that_says_no():
 
 
 def test_a_200_that_says_no_and_when_to_come_back():
-    """Row 56 and 41: also there the wait is heeded."""
+    """Row 56 and 41: its wait is obeyed too."""
     assert refusal({"success": False, "message": "Too many requests.", "retry_after": 9}).wait == 9.0
 
 
 @pytest.mark.parametrize("odd", ["NaN", '"a\\ud800"', '"a\nb"'])
 def test_a_strange_200_that_says_no(odd):
-    """Row 56 and 70: a refusal is heard also through JSON that is not quite JSON."""
+    """Row 56 and 70: a refusal is read even from JSON that is not strict."""
     verdict = refusal(('{"success":false,"message":"Token has expired","x":' + odd + "}").encode())
     assert (verdict.action, type(verdict.error)) == (Action.RENEW, AuthenticationError)
 
 
 @pytest.mark.parametrize("success", [True, "true", 1, "1", "yes", None, [], {}, "", 2], ids=repr)
 def test_what_is_no_refusal(success):
-    """Row 56: only PHP's spellings of false are a failure."""
+    """Row 56: only PHP's spellings of false mean failure."""
     assert not says_no({"success": success})
     assert (
         len(
@@ -374,7 +374,7 @@ def test_what_is_a_refusal(success):
 
 @pytest.mark.parametrize("payload", [None, [], "false", 0, {}, {"message": "x"}], ids=repr)
 def test_only_an_object_can_refuse(payload):
-    """Row 56: whatever is no object has no ``success``."""
+    """Row 56: only an object has ``success``."""
     assert not says_no(payload)
 
 
@@ -399,7 +399,7 @@ NO_PAGES = [
 
 @pytest.mark.parametrize(("body", "retries", "why"), NO_PAGES)
 def test_a_200_that_is_no_page(body, retries, why):
-    """It is tried again (HTML once), then it is malformed; the error says why, with length and digest, never with content."""
+    """It is retried (HTML once), then malformed; the error has reason, length and digest, never content."""
     verdict = refusal(body)
     assert (verdict.action, type(verdict.error), verdict.retries) == (Action.RETRY, MalformedResponseError, retries)
     assert why in verdict.error.why
@@ -407,7 +407,7 @@ def test_a_200_that_is_no_page(body, retries, why):
 
 
 def test_the_error_holds_nothing_of_the_body():
-    """Row 54, F12: neither the text nor the state of the error holds what the server sent."""
+    """Row 54, F12: neither the text nor the state of the error holds server data."""
     body = ('{"results":[{"client_number":"' + PHONE + '","recording_url":"https://x.example/?token=' + TOKEN).encode()
     error = refusal(body).error
     shown = f"{error!r} {error} {vars(error)} {error.__cause__!r} {error.__context__!r}"
@@ -440,7 +440,7 @@ ENCODINGS = [
 
 @pytest.mark.parametrize(("body", "content_type"), ENCODINGS)
 def test_other_encodings(body, content_type):
-    """Rows 63, 64: a byte-order mark is stripped, and another charset is made UTF-8."""
+    """Rows 63, 64: a byte-order mark is removed, and other charsets become UTF-8."""
     page = PageReader().read(Reply(200, body, {"content-type": content_type}), NOW)
     assert page.open() == ("1", "1", 1)
     assert [record.agent_name for records in page.slices() for record in records] == ["Zoë Ünal"]
@@ -455,7 +455,7 @@ def test_other_encodings(body, content_type):
     ids=ascii,
 )
 def test_another_charset_is_an_error_at_once(charset):
-    """Row 64: only charsets that an API uses are read. Python knows others: to read punycode takes quadratic time."""
+    """Row 64: only charsets that APIs use are decoded. Python knows others, and punycode takes quadratic time."""
     headers = {"content-type": f"application/json; charset={charset}"}
     verdict = refusal(b'{"results":[{"id":"1"}]}', headers)
     assert type(verdict.error) is MalformedResponseError
@@ -473,7 +473,7 @@ def test_a_body_in_another_charset_than_it_says_is_malformed(charset):
 
 
 def test_a_web_page_in_another_charset_is_a_web_page():
-    """Row 64: a maintenance note passes, whatever its charset."""
+    """Row 64: a maintenance page is retried, whatever its charset."""
     verdict = refusal(b"<html>", {"content-type": "text/html; charset=koi8-r"})
     assert "web page" in str(verdict.error)
     assert verdict.action is Action.RETRY
@@ -481,7 +481,7 @@ def test_a_web_page_in_another_charset_is_a_web_page():
 
 @pytest.mark.parametrize("body", [b"\xff\xfe{", b"\xfe\xff\xd8\x00", b"\xef\xbb\xbf", b"\xef\xbb\xbf{"])
 def test_a_broken_encoding_is_malformed(body):
-    """Row 64: a body that starts as UTF-16 or with a mark and does not go on so."""
+    """Row 64: such a body starts as UTF-16 or with a mark, and continues as something else."""
     assert type(refusal(body).error) is MalformedResponseError
 
 
@@ -512,7 +512,7 @@ MESSAGES = [
 
 @pytest.mark.parametrize(("payload", "said"), MESSAGES)
 def test_what_the_server_said(payload, said):
-    """Row 50: one line, printable, without numbers, addresses and tokens."""
+    """Row 50: one printable line, without numbers, addresses and tokens."""
     assert server_message(payload) == said
 
 
@@ -529,7 +529,7 @@ def test_a_long_message_is_cut_and_costs_nothing(text):
 
 
 def test_the_message_is_quoted_in_the_error():
-    """Row 50: the caller reads what the server objects to, sanitised, and what to check."""
+    """Row 50: the error quotes the server's objection, sanitised, and says what to check."""
     body = json.dumps({"message": f"from_date is wrong\x1b[2J for {PHONE}"}).encode()
     assert str(judge(Reply(422, body), NOW).error) == (
         'The API refuses the request (HTTP 422: "from_date is wrong [2J for +…"). Check the filters and the dates.'
@@ -545,7 +545,7 @@ def test_two_megabytes_of_html_leave_no_trace():
 
 @pytest.mark.parametrize("status", [400, 401, 403, 422, 500, 503])
 def test_no_error_holds_what_must_not_be_shown(status):
-    """Row 50, 54: whatever the status, number and token of the message appear nowhere in the error."""
+    """Row 50, 54: at no status does the error hold the message's number or token."""
     body = json.dumps({"success": False, "message": f"{TOKEN} {PHONE} \x1b]8;;"}).encode()
     error = judge(Reply(status, body), NOW).error
     shown = f"{error} {error!r} {vars(error)}"
@@ -553,7 +553,7 @@ def test_no_error_holds_what_must_not_be_shown(status):
 
 
 def test_a_reply_does_not_print_its_body():
-    """F12: a traceback that prints its locals shows a status, not the calls."""
+    """F12: a traceback with locals shows a status, not the calls."""
     assert repr(Reply(200, b'{"x":1}', {"date": DATE})) == "Reply(status=200)"
 
 
@@ -576,7 +576,7 @@ FAULT_TABLE = {
 
 @pytest.mark.parametrize("fault", Fault, ids=lambda fault: fault.name.lower())
 def test_a_fault(fault):
-    """Rows 1 to 40, as far as the decision goes: what is tried again, how often, and what it becomes."""
+    """Rows 1 to 40, as far as the decision goes: whether to retry, how often, and which error is raised."""
     verdict = judge_fault(fault)
     assert (verdict.action, type(verdict.error), verdict.retries) == FAULT_TABLE[fault]
     assert verdict.error is not judge_fault(fault).error
@@ -585,7 +585,7 @@ def test_a_fault(fault):
 
 
 def test_what_is_slow():
-    """Only after these failures may a smaller page come in time; a missing connection is not one of them."""
+    """Only after these failures may a smaller page arrive in time; a missing connection is not one of them."""
     slow = [fault for fault in Fault if is_slow(judge_fault(fault).error)]
     assert slow == [Fault.TIMEOUT]
     statuses = [status for status in range(400, 600) if is_slow(judge(Reply(status, b""), NOW).error)]
@@ -596,7 +596,7 @@ def test_what_is_slow():
 
 
 def test_every_fault_is_in_the_table():
-    """A fault without a verdict cannot be."""
+    """Every fault has a verdict."""
     assert set(FAULTS) == set(Fault) == set(FAULT_TABLE)
 
 
@@ -633,7 +633,7 @@ ROWS = {
 
 
 def test_no_row_is_left_out():
-    """Rows 41 to 68 are each tested here, by tests that exist, or named with the place where they are."""
+    """Existing tests cover each of the rows 41 to 68, or the table names the place that does."""
     assert list(ROWS) == list(range(41, 69))
     for row, where in ROWS.items():
         here = where.split("; ")[0]

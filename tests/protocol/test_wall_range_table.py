@@ -1,4 +1,4 @@
-"""Ranges where the clock is set back or forward: no call of a range is lost, and none comes that is certainly outside."""
+"""Ranges in which the clock is set back or forward: no call is lost, and none that is certainly outside comes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def asked(query, zone):
 
 # Table
 
-#: A zone; from and to in UTC, or open; what is asked for, newest first.
+#: A zone; from and to in UTC, or open; the requested windows, newest first.
 RANGES = {
     "before it": (LONDON, "2024-10-26 23:00", "2024-10-26 23:59:59", ["2024-10-27 00:00:00 to 2024-10-27 00:59:59"]),
     "its first time": (LONDON, "2024-10-27 00:10", "2024-10-27 00:50", ["2024-10-27 01:10:00 to 2024-10-27 01:50:00"]),
@@ -109,12 +109,12 @@ RANGES = {
 
 @pytest.mark.parametrize(("zone", "begin", "finish", "windows"), RANGES.values(), ids=RANGES)
 def test_a_range_of_moments(zone, begin, finish, windows):
-    """It asks for the seconds that the clock shows in it: once each, all of them, and no other."""
+    """The windows hold exactly the seconds that the clock shows in the range, once each."""
     query = CallQuery(from_date=begin and utc(begin), to_date=finish and utc(finish))
     assert asked(query, zone) == windows
 
 
-#: From and to; what London's account is asked for.
+#: From and to; the windows that London's account is asked for.
 MIXED = {
     "a moment and a text": (
         utc("2024-10-27 00:50"),
@@ -134,7 +134,7 @@ MIXED = {
 
 @pytest.mark.parametrize(("begin", "finish", "windows"), MIXED.values(), ids=MIXED)
 def test_a_text_bounds_the_wall_clock(begin, finish, windows):
-    """A text or a day means both times of a second; a moment means what the clock shows from then on, or up to then."""
+    """A text or a day means both times of a second; a moment means what the clock shows from or up to it."""
     assert asked(CallQuery(from_date=begin, to_date=finish), LONDON) == windows
 
 
@@ -148,7 +148,7 @@ REVERSED = {
 
 @pytest.mark.parametrize(("begin", "finish"), REVERSED.values(), ids=REVERSED)
 def test_a_range_that_is_reversed(begin, finish):
-    """It is refused; moments are compared as moments, also where their stamps are in order."""
+    """It is refused; moments are compared as moments, even if their stamps are in order."""
     with pytest.raises(ConfigurationError, match="lies after to_date") as refused:
         CallQuery(from_date=begin, to_date=finish).windows(LONDON)
     assert refused.value.why.startswith("such a range holds no call")
@@ -164,7 +164,7 @@ def test_moments_whose_stamps_are_in_order_are_reversed():
 
 
 def test_both_times_of_a_second_are_two_queries():
-    """Python takes them for equal in one zone; two queries that differ by an hour must not share their requests."""
+    """Python finds them equal in one zone, but two queries an hour apart must not share requests."""
     first, second = (CallQuery(from_date=datetime(2024, 10, 27, 1, 30, fold=fold, tzinfo=LONDON)) for fold in (0, 1))
     assert first != second
     assert (asked(first, LONDON), asked(second, LONDON)) == (
@@ -174,7 +174,7 @@ def test_both_times_of_a_second_are_two_queries():
 
 
 def test_what_is_left_out_is_part_of_a_query():
-    """Twenty minutes around the change have another fingerprint than the hour around them, and the same parameters."""
+    """Twenty minutes around the change and the hour around them differ in fingerprint, not in parameters."""
     part = CallQuery(from_date=utc("2024-10-27 00:50"), to_date=utc("2024-10-27 01:10"))
     whole = CallQuery(from_date="2024-10-27 01:00:00", to_date="2024-10-27 01:59:59")
     assert part.params(LONDON) == whole.params(LONDON)
@@ -193,7 +193,7 @@ LASTS = {
 
 @pytest.mark.parametrize(("now", "first", "last"), LASTS.values(), ids=LASTS)
 def test_the_last_hour_is_an_hour(now, first, last):
-    """It is 60 minutes of time, also if ``now`` is in a zone whose clock changes."""
+    """It is 60 minutes of time, even if ``now`` is in a zone whose clock changes."""
     assert asked(CallQuery.last(hours=1, now=now), LONDON) == [f"{first} to {last}"]
     assert CallQuery.last(hours=1, now=now.astimezone(UTC)).params(LONDON) == [("from_date", first), ("to_date", last)]
 
@@ -213,7 +213,7 @@ CLOCKS = {
 
 @pytest.mark.parametrize(("moment", "latest", "past"), CLOCKS.values(), ids=CLOCKS)
 def test_where_the_clock_is(moment, latest, past):
-    """A call that has started may bear any second up to the first; none up to the second can still be to start."""
+    """A started call may have any second up to the first value; no future call has one up to the second."""
     assert stamp(latest_wall(utc(moment), LONDON)) == latest
     assert stamp(past_wall(utc(moment), LONDON)) == past
     assert (
@@ -222,7 +222,7 @@ def test_where_the_clock_is(moment, latest, past):
 
 
 def test_the_doubled_hour():
-    """Its seconds, and the moment of the change, found from either time."""
+    """Either time gives its seconds and the moment of the change."""
     hour = DoubledHour(datetime(2024, 4, 7, 1, 30), datetime(2024, 4, 7, 1, 59, 59), utc("2024-04-06 15:00"))  # noqa: DTZ001
     for moment in ("2024-04-06 14:30:00", "2024-04-06 14:59:59", "2024-04-06 15:00:00", "2024-04-06 15:29:59"):
         assert doubled_hour(utc(moment), LORD_HOWE) == hour
@@ -235,7 +235,7 @@ def test_the_doubled_hour():
 
 @cache
 def changes_of(name):
-    """The first moments after each change of a zone's clock in the year; some moment of a zone that has none."""
+    """The first moment after each change of a zone's clock in the year, or any moment if there is none."""
     zone, day = ZoneInfo(name), timedelta(days=1)
     found, moment = [], datetime(YEAR, 1, 1, tzinfo=UTC)
     while moment.year == YEAR:
@@ -269,7 +269,7 @@ BOUNDS = sorted([*(timedelta(minutes=minutes) for minutes in (-90, -60, -50, -10
 
 
 def test_every_zone_and_every_change():
-    """Calls every five minutes around both changes, in ranges that begin and end anywhere: none is lost, none is added."""
+    """Calls every five minutes around both changes, in ranges with any bounds: none is lost, none is added."""
     wrong, seen = [], set()
     for name in sorted(available_timezones()):
         zone = ZoneInfo(name)
@@ -296,7 +296,7 @@ SECONDS = st.integers(-3 * 3600, 3 * 3600).map(lambda seconds: seconds * SECOND)
 
 @given(st.sampled_from(CHANGING), st.integers(0, 1), SECONDS, SECONDS, SECONDS)
 def test_a_call_comes_if_and_only_if_it_may_lie_inside(name, nth, since, until, after):
-    """To the second: a stamp is asked for if one of the moments that it may mean lies in the range."""
+    """To the second: a stamp is requested if one of its possible moments is in the range."""
     zone, change = ZoneInfo(name), changes_of(name)[nth]
     begin, finish = sorted([change + since, change + until])
     shown = wall(change + after, zone)
@@ -308,7 +308,7 @@ def test_a_call_comes_if_and_only_if_it_may_lie_inside(name, nth, since, until, 
 
 @given(st.sampled_from(CHANGING), st.integers(0, 1), SECONDS, SECONDS)
 def test_open_ranges_meet(name, nth, at, after):
-    """What begins at a moment and what ends there hold each call between them, and share no more than a doubled hour."""
+    """A range from a moment and a range up to it lose no call, and share at most a doubled hour."""
     zone, change = ZoneInfo(name), changes_of(name)[nth]
     shown = wall(change + after, zone)
     (newer,) = CallQuery(from_date=change + at).windows(zone)

@@ -1,4 +1,4 @@
-"""Windows: closed ranges of whole seconds. Whatever is done to one, no second is lost and none is in two."""
+"""Windows: closed ranges of whole seconds. No operation loses a second or puts one into two windows."""
 
 # ruff: noqa: DTZ001 - the wall clock of an account has no zone by definition
 
@@ -20,12 +20,12 @@ OPEN = [Window(None, START), Window(START, None), Window(None, None)]
 
 
 def of(first, last):
-    """A window by seconds after the start, both of it."""
+    """A window by seconds after the start, both included."""
     return Window(START + first * SECOND, START + last * SECOND)
 
 
 def seconds_of(windows):
-    """Every second that is in one of these windows, as often as it is."""
+    """Every second of these windows, as often as it is in them."""
     found = []
     for window in windows:
         offset = int((window.start - START).total_seconds())
@@ -38,12 +38,12 @@ def seconds_of(windows):
     [(of(0, 0), 1), (of(0, 1), 2), (MAY, 31 * 86400), *[(window, 0) for window in OPEN]],
 )
 def test_seconds(window, seconds):
-    """Both bounds belong to a closed window; of an open one there is no number."""
+    """Both bounds belong to a closed window; an open one has no number of seconds."""
     assert window.seconds == seconds
 
 
 def test_of():
-    """Two stamps are the two bounds, and come back as they were."""
+    """Two stamps are the two bounds, and come back unchanged."""
     window = Window.of("2024-05-01 09:30:00", "2024-05-02 23:59:59")
     assert (window.start, window.end) == (datetime(2024, 5, 1, 9, 30), datetime(2024, 5, 2, 23, 59, 59))
     assert (window.first, window.last) == ("2024-05-01 09:30:00", "2024-05-02 23:59:59")
@@ -51,13 +51,13 @@ def test_of():
 
 @pytest.mark.parametrize("text", ["2024-05-01", "2024-05-01T00:00:00", "2024-02-30 00:00:00", ""])
 def test_of_what_is_no_stamp(text):
-    """Windows are made of our own stamps only; anything else is a bug and shows as one."""
+    """Windows are made of our own stamps only; any other text is a bug and raises."""
     with pytest.raises(ValueError, match=r"another form|out of range|must be in"):
         Window.of(text, "2024-05-02 00:00:00")
 
 
 def test_bounds_as_text_enclose_every_stamp():
-    """An open side compares as smaller, or larger, than any stamp there is."""
+    """An open side compares as smaller, or larger, than any stamp."""
     assert Window(None, None).first < "0001-01-01 00:00:00"
     assert Window(None, None).last > "9999-12-31 23:59:59"
 
@@ -71,7 +71,7 @@ def test_bounds_as_text_enclose_every_stamp():
     ],
 )
 def test_as_text(window, text):
-    """It can be read in a message."""
+    """It is readable in a message."""
     assert str(window) == text
 
 
@@ -80,7 +80,7 @@ def test_as_text(window, text):
 
 @given(seconds=st.integers(1, 5000), pieces=st.integers(-3, 5010))
 def test_cut_keeps_each_second_once(seconds, pieces):
-    """Pieces touch, newest first, are about equal, and are as many as asked for, but never more than seconds."""
+    """Pieces are adjacent, newest first, about equal, and as many as requested, but never more than seconds."""
     window = of(0, seconds - 1)
     cut = window.cut(pieces)
     assert len(cut) == max(1, min(pieces, seconds))
@@ -93,7 +93,7 @@ def test_cut_keeps_each_second_once(seconds, pieces):
 
 @pytest.mark.parametrize("window", OPEN)
 def test_an_open_window_is_not_cut(window):
-    """Where it ends nobody knows."""
+    """Its end is unknown."""
     assert window.cut(5) == [window]
 
 
@@ -102,7 +102,7 @@ def test_an_open_window_is_not_cut(window):
 
 @given(seconds=st.integers(1, 5 * 86400), offset=st.integers(0, 86400))
 def test_days_keep_each_second_once(seconds, offset):
-    """Days touch, newest first, and each lies within one date."""
+    """Days are adjacent, newest first, and each is within one date."""
     window = of(offset, offset + seconds - 1)
     days = window.days()
     assert (days[0].end, days[-1].start) == (window.end, window.start)
@@ -122,13 +122,13 @@ def test_an_open_window_has_no_days(window):
 
 @pytest.mark.parametrize("window", OPEN)
 def test_an_open_window_is_not_split(window):
-    """It is asked for as it is."""
+    """It is requested as it is."""
     assert list(window.split()) == [window]
 
 
 @given(seconds=st.integers(1, 1000), longest=st.integers(1, 1000))
 def test_split_keeps_each_second_once(seconds, longest):
-    """Windows touch, newest first; all but the last one are as long as they may be, and none is longer."""
+    """Windows are adjacent, newest first; all but the last have the longest length, and none is longer."""
     window = of(0, seconds - 1)
     parts = list(window.split(timedelta(seconds=longest)))
     assert (parts[0].end, parts[-1].start) == (window.end, window.start)
@@ -160,7 +160,7 @@ def test_a_month_is_one_window():
     ],
 )
 def test_windows_up_to_a_second(last, left):
-    """Later windows are left out, and the window with that second ends there, even if windows are cut differently now."""
+    """Later windows are left out; the window with that second ends there, even if windows are cut differently now."""
     windows = [of(20, 29), of(10, 19), of(0, 9)]
     assert up_to(windows, of(last, last).last) == [of(*each) for each in left]
 
@@ -179,7 +179,7 @@ def test_windows_up_to_what_is_no_second():
     taken=st.lists(st.tuples(st.integers(-20, 70), st.integers(0, 30)), max_size=4),
 )
 def test_without_leaves_exactly_the_other_seconds(seconds, taken):
-    """What is taken out, in any order, beyond the bounds or overlapping, is gone; all else is there, newest first."""
+    """Exactly the removed seconds are gone, in any order, overlapping or out of bounds; the rest is newest first."""
     others = [of(first, first + length) for first, length in taken]
     gone = {second for first, length in taken for second in range(first, first + length + 1)}
     left = of(0, seconds - 1).without(others)
@@ -188,31 +188,31 @@ def test_without_leaves_exactly_the_other_seconds(seconds, taken):
 
 
 def test_without_nothing():
-    """Nothing taken leaves all of it."""
+    """Removing nothing leaves the whole window."""
     assert MAY.without([]) == [MAY]
 
 
 def test_without_its_first_or_its_last_second():
-    """Bounds are inside: one that ends where this one begins takes that second away, and the other way round."""
+    """Bounds are included: a window that ends or begins at a bound removes that second."""
     first, last = Window(None, MAY.start), Window(MAY.end, None)
     before, after = Window(MAY.start - timedelta(hours=1), MAY.start), Window(MAY.end, MAY.end + timedelta(hours=1))
     assert MAY.without([before]) == [Window(MAY.start + SECOND, MAY.end)]
     assert MAY.without([after]) == [Window(MAY.start, MAY.end - SECOND)]
-    assert MAY.without([first, last]) == [MAY]  # open windows take nothing away
+    assert MAY.without([first, last]) == [MAY]  # open windows remove nothing
 
 
 def test_without_itself():
-    """All taken leaves nothing, not an empty window."""
+    """Removing all of it leaves nothing, not an empty window."""
     assert MAY.without([MAY]) == []
 
 
 @pytest.mark.parametrize("other", OPEN)
 def test_without_an_open_window(other):
-    """Windows of a journal are closed; an open one takes nothing out rather than a guess."""
+    """Windows of a journal are closed; an open one removes nothing."""
     assert MAY.without([other]) == [MAY]
 
 
 @pytest.mark.parametrize("window", OPEN)
 def test_an_open_window_is_left_whole(window):
-    """Nothing can be taken out of what has no end."""
+    """Nothing can be removed from a window without an end."""
     assert window.without([MAY]) == [window]

@@ -1,4 +1,4 @@
-"""The account's zone: how it is named, where it comes from, and which brand needs one."""
+"""The account's zone: its names, its sources, and which brand needs one."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ NAMES = {
 
 @pytest.mark.parametrize(("name", "zone"), NAMES.items(), ids=NAMES)
 def test_a_name(name, zone):
-    """A name of the time-zone database in any case, or a fixed offset; India's offset is ``IST`` itself."""
+    """A zone is a name of the time-zone database in any case, or a fixed offset; India's offset is ``IST``."""
     assert read_zone(name) == zone
     assert (read_zone(name) is IST) == (zone is IST)
 
 
 def test_every_name_of_the_database():
-    """Each of them is a zone."""
+    """Each name is a zone."""
     assert {read_zone(name).key for name in available_timezones()} == available_timezones()
 
 
@@ -53,7 +53,7 @@ def test_every_name_of_the_database():
     ids=repr,
 )
 def test_what_is_no_zone(name):
-    """It is refused with what a zone looks like; the error does not repeat it."""
+    """The error says what a zone looks like and does not repeat the value."""
     with pytest.raises(ConfigurationError) as refused:
         read_zone(name)
     assert refused.value.what == "there is no such zone"
@@ -63,7 +63,7 @@ def test_what_is_no_zone(name):
 
 
 UK = Brand.ACEFONE_UK.base_url
-#: The argument, the address, what the profile or the variable says, the variable alone; the zone.
+#: The argument, the address, the value of profile or variable, the variable alone; the zone.
 CHOICES = {
     "the argument": (LONDON, UK, "Asia/Kolkata", "Asia/Tokyo", LONDON),
     "India's as an argument": (IST, UK, None, None, IST),
@@ -86,7 +86,7 @@ CHOICES = {
 
 @pytest.mark.parametrize(("given", "address", "found", "variable", "zone"), CHOICES.values(), ids=CHOICES)
 def test_where_a_zone_comes_from(monkeypatch, given, address, found, variable, zone):
-    """The argument, then the variable or the profile, then the brand; India's for an address of no brand."""
+    """The argument, then the variable or the profile, then the brand; India's for any other address."""
     if variable is not None:
         monkeypatch.setenv("SERVETEL_ZONE", variable)
     assert (
@@ -107,7 +107,7 @@ def test_where_a_zone_comes_from(monkeypatch, given, address, found, variable, z
     ids=repr,
 )
 def test_acefone_uk_needs_a_zone(address):
-    """However its address is written, it is refused without one, and the fix says what to give."""
+    """In any spelling of its address, it is refused without a zone, and the fix says what to give."""
     with pytest.raises(ConfigurationError) as refused:
         choose_zone(DEFAULT_ZONE, address, Sources())
     assert refused.value.what == "the account's zone is not given"
@@ -116,7 +116,7 @@ def test_acefone_uk_needs_a_zone(address):
     assert "SERVETEL_ZONE" in refused.value.fix
 
 
-#: How a client comes to that brand.
+#: How a client gets that brand.
 WAYS = {
     "a brand": {"token": "token-123456", "brand": Brand.ACEFONE_UK},
     "a brand by name": {"token": "token-123456", "brand": "acefone-uk"},
@@ -128,7 +128,7 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_client_of_acefone_uk(monkeypatch, tmp_path, way):
-    """It is refused without a zone and works with one, whether it is given, in a variable or in the profile."""
+    """It is refused without a zone; an argument, a variable or a profile may give one."""
     config, brand = tmp_path / "config.toml", '[profiles.default]\ntoken = "token-123456"\nbrand = "acefone-uk"\n'
     if way == "a profile":
         monkeypatch.setenv("SERVETEL_CONFIG", str(config))
@@ -149,7 +149,7 @@ def test_a_client_of_acefone_uk(monkeypatch, tmp_path, way):
 
 
 def test_a_variable_wins_over_the_profile(tmp_path):
-    """As every other variable does."""
+    """It wins like every other variable."""
     config = tmp_path / "config.toml"
     config.write_text('[profiles.default]\nzone = "Europe/Paris"\n')
     config.chmod(0o600)
@@ -160,7 +160,7 @@ def test_a_variable_wins_over_the_profile(tmp_path):
 
 @pytest.mark.parametrize("variable", ["Europe/Lodnon", "canary"])
 def test_a_variable_that_names_no_zone(monkeypatch, variable):
-    """It is refused where the client is made, also for a brand that needs none."""
+    """The constructor refuses it, even for a brand that needs no zone."""
     monkeypatch.setenv("SERVETEL_ZONE", variable)
     with pytest.raises(ConfigurationError, match="There is no such zone"):
         ServetelClient("token-123456", brand="servetel")

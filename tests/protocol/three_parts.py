@@ -1,4 +1,4 @@
-"""What an error must say before it is shown to anybody: what happened, and what to do."""
+"""What each error shown to a person must say: what happened, and what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def assert_says_what_and_what_to_do(error: ServetelError | None, why: str | None = None) -> None:
-    """Each part is a text of some words; ``why`` is in the reason."""
+    """Each part is a text of several words; the reason contains ``why``."""
     assert error is not None
     for part in (error.what, error.fix):
         assert isinstance(part, str)

@@ -1,4 +1,4 @@
-"""What a pull gives its destination, without any server: windows of lines, claims, entries."""
+"""The input of a destination, without a server: windows of lines, claims, entries."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _moment(text: str) -> datetime:
 
 
 def _expected(line: bytes, name: str) -> Any:
-    """Give the value; JSON values stay Python's, for whoever compares them to parse."""
+    """Return the value; JSON values stay Python's, so that the caller can parse and compare them."""
     call = json.loads(line)
     if name == "started_at":
         return _moment(f"{call['date']} {call['time']}")
@@ -127,14 +127,14 @@ def _expected(line: bytes, name: str) -> Any:
 
 
 def window(lines: Iterable[bytes], zone: tzinfo = IST) -> Batch:
-    """A pull's way from a page to a window: what is no strict JSON was made so before any sink sees it."""
+    """Build a window from a page as a pull does: invalid JSON is fixed before a sink sees it."""
     page = PageReader().read(Reply(200, b'{"count":1,"results":[%s]}' % b",".join(lines)), 0.0)
     return Batch([row.line for row in rows_of(page)], zone)
 
 
 @pytest.fixture
 def batch_of() -> Callable[..., Batch]:
-    """Make a window of calls, each given as the server sent it."""
+    """Make a window from calls as the server sent them."""
 
     def make(*lines: bytes, zone: tzinfo = IST) -> Batch:
         return window(lines, zone)
@@ -144,13 +144,13 @@ def batch_of() -> Callable[..., Batch]:
 
 @pytest.fixture
 def claim() -> PullIdentity:
-    """A pull."""
+    """The claim of a pull."""
     return PullIdentity("pull", "scope", "account")
 
 
 @pytest.fixture(scope="session")
 def realistic() -> Batch:
-    """250 calls of a month in every odd form that was seen in the field, newest first."""
+    """250 calls of a month in every odd form seen in the field, newest first."""
     return window(bytes(call.body) for call in Dataset.month("2024-05", calls=250, php_quirks=True).calls)
 
 
@@ -166,11 +166,11 @@ def hostile() -> Batch:
             own = b"" if field.startswith(b'"id"') else b'"id":"h%d",' % len(lines)
             lines.append(b"{" + own + field + b"}")
     lines += [b'{"id":"n%d",%s}' % (index, numbers) for index, numbers in enumerate(_NUMBERS)]
-    # Each on a page of its own: one lone surrogate has its whole page written anew.
+    # Each on its own page: one lone surrogate causes its whole page to be rewritten.
     return Batch([line for each in lines for line in window([each]).lines], IST)
 
 
 @pytest.fixture(scope="session")
 def expected() -> Callable[[bytes, str], Any]:
-    """What a table must hold of a realistic call, worked out from the server's JSON alone."""
+    """The expected table row of a realistic call, computed from the server's JSON alone."""
     return _expected

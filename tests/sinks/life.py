@@ -1,4 +1,4 @@
-"""The steps of a sink's life that every test takes in one way."""
+"""The steps of a sink's life that all tests share."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def open_for(sink: Sink, claim: PullIdentity, *, fresh: bool = False) -> Saved | None:
-    """Open it for a pull; returns what an interrupted one has left."""
+    """Open a sink for a pull; returns the state that an interrupted one has left."""
     sink.open(fresh=fresh)
     return sink.resume(claim)
 
 
 def finished(sink: Sink, receipt: bytes = b'{"destination":"a"}') -> Output:
-    """Make the output final; returns what its receipt is made of."""
+    """Make the output final; returns the input of its receipt."""
     outputs: list[Output] = []
 
     def receipt_of(output: Output) -> bytes:
@@ -38,14 +38,14 @@ def finished(sink: Sink, receipt: bytes = b'{"destination":"a"}') -> Output:
 
 
 def named_without_receipt(sink: Sink, target: Path) -> None:
-    """Give the output its name, and stop before its receipt has one, as a kill between the two does."""
+    """Name the output, and stop before its receipt is named, like a kill between the two."""
     with receipt_is_refused(target), pytest.raises(OutputError, match="is written, but its receipt cannot be saved"):
         finished(sink)
 
 
 @contextmanager
 def receipt_is_refused(target: Path) -> Iterator[None]:
-    """Have the system refuse to give the receipt its name."""
+    """Make the system refuse the receipt its name."""
     rename = Path.replace
 
     def replace(path: Path, place: Path) -> Path:

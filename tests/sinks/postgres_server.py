@@ -1,4 +1,4 @@
-"""A real PostgreSQL of Debian's package: its own data directory, a free port of the loopback, and a password."""
+"""A real PostgreSQL of Debian's package: its own data directory, a free loopback port, and a password."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ACCOUNT = "postgres"
 
 
 class PostgresServer(NamedTuple):
-    """Where it listens, and how to come in."""
+    """The server's address and login."""
 
     port: int
     user: str
@@ -36,7 +36,7 @@ class PostgresServer(NamedTuple):
 
 
 def _drop() -> dict[str, object]:
-    """Whoever runs this: PostgreSQL refuses to be root."""
+    """Drop root's rights: PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return {}
     account = pwd.getpwnam(_ACCOUNT)
@@ -49,7 +49,7 @@ def _free_port() -> int:
 
 
 def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
-    """Read what it says until it is ready."""
+    """Read the server's log until it is ready."""
     assert process.stderr is not None
     said = b""
     for line in process.stderr:
@@ -62,7 +62,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
-    """Start it once for all tests; stop it by its own process."""
+    """Start the server once for all tests; stop it by its own process."""
     if not _PROGRAMS:
         pytest.skip("PostgreSQL is not installed (Debian: postgresql)")
     if os.geteuid() == 0:
@@ -112,7 +112,7 @@ def postgres_server() -> Iterator[PostgresServer]:
             _wait(process, home / "log")
             yield PostgresServer(port, "puller", password, process)
         finally:
-            process.send_signal(signal.SIGINT)  # its fast shutdown
+            process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
             process.communicate(timeout=30)
     finally:
         shutil.rmtree(home)

@@ -1,4 +1,4 @@
-"""CSV: every field of every call, for spreadsheets and for programs alike."""
+"""CSV: every field of every call, for spreadsheets and for programs."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def field(path, batch, name):
 
 
 def test_every_field_is_what_the_server_sent(realistic, expected, tmp_path):
-    """Of 250 calls in every odd form: numbers, moments, JSON and texts, one by one."""
+    """Numbers, moments, JSON and texts of 250 calls in every odd form are compared one by one."""
     rows = read(encode(tmp_path / "a", realistic))
     assert len(rows) == len(realistic.lines) == 250
     for line, row in zip(realistic.lines, rows, strict=True):
@@ -66,7 +66,7 @@ def test_every_field_is_what_the_server_sent(realistic, expected, tmp_path):
 
 
 def test_hostile_texts_reach_every_reader(hostile, tmp_path):
-    """A strict reader gets as many rows as there are calls, each with its own id and all of its fields."""
+    """A strict reader gets one row per call, with its own id and all its fields."""
     data = encode(tmp_path / "a", hostile)
     rows = read(data)
     assert len(rows) == len(hostile.lines)
@@ -103,7 +103,7 @@ def test_no_field_is_a_formula(hostile, tmp_path):
 )
 @pytest.mark.parametrize("name", ["agent_name", "notes", "id", "date", "agent_ring_time"])
 def test_a_text_that_could_be_a_formula_gets_a_quote(batch_of, tmp_path, name, text):
-    """In plain and in open-ended fields alike, also where it only looks like a number."""
+    """This holds for plain and open-ended fields, even if the text only looks like a number."""
     call = {"id": "1", name: json.loads(f'"{text}"')}
     value = field(tmp_path / "a", batch_of(json.dumps(call).encode()), name)
     if name == "agent_ring_time" and text in ("-5", "+12345", "+1234567890123456"):
@@ -116,7 +116,7 @@ def test_a_text_that_could_be_a_formula_gets_a_quote(batch_of, tmp_path, name, t
 @pytest.mark.parametrize("separators", SEPARATORS)
 @pytest.mark.parametrize("quote", QUOTES)
 def test_no_cell_is_a_formula_wherever_a_spreadsheet_splits(separators, quote, batch_of, tmp_path):
-    """Behind each separator, with invisible characters and quotes between it and the sign, in plain and in JSON fields."""
+    """No sign stands unguarded after a separator, even behind invisible characters or quotes."""
     texts = [
         f"x{before}{between}{after}{sign}1+cmd|' /C calc'!A0"
         for before in (*",;|\t\r\n", "\r\n", ", ;", "")
@@ -151,14 +151,14 @@ def test_no_cell_is_a_formula_wherever_a_spreadsheet_splits(separators, quote, b
     ],
 )
 def test_a_sign_behind_a_separator_gets_a_quote(text, written, batch_of, tmp_path):
-    """A number behind one does not, nor a sign inside a word."""
+    """A number there does not, nor does a sign inside a word."""
     assert (
         field(tmp_path / "a", batch_of(json.dumps({"id": "1", "agent_name": text}).encode()), "agent_name") == written
     )
 
 
 def test_json_with_negative_numbers_stays_json(batch_of, tmp_path):
-    """A minus of a number is no formula, wherever a line is split."""
+    """The minus of a number is no formula, wherever a line is split."""
     value = [1, -5, {"a": -1.5, "b": [-2, -3]}]
     call = json.dumps({"id": "1", "missed_agents": value}, separators=(",", ":")).encode()
     assert json.loads(field(tmp_path / "a", batch_of(call), "missed_agents")) == value
@@ -174,7 +174,7 @@ def test_phone_numbers_and_other_texts_stay_as_they_are(batch_of, tmp_path, text
 
 
 def test_numbers_stay_numbers(batch_of, tmp_path):
-    """A minus of a number is no formula, and 2**63-1 keeps its digits."""
+    """The minus of a number is no formula, and 2**63-1 keeps its digits."""
     (row,) = read(
         encode(
             tmp_path / "a",
@@ -192,7 +192,7 @@ def test_numbers_stay_numbers(batch_of, tmp_path):
 
 
 def test_a_nul_is_made_visible(batch_of, tmp_path):
-    """Many readers stop at a NUL: it is U+2400 in texts, and an escape in JSON."""
+    """Many readers stop at a NUL: it becomes U+2400 in texts, and an escape in JSON."""
     data = encode(tmp_path / "a", batch_of(b'{"id":"1","agent_name":"a\\u0000b","missed_agents":["a\\u0000b"]}'))
     assert b"\0" not in data
     (row,) = read(data)
@@ -200,13 +200,13 @@ def test_a_nul_is_made_visible(batch_of, tmp_path):
 
 
 def test_control_characters_and_line_separators_stay(batch_of, tmp_path):
-    """ESC and U+2028 are characters like any other; line ends within a text are quoted."""
+    """ESC and U+2028 are ordinary characters; line ends within a text are quoted."""
     text = "\x1b[31mred\u2028\r\n\x85"
     assert field(tmp_path / "a", batch_of(json.dumps({"id": "1", "agent_name": text}).encode()), "agent_name") == text
 
 
 def test_a_lone_surrogate_is_a_replacement_character(batch_of, tmp_path):
-    """No file takes it; a line that no page gave and that holds one is refused, never half written."""
+    """No file can hold one; a line with one that came from no page is refused, never half written."""
     batch = batch_of(b'{"id":"1","agent_name":"a\\ud800b"}')
     assert field(tmp_path / "a", batch, "agent_name") == "a\ufffdb"
     with pytest.raises(MalformedResponseError):
@@ -214,31 +214,31 @@ def test_a_lone_surrogate_is_a_replacement_character(batch_of, tmp_path):
 
 
 def test_a_megabyte_is_a_field(batch_of, tmp_path):
-    """Nothing is cut."""
+    """No text is cut."""
     batch = batch_of(b'{"id":"1","notes":"%s"}' % (b"x" * 1_000_000))
     assert field(tmp_path / "a", batch, "notes") == "x" * 1_000_000
 
 
 def test_line_ends_and_header(batch_of, tmp_path):
-    """The header and each record end in CRLF, there is no byte order mark, and a missing value is an empty field."""
+    """Header and records end in CRLF, there is no byte order mark, and a missing value is an empty field."""
     data = encode(tmp_path / "a", batch_of(b'{"id":"1"}'), columns=["id", "notes", "status"])
     assert data == b"id,notes,status\r\n1,,\r\n"
 
 
 def test_no_call_at_all_is_a_header(batch_of, tmp_path):
-    """With and without an empty window."""
+    """The file is only a header, with or without an empty window."""
     assert encode(tmp_path / "a", columns=["id", "notes"]) == b"id,notes\r\n"
     assert encode(tmp_path / "b", batch_of(), columns=["id", "notes"]) == b"id,notes\r\n"
 
 
 def test_one_column_without_a_value_is_still_a_record(batch_of, tmp_path):
-    """An empty line would be skipped by readers."""
+    """Readers would skip an empty line."""
     data = encode(tmp_path / "a", batch_of(b'{"id":"1"}', b'{"id":"2","notes":"x"}'), columns=["notes"])
     assert data == b'notes\r\n""\r\nx\r\n'
 
 
 def test_columns_come_in_the_chosen_order(batch_of, tmp_path):
-    """Moments among them."""
+    """This includes columns of moments."""
     call = b'{"id":"1","date":"2024-05-02","time":"19:19:59"}'
     assert encode(tmp_path / "a", batch_of(call), columns=["started_at", "id"]).endswith(
         b"2024-05-02T19:19:59+05:30,1\r\n"
@@ -254,7 +254,7 @@ def test_columns_come_in_the_chosen_order(batch_of, tmp_path):
     ],
 )
 def test_moments_carry_the_offset_of_the_accounts_zone(batch_of, tmp_path, zone, offset):
-    """Summer time included."""
+    """Summer time is included."""
     call = b'{"id":"1","date":"2024-05-02","time":"19:19:59","end_stamp":"2024-05-02 19:20:57"}'
     (row,) = read(encode(tmp_path / "a", batch_of(call, zone=zone)))
     assert (row["started_at"], row["ended_at"]) == (f"2024-05-02T19:19:59{offset}", f"2024-05-02T19:20:57{offset}")
@@ -267,12 +267,12 @@ def test_windows_larger_than_a_piece_keep_their_order(batch_of, tmp_path):
 
 
 def test_packed_csv_is_the_same_csv(realistic, tmp_path):
-    """The format inside does not change."""
+    """Packing does not change the format inside."""
     assert gzip.decompress(encode(tmp_path / "a", realistic, packing=".gz")) == encode(tmp_path / "b", realistic)
 
 
 def test_an_odd_call_flow_is_read_as_it_was_meant(batch_of, tmp_path):
-    """PHP's object for a list becomes the list, with the keys of the API; an honest list stays the server's text."""
+    """PHP's object in place of a list becomes the list, with the API's keys; a real list stays as sent."""
     flow = b'{"1":{"type":"b","readableTime":"x","odd":[1]},"0":{"type":"a","time":1.50}}'
     assert json.loads(field(tmp_path / "a", batch_of(b'{"id":"1","call_flow":%s}' % flow), "call_flow")) == [
         {"type": "a", "time": 1.5},
@@ -283,7 +283,7 @@ def test_an_odd_call_flow_is_read_as_it_was_meant(batch_of, tmp_path):
 
 
 def test_a_new_key_in_every_call_takes_nothing_from_the_others(realistic, batch_of, tmp_path):
-    """The server was updated: the key goes to ``extra``, and every other field is what it would be without it."""
+    """The server was updated: the key goes to ``extra``, and the other fields do not change."""
     plain = [line for line in realistic.lines if json.loads(line).keys() <= set(check_columns(None))]
     updated = [line.rstrip()[:-1] + b',"brand_new":{"a":[1]}}' for line in plain]
     before = read(encode(tmp_path / "a", batch_of(*plain)))
@@ -297,7 +297,7 @@ def test_a_new_key_in_every_call_takes_nothing_from_the_others(realistic, batch_
 
 
 def test_the_file_is_private(tmp_path):
-    """Mode 0600 from its first moment, whatever the umask."""
+    """It has mode 0600 from its first moment, whatever the umask."""
     before = os.umask(0)
     try:
         encoder = CsvEncoder(check_columns(None))
@@ -312,7 +312,7 @@ def test_the_file_is_private(tmp_path):
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.tuples(st.text(), st.text()), min_size=1, max_size=5))
 def test_any_text_comes_back(batch_of, tmp_path, texts):
-    """Quoted as RFC 4180 says, so that the standard library reads what was written."""
+    """Texts are quoted by RFC 4180, so the standard library reads them back."""
     calls = [json.dumps({"id": "1", "agent_name": one, "notes": two}).encode() for one, two in texts]
     path = tmp_path / "a"
     path.unlink(missing_ok=True)

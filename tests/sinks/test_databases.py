@@ -1,4 +1,4 @@
-"""What both database files have in common, and what a killed run leaves of them."""
+"""Rules shared by SQLite and DuckDB files, and recovery after a killed run."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ def rows(target, statement):
 
 @pytest.fixture(params=["a.db", "a.duckdb"])
 def target(request, tmp_path):
-    """The database of a kind, in a directory of its own."""
+    """The database of one kind, in its own directory."""
     (tmp_path / "here").mkdir()
     return tmp_path / "here" / request.param
 
 
 @pytest.fixture
 def log(target):
-    """What the library keeps beside a file while it is open."""
+    """The log that the library keeps beside an open file."""
 
     def name(path):
         return path.with_name(path.name + (".wal" if target.suffix == ".duckdb" else "-wal"))
@@ -74,7 +74,7 @@ def log(target):
 
 @pytest.fixture
 def sinks():
-    """Make sinks, and let go of them in the end."""
+    """Make sinks, and release them in the end."""
     made = []
 
     def make(path):
@@ -112,7 +112,7 @@ def end():
 
 @pytest.fixture
 def killed(begun, target, tmp_path):
-    """Copy what is on the disk in the middle of a pull to where a killed run would have left it; gives the path."""
+    """Copy the files in the middle of a pull, as a killed run would leave them; returns the path."""
 
     def run(*numbers):
         sink = begun(target, *numbers)
@@ -127,7 +127,7 @@ def killed(begun, target, tmp_path):
 
 
 def test_what_a_killed_run_left_is_gone_on_from(killed, sinks, batch_of, end):
-    """The part, its log and a lock that nobody holds: every committed window is there, and one file comes of it."""
+    """A part with its log and an unheld lock is resumed: every committed window ends up in one file."""
     left = killed(3, 1)
     sink = sinks(left)
     assert open_for(sink, CLAIM).entries == [entry(3), entry(1)]
@@ -138,7 +138,7 @@ def test_what_a_killed_run_left_is_gone_on_from(killed, sinks, batch_of, end):
 
 
 def test_a_run_that_was_killed_in_place_is_gone_on_from(begun, end, killed, sinks, target):
-    """The log of a database that has its name is read too."""
+    """The log of a database with its final name is read too."""
     end(begun(target, 9))
     left = killed(3)
     sink = sinks(left)
@@ -148,7 +148,7 @@ def test_a_run_that_was_killed_in_place_is_gone_on_from(begun, end, killed, sink
 
 
 def test_killed_after_the_name_was_given(begun, sinks, target, end):
-    """Only the receipt is missing: the pull is not finished, and its windows need not be read again."""
+    """Only the receipt is missing: the pull is unfinished, but its windows need no second reading."""
     sink = begun(target, 3)
     named_without_receipt(sink, target)
     sink.abandon()
@@ -159,7 +159,7 @@ def test_killed_after_the_name_was_given(begun, sinks, target, end):
 
 
 def test_killed_while_a_part_was_removed(killed, begun, end, log):
-    """A log without its part is not read into the next one."""
+    """A log without its part is not read into the next part."""
     left = killed(3, 2)
     left.with_name(f"{left.name}.part").unlink()
     end(begun(left, 1))
@@ -168,7 +168,7 @@ def test_killed_while_a_part_was_removed(killed, begun, end, log):
 
 
 def test_a_log_whose_database_is_gone_is_refused(killed, begun, end, sinks, target, log):
-    """It would be read into the new database as soon as that had the name, and take the place of its calls."""
+    """Otherwise the library would read it into the new database of that name, over its calls."""
     end(begun(target, 9))
     left = killed(3)
     left.unlink()
@@ -194,7 +194,7 @@ def test_a_log_that_appears_meanwhile_is_refused(begun, sinks, target, log, end)
 
 
 def test_killed_between_its_two_names(killed, sinks, end):
-    """One file under two names, and the log is in it: it goes on under the right one."""
+    """One file has both names, and includes its log: the pull is resumed under the right name."""
     left = killed(3)
     again = sinks(left)
     open_for(again, CLAIM)
@@ -209,7 +209,7 @@ def test_killed_between_its_two_names(killed, sinks, end):
 
 
 def test_every_file_is_private_at_every_moment(begun, sinks, batch_of, target, end, log):
-    """Whatever the mask: part, log, lock, and what stands beside a database in place."""
+    """Part, log, lock, and the files beside a database in place are private whatever the umask."""
     seen = {}
     before = os.umask(0)
     try:
@@ -231,7 +231,7 @@ def test_every_file_is_private_at_every_moment(begun, sinks, batch_of, target, e
 
 
 def test_fresh_keeps_a_part_until_a_pull_begins(begun, sinks, target, end):
-    """A run that fails before its first window has cost nobody an hour's work."""
+    """A run that fails before its first window destroys no earlier work."""
     begun(target, 3).abandon()
     before = contents(target.parent)
     sink = sinks(target)
@@ -247,7 +247,7 @@ def test_fresh_keeps_a_part_until_a_pull_begins(begun, sinks, target, end):
 
 @pytest.mark.parametrize("damage", ["cut", "zeros", "another program's"])
 def test_a_damaged_part_is_refused_and_left_as_it_is(begun, sinks, target, damage):
-    """Nobody goes on from it, and nobody but its owner throws it away."""
+    """It is neither resumed nor removed."""
     begun(target, 3).abandon()
     part = target.with_name(f"{target.name}.part")
     data = part.read_bytes()
@@ -267,7 +267,7 @@ def test_a_damaged_part_is_refused_and_left_as_it_is(begun, sinks, target, damag
 
 
 def test_fresh_drops_a_damaged_part(begun, sinks, target, batch_of, end):
-    """And its log."""
+    """Its log is dropped too."""
     begun(target, 3).abandon()
     part = target.with_name(f"{target.name}.part")
     part.write_bytes(b"junk" + part.read_bytes()[4:])
@@ -280,7 +280,7 @@ def test_fresh_drops_a_damaged_part(begun, sinks, target, batch_of, end):
 
 
 def test_a_database_of_another_program_is_left_as_it_is(sinks, target):
-    """Refused for its columns: not one byte of it changes."""
+    """It is refused for its columns, and not one byte changes."""
     rows(target, "CREATE TABLE call_records (id INTEGER)")
     before = contents(target.parent)
     with pytest.raises(OutputError, match="other columns"):
@@ -289,7 +289,7 @@ def test_a_database_of_another_program_is_left_as_it_is(sinks, target):
 
 
 def test_an_error_is_not_its_own_cause(sinks, target):
-    """Whoever walks along the causes comes to an end."""
+    """The chain of causes ends."""
     rows(target, "CREATE TABLE call_records (id INTEGER)")
     with pytest.raises(OutputError) as caught:
         open_for(sinks(target), CLAIM)
@@ -298,21 +298,21 @@ def test_an_error_is_not_its_own_cause(sinks, target):
 
 @pytest.mark.parametrize("length", [250, 400])
 def test_a_name_that_is_too_long(sinks, target, length):
-    """Its own, or that of what belongs to it: an output error before anything is asked for."""
+    """If the file's name or that of a file beside it is too long, an output error comes before any request."""
     with pytest.raises(OutputError):
         open_for(sinks(target.with_name("n" * (length - len(target.name)) + target.name)), CLAIM)
     assert names(target.parent) == set()
 
 
 def test_a_directory_that_is_not_there(sinks, target):
-    """The message names the file, and no path."""
+    """The message names the file, but no path."""
     with pytest.raises(OutputError, match="No such file or directory") as caught:
         open_for(sinks(target.parent / "none" / target.name), CLAIM)
     assert str(target.parent) not in str(caught.value)
 
 
 def test_both_a_database_and_a_part_are_left_as_they_are(begun, sinks, target, end):
-    """Nobody can say which is wanted."""
+    """It is unclear which one is wanted."""
     begun(target, 3).abandon()
     part = target.with_name(f"{target.name}.part")
     kept = part.read_bytes()
@@ -327,7 +327,7 @@ def test_both_a_database_and_a_part_are_left_as_they_are(begun, sinks, target, e
 
 
 def test_a_finish_that_failed_is_made_up_for(begun, sinks, target, end):
-    """Another program took the name: once it is free, the next run finishes without any window read again."""
+    """Another program took the name: once it is free, the next run finishes without reading a window again."""
     sink = begun(target, 3)
     target.mkdir()
     with pytest.raises(OutputError, match="has appeared meanwhile"):
@@ -342,7 +342,7 @@ def test_a_finish_that_failed_is_made_up_for(begun, sinks, target, end):
 
 
 def test_a_receipt_that_cannot_be_saved(begun, sinks, target):
-    """The output is there, and says so."""
+    """The output is complete without its receipt."""
     sink = begun(target, 3)
     named_without_receipt(sink, target)
     sink.abandon()
@@ -350,7 +350,7 @@ def test_a_receipt_that_cannot_be_saved(begun, sinks, target):
 
 
 def test_a_commit_that_fails_in_the_middle_leaves_the_sink_usable(begun, batch_of, target, end):
-    """Neither its calls nor its entry are there, and the next window is committed."""
+    """Its calls and its entry are absent, and the next window is committed."""
     sink = begun(target, 3)
     odd = batch_of(*(b'{"id":"x%d"}' % index for index in range(600)))
     odd.lines.append(b"[no call]")
@@ -363,7 +363,7 @@ def test_a_commit_that_fails_in_the_middle_leaves_the_sink_usable(begun, batch_o
 
 
 def test_one_call_twice_far_apart_in_a_window(begun, batch_of, target, end):
-    """The last one counts, also where a thousand calls stand between the two."""
+    """The last one counts, even with a thousand calls between the two."""
     sink = begun(target)
     calls = [b'{"id":"%d","agent_name":"%d"}' % (index % 1_100, index) for index in range(2_500)]
     sink.commit(batch_of(*calls), span(1), entry(1))
@@ -373,7 +373,7 @@ def test_one_call_twice_far_apart_in_a_window(begun, batch_of, target, end):
 
 
 def test_a_later_window_takes_the_place_of_a_call(begun, batch_of, target, end):
-    """A call that two windows bring has the values of the window that was committed last."""
+    """A call in two windows has the values of the window that was committed last."""
     sink = begun(target, 3)
     sink.commit(batch_of(b'{"id":"3","agent_name":"new"}'), span(4), entry(4))
     end(sink)
@@ -381,7 +381,7 @@ def test_a_later_window_takes_the_place_of_a_call(begun, batch_of, target, end):
 
 
 def test_a_pull_without_any_call(begun, batch_of, target, end):
-    """An empty window is journaled, and the table is there."""
+    """The empty window is journaled, and the table exists."""
     sink = begun(target)
     sink.commit(batch_of(), span(1), entry(1))
     end(sink)
@@ -391,7 +391,7 @@ def test_a_pull_without_any_call(begun, batch_of, target, end):
 
 @pytest.mark.parametrize("steps", range(5))
 def test_letting_go_at_any_point(sinks, batch_of, target, steps):
-    """Before the first commit nothing is left; after it the part alone; after the naming the database."""
+    """Abandoning leaves nothing before the first commit, the part after it, and the database once it is named."""
     sink = sinks(target)
     for step in [
         lambda: open_for(sink, CLAIM),
@@ -406,7 +406,7 @@ def test_letting_go_at_any_point(sinks, batch_of, target, steps):
 
 
 def test_letting_go_of_a_database_in_place(begun, sinks, target, end):
-    """A pull that committed nothing leaves it as it was, but for its own header."""
+    """A pull that committed nothing leaves it unchanged, except for its own header."""
     end(begun(target, 9))
     sink = sinks(target)
     open_for(sink, OTHER)
@@ -417,7 +417,7 @@ def test_letting_go_of_a_database_in_place(begun, sinks, target, end):
 
 
 def test_a_receipt_that_is_a_link_is_refused(sinks, target, tmp_path):
-    """Before the first request: the link and what it leads to stay as they are."""
+    """It is refused before the first request; the link and its target are unchanged."""
     (tmp_path / "elsewhere").write_text("mine")
     link = target.with_name(f"{target.name}.receipt.json")
     link.symlink_to(tmp_path / "elsewhere")
@@ -428,7 +428,7 @@ def test_a_receipt_that_is_a_link_is_refused(sinks, target, tmp_path):
 
 
 def test_what_a_journal_cannot_say_is_an_output_error(begun, sinks, target, end):
-    """The ledger and the receipts of a database whose tables were dropped: an error of ours, not of the library."""
+    """Reading the dropped ledger or receipts of a database raises our error, not the library's."""
     end(begun(target, 9))
     sink = sinks(target)
     open_for(sink, CLAIM)
@@ -440,7 +440,7 @@ def test_what_a_journal_cannot_say_is_an_output_error(begun, sinks, target, end)
 
 
 def test_no_value_is_in_an_error(begun, sinks, target, batch_of):
-    """What a reporter of errors prints of a call that a table refuses holds neither its number nor a path."""
+    """When a table refuses a call, an error report holds neither its number nor a path."""
     sink = begun(target)
     sink._run("DROP TABLE servetel_ledger")
     batch = batch_of(b'{"id":"1","client_number":"%s"}' % b"+919812345678")
@@ -452,7 +452,7 @@ def test_no_value_is_in_an_error(begun, sinks, target, batch_of):
 
 
 def test_a_missing_library_names_its_extra(monkeypatch, target):
-    """Before anything is asked for; SQLite is always there."""
+    """The error comes before any request; SQLite is always there."""
     monkeypatch.setitem(__import__("sys").modules, "duckdb", None)
     if target.suffix == ".db":
         sink_for(target)
@@ -462,7 +462,7 @@ def test_a_missing_library_names_its_extra(monkeypatch, target):
 
 
 def test_a_part_that_somebody_writes_is_locked_and_not_damaged(begun, sinks, target, monkeypatch):
-    """Nobody is told to throw it away."""
+    """The error does not suggest discarding it."""
     monkeypatch.setattr("servetel_async.sinks.databases.sqlite._PATIENCE", 0.01)
     begun(target, 3).abandon()
     connect: Any = duckdb.connect if target.suffix == ".duckdb" else sqlite3.connect
@@ -473,7 +473,7 @@ def test_a_part_that_somebody_writes_is_locked_and_not_damaged(begun, sinks, tar
 
 
 def test_looking_creates_nothing_and_changes_nothing(begun, sinks, target, end):
-    """A database that is there is read, one that is not there is not made."""
+    """An existing database is read, and a missing one is not created."""
     sink = sinks(target)
     assert not sink.look()
     sink.abandon()
@@ -491,7 +491,7 @@ def test_looking_creates_nothing_and_changes_nothing(begun, sinks, target, end):
 
 
 def test_looking_into_a_database_of_another_program(sinks, target):
-    """There is no journal of ours, and none is made."""
+    """It has no journal of ours, and none is created."""
     rows(target, "CREATE TABLE theirs (id INTEGER)")
     before = contents(target.parent)
     sink = sinks(target)
@@ -501,7 +501,7 @@ def test_looking_into_a_database_of_another_program(sinks, target):
 
 
 def test_looking_into_what_is_no_database(sinks, target):
-    """It is said, and left as it is."""
+    """The error says so, and the file is unchanged."""
     target.write_bytes(b"junk" * 3000)
     sink = sinks(target)
     with pytest.raises(OutputError, match="is no"):
@@ -511,7 +511,7 @@ def test_looking_into_what_is_no_database(sinks, target):
 
 
 def test_a_view_in_the_place_of_the_table_is_named(sinks, target):
-    """No call can be written to it; nothing is made beside it."""
+    """No call can be written to a view; no table is made beside it."""
     rows(target, "CREATE TABLE theirs (id INTEGER)")
     rows(target, "CREATE VIEW call_records AS SELECT * FROM theirs")
     before = contents(target.parent)
@@ -522,7 +522,7 @@ def test_a_view_in_the_place_of_the_table_is_named(sinks, target):
 
 @pytest.mark.parametrize("table", ["call_records", "servetel_pulls", "servetel_ledger"])
 def test_a_view_that_has_the_name_of_a_table_of_ours_is_refused(table, begun, sinks, target, end):
-    """Its author would decide what a pull reads and writes."""
+    """Its author could decide what a pull reads and writes."""
     end(begun(target, 1))
     rows(target, f"DROP TABLE {table}")
     rows(target, f"CREATE VIEW {table} AS SELECT 1 AS id")

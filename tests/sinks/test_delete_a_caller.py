@@ -1,4 +1,4 @@
-"""What the page about privacy says to run when a caller asks to be deleted: it deletes their calls, and no others."""
+"""The privacy page's statement for a caller who asks to be deleted: it deletes their calls, and no others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixtur
 PAGE = Path(__file__).parent.parent.parent / "docs" / "how-to" / "privacy.md"
 DAY = Span("2024-05-01 00:00:00", "2024-05-01 23:59:59")
 NUMBER = "+919876543210"
-#: Where a call may have the number of a caller.
+#: The fields of a call that may hold a caller's number.
 PLACES = {
     "client_number": NUMBER,
     "caller_id_num": NUMBER[1:],
@@ -36,7 +36,7 @@ PLACES = {
 
 @pytest.fixture
 def target(request, tmp_path):
-    """A destination of a kind; gives it, and what runs a statement in it."""
+    """A destination of one kind, and a function that runs a statement in it."""
     if request.param == "postgres":
         asyncpg = pytest.importorskip("asyncpg")
         address = request.getfixturevalue("postgres_server").address("postgres")
@@ -69,7 +69,7 @@ def target(request, tmp_path):
 
 @pytest.mark.parametrize("target", ["a.db", "a.duckdb", "postgres"], indirect=True)
 def test_a_caller_is_deleted_wherever_the_number_is(target, batch_of):
-    """The statement of the page, run as it is, in each database."""
+    """The page's own statement runs unchanged in each database."""
     path, run = target
     calls = [{"id": name, name: value} for name, value in PLACES.items()]
     calls.append({"id": "other", "client_number": "+919876543219", "notes": "98765 43210"})

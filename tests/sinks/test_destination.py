@@ -1,4 +1,4 @@
-"""DEST: the ending decides, and what is not known is refused before anything happens."""
+"""DEST: its ending decides the format, and an unknown one is refused before any work."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from servetel_async.sinks.table.columns import COLUMNS, check_columns
     ],
 )
 def test_the_ending_chooses_the_format(dest, encoder):
-    """Letters may be large or small, a path is as good as a text, and a slash at the end makes a directory."""
+    """Case does not matter, a path works like a text, and a final slash means a directory."""
     sink = sink_for(dest)
     assert type(sink) is FileSink
     assert type(sink._encoder) is encoder
 
 
 def test_a_dash_is_standard_output():
-    """As everywhere."""
+    """``-`` means the same as in other programs."""
     assert type(sink_for("-")) is StdoutSink
 
 
@@ -47,7 +47,7 @@ def test_a_dash_is_standard_output():
     "dest", ["calls", "a.txt", "", "/dev/null", "a.db.bak", "a.parquet.gz", "a.db.gz", "a.gz", "a.csv.bz2", ".csv"]
 )
 def test_an_unknown_ending_lists_the_known_ones(dest):
-    """A typing error does not silently choose a format."""
+    """A typing error chooses no format silently."""
     with pytest.raises(ConfigurationError, match="not known") as caught:
         sink_for(dest)
     assert ".ndjson" in caught.value.fix
@@ -62,7 +62,7 @@ def test_what_is_no_path_is_refused(dest):
 
 @pytest.mark.parametrize("dest", ["a.parquet", "a/"])
 def test_a_missing_pyarrow_is_told_at_once(dest, monkeypatch):
-    """Before anything is asked of the server, and with the way to install it."""
+    """The error comes before any request, and says how to install it."""
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ConfigurationError, match="pyarrow") as caught:
         sink_for(dest)
@@ -70,7 +70,7 @@ def test_a_missing_pyarrow_is_told_at_once(dest, monkeypatch):
 
 
 def test_columns_are_chosen_in_the_callers_order(tmp_path):
-    """A list, a tuple or anything else that can be gone through once."""
+    """They may be a list, a tuple or any other iterable."""
     assert check_columns(["started_at", "id"]) == ("started_at", "id")
     assert check_columns(name for name in ("id",)) == ("id",)
     assert check_columns(None) == tuple(column.name for column in COLUMNS)
@@ -79,7 +79,7 @@ def test_columns_are_chosen_in_the_callers_order(tmp_path):
 @pytest.mark.parametrize("columns", ["id", b"status", [], ["id", "nothing"], ["id", "id"], [None], [["id"]], 3])
 @pytest.mark.parametrize("dest", ["a.csv", "a.ndjson"])
 def test_columns_that_do_not_exist_are_refused(columns, dest):
-    """None, unknown, repeated, or the letters of a bare text; the message lists the names."""
+    """No, unknown or repeated columns and a bare text are refused; the message lists the names."""
     with pytest.raises(ConfigurationError) as caught:
         sink_for(dest, columns=columns)
     assert "started_at" in caught.value.fix
@@ -87,13 +87,13 @@ def test_columns_that_do_not_exist_are_refused(columns, dest):
 
 @pytest.mark.parametrize("dest", ["a.ndjson", "a.jsonl.gz", "-"])
 def test_a_choice_of_columns_needs_a_table(dest):
-    """NDJSON holds what the server sent, all of it."""
+    """NDJSON always holds the whole record."""
     with pytest.raises(ConfigurationError, match="no choice of columns"):
         sink_for(dest, columns=["id"])
 
 
 def test_choosing_touches_nothing(tmp_path):
-    """Neither a file nor a directory is made."""
+    """Neither a file nor a directory is created."""
     for name in ("a.csv", "a.parquet", "a/", "a.ndjson.zst"):
         sink_for(f"{tmp_path}/{name}")
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""DuckDB: a window and its journal entry in one transaction; a new database gets its name in the end, whole."""
+"""DuckDB: a window and its journal entry in one transaction; a new database gets its name when it is complete."""
 
 from __future__ import annotations
 
@@ -59,14 +59,14 @@ def end(sink):
 
 
 def kill(sink):
-    """Let go of what a dead process lets go of, and of nothing else."""
+    """Release what a dead process releases, and nothing else."""
     sink._is_new = False
     sink.abandon()
 
 
 @pytest.fixture
 def begun(batch_of):
-    """Open a sink, begin, and commit a window for each number, of the one call of that id."""
+    """Open a sink, begin, and commit a window for each number, with one call of that id."""
 
     def start(sink, *numbers, claim=CLAIM):
         open_for(sink, claim)
@@ -80,7 +80,7 @@ def begun(batch_of):
 
 @pytest.fixture
 def save(batch_of, tmp_path):
-    """Write one window of calls into the database, to the end."""
+    """Write one window of calls into the database, and finish."""
 
     def run(*lines):
         sink = Sink(tmp_path / NAME)
@@ -93,7 +93,7 @@ def save(batch_of, tmp_path):
 
 
 def test_a_pull_from_beginning_to_end(begun, tmp_path):
-    """One file that holds everything, its receipt, and nothing else."""
+    """It leaves one file that holds all calls, its receipt, and nothing else."""
     end(begun(Sink(tmp_path / NAME), 3, 2, 1))
     assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}
     assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("1",), ("2",), ("3",)]
@@ -101,7 +101,7 @@ def test_a_pull_from_beginning_to_end(begun, tmp_path):
 
 
 def test_a_new_database_bears_its_name_in_the_end(begun, tmp_path):
-    """Until then it is DEST.part: nobody takes it for whole."""
+    """Until then it is DEST.part, so that it is not taken for complete."""
     sink = begun(Sink(tmp_path / NAME), 3)
     assert not (tmp_path / NAME).exists()
     finished(sink)
@@ -111,7 +111,7 @@ def test_a_new_database_bears_its_name_in_the_end(begun, tmp_path):
 
 
 def test_the_receipt_knows_the_size_of_the_file(begun, tmp_path):
-    """Before the receipt itself is in it; there is no digest of a database."""
+    """The size is that before the receipt is stored in it; a database has no digest."""
     sink = begun(Sink(tmp_path / NAME), 3)
     output = finished(sink)
     assert 0 < output.size <= (tmp_path / NAME).stat().st_size
@@ -120,7 +120,7 @@ def test_the_receipt_knows_the_size_of_the_file(begun, tmp_path):
 
 
 def test_every_file_is_private(begun, tmp_path):
-    """Database, log, lock and receipt are 0600 from their first moment, whatever the umask."""
+    """Database, log, lock and receipt have mode 0600 from their first moment, whatever the umask."""
     before = os.umask(0)
     try:
         sink = begun(Sink(tmp_path / NAME), 3, 2)
@@ -150,7 +150,7 @@ def test_a_killed_pull_is_gone_on_from(begun, batch_of, tmp_path):
 
 
 def test_a_killed_pull_into_a_database_in_place(begun, save, tmp_path):
-    """What was committed is in it, and the pull goes on from there."""
+    """Its commits are in the database, and the pull can be resumed."""
     save(b'{"id":"9"}')
     kill(begun(Sink(tmp_path / NAME), 3, claim=PullIdentity("other", "scope", "account")))
     sink = Sink(tmp_path / NAME)
@@ -160,7 +160,7 @@ def test_a_killed_pull_into_a_database_in_place(begun, save, tmp_path):
 
 
 def test_a_pull_of_another_is_given_too(begun, tmp_path):
-    """DEST.part belongs to another pull: its header comes back, so that the caller can say so."""
+    """DEST.part belongs to another pull: its header is returned, so that the caller can say so."""
     kill(begun(Sink(tmp_path / NAME), 3, claim=PullIdentity("other", "scope", "account")))
     sink = Sink(tmp_path / NAME)
     assert open_for(sink, CLAIM).header == b'{"pull":"other"}'
@@ -177,7 +177,7 @@ def test_begin_drops_what_is_in_a_part(begun, tmp_path):
 
 
 def test_fresh_looks_at_nothing(begun, tmp_path):
-    """Even a part of ours that is damaged goes."""
+    """It drops even a damaged part of ours."""
     begun(Sink(tmp_path / NAME), 1).abandon()
     part = tmp_path / f"{NAME}.part"
     part.write_bytes(b"junk" + part.read_bytes()[4:])
@@ -189,7 +189,7 @@ def test_fresh_looks_at_nothing(begun, tmp_path):
 
 
 def test_a_part_that_is_no_database_is_refused(tmp_path):
-    """It is left as it is, also by a run that begins anew."""
+    """It stays unchanged, even if the run begins anew."""
     (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
     for fresh in (False, True):
         with pytest.raises(OutputError, match="not made by this program"):
@@ -199,7 +199,7 @@ def test_a_part_that_is_no_database_is_refused(tmp_path):
 
 
 def test_a_part_beside_a_database_is_refused(begun, save, tmp_path):
-    """Nobody can say which one is wanted."""
+    """It is unclear which one is wanted."""
     kill(begun(Sink(tmp_path / NAME), 3))
     shutil.copy(tmp_path / f"{NAME}.part", tmp_path / NAME)
     before = names(tmp_path)
@@ -209,7 +209,7 @@ def test_a_part_beside_a_database_is_refused(begun, save, tmp_path):
 
 
 def test_killed_between_link_and_unlink(begun, tmp_path):
-    """One file has both names: the pull goes on under the right one."""
+    """The file has both names: the pull is resumed under the right one."""
     kill(begun(Sink(tmp_path / NAME), 3))
     os.link(tmp_path / f"{NAME}.part", tmp_path / NAME)
     sink = Sink(tmp_path / NAME)
@@ -219,7 +219,7 @@ def test_killed_between_link_and_unlink(begun, tmp_path):
 
 
 def test_a_name_that_was_taken_meanwhile(begun, tmp_path):
-    """It is not overwritten, and the part stays."""
+    """The other file is not overwritten, and the part stays."""
     sink = begun(Sink(tmp_path / NAME), 3)
     (tmp_path / NAME).write_bytes(b"mine")
     with pytest.raises(OutputError, match="has appeared meanwhile"):
@@ -230,19 +230,19 @@ def test_a_name_that_was_taken_meanwhile(begun, tmp_path):
 
 
 def test_an_abandoned_pull_that_committed_nothing(begun, tmp_path):
-    """Nothing is left of it."""
+    """It leaves no file."""
     begun(Sink(tmp_path / NAME)).abandon()
     assert names(tmp_path) == set()
 
 
 def test_an_abandoned_pull_keeps_what_it_committed(begun, tmp_path):
-    """DEST.part, for the next run; no log and no lock."""
+    """DEST.part stays for the next run, without a log or a lock."""
     begun(Sink(tmp_path / NAME), 3).abandon()
     assert names(tmp_path) == {f"{NAME}.part"}
 
 
 def test_an_existing_database_is_kept_current(save, tmp_path):
-    """A call that is there takes its new values, a new one is added, and all others stay."""
+    """A known call gets its new values, a new one is added, and all others stay."""
     save(b'{"id":"1","agent_name":"old"}', b'{"id":"2"}')
     save(b'{"id":"1","agent_name":"new"}', b'{"id":"3"}')
     found = rows(tmp_path / NAME, "SELECT id, agent_name FROM call_records ORDER BY id")
@@ -256,28 +256,28 @@ def test_one_call_twice_in_a_window(save, tmp_path):
 
 
 def test_no_receipt_at_first(begun, tmp_path):
-    """There is none before a pull has ended."""
+    """A database has no receipt before a pull has ended."""
     sink = begun(Sink(tmp_path / NAME), 3)
     assert sink.receipts() == []
     sink.abandon()
 
 
 def test_sql_in_a_name_is_text(save, tmp_path):
-    """Values are bound, never pasted."""
+    """Values are bound, never pasted into SQL."""
     name = "x'); DROP TABLE call_records; --"
     save(json.dumps({"id": "1", "agent_name": name}).encode())
     assert rows(tmp_path / NAME, "SELECT agent_name FROM call_records") == [(name,)]
 
 
 def test_texts_that_databases_dislike_are_kept(save, tmp_path):
-    """NUL, escapes, line separators and signs of formulas are texts like others."""
+    """NUL, escapes, line separators and signs of formulas are ordinary characters."""
     text = "=1+1\0\x1b[31m\u2028'\"\U0001f600"
     save(json.dumps({"id": "1", "agent_name": text}).encode())
     assert rows(tmp_path / NAME, "SELECT agent_name FROM call_records") == [(text,)]
 
 
 def test_hostile_calls_are_all_written(batch_of, hostile, tmp_path):
-    """Texts and numbers that harm some reader: none of them keeps a window from being committed."""
+    """Texts and numbers that harm some reader do not keep a window from being committed."""
     sink = Sink(tmp_path / NAME)
     open_for(sink, CLAIM)
     sink.begin(b"{}")
@@ -290,7 +290,7 @@ def test_hostile_calls_are_all_written(batch_of, hostile, tmp_path):
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):
-    """Another kind of file is left as it is."""
+    """A file of another kind stays unchanged."""
     (tmp_path / NAME).write_bytes(b"junk" * 5_000)
     with pytest.raises(OutputError, match=r"is no .* database"):
         open_for(Sink(tmp_path / NAME), CLAIM)
@@ -299,12 +299,12 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
 
 
 def weigh(word):
-    """What a word adds to the checksum of a header."""
+    """A word's contribution to the checksum of a header."""
     return int.from_bytes(word, "little") * 0xBF58476D1CE4E5B9 % 2**64
 
 
 def damage_newer(path):
-    """A storage version of the far future. It comes after the magic, and the magic after a checksum of all words."""
+    """Set a storage version of the far future. It follows the magic, and the magic follows a checksum of all words."""
     data = bytearray(path.read_bytes())
     total = int.from_bytes(data[:8], "little") ^ weigh(data[8:16])
     data[12:16] = (10_000).to_bytes(4, "little")
@@ -318,7 +318,7 @@ def damage_cut(path):
 
 def damage_block(path):
     data = bytearray(path.read_bytes())
-    for start in (4096 + 8, 8192 + 8):  # both headers of the database: DuckDB takes the newer one of them
+    for start in (4096 + 8, 8192 + 8):  # both headers of the database: DuckDB uses the newer one
         data[start : start + 24] = b"\xa5" * 24
     path.write_bytes(data)
 
@@ -329,7 +329,7 @@ def damage_other(path):
 
 @pytest.mark.parametrize("damage", [damage_newer, damage_cut, damage_block, damage_other])
 def test_a_file_that_duckdb_cannot_read_is_no_database(save, tmp_path, damage):
-    """The sink recognises every message: for a newer version, a cut or damaged file, and another program's file."""
+    """The sink recognises each message: a newer version, a damaged file, or another program's file."""
     save(CALL)
     damage(tmp_path / NAME)
     before = (tmp_path / NAME).read_bytes()
@@ -340,7 +340,7 @@ def test_a_file_that_duckdb_cannot_read_is_no_database(save, tmp_path, damage):
 
 
 def test_a_file_that_may_not_be_written(save, tmp_path):
-    """The system refuses it: it is neither damaged nor another kind of file."""
+    """The system refuses it: the error calls it neither damaged nor another kind of file."""
     save(CALL)
     (tmp_path / NAME).chmod(0o400)
     code = (
@@ -349,14 +349,14 @@ def test_a_file_that_may_not_be_written(save, tmp_path):
         f"try: Sink(Path({str(tmp_path / NAME)!r})).open()\n"
         "except OutputError as error: print(error.why)"
     )
-    rights = "-dac_override,-dac_read_search"  # root would write all the same
+    rights = "-dac_override,-dac_read_search"  # root would write anyway
     around = ["setpriv", "--inh-caps", rights, "--bounding-set", rights] if os.geteuid() == 0 else []
     done = subprocess.run([*around, sys.executable, "-c", code], capture_output=True, check=False, text=True)
     assert (done.stdout, done.stderr) == ("the system does not let us\n", "")
 
 
 def test_another_table_of_that_name_is_refused(tmp_path):
-    """A table with other columns belongs to another program, and is left as it is."""
+    """A table with other columns belongs to another program, and stays unchanged."""
     rows(tmp_path / NAME, "CREATE TABLE call_records (id INTEGER)")
     with pytest.raises(OutputError, match="other columns"):
         open_for(Sink(tmp_path / NAME), CLAIM)
@@ -364,7 +364,7 @@ def test_another_table_of_that_name_is_refused(tmp_path):
 
 
 def test_other_tables_of_a_database_stay(save, tmp_path):
-    """A database with other tables gets more."""
+    """Our tables are added beside the existing ones."""
     rows(tmp_path / NAME, "CREATE TABLE mine AS SELECT 1 AS a")
     save(CALL)
     assert rows(tmp_path / NAME, "SELECT * FROM mine") == [(1,)]
@@ -373,7 +373,7 @@ def test_other_tables_of_a_database_stay(save, tmp_path):
 @pytest.mark.parametrize("name", [NAME, f"{NAME}.part"])
 @pytest.mark.parametrize("there", [True, False])
 def test_links_are_refused(tmp_path, begun, name, there):
-    """A planted link is not followed, be it to a database or to nothing."""
+    """A planted link is not followed, whether it leads to a database or nowhere."""
     (tmp_path / "elsewhere").mkdir()
     if there:
         end(begun(Sink(tmp_path / "elsewhere" / NAME), 3))
@@ -385,14 +385,14 @@ def test_links_are_refused(tmp_path, begun, name, there):
 
 
 def test_a_directory_is_refused(tmp_path):
-    """A directory is no database."""
+    """A directory is not a database."""
     (tmp_path / NAME).mkdir()
     with pytest.raises(OutputError, match="is no file"):
         open_for(Sink(tmp_path / NAME), CLAIM)
 
 
 def test_a_receipt_that_has_no_place(tmp_path):
-    """It is known before an hour's work."""
+    """The error comes before any work."""
     (tmp_path / f"{NAME}.receipt.json").mkdir()
     with pytest.raises(OutputError, match="directory"):
         open_for(Sink(tmp_path / NAME), CLAIM)
@@ -408,7 +408,7 @@ def test_two_writers_on_one_database(begun, tmp_path):
 
 
 def test_an_abandoned_sink_can_be_abandoned_again(tmp_path):
-    """Letting go never raises, whatever was done before."""
+    """Abandoning never raises, whatever was done before."""
     sink = Sink(tmp_path / NAME)
     sink.abandon()
     open_for(sink, CLAIM)
@@ -430,7 +430,7 @@ def test_a_call_becomes_a_typed_row(save, tmp_path):
 
 
 def test_json_can_be_queried(save, tmp_path):
-    """DuckDB's own functions read what is nested."""
+    """DuckDB's own functions read nested values."""
     save(b'{"id":"1","circle":{"circle":"Delhi"},"missed_agents":[{"a":1}]}')
     found = rows(
         tmp_path / NAME, "SELECT circle ->> '$.circle', json_extract(missed_agents, '$[0].a') FROM call_records"
@@ -439,7 +439,7 @@ def test_json_can_be_queried(save, tmp_path):
 
 
 def test_every_value_of_realistic_calls(batch_of, realistic, expected, tmp_path):
-    """250 calls in every odd form of the field: each column holds what the server's JSON says."""
+    """For 250 calls in every odd form, each column holds the value of the server's JSON."""
     sink = Sink(tmp_path / NAME)
     open_for(sink, CLAIM)
     sink.begin(b"{}")
@@ -461,7 +461,7 @@ def test_every_value_of_realistic_calls(batch_of, realistic, expected, tmp_path)
 
 
 def test_many_windows_bring_the_log_into_the_file(begun, batch_of, tmp_path):
-    """DuckDB removes its log and makes it anew meanwhile: it is private each time, whatever the umask."""
+    """DuckDB removes and recreates its log meanwhile: it is private each time, whatever the umask."""
     before = os.umask(0)
     try:
         sink = begun(Sink(tmp_path / NAME))
@@ -481,7 +481,7 @@ def test_many_windows_bring_the_log_into_the_file(begun, batch_of, tmp_path):
 
 
 def test_the_process_keeps_its_mask(begun, tmp_path, monkeypatch):
-    """A mask is one for all threads: files that others make meanwhile are theirs."""
+    """All threads share one umask, so the sink never changes it."""
     asked = []
     monkeypatch.setattr(os, "umask", asked.append)
     end(begun(Sink(tmp_path / NAME), 1))
@@ -489,7 +489,7 @@ def test_the_process_keeps_its_mask(begun, tmp_path, monkeypatch):
 
 
 def test_a_planted_log_is_refused(save, tmp_path):
-    """DuckDB would append calls to whatever the link leads to."""
+    """DuckDB would append calls to the file that the link leads to."""
     save(CALL)
     (tmp_path / f"{NAME}.wal").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OutputError, match="symbolic link"):
@@ -498,7 +498,7 @@ def test_a_planted_log_is_refused(save, tmp_path):
 
 
 def test_what_a_run_left_that_was_killed_while_it_made_the_file(begun, tmp_path):
-    """The directory in which it was made goes."""
+    """The directory in which it made the file is removed."""
     make_directory(tmp_path / f"{NAME}.part.new")
     (tmp_path / f"{NAME}.part.new" / "database").write_bytes(b"")
     end(begun(Sink(tmp_path / NAME), 1))
@@ -506,7 +506,7 @@ def test_what_a_run_left_that_was_killed_while_it_made_the_file(begun, tmp_path)
 
 
 def test_another_program_that_has_it_open_locks_it(save, tmp_path):
-    """DuckDB lets one process in: it is locked, not broken."""
+    """DuckDB admits one process: the database is reported as locked, not broken."""
     save(CALL)
     code = f"import duckdb; c = duckdb.connect({str(tmp_path / NAME)!r}); print('open', flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
@@ -517,14 +517,14 @@ def test_another_program_that_has_it_open_locks_it(save, tmp_path):
 
 
 def test_a_connection_of_this_process_locks_it(save, tmp_path):
-    """DuckDB lets no second one in with other settings."""
+    """DuckDB admits no second connection with other settings."""
     save(CALL)
     with closing(duckdb.connect(str(tmp_path / NAME))), pytest.raises(OutputLockedError):
         open_for(Sink(tmp_path / NAME), CLAIM)
 
 
 def test_two_sinks_in_two_threads(batch_of, tmp_path):
-    """Neither knows of the other."""
+    """They do not affect each other."""
     targets = [tmp_path / f"{number}.duckdb" for number in range(2)]
     failures = []
 
@@ -549,7 +549,7 @@ def test_two_sinks_in_two_threads(batch_of, tmp_path):
 
 
 def test_a_window_that_fails_is_not_there(begun, batch_of, tmp_path):
-    """Neither its calls nor its entry; and what DuckDB says of a value is not repeated, not even as the cause."""
+    """Its calls and its entry are absent; DuckDB's words about a value are not repeated, not even as cause."""
     sink = begun(Sink(tmp_path / NAME), 3)
     sink._run("CREATE UNIQUE INDEX mine ON call_records (client_number)")
     number = "+919812345678"
@@ -565,7 +565,7 @@ def test_a_window_that_fails_is_not_there(begun, batch_of, tmp_path):
 
 
 def test_a_disk_that_is_full_while_the_log_is_brought_in(begun, tmp_path):
-    """A new database gets no name then: it would not be whole."""
+    """A new database gets no name then: it would be incomplete."""
     resource = pytest.importorskip("resource")
     sink = begun(Sink(tmp_path / NAME), 3)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -582,7 +582,7 @@ def test_a_disk_that_is_full_while_the_log_is_brought_in(begun, tmp_path):
 
 
 def test_without_the_library(monkeypatch, tmp_path):
-    """It says which extra to install, when the sink is made."""
+    """Making the sink raises an error that names the extra to install."""
     monkeypatch.setitem(sys.modules, "duckdb", None)
     with pytest.raises(ConfigurationError) as caught:
         Sink(tmp_path / NAME)

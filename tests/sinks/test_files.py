@@ -1,4 +1,4 @@
-"""Files and locks of an output: every byte, every name, and nothing that belongs to another program."""
+"""Files and locks of an output: every byte, every name, and no file of another program."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ except OSError as error:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit of a file's size")
 def test_a_write_that_takes_only_a_part_is_continued(tmp_path):
-    """The system takes 1,000 of 1,500 bytes: the rest is tried, and its error is raised."""
+    """The system writes 1,000 of 1,500 bytes: the rest is written too, and its error is raised."""
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, str(tmp_path / "a")], capture_output=True, text=True, check=False, timeout=30
     )
@@ -42,7 +42,7 @@ def test_a_write_that_takes_only_a_part_is_continued(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no open file can be removed there")
 def test_a_lock_file_that_was_removed_meanwhile_is_no_lock(tmp_path, monkeypatch):
-    """Its last holder removes it between opening and locking: the lock is taken on a new file of that name."""
+    """Its last holder removes it between opening and locking: the lock is taken on a new file."""
     import fcntl
 
     flock, file = fcntl.flock, tmp_path / "a.lock"
@@ -63,7 +63,7 @@ def test_a_lock_file_that_was_removed_meanwhile_is_no_lock(tmp_path, monkeypatch
 
 
 def test_a_lock_file_that_is_another_runs_stays(tmp_path):
-    """Our lock file was removed, and another run has made its own: only that run removes it."""
+    """Our lock file was removed, and another run made its own: only that run removes it."""
     ours, theirs = OutputLock(tmp_path / "a"), OutputLock(tmp_path / "a")
     ours.acquire()
     (tmp_path / "a.lock").unlink()
@@ -75,13 +75,13 @@ def test_a_lock_file_that_is_another_runs_stays(tmp_path):
 
 
 def test_a_window_of_large_calls_is_cut_by_its_bytes():
-    """Decoded calls are held in memory: a piece has few calls where each is large, and no call is lost."""
+    """Decoded calls use memory: a piece has few calls if each is large, and no call is lost."""
     lines = [b"x" * (PIECE_BYTES // 2)] * 5
     assert [len(piece.lines) for piece in pieces_of(Batch(lines, IST))] == [2, 2, 1]
 
 
 def test_the_digest_of_a_directory_knows_the_names(tmp_path):
-    """The same bytes under another name are another output."""
+    """The same bytes under another name give another digest."""
     for directory, name in (("a", "1"), ("b", "2")):
         (tmp_path / directory).mkdir()
         (tmp_path / directory / name).write_text("same")
@@ -91,7 +91,7 @@ def test_the_digest_of_a_directory_knows_the_names(tmp_path):
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_a_file_system_without_hard_links(tmp_path, monkeypatch, taken):
-    """A file gets its name by a rename there, and a name that is taken stays as it is."""
+    """There a file is renamed, and an existing file of that name stays as it is."""
 
     def refuse(*_):
         raise OSError(errno.EPERM, "no links here")
@@ -110,7 +110,7 @@ def test_a_file_system_without_hard_links(tmp_path, monkeypatch, taken):
 
 
 def test_a_link_to_a_directory_is_removed_and_not_the_directory(tmp_path):
-    """What the link leads to is another program's."""
+    """The link's target belongs to another program."""
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "file").write_text("mine")
     link = tmp_path / "link"
@@ -121,7 +121,7 @@ def test_a_link_to_a_directory_is_removed_and_not_the_directory(tmp_path):
 
 
 def test_a_standard_output_that_was_closed_is_refused(monkeypatch):
-    """Its number may belong to another file by now: nothing is written there."""
+    """Its descriptor may belong to another file by now, so nothing is written to it."""
     monkeypatch.setattr(sys, "stdout", None)
     with pytest.raises(OutputError, match="is closed"):
         StdoutSink().open()

@@ -1,4 +1,4 @@
-"""The journal of a file: what it says happened; a cut line did not happen; any other damage is refused."""
+"""The journal of a file: its lines are trusted; a cut last line is ignored; any other damage is refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def kinds(path):
 
 
 def test_it_says_what_was_written(path):
-    """Header, windows and all they tell."""
+    """Header and windows come back complete."""
     journal = Journal.open(path)
     journal.close()
     assert bytes(journal.lines[0].body) == b'{"pull":1}'
@@ -43,7 +43,7 @@ def test_it_says_what_was_written(path):
 
 @pytest.mark.parametrize("body", [b'{"kind":"\xff"}', b"[", b'{"kind":1}'])
 def test_a_line_that_is_sound_and_cannot_be_decoded_is_of_another_version(path, body):
-    """Its checksum agrees, so the line is undamaged although it holds bad UTF-8, no JSON, or another shape."""
+    """The checksum agrees, so the line is undamaged despite bad UTF-8, no JSON, or another shape."""
     path.write_bytes(path.read_bytes() + b"%08x %s\n" % (zlib.crc32(body), body))
     with pytest.raises(ResumeMismatchError) as raised:
         Journal.open(path)
@@ -51,7 +51,7 @@ def test_a_line_that_is_sound_and_cannot_be_decoded_is_of_another_version(path, 
 
 
 def test_it_is_gone_on_with(path):
-    """A line that is added after opening follows the others."""
+    """A line added after opening follows the others."""
     journal = Journal.open(path)
     journal.append(Line("done", size=5, sha256="x"))
     journal.close()
@@ -59,7 +59,7 @@ def test_it_is_gone_on_with(path):
 
 
 def test_a_cut_line_did_not_happen(path):
-    """Wherever a kill cuts the file, the whole lines count, and the next line stands on a line of its own."""
+    """Wherever a kill cuts the file, the complete lines count, and the next line starts on its own line."""
     whole = path.read_bytes()
     ends = [index + 1 for index, byte in enumerate(whole) if byte == 0x0A]
     for length in range(len(whole)):
@@ -74,7 +74,7 @@ def test_a_cut_line_did_not_happen(path):
 
 
 def test_a_flipped_bit_is_never_believed(path):
-    """At every bit of the file: refused, or a last line that is taken as cut."""
+    """A flipped bit anywhere is refused, or makes the last line count as cut."""
     whole = path.read_bytes()
     for index in range(len(whole)):
         for bit in range(8):
@@ -88,7 +88,7 @@ def test_a_flipped_bit_is_never_believed(path):
 
 @pytest.mark.parametrize("text", [b'{"kind":"begin","format":2}', b'{"kind":"window"}', b'{"odd":1}', b"[]"])
 def test_another_versions_journal_is_refused(tmp_path, text):
-    """Sound, but not ours to read."""
+    """It is undamaged, but this version cannot read it."""
     (tmp_path / "j").write_bytes(b"%08x %s\n" % (zlib.crc32(text), text))
     (tmp_path / "j").chmod(0o600)
     with pytest.raises(ResumeMismatchError, match="nother version") as caught:
@@ -97,7 +97,7 @@ def test_another_versions_journal_is_refused(tmp_path, text):
 
 
 def test_it_is_private_and_new(tmp_path):
-    """Mode 0600 whatever the umask, and never through a link."""
+    """It has mode 0600 whatever the umask, and is never created through a link."""
     before = os.umask(0)
     try:
         Journal.create(tmp_path / "j", b"{}").close()

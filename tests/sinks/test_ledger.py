@@ -1,4 +1,4 @@
-"""The ledger of a database: one fact for each reading, and a seal that says which rows it wrote last."""
+"""The ledger of a database: one fact per reading, and a seal of the rows that it wrote last."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ CALLS = (
     b'{"id":"2","charges":1e300,"support_api_call":0,"call_flow":[{"type":"init"}],"description":"","sid":1}',
     b'{"id":"3"}',
 )
-#: Of ``CALLS``, in an account called "one": each library's own, and the same in each of its versions.
+#: The digests of ``CALLS`` in an account "one": one for each library, the same in each of its versions.
 DIGESTS = {"sqlite": "31bfbeece40c768b", "duckdb": "4a0ca83593c1b81e", "postgres": "b570f507cfe49dbf"}
 
 
@@ -55,7 +55,7 @@ class Files:
             return rows
 
     def settle(self, sink):
-        """Have a session work with other settings."""
+        """Change the settings of a session."""
         if self.target.suffix == ".duckdb":
             sink._run("SET TimeZone = 'America/New_York'")
 
@@ -92,7 +92,7 @@ def kind(request):
 
 @pytest.fixture
 def database(kind, request, tmp_path, monkeypatch):
-    """An empty database of a kind."""
+    """An empty database of one kind."""
     if kind == "sqlite":
         yield Files(tmp_path / "a.db")
         return
@@ -113,7 +113,7 @@ def database(kind, request, tmp_path, monkeypatch):
 
 @pytest.fixture
 def opened(database):
-    """Open a sink; release all of them in the end."""
+    """Open a sink; release all sinks in the end."""
     made = []
 
     def run(claim=CLAIM):
@@ -143,7 +143,7 @@ def pull(opened, batch_of):
 
 @pytest.fixture
 def seen(opened):
-    """Give what the ledger says of each reading, and what the rows say."""
+    """Return the seals of the ledger, and the seals of the rows."""
 
     def run():
         sink = opened(PullIdentity("", "", ""))
@@ -155,7 +155,7 @@ def seen(opened):
 
 
 def test_columns(pull, database):
-    """A row is a call between its account and the reading that wrote it last; CSV and Parquet have neither."""
+    """A row is a call between its account and its last reading; CSV and Parquet have neither."""
     pull((span(1), [call(1)]), (span(2), [call(2)]))
     names = [column.name for column in COLUMNS]
     assert names[0] == "id"
@@ -166,7 +166,7 @@ def test_columns(pull, database):
 
 
 def test_a_fact_is_kept_as_it_was_given(pull, opened):
-    """Account, scope, pull, span and fact; the oldest reading first."""
+    """Account, scope, pull, window and fact come back, the oldest reading first."""
     pull((span(2), [call(1)]), (span(1), [call(2), call(3)]))
     pull((span(3), []), claim=PullIdentity("another", "scope two", "two"))
     found = opened().ledger()
@@ -181,7 +181,7 @@ def test_a_fact_is_kept_as_it_was_given(pull, opened):
 
 
 def test_rows_that_nothing_has_touched_agree(pull, seen):
-    """What was written is what is there."""
+    """The seals agree with the rows."""
     pull((span(1), CALLS), (span(2), []))
     seals, content = seen()
     assert seals == content
@@ -189,7 +189,7 @@ def test_rows_that_nothing_has_touched_agree(pull, seen):
     assert seals[2] == EMPTY
 
 
-@pytest.mark.parametrize("kind", ["sqlite", "postgres"], indirect=True)  # DuckDB keeps readers out meanwhile
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"], indirect=True)  # DuckDB locks readers out meanwhile
 def test_who_looks_sees_rows_and_ledger_of_one_moment(pull, opened, database, batch_of):
     """A window that is written between the two reads is in neither."""
     pull((span(1), [call(1), call(2)]))
@@ -206,7 +206,7 @@ def test_who_looks_sees_rows_and_ledger_of_one_moment(pull, opened, database, ba
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 def test_what_is_read_without_locks_is_refused_if_a_run_writes_it_meanwhile(pull, database):
-    """A database that another program left in write-ahead mode has no log, and who looks must not make one."""
+    """A database left in write-ahead mode has no log, and a reader must not create one."""
     pull((span(1), [call(1), call(2)]))
     database.ask("PRAGMA journal_mode = WAL")
     assert not database.target.with_name("a.db-wal").exists()
@@ -223,7 +223,7 @@ def test_what_is_read_without_locks_is_refused_if_a_run_writes_it_meanwhile(pull
 
 @pytest.mark.parametrize("kind", ["sqlite", "duckdb", "postgres"], indirect=True)
 def test_when_the_calls_of_a_reading_began(pull, database):
-    """As the server said it; None where it did not."""
+    """The starts are as the server sent them; None if it sent none."""
     pull((span(1), [call(9)]), (span(2), [CALLS[0]]))
     reader = database.sink()
     assert reader.look()
@@ -232,13 +232,13 @@ def test_when_the_calls_of_a_reading_began(pull, database):
 
 
 def test_digests_are_the_same_in_each_version(pull, seen, kind):
-    """A database that an older library wrote is checked by a newer one."""
+    """A newer library can check a database that an older one wrote."""
     pull((span(1), CALLS))
     assert seen()[0][1] == Seal(4, DIGESTS[kind.split()[0]])
 
 
 def test_digests_do_not_depend_on_the_session(pull, opened, database):
-    """Time zone and the form of numbers are settings of a session."""
+    """Time zone and number format are settings of a session."""
     pull((span(1), CALLS))
     sink = opened()
     before = sink.content()
@@ -247,7 +247,7 @@ def test_digests_do_not_depend_on_the_session(pull, opened, database):
 
 
 def test_digests_do_not_depend_on_the_order(pull, seen):
-    """The same calls, in another order and over what was there: the later reading has the seal of the earlier one."""
+    """The same calls in another order, over the earlier rows, give the later reading the earlier seal."""
     calls = [call(number) for number in range(300)]
     pull((span(1), calls))
     before = seen()[1][1]
@@ -260,7 +260,7 @@ def test_digests_do_not_depend_on_the_order(pull, seen):
 
 
 def test_a_call_that_comes_again_belongs_to_the_later_reading(pull, seen):
-    """It is no row of the earlier one any more: 20 rows, and not 21."""
+    """It is no longer a row of the earlier one: 20 rows, not 21."""
     pull((span(1), [call(number) for number in range(10)]), (span(2), [call(number) for number in range(9, 20)]))
     seals, content = seen()
     assert [seals[1].rows, seals[2].rows] == [9, 11]
@@ -279,7 +279,7 @@ def test_a_call_twice_in_a_window_is_one_row(pull, seen, database):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_seals_are_what_is_there_after_any_commits(opened, batch_of, kind, seed):
-    """Windows, accounts, calls that come again, twice, changed or not: after each commit the seals agree."""
+    """After each commit of repeated, doubled or changed calls of two accounts the seals agree."""
     rng = random.Random(f"{kind}{seed}")
     truth = {}
     for claim in (CLAIM, OTHER) * 3:
@@ -300,7 +300,7 @@ def test_seals_are_what_is_there_after_any_commits(opened, batch_of, kind, seed)
 
 
 def test_two_accounts_have_rows_of_their_own(pull, seen, database):
-    """Both have a call of one id: none of the two is lost, and none changes the other's seal."""
+    """Both have a call of one id: neither call is lost, and neither changes the other's seal."""
     pull((span(1), [call(1, "a")]))
     pull((span(1), [call(1, "b"), call(2, "b")]), claim=OTHER)
     assert database.ask("SELECT account, id, agent_name FROM call_records ORDER BY account, id") == [
@@ -331,7 +331,7 @@ def test_two_accounts_have_rows_of_their_own(pull, seen, database):
     ],
 )
 def test_what_others_change_shows(pull, seen, database, change, wrong):
-    """A row that is gone, added, changed in one field or moved; and a fact that is gone."""
+    """A row that is deleted, added, changed or moved, and a deleted fact, are found."""
     pull((span(1), [call(1), call(2)]), (span(2), [call(5)]))
     before, _ = seen()
     database.ask(change)
@@ -340,7 +340,7 @@ def test_what_others_change_shows(pull, seen, database, change, wrong):
 
 
 def test_a_window_that_is_read_again_makes_good_what_others_changed(pull, seen, database):
-    """Rows that were changed or deleted are written again: no seal is left that disagrees."""
+    """Changed and deleted rows are written again, and every seal agrees."""
     calls = [call(1), call(2), call(3)]
     pull((span(1), calls))
     database.ask("UPDATE call_records SET agent_name = 'x' WHERE id = '1'")
@@ -352,13 +352,13 @@ def test_a_window_that_is_read_again_makes_good_what_others_changed(pull, seen, 
 
 
 def test_an_earlier_reading_without_rows_goes(pull, seen):
-    """A later one of the same seconds, account and query has taken them all, or there were none."""
+    """A later one of the same seconds, account and query has taken its rows, or it had none."""
     pull((span(1), [call(1)]), (span(2), []), (span(1, 2), [call(1), call(2)]))
     assert seen()[0].keys() == {3}
 
 
 def test_an_earlier_reading_with_rows_stays(pull, seen):
-    """The later reading did not bring its call: the fact still describes a row that is there."""
+    """The later reading lacks one of its calls: the fact still describes an existing row."""
     pull((span(1), [call(1), call(2)]), (span(1, 2), [call(2)]))
     seals, content = seen()
     assert {reading: seal.rows for reading, seal in seals.items()} == {1: 1, 2: 1}
@@ -371,21 +371,21 @@ def test_an_earlier_reading_with_rows_stays(pull, seen):
     ids=["another account", "another query", "another pull"],
 )
 def test_readings_of_others_stay(pull, seen, later):
-    """An empty window of another account, query or pull says nothing of this one."""
+    """An empty window of another account, query or pull says nothing about this one."""
     pull((span(1), []))
     pull((span(1), []), claim=later)
     assert seen()[0] == {1: EMPTY, 2: EMPTY}
 
 
 def test_a_window_that_only_overlaps_stays(pull, seen):
-    """Part of its seconds was not read again."""
+    """Some of its seconds were not read again."""
     pull((span(1, 2), []))
     pull((span(2, 3), []), claim=PullIdentity("b", "scope", "one"))
     assert seen()[0] == {1: EMPTY, 2: EMPTY}
 
 
 def test_begin_keeps_all_facts(pull, opened):
-    """A pull begins anew: what it read before stays known, also where there was no call."""
+    """A pull that begins anew keeps its earlier facts, even those without calls."""
     pull((span(1), [call(1)]), (span(2), []))
     pull((span(3), []), claim=PullIdentity("another", "scope", "one"))
     pull((span(4), []), claim=OTHER)
@@ -396,7 +396,7 @@ def test_begin_keeps_all_facts(pull, opened):
 
 @pytest.mark.parametrize("keep", [False, True])
 def test_an_interrupted_pull_has_the_facts_of_its_own_run(pull, opened, batch_of, database, keep):
-    """A pull that was finished once is begun again and interrupted: the facts of the first time are not resumed."""
+    """A finished pull is begun again and interrupted: the facts of the first run are not resumed."""
     pull((span(1), [call(1)]), (span(2), [call(2)]))
     sink = opened()
     sink.begin(b'{"h":2}', keep=keep)
@@ -408,7 +408,7 @@ def test_an_interrupted_pull_has_the_facts_of_its_own_run(pull, opened, batch_of
 
 
 def test_an_interrupted_pull_of_another_account_is_not_resumed(pull, opened, batch_of, database):
-    """Two accounts, one command: each has its own pull."""
+    """With the same command each account has its own pull."""
     pull((span(1), [call(1)]))
     sink = opened()
     sink.begin(b'{"of":"one"}')
@@ -429,7 +429,7 @@ def receipt(number):
 
 
 def test_the_last_receipt_of_each_pull(pull, opened):
-    """The newest first; a pull has one, its last, and so has the same pull of another account."""
+    """Each pull of each account has one receipt, its last; the newest comes first."""
     pull(receipt=receipt(1))
     pull(receipt=receipt(2), claim=OTHER)
     pull(receipt=receipt(3), claim=PullIdentity("another", "scope", "one"))
@@ -439,7 +439,7 @@ def test_the_last_receipt_of_each_pull(pull, opened):
 
 
 def test_a_table_that_was_dropped_clears_the_ledger(pull, seen, database):
-    """What the ledger of any account describes is gone. Numbers count on."""
+    """The facts of every account are dropped. The numbers continue."""
     pull((span(1), [call(1)]))
     pull((span(1), [call(1)]), claim=OTHER)
     database.ask("DROP TABLE call_records")
@@ -451,7 +451,7 @@ def test_a_table_that_was_dropped_clears_the_ledger(pull, seen, database):
 
 
 def test_a_number_is_not_used_twice(pull, seen, database):
-    """Rows outlive a ledger that was dropped: a new reading does not take their number."""
+    """Rows outlive a dropped ledger: a new reading does not take their number."""
     pull((span(1), [call(1)]), (span(2), [call(2)]))
     database.ask("DROP TABLE servetel_ledger")
     pull((span(3), [call(3)]))
@@ -460,7 +460,7 @@ def test_a_number_is_not_used_twice(pull, seen, database):
 
 
 def test_a_table_of_the_version_before_is_refused(database, opened, kind):
-    """Its rows have no account: nothing can say whose they are."""
+    """Its rows have no account, so their owner is unknown."""
     key = "TEXT PRIMARY KEY NOT NULL" if kind == "sqlite" else "TEXT PRIMARY KEY"
     names = ", ".join(f'"{column.name}" {key if column.name == "id" else "TEXT"}' for column in COLUMNS)
     database.ask(f"CREATE TABLE call_records ({names})")
@@ -470,7 +470,7 @@ def test_a_table_of_the_version_before_is_refused(database, opened, kind):
 
 @pytest.mark.parametrize("kind", ["sqlite"], indirect=True)
 def test_a_text_that_is_no_text(pull, seen, database):
-    """Another program wrote bytes that are not UTF-8: that is a change like others. The other databases refuse them."""
+    """Another program wrote invalid UTF-8, which is a change like any other. The other databases refuse it."""
     pull((span(1), [call(1)]))
     database.ask("UPDATE call_records SET agent_name = CAST(x'ff00' AS TEXT)")
     seals, content = seen()

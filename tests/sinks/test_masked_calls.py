@@ -68,12 +68,12 @@ def read(path, name):
 @pytest.fixture(params=MASKS, ids=lambda mask: mask.name)
 def masked(request, realistic, hostile):
     """Calls in every odd form, harmful texts and odd values, masked."""
-    lines = {rescue(line).id: line for line in [*realistic.lines, *hostile.lines, *ODD]}  # two have one id
+    lines = {rescue(line).id: line for line in [*realistic.lines, *hostile.lines, *ODD]}  # two share an id
     return Batch(list(map(request.param.line, lines.values())), IST)
 
 
 def plain(value):
-    """A value as a text that all destinations share."""
+    """A value as a text that is the same for all destinations."""
     if value is None or value == "":
         return ""
     if isinstance(value, bool) or value in ("true", "false"):
@@ -81,13 +81,13 @@ def plain(value):
     if isinstance(value, datetime):
         return value.isoformat()
     try:
-        return f"{float(value) + 0.0:g}"  # SQLite keeps no minus in front of a zero
+        return f"{float(value) + 0.0:g}"  # SQLite drops the minus of a zero
     except (TypeError, ValueError):
         return value if isinstance(value, str) else json.dumps(value)
 
 
 def check(rows, masked):
-    """Compare with what the decoder makes of the lines; JSON and moments by themselves."""
+    """Compare the rows with the decoded lines; JSON and moments are compared separately."""
     expected = {record.id: record for record in flat_records(masked)}
     assert len(expected) == len(masked.lines)
     assert {row["id"].removeprefix("'") for row in rows} == {each.removeprefix("'") for each in expected}
@@ -105,7 +105,7 @@ def check(rows, masked):
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_masked_call_has_its_row(masked, tmp_path, name):
-    """Nothing is lost, and what passes has the type that it has in an output that is not masked."""
+    """No call is lost, and visible values have the same types as in an unmasked output."""
     write(masked, f"{tmp_path}/{name}")
     path = tmp_path / name
     if name == "a.ndjson":
@@ -115,7 +115,7 @@ def test_every_masked_call_has_its_row(masked, tmp_path, name):
 
 
 def test_in_postgresql_too(masked, postgres_server):  # noqa: F811
-    """Hidden values of every type, and tokens."""
+    """PostgreSQL accepts hidden values of every type, and tokens."""
     asyncpg = pytest.importorskip("asyncpg")
 
     async def ask(statement, database="postgres"):
@@ -135,7 +135,7 @@ def test_in_postgresql_too(masked, postgres_server):  # noqa: F811
 
 
 def test_what_is_hidden_in_a_typed_column_goes_to_extra(masked):
-    """The column is empty, as for every value that does not fit; that something was there can still be seen."""
+    """The column is empty, but extra still shows that there was a value."""
     record = next(each for each in records_of(masked.lines) if each.id == "odd-1")
     assert (record.call_duration, record.charges, record.minutes_consumed) == (None, None, None)
     assert record.extra == dict.fromkeys(("call_duration", "charges", "minutes_consumed"), "***")
@@ -143,7 +143,7 @@ def test_what_is_hidden_in_a_typed_column_goes_to_extra(masked):
 
 
 def test_no_number_and_no_name_is_in_a_table(masked):
-    """Neither in a column nor in what is kept as JSON."""
+    """Neither columns nor JSON values hold one."""
     text = b"\n".join(masked.lines).decode()
     assert "97531" not in text
     assert "Ravi" not in text

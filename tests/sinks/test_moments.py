@@ -1,4 +1,4 @@
-"""Moments of a column: whatever is written, they are the moments that a record's own properties give."""
+"""Moments of a column are the moments that a record's own properties return, in every output format."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ZONES = [
     timezone(timedelta(hours=5, minutes=53, seconds=28)),
     ZoneInfo("Europe/London"),
 ]
-#: Stamps at every edge of what is read without a datetime.
+#: Stamps at every edge of the fast parser, which uses no datetime.
 STAMPS = [
     "2024-05-02 19:19:59",
     "2024-02-29 00:00:00",
@@ -57,7 +57,7 @@ STAMPS = [
 
 
 def as_microseconds(moment):
-    """What a datetime could show again, in UTC."""
+    """A moment in UTC, if a datetime can represent it."""
     if moment is None:
         return None
     try:
@@ -68,7 +68,7 @@ def as_microseconds(moment):
 
 @pytest.mark.parametrize("zone", ZONES, ids=str)
 def test_a_column_holds_what_each_stamp_says_alone(zone):
-    """As datetimes, as text and as microseconds; what is no moment is none in all three."""
+    """Datetimes, texts and microseconds agree; an invalid stamp has no moment in all three."""
     moments = [read_stamp(stamp, zone) for stamp in STAMPS]
     assert moments_of(STAMPS, zone) == moments
     assert texts_of(STAMPS, zone) == ["" if moment is None else moment.isoformat() for moment in moments]
@@ -85,14 +85,14 @@ def test_a_column_holds_what_each_stamp_says_alone(zone):
     st.sampled_from(ZONES),
 )
 def test_any_text_is_read_as_it_is_read_alone(stamp, zone):
-    """The quick way and the slow one never differ."""
+    """The fast and the slow way never differ."""
     moment = read_stamp(stamp, zone)
     assert texts_of([stamp], zone) == ["" if moment is None else moment.isoformat()]
     assert microseconds_of([stamp], zone) == [as_microseconds(moment)]
 
 
 def test_a_start_needs_its_day_and_its_time():
-    """``started_at`` is made of two fields, ``ended_at`` of one."""
+    """``started_at`` combines two fields, ``ended_at`` has one."""
     columns = {"date": ["2024-05-02", None, ""], "time": ["10:00:00"] * 3, "end_stamp": [None, "x", ""]}
     assert stamps_of(columns, "started_at") == ["2024-05-02 10:00:00", None, None]
     assert stamps_of(columns, "ended_at") == [None, "x", ""]

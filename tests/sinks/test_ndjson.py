@@ -1,4 +1,4 @@
-"""NDJSON: the server's own bytes, one record per line; standard output takes them as they come."""
+"""NDJSON: the server's own bytes, one record per line; standard output gets them as they come."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def encode(path, *batches, packing=None):
 
 
 def test_a_record_stays_byte_for_byte(batch_of, tmp_path):
-    """A record that stands on one line is written as it was sent: spaces, escapes, order and number text."""
+    """A record on one line keeps its spaces, escapes, order and number text."""
     row = b'{"id":"1", "z": 1.10,"a":[ 1E5 ],"name":"\\u0041\\/"}'
     assert encode(tmp_path / "a", batch_of(row)) == row + b"\n"
 
 
 def test_pretty_printed_json_becomes_one_line(batch_of, tmp_path):
-    """Line ends between tokens go; keys keep their order and numbers their digits."""
+    """Line ends between tokens are removed; keys keep their order and numbers their digits."""
     line = encode(tmp_path / "a", batch_of(SAMPLE))
     assert line.count(b"\n") == 1
     assert json.loads(line) == json.loads(SAMPLE)
@@ -50,13 +50,13 @@ def test_pretty_printed_json_becomes_one_line(batch_of, tmp_path):
 
 
 def test_line_separators_inside_a_text_break_no_line(batch_of, tmp_path):
-    """U+2028 and an escaped line end belong to the text; the file still has one record per line."""
+    """U+2028 and an escaped line end are part of the text; each record stays on one line."""
     rows = [b'{"id":"1","notes":"a\xe2\x80\xa8b\\nc"}', b'{"id":"2"}']
     assert encode(tmp_path / "a", batch_of(*rows)).split(b"\n") == [*rows, b""]
 
 
 def test_windows_follow_one_another(batch_of, tmp_path):
-    """A window without calls leaves no trace, an empty result is an empty file."""
+    """A window without calls adds nothing, and an empty result is an empty file."""
     assert encode(tmp_path / "a", batch_of(b'{"id":"1"}'), batch_of(), batch_of(b'{"id":"2"}')) == (
         b'{"id":"1"}\n{"id":"2"}\n'
     )
@@ -64,7 +64,7 @@ def test_windows_follow_one_another(batch_of, tmp_path):
 
 
 def test_packed_lines_are_the_same_lines(hostile, tmp_path):
-    """What harms some reader passes as it is."""
+    """Texts that harm some reader are unchanged."""
     plain, packed = encode(tmp_path / "a", hostile), encode(tmp_path / "b", hostile, packing=".gz")
     assert gzip.decompress(packed) == plain
     assert plain.splitlines() == hostile.lines
@@ -72,7 +72,7 @@ def test_packed_lines_are_the_same_lines(hostile, tmp_path):
 
 @pytest.fixture
 def pipe(monkeypatch):
-    """A pipe in place of standard output; gives the end to read from."""
+    """A pipe in place of standard output; returns the end to read from."""
     reading, writing = os.pipe()
     monkeypatch.setattr("servetel_async.sinks.formats.ndjson._STDOUT", writing)
     yield reading
@@ -84,7 +84,7 @@ def pipe(monkeypatch):
 
 
 def test_standard_output_gets_each_window_at_once(batch_of, pipe):
-    """A reader behind a pipe sees calls as they come; size and digest are those of what it got."""
+    """A reader of the pipe sees calls as they come; size and digest are those of the printed bytes."""
     sink = StdoutSink()
     assert open_for(sink, PullIdentity("pull", "scope", "account")) is None
     sink.begin(b"{}")

@@ -1,4 +1,4 @@
-"""An output is made of what this program wrote, and of nothing else: foreign files, and parts that grew."""
+"""An output contains only what this program wrote: no foreign file, and no foreign bytes in a part."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.sinks.test_part import CLAIM, KINDS, begun, days, end, entry, windows
 
 @KINDS
 def test_a_foreign_file_is_not_taken_for_the_output(begun, tmp_path, make):  # noqa: F811
-    """The journal says that the output was about to get its name, and another file has it: it is refused, and kept."""
+    """A kill came before the output was named, and another file has the name: it is refused and kept."""
     sink = begun(make(tmp_path / "a"), 3)
     place = tmp_path / "a"
     place.mkdir() if make is days else place.write_text("mine")
@@ -36,7 +36,7 @@ def test_a_foreign_file_is_not_taken_for_the_output(begun, tmp_path, make):  # n
 
 @pytest.mark.parametrize("resumed", [False, True])
 def test_a_part_that_grew_is_refused(begun, tmp_path, resumed):  # noqa: F811
-    """Bytes that another program appends to the part never come under the name of the output."""
+    """Bytes that another program appends to the part never reach the output."""
     sink = begun(FileSink(tmp_path / "a"), 3)
     if resumed:
         sink.abandon()

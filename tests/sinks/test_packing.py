@@ -1,4 +1,4 @@
-"""Packed files: what comes out is what went in, on the disk when it is closed, and nobody else's to read."""
+"""Packed files: they unpack to the same bytes, are durable when closed, and private."""
 
 from __future__ import annotations
 
@@ -36,26 +36,26 @@ def pack(path, packing, *pieces):
 
 @pytest.mark.parametrize("packing", [None, ".gz", ".zst"])
 def test_every_byte_comes_back(tmp_path, packing):
-    """Pieces of any size, none at all among them, are one stream."""
+    """Pieces of any size, and even no piece, form one stream."""
     pieces = [b"a" * 1_000_000, b"", b"b\n", os.urandom(300_000)]
     assert unpack(packing, pack(tmp_path / "a", packing, *pieces)) == b"".join(pieces)
 
 
 @pytest.mark.parametrize("packing", [None, ".gz", ".zst"])
 def test_an_empty_file_can_be_unpacked(tmp_path, packing):
-    """No call at all is a sound file too."""
+    """A file without calls is valid too."""
     assert unpack(packing, pack(tmp_path / "a", packing)) == b""
 
 
 @pytest.mark.parametrize("packing", [None, ".gz", ".zst"])
 def test_equal_calls_give_equal_bytes(tmp_path, packing):
-    """No clock and no name stands in the file."""
+    """The file contains neither a time nor a name."""
     assert pack(tmp_path / "a", packing, b"x", b"y") == pack(tmp_path / "b", packing, b"x", b"y")
 
 
 @pytest.mark.parametrize("packing", [".gz", ".zst"])
 def test_a_damaged_file_is_found_out(tmp_path, packing):
-    """Both formats carry a checksum of what they hold."""
+    """Both formats have a checksum of their content."""
     data = bytearray(pack(tmp_path / "a", packing, os.urandom(5000)))
     data[2500] ^= 1
     with pytest.raises(Exception, match=r"CRC check failed|checksum"):
@@ -64,7 +64,7 @@ def test_a_damaged_file_is_found_out(tmp_path, packing):
 
 @pytest.mark.parametrize("packing", [None, ".gz", ".zst"])
 def test_it_is_private_from_its_first_moment(tmp_path, packing):
-    """Mode 0600, whatever the umask."""
+    """It has mode 0600, whatever the umask."""
     before = os.umask(0)
     try:
         file = PackedFile(packing)
@@ -76,7 +76,7 @@ def test_it_is_private_from_its_first_moment(tmp_path, packing):
 
 
 def test_a_link_is_not_followed(tmp_path):
-    """A planted link is a name that is taken."""
+    """A planted link counts as an existing file."""
     (tmp_path / "a").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(FileExistsError):
         PackedFile().open(tmp_path / "a")
@@ -84,13 +84,13 @@ def test_a_link_is_not_followed(tmp_path):
 
 
 def test_an_unknown_packing_is_refused():
-    """Only what has an ending is known."""
+    """Only known endings are accepted."""
     with pytest.raises(ConfigurationError, match="packing"):
         PackedFile(".bz2")
 
 
 def test_a_missing_library_is_told_at_once(monkeypatch):
-    """Before anything is asked of the server, and with the way to install it."""
+    """The error comes before any request, and says how to install it."""
     own = sys.version_info >= (3, 14)
     monkeypatch.setitem(sys.modules, "compression.zstd" if own else "backports.zstd", None)
     with pytest.raises(ConfigurationError) as caught:
@@ -100,7 +100,7 @@ def test_a_missing_library_is_told_at_once(monkeypatch):
 
 @pytest.mark.parametrize("library", ["zstd", "zlib"])
 def test_a_part_s_windows_are_packed_one_by_one(monkeypatch, library):
-    """With or without Zstandard one packer serves many windows, and each can be unpacked without the others."""
+    """With or without Zstandard one packer serves many windows, and each can be unpacked alone."""
     if library == "zlib":
         own = sys.version_info >= (3, 14)
         monkeypatch.setitem(sys.modules, "compression.zstd" if own else "backports.zstd", None)
@@ -115,7 +115,7 @@ def test_a_part_s_windows_are_packed_one_by_one(monkeypatch, library):
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("packing", [None, ".gz", ".zst"])
 def test_a_full_disk_is_told_and_let_go_of(tmp_path, packing):
-    """What a packer held back fails at the end; abandoning twice closes once."""
+    """Data that a packer held back fails at the end; abandoning twice closes once."""
     file = PackedFile(packing)
     file.open(tmp_path / "a")
     full = os.open("/dev/full", os.O_WRONLY)

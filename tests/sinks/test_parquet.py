@@ -48,7 +48,7 @@ def call(number, day="2024-05-02", time="10:00:00"):
 
 
 def as_sent(step):
-    """Give a step of Parquet as what JSON says of it, every value as text."""
+    """Convert a step of Parquet to JSON, with every value as text."""
     return {key: value for key, value in step.items() if value is not None}
 
 
@@ -67,7 +67,7 @@ def check_flow(sent, got):
 
 
 def test_every_field_is_what_the_server_sent(realistic, expected, tmp_path):
-    """Of 250 calls in every odd form: numbers, switches, moments, steps and texts, one by one, types included."""
+    """Values and types of 250 calls in every odd form are compared one by one."""
     rows = read(encode(tmp_path / "a", realistic))
     assert len(rows) == len(realistic.lines) == 250
     for line, row in zip(realistic.lines, rows, strict=True):
@@ -85,7 +85,7 @@ def test_every_field_is_what_the_server_sent(realistic, expected, tmp_path):
 
 
 def test_days_hold_what_one_file_holds(realistic, tmp_path):
-    """Every call once, on the day of its start."""
+    """Every call is there once, on the day of its start."""
     whole = read(encode(tmp_path / "a", realistic))
     parts = {path.parent.name: read(path) for path in sorted(days(tmp_path / "d", realistic).rglob("*.parquet"))}
     assert sorted((row for rows in parts.values() for row in rows), key=lambda row: row["id"]) == sorted(
@@ -96,7 +96,7 @@ def test_days_hold_what_one_file_holds(realistic, tmp_path):
 
 @pytest.mark.parametrize("kind", [ParquetEncoder, DaysEncoder])
 def test_hostile_calls_do_no_harm(hostile, tmp_path, kind):
-    """Formulas, NUL, ESC, separators, numbers beyond 64 bits and odd moments: each call is there, its texts whole."""
+    """Calls with formulas, control characters, huge numbers and odd moments are there, with complete texts."""
     rows = {row["id"]: row for path in [encode(tmp_path / "a", hostile, kind=kind)] for row in read(path)}
     records = {record.id: record for record in hostile.records()}
     assert rows.keys() == records.keys()
@@ -108,7 +108,7 @@ def test_hostile_calls_do_no_harm(hostile, tmp_path, kind):
 
 
 def test_a_lone_surrogate_is_a_replacement_character(batch_of, tmp_path):
-    """Arrow takes none; a line that no page gave and that holds one is refused."""
+    """Arrow accepts none; a line with one that came from no page is refused."""
     encode(tmp_path / "a", batch_of(b'{"id":"1","agent_name":"a\\ud800b"}'))
     assert read(tmp_path / "a")[0]["agent_name"] == "a\ufffdb"
     encoder = ParquetEncoder(check_columns(None))
@@ -119,7 +119,7 @@ def test_a_lone_surrogate_is_a_replacement_character(batch_of, tmp_path):
 
 
 def test_large_numbers_are_exact_or_kept_aside(batch_of, tmp_path):
-    """2**63-1 is one of Arrow's whole numbers; what is larger is in extra; an amount is a float in any case."""
+    """2**63-1 fits a whole-number column; a larger number goes to extra; an amount is always a float."""
     encode(
         tmp_path / "a",
         batch_of(
@@ -152,14 +152,14 @@ def test_moments_that_no_reader_could_show_are_null(batch_of, tmp_path):
     ],
 )
 def test_moments_are_moments_of_the_accounts_zone(batch_of, tmp_path, zone, name):
-    """The zone has a name that every reader knows; a fixed offset other than India's is written in UTC."""
+    """The zone's name is known to every reader; a fixed offset other than India's is written in UTC."""
     table = pq.read_table(encode(tmp_path / "a", batch_of(call(1), zone=zone), columns=["started_at"]))
     assert str(table.schema.field("started_at").type) == f"timestamp[us, tz={name}]"
     assert table["started_at"].to_pylist() == [datetime(2024, 5, 2, 10, tzinfo=zone)]
 
 
 def test_the_schema_does_not_depend_on_the_calls(realistic, hostile, batch_of, tmp_path):
-    """A file of odd calls, one of plain ones, one of empty ones and one of none can be read as one table."""
+    """Files of odd, plain, empty or no calls can be read as one table."""
     windows = [[realistic], [hostile], [batch_of(b'{"id":"1"}')], [batch_of()], []]
     schemas = [pq.read_schema(encode(tmp_path / str(index), *batches)) for index, batches in enumerate(windows)]
     assert all(schema == schemas[0] for schema in schemas)
@@ -167,7 +167,7 @@ def test_the_schema_does_not_depend_on_the_calls(realistic, hostile, batch_of, t
 
 
 def test_no_call_at_all_is_a_table_without_rows(tmp_path):
-    """One file, or a directory with one: readers find the columns."""
+    """Readers find the columns in the one file, or in the one file of the directory."""
     assert pq.read_table(encode(tmp_path / "a")).num_rows == 0
     days(tmp_path / "d")
     table = dataset.dataset(tmp_path / "d", partitioning="hive").to_table()
@@ -176,21 +176,21 @@ def test_no_call_at_all_is_a_table_without_rows(tmp_path):
 
 
 def test_calls_without_a_day_alone_are_a_table_too(batch_of, tmp_path):
-    """Their day is null, of the type that days have."""
+    """Their day is null, in the type of days."""
     days(tmp_path / "d", batch_of(b'{"id":"1"}'))
     table = dataset.dataset(tmp_path / "d", partitioning="hive").to_table()
     assert (table["id"].to_pylist(), table["day"].to_pylist()) == (["1"], [None])
 
 
 def test_columns_come_in_the_chosen_order(batch_of, tmp_path):
-    """Also one alone, also without the id."""
+    """This also holds for one column alone, or without the id."""
     batch = batch_of(call(1))
     assert pq.read_schema(encode(tmp_path / "a", batch, columns=["started_at", "id"])).names == ["started_at", "id"]
     assert read(encode(tmp_path / "b", batch, columns=["circle"])) == [{"circle": None}]
 
 
 def test_a_file_without_calls_has_one_empty_row_group(tmp_path):
-    """A pull without calls gives a file that every reader opens: pyarrow 19 cannot read one without row groups."""
+    """Every reader can open it: pyarrow 19 cannot read a file without row groups."""
     file = pq.ParquetFile(encode(tmp_path / "calls.parquet"))
 
     assert file.num_row_groups == 1
@@ -198,7 +198,7 @@ def test_a_file_without_calls_has_one_empty_row_group(tmp_path):
 
 
 def test_null_and_empty_are_told_apart(batch_of, tmp_path):
-    """A list of no steps, no list; a circle of nothing, no circle; a step without extra."""
+    """An empty list differs from no list, an empty circle from no circle, and a step may lack extra."""
     encode(
         tmp_path / "a",
         batch_of(
@@ -216,7 +216,7 @@ def test_null_and_empty_are_told_apart(batch_of, tmp_path):
 
 
 def test_windows_are_gathered_into_row_groups(batch_of, tmp_path, monkeypatch):
-    """Many small windows make few groups, and no group grows beyond its bound by more than a piece."""
+    """Many small windows make few groups, and no group exceeds its bound by more than a piece."""
     monkeypatch.setattr(parquet, "GROUP_ROWS", 100)
     windows = [batch_of(*(call(index * 30 + row) for row in range(30))) for index in range(20)]
     file = pq.ParquetFile(encode(tmp_path / "a", *windows))
@@ -225,7 +225,7 @@ def test_windows_are_gathered_into_row_groups(batch_of, tmp_path, monkeypatch):
 
 
 def test_only_what_comes_again_has_a_dictionary(realistic, tmp_path):
-    """A dictionary of values that are all different makes a file larger."""
+    """A dictionary of values that all differ makes a file larger."""
     group = pq.ParquetFile(encode(tmp_path / "a", realistic)).metadata.row_group(0)
     columns = [group.column(index) for index in range(group.num_columns)]
     dense = {column.path_in_schema for column in columns if "RLE_DICTIONARY" in column.encodings}
@@ -235,14 +235,14 @@ def test_only_what_comes_again_has_a_dictionary(realistic, tmp_path):
 
 
 def test_large_calls_are_not_gathered_for_long(batch_of, tmp_path, monkeypatch):
-    """Memory is bounded by bytes as well as by rows."""
+    """Memory is limited by bytes as well as by rows."""
     monkeypatch.setattr(parquet, "GROUP_BYTES", 100_000)
     windows = [batch_of(b'{"id":"%d","notes":"%s"}' % (index, b"x" * 60_000)) for index in range(6)]
     assert pq.ParquetFile(encode(tmp_path / "a", *windows)).num_row_groups == 3
 
 
 def test_a_day_that_comes_again_gets_another_file(batch_of, tmp_path, monkeypatch):
-    """Only few files are open at a time, and no call is lost for that."""
+    """Only a few files are open at a time, and no call is lost."""
     monkeypatch.setattr(parquet, "MOST_OPEN", 2)
     order = ["2024-05-03", "2024-05-02", "2024-05-01", "2024-05-03", "2024-05-02"]
     days(tmp_path / "d", *(batch_of(call(index, day)) for index, day in enumerate(order)))
@@ -257,7 +257,7 @@ def test_a_day_that_comes_again_gets_another_file(batch_of, tmp_path, monkeypatc
 
 
 def test_windows_of_one_day_share_a_file(batch_of, tmp_path):
-    """A window may span days, and a day windows."""
+    """A window may span several days, and a day several windows."""
     days(
         tmp_path / "d",
         batch_of(call(1, "2024-05-03"), call(2, "2024-05-02")),
@@ -280,7 +280,7 @@ def test_windows_of_one_day_share_a_file(batch_of, tmp_path):
     ],
 )
 def test_only_real_days_become_directories(batch_of, tmp_path, date, time, day):
-    """A text of the server is never a path."""
+    """A text of the server never becomes a path."""
     batch = batch_of(json.dumps({"id": "1", "date": date, "time": time}).encode())
     days(tmp_path / "d", batch)
     found = [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.parquet") if read(path)]
@@ -289,7 +289,7 @@ def test_only_real_days_become_directories(batch_of, tmp_path, date, time, day):
 
 @pytest.mark.parametrize("kind", [ParquetEncoder, DaysEncoder])
 def test_everything_is_private(realistic, tmp_path, kind):
-    """Files 0600 and directories 0700 from their first moment, whatever the umask."""
+    """Files have mode 0600 and directories 0700 from their first moment, whatever the umask."""
     before = os.umask(0)
     try:
         encoder = kind(check_columns(None))
@@ -304,7 +304,7 @@ def test_everything_is_private(realistic, tmp_path, kind):
 
 
 def open_files(directory):
-    """Give the files below it that this process has open."""
+    """The files below this directory that the process has open."""
     links = [os.path.realpath(link) for link in pathlib.Path("/proc/self/fd").iterdir()]
     return [link for link in links if link.startswith(f"{directory.resolve()}/")]
 
@@ -312,7 +312,7 @@ def open_files(directory):
 @pytest.mark.skipif(not pathlib.Path("/proc/self/fd").exists(), reason="needs /proc")
 @pytest.mark.parametrize("kind", [ParquetEncoder, DaysEncoder])
 def test_abandoning_closes_everything(realistic, tmp_path, kind):
-    """At any moment, and as often as one likes; no file stays open."""
+    """It works at any moment and any number of times; no file stays open."""
     encoder = kind(check_columns(None))
     encoder.abandon()
     encoder.open(tmp_path / "a")
@@ -324,7 +324,7 @@ def test_abandoning_closes_everything(realistic, tmp_path, kind):
 
 
 def test_duckdb_reads_both(realistic, tmp_path):
-    """Moments are moments, steps can be unnested, and the day is a column."""
+    """DuckDB reads moments as moments, can unnest steps, and has the day as a column."""
     duckdb = pytest.importorskip("duckdb")
     encode(tmp_path / "a.parquet", realistic)
     days(tmp_path / "d", realistic)
@@ -343,7 +343,7 @@ def test_duckdb_reads_both(realistic, tmp_path):
 
 
 def test_pandas_reads_both(realistic, tmp_path):
-    """With the account's zone."""
+    """The account's zone is kept in pandas."""
     pandas = pytest.importorskip("pandas")
     frame = pandas.read_parquet(encode(tmp_path / "a", realistic))
     assert (len(frame), str(frame["started_at"].dtype)) == (250, "datetime64[us, Asia/Kolkata]")
@@ -351,7 +351,7 @@ def test_pandas_reads_both(realistic, tmp_path):
 
 
 def test_polars_reads_both(realistic, tmp_path):
-    """It fails on a whole file where a zone is one that it does not know."""
+    """The file's zone is one that Polars knows; otherwise it could not read the file at all."""
     polars = pytest.importorskip("polars")
     encode(tmp_path / "a.parquet", realistic)
     days(tmp_path / "d", realistic)
@@ -360,13 +360,13 @@ def test_polars_reads_both(realistic, tmp_path):
 
 
 def test_a_file_whose_end_cannot_be_written_is_quiet_when_it_is_collected(realistic, tmp_path, monkeypatch):
-    """Arrow's writer does not try again to write the end of the file, so nothing is printed for an abandoned file."""
+    """Arrow's writer does not retry the end of an abandoned file, so nothing is printed."""
     heard = []
     monkeypatch.setattr(sys, "unraisablehook", heard.append)
     encoder = ParquetEncoder(check_columns(None))
     encoder.open(tmp_path / "a")
     encoder.write(realistic)
-    encoder._file._file.close()  # the disk is gone
+    encoder._file._file.close()  # the disk has disappeared
     encoder.abandon()
     gc.collect()
     assert heard == []
@@ -374,7 +374,7 @@ def test_a_file_whose_end_cannot_be_written_is_quiet_when_it_is_collected(realis
 
 @pytest.mark.parametrize("kind", [ParquetEncoder, DaysEncoder])
 def test_a_full_disk_is_an_output_error(realistic, tmp_path, kind):
-    """Arrow's own error does not come through, and nothing half done stays under the name."""
+    """Arrow's own error is replaced, and no partial file has the name."""
     resource = pytest.importorskip("resource")
     target = tmp_path / "a"
     sink = FileSink(target, kind(check_columns(None)), directory=kind is DaysEncoder)

@@ -1,4 +1,4 @@
-"""A file's life: windows that count once they are journaled, a name that is given last, a kill at any moment."""
+"""A file's life: windows count once they are journaled, the name comes last, and a kill may come at any moment."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def entry(number):
 
 
 def contents(path):
-    """Every file below, by its name; of files that are packed or typed their bytes will do, for they are the same."""
+    """The bytes of every file below, by name; for packed or typed files they are the same each time."""
     if path.is_dir():
         return {str(each.relative_to(path)): each.read_bytes() for each in path.rglob("*") if each.is_file()}
     return path.read_bytes()
@@ -87,14 +87,14 @@ def end(sink):
 
 
 def kill(sink):
-    """Let go of what a dead process lets go of, and of nothing else."""
+    """Release what a dead process releases, and nothing else."""
     sink._is_new = False
     sink.abandon()
 
 
 @KINDS
 def test_a_pull_from_beginning_to_end(begun, tmp_path, make):
-    """The output, its receipt, and nothing else; size and digest are those of what is there."""
+    """It leaves only the output and its receipt; size and digest are those of the output."""
     output = end(begun(make(tmp_path / "a"), 3, 2, 1))
     assert {path.name for path in tmp_path.iterdir()} == {"a", "a.receipt.json"}
     if make is not days:
@@ -108,7 +108,7 @@ def test_a_pull_from_beginning_to_end(begun, tmp_path, make):
 
 
 def test_plain_lines_are_the_servers_bytes(begun, windows, tmp_path):
-    """In the order in which the windows were committed."""
+    """They come in the order in which the windows were committed."""
     end(begun(FileSink(tmp_path / "a"), 3, 2, 1))
     lines = [line for number in (3, 2, 1) for line in windows[number].lines]
     assert (tmp_path / "a").read_bytes().splitlines() == lines
@@ -116,7 +116,7 @@ def test_plain_lines_are_the_servers_bytes(begun, windows, tmp_path):
 
 @KINDS
 def test_nothing_bears_the_name_before_the_end(begun, tmp_path, make):
-    """Until then there are the part, its journal and the lock, all of them private whatever the umask."""
+    """Until then there are the part, its journal and the lock, private whatever the umask."""
     before = os.umask(0)
     try:
         sink = begun(make(tmp_path / "a"), 3)
@@ -132,7 +132,7 @@ def test_nothing_bears_the_name_before_the_end(begun, tmp_path, make):
 
 @KINDS
 def test_a_killed_pull_is_gone_on_from(begun, windows, tmp_path, make):
-    """Header and entries come back as they were given, and the result is that of a pull that nobody killed."""
+    """Header and entries come back unchanged, and the result is that of a pull without a kill."""
     end(begun(make(tmp_path / "whole"), 3, 2, 1))
     kill(begun(make(tmp_path / "a"), 3, 2))
     sink = make(tmp_path / "a")
@@ -145,7 +145,7 @@ def test_a_killed_pull_is_gone_on_from(begun, windows, tmp_path, make):
 
 @KINDS
 def test_a_kill_in_the_midst_of_a_window_takes_that_window_alone(begun, windows, tmp_path, make):
-    """Bytes behind the last journaled one are cut off, and so is a journal line without its end."""
+    """Bytes after the last journaled window are cut off, and so is an incomplete journal line."""
     end(begun(make(tmp_path / "whole"), 3, 2))
     kill(begun(make(tmp_path / "a"), 3))
     with (tmp_path / "a.part").open("ab") as part, (tmp_path / "a.part.journal").open("ab") as journal:
@@ -160,7 +160,7 @@ def test_a_kill_in_the_midst_of_a_window_takes_that_window_alone(begun, windows,
 
 @KINDS
 def test_a_kill_before_the_name_was_given(begun, tmp_path, make):
-    """The journal knows what is about to come; the next run makes the same bytes."""
+    """The journal announces the output; the next run makes the same bytes."""
     sink = begun(make(tmp_path / "a"), 3, 2)
     for ending in (".part", ".part.journal"):
         shutil.copy(tmp_path / f"a{ending}", tmp_path / f"saved{ending}")
@@ -181,7 +181,7 @@ def test_a_kill_before_the_name_was_given(begun, tmp_path, make):
 
 @KINDS
 def test_a_kill_before_the_receipt(begun, tmp_path, make):
-    """The output has its name and the journal knows it: nothing is written again, and the receipt follows."""
+    """The journal knows that the output has its name: only the receipt is written."""
     sink = begun(make(tmp_path / "a"), 3, 2)
     named_without_receipt(sink, tmp_path / "a")
     whole = contents(tmp_path / "a")
@@ -196,7 +196,7 @@ def test_a_kill_before_the_receipt(begun, tmp_path, make):
 
 @KINDS
 def test_an_output_that_has_its_name_takes_no_more_windows(begun, windows, tmp_path, make):
-    """A run after that kill says so, and the output stays as it is."""
+    """The next run says so, and the output is unchanged."""
     sink = begun(make(tmp_path / "a"), 3)
     named_without_receipt(sink, tmp_path / "a")
     whole = contents(tmp_path / "a")
@@ -211,7 +211,7 @@ def test_an_output_that_has_its_name_takes_no_more_windows(begun, windows, tmp_p
 
 @KINDS
 def test_a_window_that_is_committed_again_takes_the_place_of_its_first_commit(begun, batch_of, tmp_path, make):
-    """Its newer calls stand where the older ones stood."""
+    """Its new calls replace the old ones at the same position."""
     newer = batch_of(b'{"id":"new","date":"2024-05-03","time":"10:00:00"}')
     sink = begun(make(tmp_path / "a"), 3, 2)
     sink.commit(newer, span(3), b'{"n":"again"}')
@@ -227,7 +227,7 @@ def test_a_window_that_is_committed_again_takes_the_place_of_its_first_commit(be
 
 
 def test_every_bit_of_the_part_counts(begun, tmp_path):
-    """A byte that changed under us is never in an output: the run is refused with one of our own errors."""
+    """A byte that another program changed never reaches the output: the run fails with our own error."""
     kill(begun(csv(tmp_path / "a"), 3, 2))
     saved = {name: (tmp_path / name).read_bytes() for name in ("a.part", "a.part.journal")}
     data = saved["a.part"]
@@ -243,7 +243,7 @@ def test_every_bit_of_the_part_counts(begun, tmp_path):
 
 @pytest.mark.parametrize("make", [FileSink, csv], ids=["lines", "csv"])
 def test_every_bit_of_the_journal_counts(begun, windows, tmp_path, make):
-    """Refused, or the last window is read again: the output is right or is not there."""
+    """The journal is refused, or the last window is read again: no output is ever wrong."""
     end(begun(make(tmp_path / "whole"), 3, 2))
     kill(begun(make(tmp_path / "a"), 3, 2))
     saved = {name: (tmp_path / name).read_bytes() for name in ("a.part", "a.part.journal")}
@@ -271,7 +271,7 @@ def test_every_bit_of_the_journal_counts(begun, windows, tmp_path, make):
 
 @KINDS
 def test_a_part_that_lost_bytes_is_refused(begun, tmp_path, make):
-    """The journal tells how long it was."""
+    """The journal records its length."""
     kill(begun(make(tmp_path / "a"), 3))
     data = (tmp_path / "a.part").read_bytes()
     (tmp_path / "a.part").write_bytes(data[:-1])
@@ -281,7 +281,7 @@ def test_a_part_that_lost_bytes_is_refused(begun, tmp_path, make):
 
 @KINDS
 def test_a_missing_part_is_an_output_error(begun, tmp_path, make):
-    """A journal alone is nothing to go on from."""
+    """A journal alone cannot be resumed."""
     kill(begun(make(tmp_path / "a"), 3))
     (tmp_path / "a.part").unlink()
     with pytest.raises(OutputError):
@@ -290,7 +290,7 @@ def test_a_missing_part_is_an_output_error(begun, tmp_path, make):
 
 @KINDS
 def test_a_fresh_pull_drops_what_was_left(begun, windows, tmp_path, make):
-    """Also what cannot be read; nothing of it is in the output."""
+    """It drops even unreadable files, and none of their content is in the output."""
     end(begun(make(tmp_path / "whole"), 2))
     kill(begun(make(tmp_path / "a"), 3, 2))
     journal = tmp_path / "a.part.journal"
@@ -306,7 +306,7 @@ def test_a_fresh_pull_drops_what_was_left(begun, windows, tmp_path, make):
 
 @KINDS
 def test_a_fresh_pull_that_never_begins_leaves_what_was_left(begun, tmp_path, make):
-    """A login that fails costs nobody an hour of windows."""
+    """A failed login destroys no earlier work."""
     kill(begun(make(tmp_path / "a"), 3, 2))
     sink = make(tmp_path / "a")
     assert open_for(sink, CLAIM, fresh=True) is None
@@ -318,7 +318,7 @@ def test_a_fresh_pull_that_never_begins_leaves_what_was_left(begun, tmp_path, ma
 
 @KINDS
 def test_beginning_anew_over_what_was_read(begun, windows, tmp_path, make):
-    """What belongs to another pull goes when this one begins."""
+    """Windows of another pull are dropped when this one begins."""
     end(begun(make(tmp_path / "whole"), 2))
     kill(begun(make(tmp_path / "a"), 3, 1))
     sink = make(tmp_path / "a")
@@ -331,7 +331,7 @@ def test_beginning_anew_over_what_was_read(begun, windows, tmp_path, make):
 
 @KINDS
 def test_nothing_committed_leaves_nothing(begun, tmp_path, make):
-    """Neither opening nor beginning is worth keeping."""
+    """After opening or beginning alone no part is left."""
     open_for(make(tmp_path / "a"), CLAIM)
     sink = make(tmp_path / "b")
     begun(sink)
@@ -342,7 +342,7 @@ def test_nothing_committed_leaves_nothing(begun, tmp_path, make):
 
 @KINDS
 def test_a_second_run_is_locked_out(begun, tmp_path, make):
-    """It fails at once, also where it wants to begin anew, and takes nothing away from the first."""
+    """It fails at once, even with fresh, and takes nothing from the first."""
     first = begun(make(tmp_path / "a"), 3)
     for fresh in (False, True):
         second = make(tmp_path / "a")
@@ -354,7 +354,7 @@ def test_a_second_run_is_locked_out(begun, tmp_path, make):
 
 @KINDS
 def test_what_exists_is_refused(tmp_path, make):
-    """Before anything is asked for, and left as it is; so is a link that leads nowhere."""
+    """The error comes before any request, and the file is unchanged; so is a link that leads nowhere."""
     (tmp_path / "a").mkdir() if make is days else (tmp_path / "a").write_text("mine")
     with pytest.raises(OutputError, match="exists"):
         open_for(make(tmp_path / "a"), CLAIM)
@@ -367,7 +367,7 @@ def test_what_exists_is_refused(tmp_path, make):
 
 @KINDS
 def test_what_appears_meanwhile_is_not_replaced(begun, tmp_path, make):
-    """The name is taken when it is given: whoever was faster keeps it, and the pull can be finished later."""
+    """A file that took the name first keeps it, and the pull can be finished later."""
     sink = begun(make(tmp_path / "a"), 3)
     (tmp_path / "a").mkdir() if make is days else (tmp_path / "a").write_text("mine")
     with pytest.raises(OutputError, match="exists"):
@@ -385,7 +385,7 @@ def test_what_appears_meanwhile_is_not_replaced(begun, tmp_path, make):
 
 @KINDS
 def test_overwriting_replaces_at_the_end_only(begun, tmp_path, make):
-    """What was there stays whole until the new output is, and nothing of it is left then."""
+    """The old output stays complete until the new one is, and then it is removed."""
     end(begun(make(tmp_path / "a"), 2))
     old = contents(tmp_path / "a")
     sink = begun(make(tmp_path / "a", overwrite=True), 3)
@@ -419,7 +419,7 @@ def test_a_directory_that_stepped_aside_goes(begun, tmp_path):
 
 
 def test_the_last_word_of_a_journal_counts(begun, windows, tmp_path):
-    """A finish that failed, more windows, another finish and a kill: the output is the one of the second."""
+    """After a failed finish, more windows, another finish and a kill, the output is that of the second finish."""
     sink = begun(FileSink(tmp_path / "a"), 3)
     (tmp_path / "a").write_text("in the way")
     with pytest.raises(OutputError, match="exists"):
@@ -440,7 +440,7 @@ def test_the_last_word_of_a_journal_counts(begun, windows, tmp_path):
 @pytest.mark.parametrize("left", ["a.part", "a.part.new", "a.lock"])
 @KINDS
 def test_planted_links_are_not_followed(begun, tmp_path, make, left):
-    """A link in the place of a file of ours is refused: it and what it leads to stay as they are."""
+    """A link in place of our own file is refused; link and target are unchanged."""
     (tmp_path / "precious").write_text("mine")
     (tmp_path / left).symlink_to(tmp_path / "precious")
     with pytest.raises(OutputError):
@@ -452,7 +452,7 @@ def test_planted_links_are_not_followed(begun, tmp_path, make, left):
 @pytest.mark.parametrize("place", ["none/a", "file/a", "x" * 250, "x" * 300])
 @KINDS
 def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path, make, place):
-    """A missing directory, a file for a directory, a name too long: the reason is given, no path of the machine is."""
+    """The error gives the reason, such as a missing directory or a long name, but no path."""
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError) as caught:
         open_for(make(tmp_path / place), CLAIM)
@@ -463,7 +463,7 @@ def test_a_place_that_cannot_be_written_is_told_at_once(tmp_path, make, place):
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="needs /dev/full")
 @KINDS
 def test_a_full_disk_takes_the_window_alone(begun, windows, tmp_path, make):
-    """What was committed before is there for the next run."""
+    """Earlier commits are there for the next run."""
     sink = begun(make(tmp_path / "a"), 3)
     full = os.open("/dev/full", os.O_WRONLY)
     os.dup2(full, sink._descriptor)
@@ -477,7 +477,7 @@ def test_a_full_disk_takes_the_window_alone(begun, windows, tmp_path, make):
 
 
 def test_a_receipt_that_cannot_be_saved_leaves_the_output(begun, tmp_path):
-    """The next run counts the calls again, and reads none."""
+    """The next run counts the calls again, but reads none."""
     sink = begun(FileSink(tmp_path / "a"), 3)
     named_without_receipt(sink, tmp_path / "a")
     sink.abandon()

@@ -1,4 +1,4 @@
-"""Where an output may be, and what in its place is ours: anything else stays as it is."""
+"""Where an output may be, and which files there are ours: all others stay as they are."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ DAY = Span("2024-05-01 00:00:00", "2024-05-01 23:59:59")
 NAMES = ("a.ndjson", "a.csv", "a.ndjson.gz", "a.parquet", "a/", "a.db", "a.duckdb")
 FILES = ("a.ndjson", "a.csv", "a.ndjson.gz", "a.parquet")
 DATABASES = ("a.db", "a.duckdb")
-#: What a user may have, in the words of a user.
+#: A user's own text.
 THESIS = "not a call in it\n"
 
 
@@ -38,7 +38,7 @@ def tree(directory):
 
 @pytest.fixture
 def pull(tmp_path, batch_of):
-    """Write one window of one call; to the end, unless it is to be killed before."""
+    """Write one window of one call; finish unless it is to be killed before."""
 
     def run(name, *, killed=False, fresh=False, number=1, **options):
         sink = sink_for(f"{tmp_path}/{name}", **options)
@@ -57,7 +57,7 @@ def pull(tmp_path, batch_of):
 
 
 def plant(path, kind):
-    """Put something of a user's there."""
+    """Put a user's own file, directory or link there."""
     if kind == "directory":
         path.mkdir()
         (path / "thesis").write_text(THESIS)
@@ -78,14 +78,14 @@ def test_a_destination_without_a_name_of_its_own_is_refused(text):
 
 @pytest.mark.parametrize("text", ["a b/", "%41/", "é/", "-x.ndjson", "x.ndjson/", "x/./a.db", "x/./"])
 def test_odd_names_are_names(text, tmp_path, monkeypatch):
-    """What the file system takes is taken."""
+    """Any name that the file system accepts works."""
     monkeypatch.chdir(tmp_path)
     assert sink_for(text).place is not None
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_later_chdir_moves_nothing(name, tmp_path, monkeypatch, batch_of):
-    """A relative destination is found once, when the pull begins."""
+    """A relative destination is resolved once, when the pull begins."""
     (tmp_path / "begun").mkdir()
     (tmp_path / "later").mkdir()
     monkeypatch.chdir(tmp_path / "begun")
@@ -108,7 +108,7 @@ def test_a_later_chdir_moves_nothing(name, tmp_path, monkeypatch, batch_of):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_link_of_a_parent_is_followed_once(name, tmp_path, batch_of):
-    """A link that is turned to another directory meanwhile moves nothing."""
+    """A link that points to another directory later moves no file."""
     (tmp_path / "begun").mkdir()
     (tmp_path / "later").mkdir()
     (tmp_path / "current").symlink_to("begun")
@@ -125,7 +125,7 @@ def test_a_link_of_a_parent_is_followed_once(name, tmp_path, batch_of):
 
 
 def test_a_current_directory_that_is_gone(tmp_path, monkeypatch):
-    """It is said; an absolute path works all the same."""
+    """The error says so; an absolute path still works."""
     (tmp_path / "gone").mkdir()
     monkeypatch.chdir(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
@@ -154,7 +154,7 @@ def test_a_link_in_the_place_of_the_output_is_refused(name, overwrite, tmp_path,
 @pytest.mark.parametrize("name", ["a.ndjson", "a.csv", "a/"])
 @pytest.mark.parametrize("fresh", [False, True])
 def test_what_has_the_name_of_a_file_of_ours_and_is_not_is_refused(name, ending, kind, fresh, tmp_path):
-    """Before anything is asked for; it stays as it is, also if the run begins anew or overwrites."""
+    """The error comes before any request; the file is unchanged, even with fresh or overwrite."""
     plant(tmp_path / f"a{name.removeprefix('a').rstrip('/')}{ending}", kind)
     before = tree(tmp_path)
     sink = sink_for(f"{tmp_path}/{name}", overwrite=True)
@@ -165,7 +165,7 @@ def test_what_has_the_name_of_a_file_of_ours_and_is_not_is_refused(name, ending,
 
 @pytest.mark.parametrize("ending", [".part", ".part.new"])
 def test_what_appears_after_the_first_look_is_refused_too(ending, tmp_path):
-    """Between opening and beginning there is a request: what has come meanwhile stays."""
+    """A file that appears between opening and beginning stays as it is."""
     sink = sink_for(tmp_path / "a.csv")
     open_for(sink, CLAIM)
     plant(tmp_path / f"a.csv{ending}", "file")
@@ -188,7 +188,7 @@ def test_what_appears_after_the_first_look_is_refused_too(ending, tmp_path):
 )
 @pytest.mark.parametrize("fresh", [False, True])
 def test_the_same_beside_a_database(name, ending, kind, fresh, tmp_path):
-    """A database is built from these files, so they are looked at too."""
+    """A database is built from these files, so they are checked too."""
     plant(tmp_path / f"{name}{ending}", kind)
     before = tree(tmp_path)
     sink = sink_for(tmp_path / name)
@@ -198,7 +198,7 @@ def test_the_same_beside_a_database(name, ending, kind, fresh, tmp_path):
 
 
 def test_another_database_under_the_name_of_a_part_is_refused(tmp_path, pull):
-    """A real SQLite database of a user, without a table of ours."""
+    """It is a user's real SQLite database, without a table of ours."""
     sqlite3 = pytest.importorskip("sqlite3")
     with sqlite3.connect(tmp_path / "a.db.part") as database:
         database.execute("CREATE TABLE theses (text)")
@@ -212,7 +212,7 @@ def test_another_database_under_the_name_of_a_part_is_refused(tmp_path, pull):
 
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_beside_ours_that_we_never_make_is_left(name, tmp_path, pull):
-    """``DEST.part.old`` is a directory that steps aside: a file has none."""
+    """``DEST.part.old`` is a directory that was replaced: for a file we never make one."""
     for kind, ending in (("file", ".part.old"), ("directory", ".bak")):
         plant(tmp_path / f"{name}{ending}", kind)
     before = tree(tmp_path)
@@ -236,7 +236,7 @@ def test_a_file_beside_ours_that_we_never_make_is_left(name, tmp_path, pull):
     ids=str,
 )
 def test_which_directory_is_replaced(before, fits, tmp_path, pull):
-    """One that is empty, or has the marker and nothing that we do not make; one of an earlier version has no marker."""
+    """It is empty, or has the marker and only files of ours; one of an earlier version has no marker."""
     (tmp_path / "a").mkdir()
     for name, text in before.items():
         (tmp_path / "a" / name).parent.mkdir(exist_ok=True)
@@ -259,7 +259,7 @@ def test_which_directory_is_replaced(before, fits, tmp_path, pull):
 
 @pytest.mark.parametrize("ending", [".part.new", ".part.old"])
 def test_a_directory_of_ours_that_a_kill_left_goes(ending, tmp_path, pull):
-    """Whatever a kill has left of it: only the marker, or a day that is not finished."""
+    """A kill may leave only the marker, or an unfinished day."""
     pull("a/", killed=True)
     left = tmp_path / f"a{ending}"
     ownership.make_directory(left)
@@ -270,7 +270,7 @@ def test_a_directory_of_ours_that_a_kill_left_goes(ending, tmp_path, pull):
 
 
 def test_a_foreign_file_in_a_directory_of_ours_outlives_its_removal(tmp_path):
-    """Should one appear in the very moment: it stays, and the directory with it."""
+    """A file that appears at that moment stays, and so does its directory."""
     for name in ("root", "day"):
         directory = tmp_path / name
         ownership.make_directory(directory)
@@ -284,7 +284,7 @@ def test_a_foreign_file_in_a_directory_of_ours_outlives_its_removal(tmp_path):
 
 
 def test_a_foreign_directory_that_appears_meanwhile_is_not_replaced(tmp_path, batch_of):
-    """What is there when the name is given decides, also with --overwrite."""
+    """The check is made when the name is given, also with --overwrite."""
     sink = sink_for(f"{tmp_path}/a/", overwrite=True)
     open_for(sink, CLAIM)
     sink.begin(b"{}")
@@ -298,7 +298,7 @@ def test_a_foreign_directory_that_appears_meanwhile_is_not_replaced(tmp_path, ba
 
 @pytest.mark.parametrize("name", ["a.ndjson", "a.csv"])
 def test_a_pipe_in_the_place_of_a_file_is_not_replaced(name, tmp_path, pull):
-    """Only a regular file is."""
+    """Only a regular file is replaced."""
     os.mkfifo(tmp_path / name)
     with pytest.raises(OutputError):
         pull(name, overwrite=True)
@@ -307,7 +307,7 @@ def test_a_pipe_in_the_place_of_a_file_is_not_replaced(name, tmp_path, pull):
 
 @pytest.mark.parametrize("size", range(len(b'0123abcd {"kind":"begin",') + 1))
 def test_every_beginning_of_a_journal_is_ours(size, tmp_path, pull):
-    """A kill may leave any of it; what is left is no reason to refuse the next run."""
+    """A kill may cut it anywhere; the next run still accepts it."""
     pull("whole.ndjson", killed=True)
     journal = tmp_path / "a.ndjson.part.journal"
     journal.write_bytes((tmp_path / "whole.ndjson.part.journal").read_bytes()[:size])
@@ -317,7 +317,7 @@ def test_every_beginning_of_a_journal_is_ours(size, tmp_path, pull):
 
 
 def test_a_journal_whose_part_was_not_made_yet_begins_anew(tmp_path, pull):
-    """The journal comes first, since it says whose the part is."""
+    """The journal is made first, because it shows that the part is ours."""
     pull("a.ndjson", killed=True)
     journal = tmp_path / "a.ndjson.part.journal"
     journal.write_bytes(journal.read_bytes().splitlines(keepends=True)[0])
@@ -328,14 +328,14 @@ def test_a_journal_whose_part_was_not_made_yet_begins_anew(tmp_path, pull):
 
 @pytest.mark.parametrize("left", [b"", b"{", b'{\n  "destination"', b'{\n  "destination": "a", "que'])
 def test_a_receipt_that_a_kill_cut_off_is_replaced(left, tmp_path):
-    """Its first bytes are those of ours."""
+    """It begins like our receipts."""
     (tmp_path / "a.receipt.json.part").write_bytes(left)
     save_private(tmp_path / "a.receipt.json", RECEIPT)
     assert tree(tmp_path) == {"a.receipt.json": ("file", RECEIPT)}
 
 
 def test_a_foreign_receipt_that_appears_meanwhile_is_kept(tmp_path):
-    """The receipt cannot be saved then."""
+    """Our receipt then cannot be saved."""
     plant(tmp_path / "a.receipt.json", "file")
     before = tree(tmp_path)
     with pytest.raises(OutputError, match="not made by this program"):
@@ -345,7 +345,7 @@ def test_a_foreign_receipt_that_appears_meanwhile_is_kept(tmp_path):
 
 @pytest.mark.parametrize("name", DATABASES)
 def test_a_part_of_ours_that_holds_nothing_yet_is_taken(name, tmp_path, pull):
-    """A kill right after it was made leaves an empty file, or a database without a table."""
+    """A kill right after it was made leaves an empty file, or a database without tables."""
     part = tmp_path / f"{name}.part"
     if name == "a.db":
         part.touch()
@@ -357,7 +357,7 @@ def test_a_part_of_ours_that_holds_nothing_yet_is_taken(name, tmp_path, pull):
 
 
 def test_a_sqlite_part_of_one_empty_page_is_taken(tmp_path, pull):
-    """A kill between the first page and the first table."""
+    """A kill came between the first page and the first table."""
     sqlite3 = pytest.importorskip("sqlite3")
     database = sqlite3.connect(tmp_path / "a.db.part")
     database.execute("PRAGMA page_size = 16384")
@@ -372,7 +372,7 @@ def test_a_sqlite_part_of_one_empty_page_is_taken(tmp_path, pull):
 @pytest.mark.parametrize("left", ["nothing", "half of its first page"])
 @pytest.mark.parametrize("header", ["whole", "half"])
 def test_a_sqlite_journal_that_was_not_synced_yet_is_ours(left, header, tmp_path, pull):
-    """A kill while the first page is written: until it is synced, a journal begins with zeros in place of its magic."""
+    """A kill during the first page leaves it with zeros, because its magic is written at the first sync."""
     sqlite3 = pytest.importorskip("sqlite3")
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -399,7 +399,7 @@ def test_a_sqlite_journal_that_was_not_synced_yet_is_ours(left, header, tmp_path
 
 
 def test_a_sqlite_part_of_one_page_with_a_view_is_not_taken(tmp_path, pull):
-    """A view takes no page of its own, but a user made it."""
+    """A view needs no page of its own, but a user made it."""
     sqlite3 = pytest.importorskip("sqlite3")
     database = sqlite3.connect(tmp_path / "a.db.part")
     database.execute("CREATE VIEW mine AS SELECT 1")
@@ -412,7 +412,7 @@ def test_a_sqlite_part_of_one_page_with_a_view_is_not_taken(tmp_path, pull):
 
 @pytest.mark.parametrize("at", [0, 1 << 20, (1 << 20) - 5])
 def test_a_text_is_found_anywhere_in_a_large_file(at, tmp_path):
-    """Also where two pieces that are read meet."""
+    """It may lie across two pieces of the file."""
     file = tmp_path / "a"
     file.write_bytes(b"x" * at + b"servetel_pulls" + b"x" * 100)
     assert ownership.holds(file, b"servetel_pulls")
@@ -421,7 +421,7 @@ def test_a_text_is_found_anywhere_in_a_large_file(at, tmp_path):
 
 
 def test_mount_points_with_odd_names(tmp_path, monkeypatch):
-    """The system writes blanks and backslashes as digits."""
+    """The system writes spaces and backslashes as octal digits."""
     table = tmp_path / "mountinfo"
     table.write_text(r"36 35 98:0 / /srv/my\040data\134x rw,noatime - ext3 /dev/root rw" + "\n")
     monkeypatch.setattr(places, "_MOUNTS", table)
@@ -431,7 +431,7 @@ def test_mount_points_with_odd_names(tmp_path, monkeypatch):
 
 
 def test_mount_points_without_a_list_of_them(tmp_path, monkeypatch):
-    """On other systems the device of a directory and of its parent decide."""
+    """On other systems the devices of a directory and its parent decide."""
     monkeypatch.setattr(places, "_MOUNTS", tmp_path / "none")
     with pytest.raises(OutputError, match="is a mount point"):
         places.refuse_mount_point(places.Path("/"), "/")
@@ -439,7 +439,7 @@ def test_mount_points_without_a_list_of_them(tmp_path, monkeypatch):
 
 
 def test_a_copy_of_a_directory_of_ours_is_ours(tmp_path, pull):
-    """The marker goes with it."""
+    """The marker is copied too."""
     pull("a/")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
     pull("b/", overwrite=True, number=2)

@@ -24,7 +24,7 @@ from tests.sinks.postgres_server import postgres_server  # noqa: F401 - a fixtur
 asyncpg = pytest.importorskip("asyncpg")
 
 CLAIM = PullIdentity("pull", "scope", "account")
-#: So long that no key holds it, and not to be compressed.
+#: Too long for a key, and not compressible.
 NOISE = hashlib.shake_256(b"").hexdigest(10_000)
 DAY = Span("2024-05-01 00:00:00", "2024-05-01 23:59:59")
 
@@ -35,7 +35,7 @@ def span(number):
 
 @pytest.fixture
 def ask(postgres_server):  # noqa: F811
-    """Ask a database of the server, the superuser's unless another is named; give its rows."""
+    """Query a database of the server as the superuser, or as the given user; returns its rows."""
 
     def run(statement, *values, database="postgres"):
         async def go():
@@ -53,7 +53,7 @@ def ask(postgres_server):  # noqa: F811
 
 @pytest.fixture
 def database(postgres_server, ask):  # noqa: F811
-    """An empty database; gives its name."""
+    """The name of an empty database."""
     ask("DROP DATABASE IF EXISTS calls WITH (FORCE)")
     ask("CREATE DATABASE calls")
     yield "calls"
@@ -67,7 +67,7 @@ def rows(ask, database):
 
 @pytest.fixture
 def sinks(postgres_server, database):  # noqa: F811
-    """Make sinks for the empty database, and let go of them in the end."""
+    """Make sinks for the empty database, and release them in the end."""
     made = []
 
     def make(address=None):
@@ -82,7 +82,7 @@ def sinks(postgres_server, database):  # noqa: F811
 
 @pytest.fixture
 def save(sinks, batch_of):
-    """Write one window of calls, to the end."""
+    """Write one window of calls, and finish."""
 
     def run(*lines):
         sink = sinks()
@@ -103,7 +103,7 @@ CALL = (
 
 
 def test_a_call_becomes_a_typed_row(save, rows):
-    """Numbers are numbers, moments are moments, what is nested is JSON and what is missing is NULL."""
+    """Numbers are numbers, moments are moments, nested values are JSON, and missing ones are NULL."""
     save(CALL)
     (row,) = rows(
         "SELECT started_at, ended_at, call_duration, charges, support_api_call, agent_ring_time, agent_name, extra "
@@ -114,14 +114,14 @@ def test_a_call_becomes_a_typed_row(save, rows):
 
 
 def test_json_can_be_queried(save, rows):
-    """Nested values are jsonb, and so is a plain text of an open field."""
+    """Nested values are jsonb, and so is plain text in an open field."""
     save(CALL, b'{"id":"2","notes":"plain \\"text\\""}')
     assert rows("SELECT notes #>> '{a,0}' FROM call_records WHERE id = '1'") == [("1",)]
     assert rows("SELECT notes #>> '{}' FROM call_records WHERE id = '2'") == [('plain "text"',)]
 
 
 def test_every_value_of_realistic_calls(sinks, rows, realistic, expected):
-    """250 calls in every odd form of the field: each column holds what the server's JSON says."""
+    """For 250 calls in every odd form, each column holds the value of the server's JSON."""
     sink = sinks()
     open_for(sink, CLAIM)
     sink.begin(b"{}")
@@ -148,7 +148,7 @@ def test_every_value_of_realistic_calls(sinks, rows, realistic, expected):
 
 
 def test_hostile_calls_are_all_written(sinks, rows, hostile):
-    """Texts and numbers that harm some reader: none of them keeps a window from being committed."""
+    """Texts and numbers that harm some reader do not keep a window from being committed."""
     sink = sinks()
     open_for(sink, CLAIM)
     sink.begin(b"{}")
@@ -158,7 +158,7 @@ def test_hostile_calls_are_all_written(sinks, rows, hostile):
 
 
 def test_nul_becomes_the_replacement_character(save, rows):
-    """PostgreSQL takes no NUL, in texts and in JSON alike; an escaped backslash before u0000 is none."""
+    """PostgreSQL accepts no NUL in texts or JSON; an escaped backslash before u0000 is not one."""
     save(rb'{"id":"1","agent_name":"a\u0000b","notes":"c\u0000d","call_flow":[{"name":"e\u0000f\\u0000g\u2028"}]}')
     assert rows("SELECT agent_name, notes #>> '{}', call_flow #>> '{0,name}' FROM call_records") == [
         ("a\ufffdb", "c\ufffdd", "e\ufffdf\\u0000g\u2028")
@@ -166,7 +166,7 @@ def test_nul_becomes_the_replacement_character(save, rows):
 
 
 def test_surrogates_in_json_are_pairs_or_replaced(save, rows):
-    """A pair is its character; a half is the replacement character."""
+    """A pair becomes its character; a lone half becomes the replacement character."""
     save(rb'{"id":"1","call_flow":[{"name":"\ud83d\ude00 \ud800x \udc00"}]}')
     ((name,),) = rows("SELECT call_flow #>> '{0,name}' FROM call_records")
     assert name == "\U0001f600 \ufffdx \ufffd"
@@ -174,28 +174,28 @@ def test_surrogates_in_json_are_pairs_or_replaced(save, rows):
 
 @pytest.mark.parametrize("number", ["1e200000", "-1E-99999", "9" * 140_000], ids=["large", "small", "long"])
 def test_numbers_that_numeric_cannot_hold_become_texts(save, rows, number):
-    """JSON has no bounds for a number, PostgreSQL has: what was sent is kept as text."""
+    """JSON numbers have no bounds, PostgreSQL's have: such a number is kept as text."""
     save(b'{"id":"1","call_flow":[{"value":"1e200000","odd":%s}]}' % number.encode())
     ((value, odd),) = rows("SELECT call_flow #>> '{0,value}', call_flow -> 0 -> 'odd' FROM call_records")
     assert (value, json.loads(odd)) == ("1e200000", number)
 
 
 def test_moments_outside_of_the_calendar_are_null(save, rows):
-    """The first second of the year 1 in India is none in UTC; its date stays as it was sent."""
+    """The first second of year 1 in India does not exist in UTC; its date stays as sent."""
     save(b'{"id":"1","date":"0001-01-01","time":"00:00:00","end_stamp":"9999-12-31 23:59:59"}')
     ((started, ended, date),) = rows("SELECT started_at, ended_at, date FROM call_records")
     assert (started, ended.year, date) == (None, 9999, "0001-01-01")
 
 
 def test_a_long_number_is_no_trouble_for_an_index(save, rows):
-    """A text that no B-tree takes stands in an indexed column."""
+    """An indexed column accepts a text that is too long for a B-tree."""
     text = NOISE
     save(b'{"id":"1","client_number":"%s"}' % text.encode())
     assert rows("SELECT client_number FROM call_records WHERE client_number = $1", text) == [(text,)]
 
 
 def test_an_id_that_is_too_long_is_said(sinks, batch_of, rows):
-    """An id is a key, which PostgreSQL bounds: the error says so, and nothing of the window is there."""
+    """PostgreSQL limits the length of a key: the error says so, and no call of the window is there."""
     sink = sinks()
     open_for(sink, CLAIM)
     sink.begin(b"{}")
@@ -205,20 +205,20 @@ def test_an_id_that_is_too_long_is_said(sinks, batch_of, rows):
 
 
 def test_ids_that_become_one_are_one_row(save, rows):
-    """Two ids that differ in NUL and its replacement only: the last one is kept, and no error is made of it."""
+    """Two ids that differ only in NUL and its replacement: the last call is kept, without an error."""
     save(rb'{"id":"a\u0000","agent_name":"first"}', '{"id":"a\ufffd","agent_name":"last"}'.encode())
     assert rows("SELECT id, agent_name FROM call_records") == [("a\ufffd", "last")]
 
 
 def test_sql_in_a_name_is_text(save, rows):
-    """Values are bound, never pasted."""
+    """Values are bound, never pasted into SQL."""
     name = "x'); DROP TABLE call_records; --\t\\N"
     save(json.dumps({"id": "1", "agent_name": name}).encode())
     assert rows("SELECT agent_name FROM call_records") == [(name,)]
 
 
 def test_an_existing_table_is_kept_current(save, rows):
-    """A call that is there takes its new values, a new one is added, and all others stay."""
+    """A known call gets its new values, a new one is added, and all others stay."""
     save(b'{"id":"1","agent_name":"old"}', b'{"id":"2"}')
     save(b'{"id":"1","agent_name":"new"}', b'{"id":"3"}')
     assert rows("SELECT id, agent_name FROM call_records ORDER BY id") == [("1", "new"), ("2", None), ("3", None)]
@@ -231,7 +231,7 @@ def test_one_call_twice_in_a_window(save, rows):
 
 
 def test_the_columns_people_search_are_indexed(save, rows):
-    """started_at and the three numbers have an index each."""
+    """started_at and the three numbers each have an index."""
     save(CALL)
     names = {name for (name,) in rows("SELECT indexname::text FROM pg_indexes WHERE tablename = 'call_records'")}
     assert names >= {f"call_records_{name}" for name in ("started_at", "client_number", "agent_number", "did_number")}
@@ -253,7 +253,7 @@ def test_a_pull_that_was_killed_is_gone_on_from(sinks, batch_of, rows):
 
 
 def test_another_pull_is_not_gone_on_from(sinks):
-    """What one pull left is nothing to another; with fresh nothing is looked at."""
+    """The state of one pull is not that of another, and fresh ignores any state."""
     first = sinks()
     open_for(first, CLAIM)
     first.begin(b"{}")
@@ -265,7 +265,7 @@ def test_another_pull_is_not_gone_on_from(sinks):
 
 
 def test_no_receipt_at_first(sinks):
-    """There is none before a pull has ended."""
+    """A database has no receipt before a pull has ended."""
     sink = sinks()
     open_for(sink, CLAIM)
     sink.begin(b"{}")
@@ -273,7 +273,7 @@ def test_no_receipt_at_first(sinks):
 
 
 def test_the_receipt_knows_the_size_of_the_table(sinks, batch_of):
-    """There is no digest of a server's table, and no place beside it."""
+    """A server's table has no digest, and no path for files beside it."""
     sink = sinks()
     open_for(sink, CLAIM)
     sink.begin(b"{}")
@@ -285,7 +285,7 @@ def test_the_receipt_knows_the_size_of_the_table(sinks, batch_of):
 
 
 def test_two_writers_on_one_database(sinks):
-    """The second one fails at once; when the first one has let go, it may."""
+    """The second one fails at once, and works after the first has released its lock."""
     first, second = sinks(), sinks()
     open_for(first, CLAIM)
     with pytest.raises(OutputLockedError):
@@ -295,7 +295,7 @@ def test_two_writers_on_one_database(sinks):
 
 
 def test_a_lost_connection_says_how_to_go_on(sinks, batch_of, ask, rows):
-    """The server ends the connection: the same command goes on, and nothing of the window is there."""
+    """The server ends the connection: the error names the same command, and no call of the window is there."""
     sink = sinks()
     open_for(sink, CLAIM)
     sink.begin(b"{}")
@@ -306,7 +306,7 @@ def test_a_lost_connection_says_how_to_go_on(sinks, batch_of, ask, rows):
 
 
 def test_an_abandoned_sink_can_be_abandoned_again(sinks):
-    """Letting go never raises, be the connection there or not."""
+    """Abandoning never raises, with or without a connection."""
     sink = sinks()
     sink.abandon()
     open_for(sink, CLAIM)
@@ -316,19 +316,19 @@ def test_an_abandoned_sink_can_be_abandoned_again(sinks):
 
 
 def test_a_server_that_is_not_there(unused_tcp_port, sinks):
-    """An output error, before anything was asked for."""
+    """An output error comes before any request."""
     with pytest.raises(OutputUnavailableError, match="cannot be reached"):
         open_for(sinks(f"postgresql://u:s3cret@127.0.0.1:{unused_tcp_port}/calls"), CLAIM)
 
 
 def test_a_database_that_is_not_there(sinks, postgres_server):  # noqa: F811
-    """Its name is said, and what to do."""
+    """The error names it, and says what to do."""
     with pytest.raises(OutputError, match=r"nowhere on 127\.0\.0\.1 does not exist"):
         open_for(sinks(postgres_server.address("nowhere")), CLAIM)
 
 
 def test_a_database_that_cannot_hold_every_letter_is_refused(sinks, postgres_server, ask):  # noqa: F811
-    """The fix makes one that can; nothing is made in this one."""
+    """The fix creates one that can; no table is made in this one."""
     ask("DROP DATABASE IF EXISTS latin WITH (FORCE)")
     ask("CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
     try:
@@ -341,7 +341,7 @@ def test_a_database_that_cannot_hold_every_letter_is_refused(sinks, postgres_ser
 
 
 def test_a_server_without_tls(sinks, postgres_server):  # noqa: F811
-    """It is TLS that is missing, not the server."""
+    """The error says that TLS is missing, not the server."""
     with pytest.raises(OutputError, match="offers no TLS") as caught:
         open_for(sinks(postgres_server.address("calls") + "?sslmode=require"), CLAIM)
     assert type(caught.value) is OutputError
@@ -350,7 +350,7 @@ def test_a_server_without_tls(sinks, postgres_server):  # noqa: F811
 @pytest.mark.parametrize("secret", ["se/cret", "se#cret", "se?cret", "12/se@cret", "12?se@cret", "[secret"])
 @pytest.mark.parametrize("do", ["open", "look"])
 def test_a_password_that_is_not_encoded(sinks, secret, do):
-    """It cuts the address in two: what to do is said, and no part of it."""
+    """It splits the address: the error says what to do, and shows no part of the password."""
     sink = sinks(f"postgresql://user:{secret}@127.0.0.1:1/calls")
     with pytest.raises(OutputError, match=r"(?i)percent-encode") as caught:
         open_for(sink, CLAIM) if do == "open" else sink.look()
@@ -359,7 +359,7 @@ def test_a_password_that_is_not_encoded(sinks, secret, do):
 
 @pytest.mark.parametrize(
     "address",
-    [  # each in a form of its own
+    [  # each in another form
         "postgresql://u:p%2Fw@db:5432/calls?sslmode=disable",
         "postgresql:///calls?user=me@corp",
         "postgresql://a:1,b:2/calls",
@@ -368,14 +368,14 @@ def test_a_password_that_is_not_encoded(sinks, secret, do):
     ],
 )
 def test_addresses_that_can_be_read(address):
-    """Several hosts, an IPv6 address, a user with an @ among the options."""
+    """Several hosts, an IPv6 address, or a user with an @ among the options are allowed."""
     assert is_readable(address)
 
 
 @pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED VIEW"])
 @pytest.mark.parametrize("name", ["call_records", "servetel_pulls"])
 def test_a_view_in_the_place_of_a_table_is_named(sinks, rows, kind, name):
-    """No call can be written to it; nothing is made beside it."""
+    """No call can be written to a view; no table is made beside it."""
     rows("CREATE TABLE theirs (id integer)")
     rows(f"CREATE {kind} {name} AS SELECT * FROM theirs")
     with pytest.raises(OutputError, match=f"holds a {kind.lower()} {name}"):
@@ -384,7 +384,7 @@ def test_a_view_in_the_place_of_a_table_is_named(sinks, rows, kind, name):
 
 
 def test_looking_creates_nothing(sinks, rows, save):
-    """An empty database stays empty; in one of ours the receipt is read, and nothing can be written."""
+    """An empty database stays empty; in one of ours the receipt can be read, and nothing can be written."""
     sink = sinks()
     assert not sink.look()
     sink.abandon()
@@ -399,13 +399,13 @@ def test_looking_creates_nothing(sinks, rows, save):
 
 
 def test_looking_is_in_no_runs_way(sinks):
-    """A run holds its lock, and is looked at all the same."""
+    """A database can be read while a run holds its lock."""
     open_for(sinks(), CLAIM)
     assert sinks().look()
 
 
 def test_a_server_without_a_connection_left(sinks, ask):
-    """It passes: the documented loop tries again."""
+    """The error is temporary: the documented loop tries again."""
     ask("DROP ROLE IF EXISTS single")
     ask("CREATE ROLE single LOGIN PASSWORD 's' CONNECTION LIMIT 0")
     sink = sinks()
@@ -436,7 +436,7 @@ def test_a_server_without_a_connection_left(sinks, ask):
     ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_what_passes_is_told_from_what_lasts(error, kind, said):
-    """An error of the first kind ends with code 5, so that a loop tries again; one of the second with 2."""
+    """A temporary error exits with code 5, so that a loop tries again; a lasting one with 2."""
     explained = explain(error, asyncpg, "x", connected=False)
     assert type(explained) is kind
     assert said in explained.why
@@ -444,14 +444,14 @@ def test_what_passes_is_told_from_what_lasts(error, kind, said):
 
 @pytest.mark.parametrize("option", ["?sslmode=nonsense", "?target_session_attrs=nonsense"])
 def test_an_address_that_cannot_be_read(sinks, postgres_server, option):  # noqa: F811
-    """The driver refuses it: an output error, without the address."""
+    """The driver refuses it: an output error without the address."""
     with pytest.raises(OutputError) as caught:
         open_for(sinks(postgres_server.address("calls") + option), CLAIM)
     assert postgres_server.password not in _all_of(caught.value)
 
 
 def test_a_wrong_password_is_nowhere_in_the_error(sinks, postgres_server):  # noqa: F811
-    """Neither in its text nor in anything that its traceback holds."""
+    """Neither its text nor its traceback holds the password."""
     with pytest.raises(OutputError, match="User or password is wrong") as caught:
         open_for(sinks(postgres_server.address("calls", password="s3cret-word")), CLAIM)
     said = _all_of(caught.value)
@@ -460,7 +460,7 @@ def test_a_wrong_password_is_nowhere_in_the_error(sinks, postgres_server):  # no
 
 
 def _all_of(error):
-    """Everything that a reporter of errors could print: texts, causes, and the locals of each frame but the test's."""
+    """Everything that an error report could print: texts, causes, and the locals of each frame but the test's."""
     error.__traceback__ = error.__traceback__.tb_next
     return "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())
 
@@ -481,14 +481,14 @@ def _all_of(error):
     ],
 )
 def test_the_name_holds_no_password(address, name):
-    """Database and host are named; where a password was not quoted, nothing is."""
+    """It has the database and the host, or neither if the password was not quoted."""
     sink = PostgresSink(address)
     assert sink.name == name
     assert repr(sink._address) == "***"
 
 
 def test_another_table_of_that_name_is_refused(sinks, rows):
-    """A table with other columns belongs to another program, and is left as it is."""
+    """A table with other columns belongs to another program, and stays unchanged."""
     rows("CREATE TABLE call_records (id integer)")
     with pytest.raises(OutputError, match="other columns"):
         open_for(sinks(), CLAIM)
@@ -496,7 +496,7 @@ def test_another_table_of_that_name_is_refused(sinks, rows):
 
 
 def test_a_user_who_may_not_write(sinks, postgres_server, ask, rows):  # noqa: F811
-    """It is said before anything is asked for."""
+    """The error comes before any request."""
     ask("DROP ROLE IF EXISTS reader")
     ask("CREATE ROLE reader LOGIN PASSWORD 'r'")
     with pytest.raises(OutputError, match="This user may not"):
@@ -504,7 +504,7 @@ def test_a_user_who_may_not_write(sinks, postgres_server, ask, rows):  # noqa: F
 
 
 def test_a_disk_that_is_full(sinks, batch_of, rows):
-    """What the server says of its disk reaches whoever must make space."""
+    """The error repeats the server's message about its disk."""
     sink = sinks()
     open_for(sink, CLAIM)
     rows(
@@ -519,7 +519,7 @@ def test_a_disk_that_is_full(sinks, batch_of, rows):
 
 
 def test_what_the_server_says_of_a_value_is_not_repeated(sinks, batch_of, rows):
-    """A constraint of somebody's own fails: its message quotes the row, ours does not."""
+    """A user's own constraint fails: its message quotes the row, ours does not."""
     sink = sinks()
     open_for(sink, CLAIM)
     number = "+919812345678"
@@ -531,7 +531,7 @@ def test_what_the_server_says_of_a_value_is_not_repeated(sinks, batch_of, rows):
 
 
 def test_without_the_driver(monkeypatch):
-    """It says which extra to install, when the sink is made."""
+    """Making the sink raises an error that names the extra to install."""
     monkeypatch.setitem(__import__("sys").modules, "asyncpg", None)
     with pytest.raises(ConfigurationError) as caught:
         PostgresSink("postgresql:///calls")

@@ -48,7 +48,7 @@ def say(postgres_server):  # noqa: F811
 
 
 def made(say, role):
-    """Let a role pull, so that the tables are there."""
+    """Let a role pull, so that the tables exist."""
     sink = PostgresSink(say(role))
     open_for(sink, CLAIM)
     sink.abandon()
@@ -74,7 +74,7 @@ PLANTED = {
 
 @pytest.mark.parametrize("what", PLANTED)
 def test_a_table_that_another_role_planted_is_refused(what, say):
-    """It has our name and our columns, and the role that pulls may write it; the error says what its owner has to do."""
+    """It has our name and columns, and is writable; the error says what its owner has to do."""
     statements, why = PLANTED[what]
     made(say, "attacker")
     grants = [f"GRANT ALL ON {each} TO victim" for each in ("call_records", "servetel_pulls", "servetel_ledger")]
@@ -101,7 +101,7 @@ def test_a_table_that_another_role_planted_is_refused(what, say):
     ids=["a trigger", "a rule", "row security"],
 )
 def test_code_of_others_on_a_table_of_ours_is_refused(statements, why, say):
-    """A trigger of another role runs with the rights of the role that pulls; a rule or a policy hides calls."""
+    """Another role's trigger would run with the rights of the pulling role; a rule or policy hides calls."""
     made(say, "victim")
     say(None, "GRANT attacker TO victim" if "SET ROLE" in statements[-1] else "SELECT 1")
     say("victim", *statements)
@@ -118,7 +118,7 @@ def test_a_superuser_takes_no_table_of_another_role(say):
 
 
 def test_a_role_takes_the_tables_of_its_group(say):
-    """Those of a role that it is a member of are its own."""
+    """Tables of a role that it is a member of count as its own."""
     made(say, "victim")
     say(None, "GRANT victim TO attacker")
     sink = PostgresSink(say("attacker"))
@@ -127,7 +127,7 @@ def test_a_role_takes_the_tables_of_its_group(say):
 
 
 def test_a_function_in_another_schema_of_the_path_is_not_called(say):
-    """Only the schema that holds the tables is looked at, and the system's own first."""
+    """Only the schema with the tables is searched, after the system's own."""
     say(None, "CREATE SCHEMA AUTHORIZATION victim", "ALTER ROLE victim SET search_path = public, victim")
     sink = PostgresSink(say("victim"))
     open_for(sink, CLAIM)

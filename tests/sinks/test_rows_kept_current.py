@@ -1,4 +1,4 @@
-"""A row of a database is that of the last commit, in every column: a value that changed, came, or is no longer sent."""
+"""A row of a database has the values of its last commit in every column: changed, new, or no longer sent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SWITCHES = ("support_api_call", "is_incoming_from_broadcast", "voicemail_recordi
 
 
 def call(number):
-    """A call with a value in each column, another one for each number."""
+    """A call with a value in each column, different for each number."""
     values = dict.fromkeys(FIELDS, f"text {number}")
     values |= dict.fromkeys(NUMBERS, number) | dict.fromkeys(SWITCHES, number % 2)
     values |= {
@@ -39,14 +39,14 @@ def call(number):
 
 
 class Database:
-    """A destination, and how to ask it."""
+    """A destination, and a way to query it."""
 
     def __init__(self, destination, ask):
         self._destination = destination
         self._ask = ask
 
     def write(self, *windows):
-        """Commit these windows, each a list of calls, in one pull of its own."""
+        """Commit these windows, each a list of calls, in one pull."""
         sink = sink_for(self._destination)
         try:
             open_for(sink, PullIdentity("pull", "scope", "account"))
@@ -58,7 +58,7 @@ class Database:
             sink.abandon()
 
     def row(self):
-        """The one row, by its columns' names."""
+        """The one row, by column name."""
         (row,) = self._ask(f"SELECT {', '.join(COLUMNS)} FROM call_records")
         return dict(zip(COLUMNS, row, strict=True))
 
@@ -97,13 +97,13 @@ def database(request, tmp_path):
 
 
 def test_a_call_that_two_windows_bring_has_the_values_of_the_second(database, batch_of):
-    """Nothing of the first window is left over for the second one."""
+    """No value of the first window is left."""
     database.write(batch_of(call(1)), batch_of(call(2)))
     assert database.row()["agent_name"] == "text 2"
 
 
 def test_every_column_takes_its_new_value(database, batch_of):
-    """A call that came with other values keeps none of the old ones."""
+    """A call with new values keeps none of the old ones."""
     database.write(batch_of(call(1)))
     before = database.row()
     database.write(batch_of(call(2)))
@@ -113,7 +113,7 @@ def test_every_column_takes_its_new_value(database, batch_of):
 
 
 def test_a_value_that_is_no_longer_sent_is_null(database, batch_of):
-    """A call that came without its values has none of the old ones."""
+    """A call without its values keeps none of the old ones."""
     database.write(batch_of(call(1)))
     database.write(batch_of(b'{"id":"1"}'))
     assert {name: value for name, value in database.row().items() if value is not None} == {"id": "1"}

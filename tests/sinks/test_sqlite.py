@@ -1,4 +1,4 @@
-"""SQLite: a window and its journal entry in one transaction; a new database gets its name in the end, whole."""
+"""SQLite: a window and its journal entry in one transaction; a new database gets its name when it is complete."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def end(sink):
 
 
 def kill(sink):
-    """Let go of what a dead process lets go of, and of nothing else."""
+    """Release what a dead process releases, and nothing else."""
     sink._is_new = False
     sink.abandon()
 
 
 @pytest.fixture
 def begun(batch_of):
-    """Open a sink, begin, and commit a window for each number, of the one call of that id."""
+    """Open a sink, begin, and commit a window for each number, with one call of that id."""
 
     def start(sink, *numbers, claim=CLAIM):
         open_for(sink, claim)
@@ -73,7 +73,7 @@ def begun(batch_of):
 
 @pytest.fixture
 def save(batch_of, tmp_path):
-    """Write one window of calls into the database, to the end."""
+    """Write one window of calls into the database, and finish."""
 
     def run(*lines):
         sink = Sink(tmp_path / NAME)
@@ -86,7 +86,7 @@ def save(batch_of, tmp_path):
 
 
 def test_a_pull_from_beginning_to_end(begun, tmp_path):
-    """One file that holds everything, its receipt, and nothing else."""
+    """It leaves one file that holds all calls, its receipt, and nothing else."""
     end(begun(Sink(tmp_path / NAME), 3, 2, 1))
     assert names(tmp_path) == {NAME, f"{NAME}.receipt.json"}
     assert rows(tmp_path / NAME, "SELECT id FROM call_records ORDER BY id") == [("1",), ("2",), ("3",)]
@@ -94,7 +94,7 @@ def test_a_pull_from_beginning_to_end(begun, tmp_path):
 
 
 def test_a_new_database_bears_its_name_in_the_end(begun, tmp_path):
-    """Until then it is DEST.part: nobody takes it for whole."""
+    """Until then it is DEST.part, so that it is not taken for complete."""
     sink = begun(Sink(tmp_path / NAME), 3)
     assert not (tmp_path / NAME).exists()
     finished(sink)
@@ -104,7 +104,7 @@ def test_a_new_database_bears_its_name_in_the_end(begun, tmp_path):
 
 
 def test_the_receipt_knows_the_size_of_the_file(begun, tmp_path):
-    """Before the receipt itself is in it; there is no digest of a database."""
+    """The size is that before the receipt is stored in it; a database has no digest."""
     sink = begun(Sink(tmp_path / NAME), 3)
     output = finished(sink)
     assert 0 < output.size <= (tmp_path / NAME).stat().st_size
@@ -113,7 +113,7 @@ def test_the_receipt_knows_the_size_of_the_file(begun, tmp_path):
 
 
 def test_every_file_is_private(begun, tmp_path):
-    """Database, log, lock and receipt are 0600 from their first moment, whatever the umask."""
+    """Database, log, lock and receipt have mode 0600 from their first moment, whatever the umask."""
     before = os.umask(0)
     try:
         sink = begun(Sink(tmp_path / NAME), 3, 2)
@@ -143,7 +143,7 @@ def test_a_killed_pull_is_gone_on_from(begun, batch_of, tmp_path):
 
 
 def test_a_killed_pull_into_a_database_in_place(begun, save, tmp_path):
-    """What was committed is in it, and the pull goes on from there."""
+    """Its commits are in the database, and the pull can be resumed."""
     save(b'{"id":"9"}')
     kill(begun(Sink(tmp_path / NAME), 3, claim=PullIdentity("other", "scope", "account")))
     sink = Sink(tmp_path / NAME)
@@ -153,7 +153,7 @@ def test_a_killed_pull_into_a_database_in_place(begun, save, tmp_path):
 
 
 def test_a_pull_of_another_is_given_too(begun, tmp_path):
-    """DEST.part belongs to another pull: its header comes back, so that the caller can say so."""
+    """DEST.part belongs to another pull: its header is returned, so that the caller can say so."""
     kill(begun(Sink(tmp_path / NAME), 3, claim=PullIdentity("other", "scope", "account")))
     sink = Sink(tmp_path / NAME)
     assert open_for(sink, CLAIM).header == b'{"pull":"other"}'
@@ -170,7 +170,7 @@ def test_begin_drops_what_is_in_a_part(begun, tmp_path):
 
 
 def test_fresh_looks_at_nothing(begun, tmp_path):
-    """Even a part of ours that is damaged goes."""
+    """It drops even a damaged part of ours."""
     begun(Sink(tmp_path / NAME), 1).abandon()
     part = tmp_path / f"{NAME}.part"
     part.write_bytes(b"junk" + part.read_bytes()[4:])
@@ -182,7 +182,7 @@ def test_fresh_looks_at_nothing(begun, tmp_path):
 
 
 def test_a_part_that_is_no_database_is_refused(tmp_path):
-    """It is left as it is, also by a run that begins anew."""
+    """It stays unchanged, even if the run begins anew."""
     (tmp_path / f"{NAME}.part").write_bytes(b"junk" * 5_000)
     for fresh in (False, True):
         with pytest.raises(OutputError, match="not made by this program"):
@@ -192,7 +192,7 @@ def test_a_part_that_is_no_database_is_refused(tmp_path):
 
 
 def test_a_part_beside_a_database_is_refused(begun, save, tmp_path):
-    """Nobody can say which one is wanted."""
+    """It is unclear which one is wanted."""
     kill(begun(Sink(tmp_path / NAME), 3))
     shutil.copy(tmp_path / f"{NAME}.part", tmp_path / NAME)
     before = names(tmp_path)
@@ -202,7 +202,7 @@ def test_a_part_beside_a_database_is_refused(begun, save, tmp_path):
 
 
 def test_killed_between_link_and_unlink(begun, tmp_path):
-    """One file has both names: the pull goes on under the right one."""
+    """The file has both names: the pull is resumed under the right one."""
     kill(begun(Sink(tmp_path / NAME), 3))
     os.link(tmp_path / f"{NAME}.part", tmp_path / NAME)
     sink = Sink(tmp_path / NAME)
@@ -212,7 +212,7 @@ def test_killed_between_link_and_unlink(begun, tmp_path):
 
 
 def test_a_name_that_was_taken_meanwhile(begun, tmp_path):
-    """It is not overwritten, and the part stays."""
+    """The other file is not overwritten, and the part stays."""
     sink = begun(Sink(tmp_path / NAME), 3)
     (tmp_path / NAME).write_bytes(b"mine")
     with pytest.raises(OutputError, match="has appeared meanwhile"):
@@ -223,19 +223,19 @@ def test_a_name_that_was_taken_meanwhile(begun, tmp_path):
 
 
 def test_an_abandoned_pull_that_committed_nothing(begun, tmp_path):
-    """Nothing is left of it."""
+    """It leaves no file."""
     begun(Sink(tmp_path / NAME)).abandon()
     assert names(tmp_path) == set()
 
 
 def test_an_abandoned_pull_keeps_what_it_committed(begun, tmp_path):
-    """DEST.part, for the next run; no log and no lock."""
+    """DEST.part stays for the next run, without a log or a lock."""
     begun(Sink(tmp_path / NAME), 3).abandon()
     assert names(tmp_path) == {f"{NAME}.part"}
 
 
 def test_an_existing_database_is_kept_current(save, tmp_path):
-    """A call that is there takes its new values, a new one is added, and all others stay."""
+    """A known call gets its new values, a new one is added, and all others stay."""
     save(b'{"id":"1","agent_name":"old"}', b'{"id":"2"}')
     save(b'{"id":"1","agent_name":"new"}', b'{"id":"3"}')
     found = rows(tmp_path / NAME, "SELECT id, agent_name FROM call_records ORDER BY id")
@@ -249,28 +249,28 @@ def test_one_call_twice_in_a_window(save, tmp_path):
 
 
 def test_no_receipt_at_first(begun, tmp_path):
-    """There is none before a pull has ended."""
+    """A database has no receipt before a pull has ended."""
     sink = begun(Sink(tmp_path / NAME), 3)
     assert sink.receipts() == []
     sink.abandon()
 
 
 def test_sql_in_a_name_is_text(save, tmp_path):
-    """Values are bound, never pasted."""
+    """Values are bound, never pasted into SQL."""
     name = "x'); DROP TABLE call_records; --"
     save(json.dumps({"id": "1", "agent_name": name}).encode())
     assert rows(tmp_path / NAME, "SELECT agent_name FROM call_records") == [(name,)]
 
 
 def test_texts_that_databases_dislike_are_kept(save, tmp_path):
-    """NUL, escapes, line separators and signs of formulas are texts like others."""
+    """NUL, escapes, line separators and signs of formulas are ordinary characters."""
     text = "=1+1\0\x1b[31m\u2028'\"\U0001f600"
     save(json.dumps({"id": "1", "agent_name": text}).encode())
     assert rows(tmp_path / NAME, "SELECT agent_name FROM call_records") == [(text,)]
 
 
 def test_hostile_calls_are_all_written(batch_of, hostile, tmp_path):
-    """Texts and numbers that harm some reader: none of them keeps a window from being committed."""
+    """Texts and numbers that harm some reader do not keep a window from being committed."""
     sink = Sink(tmp_path / NAME)
     open_for(sink, CLAIM)
     sink.begin(b"{}")
@@ -283,7 +283,7 @@ def test_hostile_calls_are_all_written(batch_of, hostile, tmp_path):
 
 
 def test_a_file_that_is_no_database_is_refused(tmp_path):
-    """Another kind of file is left as it is."""
+    """A file of another kind stays unchanged."""
     (tmp_path / NAME).write_bytes(b"junk" * 5_000)
     with pytest.raises(OutputError, match=r"is no .* database"):
         open_for(Sink(tmp_path / NAME), CLAIM)
@@ -292,7 +292,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path):
 
 
 def test_another_table_of_that_name_is_refused(tmp_path):
-    """A table with other columns belongs to another program, and is left as it is."""
+    """A table with other columns belongs to another program, and stays unchanged."""
     rows(tmp_path / NAME, "CREATE TABLE call_records (id INTEGER)")
     with pytest.raises(OutputError, match="other columns"):
         open_for(Sink(tmp_path / NAME), CLAIM)
@@ -300,7 +300,7 @@ def test_another_table_of_that_name_is_refused(tmp_path):
 
 
 def test_other_tables_of_a_database_stay(save, tmp_path):
-    """A database with other tables gets more."""
+    """Our tables are added beside the existing ones."""
     rows(tmp_path / NAME, "CREATE TABLE mine AS SELECT 1 AS a")
     save(CALL)
     assert rows(tmp_path / NAME, "SELECT * FROM mine") == [(1,)]
@@ -309,7 +309,7 @@ def test_other_tables_of_a_database_stay(save, tmp_path):
 @pytest.mark.parametrize("name", [NAME, f"{NAME}.part"])
 @pytest.mark.parametrize("there", [True, False])
 def test_links_are_refused(tmp_path, begun, name, there):
-    """A planted link is not followed, be it to a database or to nothing."""
+    """A planted link is not followed, whether it leads to a database or nowhere."""
     (tmp_path / "elsewhere").mkdir()
     if there:
         end(begun(Sink(tmp_path / "elsewhere" / NAME), 3))
@@ -321,14 +321,14 @@ def test_links_are_refused(tmp_path, begun, name, there):
 
 
 def test_a_directory_is_refused(tmp_path):
-    """A directory is no database."""
+    """A directory is not a database."""
     (tmp_path / NAME).mkdir()
     with pytest.raises(OutputError, match="is no file"):
         open_for(Sink(tmp_path / NAME), CLAIM)
 
 
 def test_a_receipt_that_has_no_place(tmp_path):
-    """It is known before an hour's work."""
+    """The error comes before any work."""
     (tmp_path / f"{NAME}.receipt.json").mkdir()
     with pytest.raises(OutputError, match="directory"):
         open_for(Sink(tmp_path / NAME), CLAIM)
@@ -344,7 +344,7 @@ def test_two_writers_on_one_database(begun, tmp_path):
 
 
 def test_an_abandoned_sink_can_be_abandoned_again(tmp_path):
-    """Letting go never raises, whatever was done before."""
+    """Abandoning never raises, whatever was done before."""
     sink = Sink(tmp_path / NAME)
     sink.abandon()
     open_for(sink, CLAIM)
@@ -363,7 +363,7 @@ def test_a_call_becomes_a_typed_row(save, tmp_path):
 
 
 def test_nested_values_become_json(save, tmp_path):
-    """Lists and objects are JSON that SQLite can query, unknown keys are in extra, and a plain text stays one."""
+    """Lists and objects are JSON that SQLite can query, unknown keys go to extra, and plain text stays plain."""
     save(
         b'{"id":"1","circle":{"circle":"Delhi"},"missed_agents":[{"a":1}],"notes":"x","new_key":[1,18446744073709551616]}'
     )
@@ -376,14 +376,14 @@ def test_nested_values_become_json(save, tmp_path):
 
 
 def test_the_columns_people_search_are_indexed(save, tmp_path):
-    """started_at and the three numbers have an index each."""
+    """started_at and the three numbers each have an index."""
     save(CALL)
     found = {name for (name,) in rows(tmp_path / NAME, "SELECT name FROM sqlite_master WHERE type = 'index'")}
     assert found >= {f"call_records_{name}" for name in ("started_at", "client_number", "agent_number", "did_number")}
 
 
 def test_a_reader_sees_whole_windows(save, begun, tmp_path):
-    """A database that somebody has open is written, and they see each window once it is committed."""
+    """A database can be written while a reader has it open; the reader sees each window after its commit."""
     save(b'{"id":"9"}')
     with closing(sqlite3.connect(tmp_path / NAME)) as reader:
         assert reader.execute("SELECT count(*) FROM call_records").fetchone() == (1,)
@@ -393,7 +393,7 @@ def test_a_reader_sees_whole_windows(save, begun, tmp_path):
         assert reader.execute("SELECT count(*) FROM call_records").fetchone() == (3,)
 
 
-#: Reads as a user who may write nothing there.
+#: Reads as a user without the right to write there.
 READ = """
 import os, sqlite3, sys
 if os.geteuid() == 0:
@@ -404,12 +404,12 @@ print(found, os.listdir(os.path.dirname(sys.argv[1])))
 
 
 def journal_mode(target):
-    """What the file itself says: 1 without a write-ahead log, 2 with one."""
+    """The mode in the file's header: 1 without a write-ahead log, 2 with one."""
     return set(target.read_bytes()[18:20])
 
 
 def test_a_finished_database_needs_no_log(begun, save, tmp_path):
-    """A reader needs no right to write beside it, after the first pull and after a later one."""
+    """After any pull, a reader needs no right to write beside the database."""
     save(b'{"id":"1"}')
     assert journal_mode(tmp_path / NAME) == {1}
     end(begun(Sink(tmp_path / NAME), 2))
@@ -425,7 +425,7 @@ def test_a_finished_database_needs_no_log(begun, save, tmp_path):
 
 
 def test_a_reader_that_stays_keeps_the_log(save, begun, tmp_path):
-    """A sync waits for no reader and disturbs none; the next run that finishes alone leaves no log."""
+    """A sync neither waits for a reader nor disturbs it; the next run that finishes alone leaves no log."""
     save(b'{"id":"9"}')
     with closing(sqlite3.connect(tmp_path / NAME)) as reader:
         sink = begun(Sink(tmp_path / NAME), 1)
@@ -442,7 +442,7 @@ def test_a_reader_that_stays_keeps_the_log(save, begun, tmp_path):
 
 
 def test_a_reader_in_a_transaction_of_a_database_without_a_log_is_waited_for(save, tmp_path, monkeypatch):
-    """The change of the mode needs a moment without readers. After that, readers block nothing."""
+    """Changing the mode needs a moment without readers. After that, readers block nothing."""
     save(b'{"id":"9"}')
     monkeypatch.setattr("servetel_async.sinks.databases.sqlite._PATIENCE", 0.01)
     with closing(sqlite3.connect(tmp_path / NAME)) as reader:
@@ -456,7 +456,7 @@ def test_a_reader_in_a_transaction_of_a_database_without_a_log_is_waited_for(sav
 
 @pytest.mark.parametrize("code", ["SQLITE_IOERR_LOCK", "SQLITE_IOERR_SHMMAP", "SQLITE_PROTOCOL"])
 def test_a_file_system_without_locks_is_named(tmp_path, code):
-    """It is not another program that has the database."""
+    """The error does not blame another program."""
     error = sqlite3.OperationalError()
     error.sqlite_errorname = code
     said = Sink(tmp_path / NAME)._failed(error)
@@ -465,7 +465,7 @@ def test_a_file_system_without_locks_is_named(tmp_path, code):
 
 
 def test_a_database_in_log_mode_is_looked_at_without_a_log(save, begun, tmp_path):
-    """A reader that opened it in the usual way would leave files behind."""
+    """Opened in the usual way, a reader would leave files behind."""
     save(b'{"id":"9"}')
     with closing(sqlite3.connect(tmp_path / NAME)) as other:
         other.execute("PRAGMA journal_mode = WAL")
@@ -480,7 +480,7 @@ def test_a_database_in_log_mode_is_looked_at_without_a_log(save, begun, tmp_path
 
 
 def test_a_part_that_somebody_reads_is_not_named(begun, tmp_path):
-    """Its log would be left behind: it is named by the next run, when they have closed it."""
+    """Its log would be left behind: the next run names it, once the reader has closed it."""
     sink = begun(Sink(tmp_path / NAME), 3)
     with closing(sqlite3.connect(tmp_path / f"{NAME}.part")) as reader:
         reader.execute("SELECT count(*) FROM call_records").fetchone()
@@ -496,7 +496,7 @@ def test_a_part_that_somebody_reads_is_not_named(begun, tmp_path):
 
 
 def test_another_programs_transaction_locks_it(tmp_path, monkeypatch):
-    """A database that another program is writing is locked, not broken."""
+    """A database that another program is writing is reported as locked, not broken."""
     monkeypatch.setattr("servetel_async.sinks.databases.sqlite._PATIENCE", 0.01)
     with closing(sqlite3.connect(tmp_path / NAME, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = WAL")
@@ -506,7 +506,7 @@ def test_another_programs_transaction_locks_it(tmp_path, monkeypatch):
 
 
 def test_a_full_disk_is_an_output_error(save, begun, batch_of, tmp_path):
-    """SQLite finds no room: the error says so, and neither the window's calls nor its entry are there."""
+    """The error says so, and neither the window's calls nor its entry are there."""
     save(b'{"id":"9"}')
     sink = begun(Sink(tmp_path / NAME))
     (pages,) = sink._database.execute("PRAGMA page_count").fetchone()
@@ -521,7 +521,7 @@ def test_a_full_disk_is_an_output_error(save, begun, batch_of, tmp_path):
 
 @contextmanager
 def full(sink):
-    """Let no file grow from when SQLite is told to fold its log."""
+    """Let no file grow once SQLite has to fold in its log."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -537,7 +537,7 @@ def full(sink):
 
 
 def test_a_log_that_cannot_be_folded_in_is_told(save, begun, tmp_path):
-    """The disk takes no more: the error says that a database in place is written, with its -wal beside it."""
+    """The disk is full: the error says that the database is written, with its -wal beside it."""
     save(b'{"id":"9"}')
     sink = begun(Sink(tmp_path / NAME), 1)
     with full(sink), pytest.raises(OutputError, match="is written, but only together"):
@@ -548,7 +548,7 @@ def test_a_log_that_cannot_be_folded_in_is_told(save, begun, tmp_path):
 
 
 def test_a_new_database_that_cannot_be_folded_gets_no_name(begun, tmp_path):
-    """It would not be whole without its log; the next run names it."""
+    """It is incomplete without its log; the next run names it."""
     sink = begun(Sink(tmp_path / NAME), 1)
     with full(sink), pytest.raises(OutputError, match="cannot be written"):
         finished(sink)

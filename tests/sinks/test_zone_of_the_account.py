@@ -1,4 +1,4 @@
-"""The account's zone reaches every kind of output: one call in May, on a clock of London."""
+"""The account's zone reaches every kind of output: one call in May, on a London clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STARTED = datetime(2024, 5, 6, 8, 30, tzinfo=UTC)
 
 
 async def pull(destination):
-    """Pull the call from an account whose clock shows London's time, which is one hour before UTC then."""
+    """Pull the call from an account whose clock shows London time, one hour ahead of UTC then."""
     async with (
         SmallServer(calls_at("2024-05-06 09:30:00")) as server,
         ServetelClient("token-123456", base_url=server.base_url, rate=None, zone=ZoneInfo("Europe/London")) as client,
@@ -30,7 +30,7 @@ async def pull(destination):
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
 async def test_a_csv_file(tmp_path, name):
-    """The offset is that of the day of the call."""
+    """The offset is that of the call's day."""
     await pull(tmp_path / name)
     opened = gzip.open if name.endswith(".gz") else open
     with opened(tmp_path / name, "rt", encoding="utf-8-sig", newline="") as file:
@@ -39,14 +39,14 @@ async def test_a_csv_file(tmp_path, name):
 
 
 async def test_a_sqlite_database(tmp_path):
-    """As in a CSV file."""
+    """The offset is the same as in a CSV file."""
     await pull(tmp_path / "a.db")
     with closing(sqlite3.connect(tmp_path / "a.db")) as database:
         assert database.execute("SELECT started_at FROM call_records").fetchall() == [("2024-05-06T09:30:00+01:00",)]
 
 
 async def test_a_duckdb_database(tmp_path):
-    """A moment, whatever zone it is shown in."""
+    """The column holds a moment, whatever zone it is shown in."""
     duckdb = pytest.importorskip("duckdb")
     await pull(tmp_path / "a.duckdb")
     with closing(duckdb.connect(str(tmp_path / "a.duckdb"))) as database:
@@ -55,7 +55,7 @@ async def test_a_duckdb_database(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.parquet", "days/"])
 async def test_parquet(tmp_path, name):
-    """A moment, and the column knows the zone in which it is to be shown."""
+    """The column holds moments, and the zone to show them in."""
     parquet = pytest.importorskip("pyarrow.parquet")
     await pull(f"{tmp_path}/{name}")
     (file,) = tmp_path.rglob("*.parquet")
@@ -65,7 +65,7 @@ async def test_parquet(tmp_path, name):
 
 
 async def test_a_postgresql_database(postgres_server):  # noqa: F811
-    """A moment, whatever zone it is shown in."""
+    """The column holds a moment, whatever zone it is shown in."""
     asyncpg = pytest.importorskip("asyncpg")
     connection = await asyncpg.connect(postgres_server.address())
     try:

@@ -1,7 +1,7 @@
-"""Servers, clients and the check behind every test here: whatever a test did to its streams, nothing may be left of them.
+"""Servers, clients and the check after every test here: whatever a test did to its streams, they leave nothing.
 
 The order of the teardown is the specification: first the client has no page task and no connection in use *while it is open*, then it closes
-and its connections are gone, then no task of anybody is left, and at last the loop has logged nothing and the garbage holds no surprise.
+and its connections are gone, then no task at all is left, and at last the loop has logged nothing, even after a garbage collection.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def loop_log() -> AsyncIterator[list[str]]:
-    """What the loop has logged so far; the test fails when that is not empty at its end."""
+    """The log of the loop so far; the test fails if it is not empty at the end."""
     async with clean_loop() as log:
         yield log
 
 
 @pytest.fixture
 async def serve(loop_log: list[str]) -> AsyncIterator[Callable[..., Awaitable[PageServer]]]:
-    """Start page servers of so many calls, closed at the end of the test: 200 calls are 40 pages of 5."""
+    """Start page servers with that many calls, closed at the end of the test: 200 calls are 40 pages of 5."""
     async with contextlib.AsyncExitStack() as servers:
         yield lambda count, **options: servers.enter_async_context(PageServer(count, **options))
 
 
 @pytest.fixture
 async def connect(serve) -> AsyncIterator[Callable[..., ServetelClient]]:
-    """Make clients of a server. At the end of the test nothing may be left of their streams; then they are closed."""
+    """Make clients of a server. At the end of the test their streams may leave nothing; then they are closed."""
     clients: list[tuple[ServetelClient, PageServer]] = []
 
     def make(server: PageServer, **options) -> ServetelClient:

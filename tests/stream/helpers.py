@@ -1,4 +1,4 @@
-"""Clients for these tests, a few ways to read a stream, and what to look for afterwards.
+"""Clients for these tests, ways to read a stream, and checks for leftovers.
 
 A stream may leave nothing behind: no page task, no connection in use, no request on the server, no line in the loop's log.
 """
@@ -42,7 +42,7 @@ async def take(stream: AsyncIterator[object], number: int) -> list[str]:
 
 
 async def rest(stream: AsyncIterator[object]) -> list[str]:
-    """The ids of all calls that a stream has left."""
+    """The ids of all remaining calls of a stream."""
     return [call.id async for call in stream]
 
 
@@ -78,7 +78,7 @@ CLOCKS = {
 async def give_up_when(
     clock: str, reached: Callable[[], Awaitable[object]], work: Callable[[], Awaitable[object]]
 ) -> object:
-    """Do some work under a clock that runs out when something is reached, and not by the time of this computer."""
+    """Work under a timeout that ends when something is reached, not by this computer's time."""
 
     async def run_out(scope: asyncio.Timeout | anyio.CancelScope) -> None:
         await reached()
@@ -104,7 +104,7 @@ async def give_up_when(
 
 
 def page_tasks(client: ServetelClient) -> set[asyncio.Task[object]]:
-    """The page tasks that the client owns and that still run; one that has just ended may wait for its last callback."""
+    """The client's running page tasks; one that just ended may wait for its last callback."""
     return {task for task in client._tasks if not task.done()}
 
 
@@ -115,7 +115,7 @@ def connections_in_use(client: ServetelClient) -> int:
 
 
 async def settled(client: ServetelClient) -> None:
-    """Wait until the page tasks of the client have ended, by themselves or because they were cancelled."""
+    """Wait until the page tasks of the client have ended, by themselves or cancelled."""
     if tasks := page_tasks(client):
         await asyncio.wait(tasks, timeout=5)
     assert not page_tasks(client), f"page tasks alive: {page_tasks(client)}"
@@ -123,10 +123,8 @@ async def settled(client: ServetelClient) -> None:
 
 
 async def abandoned(client: ServetelClient, server: PageServer) -> None:
-    """Wait until nothing is left of a dropped stream. Where the server holds its pages, only hanging up can end them."""
-    await asyncio.sleep(
-        0
-    )  # an anyio scope that ended by its clock is known to the loop for one tick more, and with it its frames
+    """Wait until nothing is left of a dropped stream. If the server holds its pages, only a disconnect can end them."""
+    await asyncio.sleep(0)  # for one more iteration the loop knows an anyio scope that timed out, and its frames
     gc.collect()
     await settled(client)
     await server.until(lambda: server.in_flight == 0)
@@ -134,7 +132,7 @@ async def abandoned(client: ServetelClient, server: PageServer) -> None:
 
 @contextlib.asynccontextmanager
 async def clean_loop() -> AsyncIterator[list[str]]:
-    """Record what the loop's exception handler is given; afterwards there must be no record, and no task left."""
+    """Record the calls of the loop's exception handler; afterwards there must be no record and no task."""
     loop, log = asyncio.get_running_loop(), []
     before = asyncio.all_tasks()
     loop.set_exception_handler(lambda _loop, context: log.append(f"{context['message']}: {context.get('exception')!r}"))

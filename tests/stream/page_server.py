@@ -1,8 +1,8 @@
-"""A page server on loopback: the API's envelope over raw sockets, with everything a test may want to hold, fail or count.
+"""A page server on loopback: the API's envelope over raw sockets. A test can hold, fail and count its pages.
 
-It serves a scripted list of calls, newest first, and honours ``page``, ``limit``, ``from_date`` and ``to_date``. What makes it fit for
-hazards: a page can be *held* until it is released, so a test waits for events and never for time; and a client that hangs up is noticed
-at once, so "no request is left" is something the server says, not the client.
+It serves a scripted list of calls, newest first, and honours ``page``, ``limit``, ``from_date`` and ``to_date``. A page can be *held* until
+it is released, so a test waits for events and never for time. The server notices a disconnected client at once, so it is the server, not
+the client, that shows that no request is left.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _REASONS = {200: "OK", 400: "Bad Request", 404: "Not Found", 429: "Too Many Requ
 
 @functools.cache
 def call_id(number: int) -> str:
-    """The ``id`` of the call at this place of the list: 24 hex digits, as MongoDB makes them."""
+    """The ``id`` of the call at this place of the list: 24 hex digits, like those of MongoDB."""
     return f"66{0xFFFFFF - number:06x}{number:016x}"
 
 
 @functools.cache
 def _row(number: int, padding: int, stray: bool) -> tuple[str, bytes]:
-    """One call: when it started by the server's index, and its JSON, which says another year if it is a stray."""
+    """One call: its start by the server's index, and its JSON, with another year if it is a stray."""
     indexed = start = _NEWEST - number * _APART
     if stray:
         start = start.replace(year=2019)
@@ -98,12 +98,12 @@ class PageServer:
     Attributes:
         count: how many calls the list has.
         latency: seconds before a page is answered, by page number.
-        failing: pages that are answered with another status than 200; 0 cuts the connection.
+        failing: statuses other than 200, by page number; 0 cuts the connection.
         padding: bytes of ballast in each call.
-        stray: the place of a call that lies outside of every window.
+        stray: the place of a call outside every window.
         total: requests that arrived.
         asked: how often each exact request target arrived: a page fetched twice counts 2.
-        pages: the page numbers asked for, in order of arrival.
+        pages: the requested page numbers, in order of arrival.
         peak: the largest number of requests that were unanswered at once.
         connections: those that are open now.
     """
@@ -163,7 +163,7 @@ class PageServer:
         self._held = pages
 
     def release(self) -> None:
-        """Answer what was held, and hold nothing more."""
+        """Answer the held pages, and hold no more."""
         self._held = ()
         parked, self._parked = self._parked, []
         for request in parked:
@@ -182,7 +182,7 @@ class PageServer:
         return len(self._unanswered)
 
     async def until(self, condition: Callable[[], object], within: float = 5.0) -> None:
-        """Wait for the state of this server to fulfil a condition."""
+        """Wait until the state of this server fulfils a condition."""
         async with asyncio.timeout(within):
             while not condition():
                 waiter = asyncio.get_running_loop().create_future()

@@ -1,22 +1,22 @@
 """A model of resuming: random lists that change between two runs and within one, held against the truth.
 
-Each seed draws a list of calls (none to 70; seconds with several calls; ids that two calls share), a server (its page cap, what its ``count``
-means, the order it gives calls of one second, which may be another one in each run), a first stream that is stopped somewhere, and up to five
+Each seed draws a list of calls (none to 70; seconds with several calls; ids that two calls share), a server (its page cap, the meaning of its
+``count``, the order of calls of one second, which may change with each run), a first stream that is stopped somewhere, and up to five
 resumed streams, each from the checkpoint of the one before. Between two runs calls come and go, in front of the checkpoint and behind it; the
-cap and the page size change; the client may be a new one. Within a run, where the server counts, at most one change happens. Pages may fail,
-be empty once, or be another page once; ``anext`` may be cancelled.
+cap and the page size change; the client may be a new one. Within a run, if the server counts, at most one change happens. Pages may fail, be
+empty once, or be another page once; ``anext`` may be cancelled.
 
-A run that starts at the checkpoint of the call A has to deliver: each call that is in the list from the run's first request to its last, that
-started in A's second or before it, and that was not handed out when the checkpoint was taken. The model counts as
+A run that starts at the checkpoint of the call A has to deliver each call that is in the list from the run's first request to its last, that
+started in A's second or before it, and that was not delivered when the checkpoint was taken. The model counts as
 
 - *short in silence*: a stream that finished and lacks one of these; or a whole chain of runs that ended well and lacks a call that was in the
   list all the time;
-- *twice*: a call that was handed out when the checkpoint was taken comes again, or one comes twice in a run;
+- *twice*: a call that was delivered when the checkpoint was taken comes again, or one comes twice in a run;
 - *in front*: a call that started after A's second comes;
-- *a false error*: any error, except the page failure that the model planted, and except ``ResumeMismatchError`` if A was removed, before the
+- *a false error*: any error, except the page failure that the model planted, and ``ResumeMismatchError`` if A was removed, before the
   run or in it. A list that changed is no excuse: the first run of a list reads it again, so a resumed one has to do so too;
 - *a missed error*: A was removed before the run, and no error says so;
-- *a needless rereading*: a list that was still during the run is read again.
+- *a needless rereading*: a list that did not change during the run is read again.
 
 Pages come from a source in memory, behind the client's own stream: ``python -m tests.stream.resume_model --seeds 5000`` takes minutes.
 """
@@ -80,12 +80,12 @@ class Listing:
     new: int = 0
 
     def start_page(self, page):
-        """Answer from the list as it is now; what is answered is read later."""
+        """Answer from the list as it is now; the answer is read later."""
         self.asked += 1
         if self.asked == self.change_at:
             self.change()
         task = asyncio.ensure_future(self._deliver(self._answer(page), self.dice.random() < 0.3))
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # a page that is never taken
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # a page that is never read
         return task
 
     def _answer(self, page):
@@ -176,7 +176,7 @@ class Run(NamedTuple):
 
 
 class Model:
-    """One seed; ``wrong`` holds what it found."""
+    """One seed; ``wrong`` holds its findings."""
 
     def __init__(self, seed: int) -> None:
         dice = self.dice = Random(seed)
@@ -193,7 +193,7 @@ class Model:
         self.restless = dice.random() < 0.3
         self.wrong: list[str] = []
         self.handed_out: set[Call] = set()
-        self.at: dict[str, tuple[Call, frozenset[Call]]] = {}  # by checkpoint: its call, and what was handed out then
+        self.at: dict[str, tuple[Call, frozenset[Call]]] = {}  # by checkpoint: its call, and the calls delivered then
         self.runs = self.requests = 0
 
     async def run(self) -> None:
@@ -230,7 +230,7 @@ class Model:
                 listing.change(place, most=dice.choice([1, 3, 12, 40]))
         if dice.random() < 0.5:
             listing.cap = dice.choice([1000, 1000, dice.randint(1, 12)])
-        listing.count_is_total = listing.count_is_total and dice.random() < 0.5  # a new client knows nothing
+        listing.count_is_total = listing.count_is_total and dice.random() < 0.5  # a new client has learnt nothing
 
     async def _one(self, start: str | None) -> Run:
         dice, listing = self.dice, self.list
@@ -290,7 +290,7 @@ class Model:
         return await anext(stream)
 
     def _remember(self, start: str | None, checkpoint: str | None, got: list[Call]) -> None:
-        """A list that moves leaves its checkpoint where it was: what was handed out after that may come again."""
+        """If a list moves, the checkpoint stays where it was: calls delivered after it may come again."""
         if checkpoint is not None and checkpoint not in self.at:
             known = frozenset[Call]() if start is None else self.at[start][1]
             self.at[checkpoint] = got[-1], known.union(got)
@@ -325,7 +325,7 @@ class Model:
 
 
 async def look(seeds: range) -> tuple[Counter[str], list[str], int, int]:
-    """Run seeds; gives how often each wrong came, the first of them, runs and requests."""
+    """Run seeds; returns the number of each fault, the first of them, runs and requests."""
     wrongs, first = Counter[str](), list[str]()
     runs = requests = 0
     for seed in seeds:
@@ -338,7 +338,7 @@ async def look(seeds: range) -> tuple[Counter[str], list[str], int, int]:
 
 
 def main() -> int:
-    """Print what the seeds found; 1 if anything."""
+    """Print the findings; 1 if there are any."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seeds", type=int, default=5000)
     parser.add_argument("--first", type=int, default=0)

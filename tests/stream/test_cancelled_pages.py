@@ -1,4 +1,4 @@
-"""A page that is cancelled while it is put together: its pieces come later, in the server's order."""
+"""A page that is cancelled while it is assembled: its pieces come later, in the server's order."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from tests.stream.page_server import MAY, PageServer
 
 @pytest.mark.parametrize("then", ["by page", "by call"])
 async def test_a_page_that_is_cancelled_twice_comes_in_order(then):
-    """No piece changes its place, wherever inside a large page the cancellation comes."""
+    """No piece changes its place, wherever in a large page the cancellation hits."""
     inside = 0
     async with PageServer(1500, padding=1000) as server, client_of(server, page_size=1500) as client:
         for turns in range(1, 9):
             stream = client.calls(*MAY)
             pages, got = stream.pages(), []
             for _ in range(2):
-                step = asyncio.ensure_future(anext(pages, None))  # it may have come before it could be cancelled
+                step = asyncio.ensure_future(anext(pages, None))  # it may come before the cancellation
                 while not stream.stats.pages:
                     await asyncio.sleep(0)
                 for _ in range(turns):

@@ -1,15 +1,15 @@
-"""Fifteen hundred consumers that do everything wrong: whatever they do, a stream keeps its promises.
+"""Fifteen hundred consumers that do everything wrong: a stream keeps its promises all the same.
 
-Each seed draws a server (how many calls, how slow, perhaps a page that fails), a client (concurrency, page size, requests that take their time
-to be cancelled), a consumer (by calls or by pages, calm or nervous: five ways to give up on an item and go on) and an ending (read to the end,
+Each seed draws a server (how many calls, how slow, perhaps a page that fails), a client (concurrency, page size, requests that are slow to be
+cancelled), a consumer (by calls or by pages, calm or nervous: five ways to give up on an item and continue) and an ending (read to the end,
 close, close while cancelled, close under another task that waits, drop, close the client). Afterwards it must hold that
 
-- what was delivered is the exact contiguous prefix, and all of it where the consumer read to the end;
-- no page was asked for twice, and none beyond the window;
+- the delivered calls are the exact contiguous prefix, and all calls if the consumer read to the end;
+- no page was requested twice, and none beyond the window;
 - no page task, no connection in use and no line in the loop's log is left;
 - a new stream that starts at the checkpoint delivers exactly the rest.
 
-A seed fixes what is drawn, not when the wire answers: a failing seed may need some runs to fail again.
+A seed fixes the draws, not the timing of the network: a failing seed may need some runs to fail again.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ OUTCOMES = ["enough", "exhausted", "failed"]
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 async def test_a_stream_keeps_its_promises(serve, loop_log, chunk):
-    """Exact prefix, no page twice, nothing left: for each of a hundred seeds, among which everything did happen."""
+    """Exact prefix, no page twice, nothing left: for each of a hundred seeds, in which every event occurs."""
     server = await serve(0)
     happened: Counter[str] = Counter()
     gc.collect()
-    gc.freeze()  # what was there before is not looked at again: a full collection for each seed costs next to nothing
+    gc.freeze()  # older objects are not scanned again, so a full collection for each seed costs little
     try:
         for seed in range(chunk * SEEDS, (chunk + 1) * SEEDS):
             try:
@@ -57,7 +57,7 @@ async def test_a_stream_keeps_its_promises(serve, loop_log, chunk):
     assert [kind for kind in DISTURBANCES + ENDINGS + OUTCOMES if not happened[kind]] == []
 
 
-#: Ranges of a month that are tried when one is refused without a reason: 15, 7, 3 days, and 1.
+#: Shorter ranges tried when a month is refused without a reason: 15, 7, 3 days, and 1.
 SHORTER_RANGES = 4
 
 
@@ -139,7 +139,7 @@ class Run:
         return "enough"
 
     async def step(self, kind, stream):
-        """One step of the consumer: it takes what comes next, or gives up in one of five ways."""
+        """One step of the consumer: it takes the next item, or gives up in one of five ways."""
         patience = self.dice.choice([0, 0.0001, 0.0004, 0.001])
         match kind:
             case "wait patiently":
@@ -172,7 +172,7 @@ class Run:
     # The ending ----------------------------------------------------------------------------------------------------------
 
     async def end(self, client, stream, outcome):
-        """End the stream as this run ends it; returns where it stood."""
+        """End the stream as this run does; returns its checkpoint."""
         match self.ending:
             case "close":
                 await stream.aclose()
@@ -196,7 +196,7 @@ class Run:
         return stream.checkpoint
 
     async def close_under_a_reader(self, stream, outcome):
-        """Close while another task waits for the next call: it gets a call, the end that was due, or is told."""
+        """Close while another task waits for the next call: it gets a call, the end, or an error that says so."""
         reader = asyncio.create_task(self.read_on(stream))
         for _ in range(self.dice.randint(0, 6)):
             await asyncio.sleep(0)
@@ -216,7 +216,7 @@ class Run:
             return error.with_traceback(None)
 
     def expected(self, outcome):
-        """What another ``anext`` must raise: how it ended, once more."""
+        """What another ``anext`` must raise: the same end again."""
         if outcome == "enough":
             return self.outcome_of_reader or StreamClosedError
         return StopAsyncIteration if outcome == "exhausted" else type(outcome)
@@ -248,7 +248,7 @@ class Run:
                 assert len(self.got) == (self.fails_at - 1) * self.size
         assert all(times == 1 for times in self.server.asked.values()), self.server.asked
         assert all(page <= self.pages + 1 for page in self.server.pages), "one probe beyond the end is enough"
-        trials = SHORTER_RANGES if self.fails_at == 1 else 0  # a first page that is refused may be of too long a range
+        trials = SHORTER_RANGES if self.fails_at == 1 else 0  # a refused first page may be of too long a range
         most = len(self.got) // self.size + 2 + 2 * self.concurrency + trials
         assert self.server.total <= most, "more than the window"
 

@@ -1,8 +1,8 @@
-"""What people do to a stream, and what must come of it.
+"""What people do to a stream, and how it must behave.
 
 Each test is one hazard. The fixtures add the same ending to all of them (see ``conftest.py``): no page task, no connection in use, no request
-on the server, no other task, nothing in the loop's log. ``server.hold(pages)`` keeps pages unanswered, so a request for them can only
-end by being cancelled: a test that ends with held pages proves the cancelling, not the server's patience.
+on the server, no other task, nothing in the loop's log. ``server.hold(pages)`` keeps pages unanswered, so only a cancellation can end a
+request for them: a test that ends with held pages proves that it was cancelled.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ forms = pytest.mark.parametrize("form", ["plain", "managed"])
 
 
 async def read(client, server, form, number=READ, then=None):
-    """Read *number* calls in one of the two forms, wait until the window is on the wire, then do what *then* does (or break)."""
+    """Read *number* calls in one of the two forms, wait until the window is on the wire, then do *then* (or break)."""
     got = []
 
     async def consume(stream):
@@ -71,7 +71,7 @@ async def read(client, server, form, number=READ, then=None):
 
 
 class SlowGoodbye:
-    """A user's trace hook: from page 2 on it hangs, and when it is cancelled it takes its time to clean up."""
+    """A user's trace hook: from page 2 on it hangs, and its cleanup after a cancellation is slow."""
 
     def __init__(self):
         self.waiting = 0
@@ -102,7 +102,7 @@ class SlowGoodbye:
 
 
 async def test_break_in_the_plain_form_ends_every_request(serve, connect):
-    """A bare ``async for ... break`` leaves no task and no connection: dropping the stream cancels what it had asked for."""
+    """A bare ``async for ... break`` leaves no task and no connection: dropping the stream cancels its requests."""
     server = await serve(200)
     client = connect(server)
     server.hold(LATER)
@@ -134,7 +134,7 @@ async def test_break_in_the_managed_form_is_over_on_the_next_line(serve, connect
 
 
 async def test_break_with_the_stream_kept_in_a_variable_asks_for_nothing_more(serve, connect):
-    """A stream that is kept but not read finishes the window it has begun, and starts nothing beyond it."""
+    """A stream that is kept but not read finishes the window it began, and starts nothing beyond it."""
     server = await serve(200)
     client = connect(server)
     stream = client.calls(*MAY)
@@ -147,7 +147,7 @@ async def test_break_with_the_stream_kept_in_a_variable_asks_for_nothing_more(se
 
 
 async def test_break_with_the_stream_kept_in_a_variable_can_be_read_on(serve, connect):
-    """``break`` takes nothing from a stream that is kept: the next loop goes on behind the last call."""
+    """``break`` takes nothing from a kept stream: the next loop continues behind the last call."""
     server = await serve(200)
     stream = connect(server).calls(*MAY)
     got = []
@@ -162,7 +162,7 @@ async def test_break_with_the_stream_kept_in_a_variable_can_be_read_on(serve, co
 @forms
 @pytest.mark.parametrize("clock", ["asyncio.timeout", "anyio.move_on_after", "anyio.fail_after"])
 async def test_a_timeout_around_the_whole_loop(serve, connect, clock, form):
-    """A clock around the loop stops it as such clocks do, and leaves neither a request nor a pending cancellation."""
+    """A timeout around the loop stops it as usual, and leaves no request and no pending cancellation."""
     server = await serve(200)
     client = connect(server)
     server.hold(LATER)
@@ -181,7 +181,7 @@ async def test_a_timeout_around_the_whole_loop(serve, connect, clock, form):
 
 @forms
 async def test_the_consumer_raises(serve, connect, form):
-    """The consumer's own error comes out as it is, never in a group, and ends every request."""
+    """The consumer's own error is raised unchanged, never in a group, and ends every request."""
     server = await serve(200)
     client = connect(server)
     server.hold(LATER)
@@ -202,7 +202,7 @@ async def test_the_consumer_raises(serve, connect, form):
 
 @forms
 async def test_the_consumer_is_cancelled(serve, connect, form):
-    """A cancelled task is cancelled, and so are the requests it was waiting for."""
+    """A cancelled task ends cancelled, and so do the requests it was waiting for."""
     server = await serve(200)
     client = connect(server)
     server.hold(LATER)
@@ -218,7 +218,7 @@ async def test_the_consumer_is_cancelled(serve, connect, form):
 
 
 async def test_cancelled_twice_during_a_slow_cleanup(serve, connect):
-    """Further cancellations do not cut the cleanup short: the task ends cancelled, and only when its page tasks have ended."""
+    """More cancellations do not cut the cleanup short: the task ends cancelled, after its page tasks."""
     server = await serve(200)
     goodbye = SlowGoodbye()
     client = connect(server, trace_configs=(goodbye.trace,))
@@ -243,7 +243,7 @@ async def test_cancelled_twice_during_a_slow_cleanup(serve, connect):
 
 
 async def test_a_cancelled_anyio_scope_waits_for_a_slow_cleanup(serve, connect):
-    """Under anyio's level cancellation the ``async with`` still ends only when every page task has ended."""
+    """Under anyio's level cancellation the ``async with`` still ends only after every page task."""
     server = await serve(200)
     goodbye = SlowGoodbye()
     client = connect(server, trace_configs=(goodbye.trace,))
@@ -262,7 +262,7 @@ async def test_a_cancelled_anyio_scope_waits_for_a_slow_cleanup(serve, connect):
 
 
 async def test_a_stream_that_is_never_read_asks_for_nothing(serve, connect):
-    """``calls()`` is free: nothing starts, nothing warns when the stream is dropped unread."""
+    """``calls()`` is free: it starts nothing, and dropping the stream unread gives no warning."""
     server = await serve(200)
     client = connect(server)
     stream = client.calls(*MAY)
@@ -273,7 +273,7 @@ async def test_a_stream_that_is_never_read_asks_for_nothing(serve, connect):
 
 
 async def test_dropped_without_aclose(serve, connect):
-    """The last reference to a stream takes its requests with it."""
+    """Dropping the last reference to a stream ends its requests."""
     server = await serve(200)
     client = connect(server)
     server.hold(LATER)
@@ -286,11 +286,11 @@ async def test_dropped_without_aclose(serve, connect):
 
 
 async def test_collected_in_a_cycle_by_another_thread(serve, connect):
-    """The garbage collector may run in any thread: a stream that it finds there still cancels its requests."""
+    """The garbage collector may run in any thread: a stream that it collects still cancels its requests."""
     server = await serve(200)
     client = connect(server)
     server.hold(LATER)
-    asyncio.get_running_loop().set_debug(True)  # a loop that is called from a wrong thread says so then
+    asyncio.get_running_loop().set_debug(True)  # the loop then reports calls from a wrong thread
     gc.collect()
     gc.disable()
     try:
@@ -308,7 +308,7 @@ async def test_collected_in_a_cycle_by_another_thread(serve, connect):
 
 
 def test_dropped_after_its_loop_is_gone(recwarn):
-    """A stream that outlives its loop is dropped without a word."""
+    """A stream that outlives its loop is dropped without a message."""
 
     async def main():
         async with PageServer(200) as server, client_of(server) as client:
@@ -324,7 +324,7 @@ def test_dropped_after_its_loop_is_gone(recwarn):
 
 @pytest.mark.parametrize("form", ["plain", "managed", "aclosing"])
 async def test_a_users_generator_is_dropped(serve, connect, form):
-    """A web framework drops the user's generator when the browser goes away; the caller feels nothing of it."""
+    """A web framework drops the user's generator when the browser disconnects; the caller does not notice."""
     server = await serve(200)
     client = connect(server)
     server.hold(LATER)
@@ -353,7 +353,7 @@ async def test_a_users_generator_is_dropped(serve, connect, form):
 
 @forms
 async def test_a_users_generator_is_closed_by_a_cancelled_response(serve, connect, form):
-    """A response task that is cancelled inside an anyio task group takes the requests of its generator with it."""
+    """A response task cancelled inside an anyio task group ends the requests of its generator."""
     server = await serve(200)
     client = connect(server)
     server.hold(LATER)
@@ -384,7 +384,7 @@ async def test_a_users_generator_is_closed_by_a_cancelled_response(serve, connec
 
 
 async def test_a_failed_page_raises_when_it_is_reached(serve, connect):
-    """Page 7 fails: pages 1 to 6 are delivered whole, then the bare error comes, and no sibling lives on."""
+    """Page 7 fails: pages 1 to 6 are delivered whole, then the bare error is raised, and no other page task is left."""
     server = await serve(200, failing={7: 400})
     client = connect(server)
     server.hold(range(8, 1000))
@@ -401,7 +401,7 @@ async def test_a_failed_page_raises_when_it_is_reached(serve, connect):
 
 
 async def test_after_a_failed_page_the_managed_form_is_over_on_the_next_line(serve, connect):
-    """The error leaves the ``async with`` bare, and with it every page task."""
+    """The error leaves the ``async with`` bare, and no page task is left."""
     server = await serve(200, failing={7: 400})
     client = connect(server)
     server.hold(range(8, 1000))
@@ -413,7 +413,7 @@ async def test_after_a_failed_page_the_managed_form_is_over_on_the_next_line(ser
 
 
 async def test_a_failed_page_waits_for_the_pages_before_it(serve, connect):
-    """A failure that arrives early is not raised early: what lies before it is delivered first."""
+    """A failure that arrives early is raised only after the pages before it."""
     server = await serve(200, failing={4: 400})
     client = connect(server)
     server.hold({2})
@@ -433,7 +433,7 @@ async def test_a_failed_page_waits_for_the_pages_before_it(serve, connect):
 
 @pytest.mark.parametrize("page", [1, 2, 7])
 async def test_a_failure_is_raised_again(serve, connect, page):
-    """``anext`` after a failure raises the failure, every time: it never looks like a normal end."""
+    """Each ``anext`` after a failure raises it again: it never looks like a normal end."""
     server = await serve(200, failing={page: 400})
     stream = connect(server).calls(*MAY)
     with pytest.raises(RequestRejectedError) as first:
@@ -447,7 +447,7 @@ async def test_a_failure_is_raised_again(serve, connect, page):
 
 
 async def test_a_failure_that_is_raised_again_does_not_grow(serve, connect):
-    """A loop that retries a failed stream for ever does not collect tracebacks for ever."""
+    """A loop that retries a failed stream for ever does not collect tracebacks."""
     server = await serve(200, failing={2: 400})
     stream = connect(server).calls(*MAY)
     depths = set()
@@ -461,7 +461,7 @@ async def test_a_failure_that_is_raised_again_does_not_grow(serve, connect):
 
 @pytest.mark.parametrize("ending", ["dropped", "closed", "client closed"])
 async def test_a_prefetched_page_fails_while_the_consumer_is_elsewhere(serve, connect, loop_log, ending):
-    """A failure nobody has reached yet disturbs nobody: not the consumer's other work, and not the log when it is never reached."""
+    """Until it is reached, a failure disturbs neither the consumer's other work nor the log."""
     server = await serve(200, failing={3: 400})
     client = connect(server)
     stream = client.calls(*MAY)
@@ -480,7 +480,7 @@ async def test_a_prefetched_page_fails_while_the_consumer_is_elsewhere(serve, co
 
 
 async def test_a_prefetched_failure_is_raised_when_the_consumer_comes_back(serve, connect):
-    """The prefix before a prefetched failure stays readable, however long the consumer was away."""
+    """The calls before a prefetched failure stay readable, however long the consumer was away."""
     server = await serve(200, failing={3: 400})
     client = connect(server)
     stream = client.calls(*MAY)
@@ -494,7 +494,7 @@ async def test_a_prefetched_failure_is_raised_when_the_consumer_comes_back(serve
 
 @pytest.mark.parametrize("place", [130, 190])
 async def test_a_failure_inside_a_page_is_raised_again(serve, connect, place):
-    """A page may fail while it is being decoded: what came before stays exact, and the failure is as final as any other."""
+    """A page may fail while it is decoded: the calls before it stay exact, and the failure is final."""
     server = await serve(400, stray=place, padding=LARGE)
     client = connect(server)
     stream = client.calls(*MAY, page_size=200)
@@ -510,7 +510,7 @@ async def test_a_failure_inside_a_page_is_raised_again(serve, connect, place):
 
 
 async def test_a_failure_inside_a_page_is_raised_again_by_pages(serve, connect):
-    """``pages()`` does not skip what it could not read: the failure comes again, and nothing behind it is handed out."""
+    """``pages()`` does not skip the failure: it is raised again, and nothing behind it is delivered."""
     server = await serve(400, stray=330, padding=LARGE)
     client = connect(server)
     pages = client.calls(*MAY, page_size=200).pages()
@@ -530,7 +530,7 @@ async def test_a_failure_inside_a_page_is_raised_again_by_pages(serve, connect):
 
 @pytest.mark.parametrize("clock", CLOCKS)
 async def test_a_timeout_per_item_loses_nothing(serve, connect, clock):
-    """Give up on an item after 7 ms and try again: a server of 40 ms is still read whole, with the fewest requests."""
+    """With a timeout of 7 ms per item and retries, a server of 40 ms is read whole, with the fewest requests."""
     server = await serve(80, latency=lambda _page: 0.04)
     stream = connect(server, max_concurrency=4).calls(*MAY, page_size=10)
     got, gave_up = [], 0
@@ -550,7 +550,7 @@ async def test_a_timeout_per_item_loses_nothing(serve, connect, clock):
 
 @pytest.mark.parametrize("clock", CLOCKS)
 async def test_a_timeout_per_page_loses_nothing(serve, connect, clock):
-    """``pages()`` is as safe as the stream of calls: it too goes on after a timeout."""
+    """``pages()`` is as safe as the stream of calls: it continues after a timeout."""
     server = await serve(80, latency=lambda _page: 0.02)
     pages = connect(server).calls(*MAY, page_size=10).pages()
     got, gave_up = [], 0
@@ -570,7 +570,7 @@ async def test_a_timeout_per_page_loses_nothing(serve, connect, clock):
 
 @pytest.mark.parametrize("padding", [0, LARGE])
 async def test_calls_and_pages_are_two_views_of_one_stream(serve, connect, padding):
-    """``pages()`` goes on where the calls stopped, and the calls where the pages did: nothing is lost or comes twice between them."""
+    """``pages()`` continues where the calls stopped, and the calls where the pages did: no loss and no double."""
     server = await serve(400, padding=padding)
     stream = connect(server).calls(*MAY, page_size=130)
     got = await take(stream, 40)
@@ -581,7 +581,7 @@ async def test_calls_and_pages_are_two_views_of_one_stream(serve, connect, paddi
 
 
 async def test_a_page_cancelled_while_it_is_put_together(serve, connect, monkeypatch):
-    """Wherever that hits, the calls go on where they stood, none is lost, and the checkpoint is that of the last one."""
+    """The calls continue where they stopped, none is lost, and the checkpoint is that of the last one."""
     monkeypatch.setattr("servetel_async.streaming.reader.BREATH", 0.0)
     server = await serve(400, padding=LARGE)
     client, cut = connect(server), 0
@@ -603,7 +603,7 @@ async def test_a_page_cancelled_while_it_is_put_together(serve, connect, monkeyp
 
 
 async def test_each_step_in_a_task_of_its_own(serve, connect):
-    """``wait_for`` and frameworks wrap each ``anext`` in a new task: a stream is not bound to the task that began it."""
+    """``wait_for`` and frameworks wrap each ``anext`` in a new task: a stream is not bound to its first task."""
     server = await serve(60)
     stream = connect(server).calls(*MAY)
     got = []
@@ -614,7 +614,7 @@ async def test_each_step_in_a_task_of_its_own(serve, connect):
 
 
 async def test_a_step_cancelled_before_it_began_does_not_lock_the_stream(serve, connect):
-    """Only an ``anext`` that runs counts as reading: one that was made and never started changes nothing."""
+    """Only a running ``anext`` counts as reading: one that never started changes nothing."""
     server = await serve(60)
     stream = connect(server).calls(*MAY)
     unstarted = anext(stream)
@@ -627,7 +627,7 @@ async def test_a_step_cancelled_before_it_began_does_not_lock_the_stream(serve, 
 
 
 async def test_cancelled_at_any_tick_the_next_loop_goes_on(serve, connect):
-    """Wherever a cancellation hits, another loop over the same stream delivers the rest, and no page is asked for twice."""
+    """Wherever a cancellation hits, another loop over the stream delivers the rest, and no page is requested twice."""
     server = await serve(28)
     client = connect(server)
     await client.calls(*MAY).collect()
@@ -653,7 +653,7 @@ async def test_cancelled_at_any_tick_the_next_loop_goes_on(serve, connect):
 
 
 async def test_unread_pages_never_exceed_the_window(serve, connect):
-    """However slow the consumer, at most a window of pages waits for it; and the network never waits for the consumer."""
+    """However slow the consumer, at most a window of pages waits; and the network never waits for the consumer."""
     server = await serve(100)
     client = connect(server)
     read_pages = 0
@@ -668,7 +668,7 @@ async def test_unread_pages_never_exceed_the_window(serve, connect):
 
 
 async def test_the_first_page_comes_alone(serve, connect):
-    """The first page brings the count: nothing else is asked for before it has arrived."""
+    """The first page brings the count: no other page is requested before it arrives."""
     server = await serve(200)
     client = connect(server)
     server.hold({1})
@@ -683,7 +683,7 @@ async def test_the_first_page_comes_alone(serve, connect):
 
 
 async def test_no_page_beyond_max_records_is_asked_for(serve, connect):
-    """The window is cut where ``max_records`` ends."""
+    """The window ends where ``max_records`` does."""
     server = await serve(200)
     client = connect(server)
     assert await rest(client.calls(*MAY, max_records=12)) == server.ids[:12]
@@ -692,7 +692,7 @@ async def test_no_page_beyond_max_records_is_asked_for(serve, connect):
 
 
 async def test_collect_stops_at_its_limit(serve, connect):
-    """``collect(limit=)`` returns that many calls, and nothing goes on behind it."""
+    """``collect(limit=)`` returns that many calls, and no request continues after it."""
     server = await serve(200)
     client = connect(server)
     server.hold(LATER)
@@ -713,7 +713,7 @@ async def test_collect_is_over_when_it_returns(serve, connect):
 
 
 async def test_pages_already_read_are_freed(serve, connect):
-    """Memory holds the window and the page at hand (window + 2 pages), however long the stream: what was read is gone."""
+    """However long the stream, memory holds the window and the current page (window + 2 pages)."""
     padding = 20_000
     server = await serve(400, padding=padding)
     client = connect(server)
@@ -733,7 +733,7 @@ async def test_pages_already_read_are_freed(serve, connect):
 
 
 async def test_requests_run_side_by_side(serve, connect):
-    """As many requests as ``max_concurrency`` allows are on the wire at once, and never one more."""
+    """As many requests as ``max_concurrency`` allows run at once, and never more."""
     server = await serve(200)
     client = connect(server, max_concurrency=4)
     server.hold(range(2, 1000))
@@ -745,7 +745,7 @@ async def test_requests_run_side_by_side(serve, connect):
 
 
 async def test_streams_of_one_client_share_its_concurrency(serve, connect):
-    """``max_concurrency`` belongs to the client: three streams at once stay below it together, and each is whole."""
+    """``max_concurrency`` belongs to the client: three streams together stay within it, and each is whole."""
     server = await serve(100, latency=lambda _page: 0.001)
     client = connect(server, max_concurrency=3)
     assert await asyncio.gather(*(rest(client.calls(*MAY)) for _ in range(3))) == [server.ids] * 3
@@ -757,14 +757,14 @@ async def test_streams_of_one_client_share_its_concurrency(serve, connect):
 
 @pytest.mark.parametrize("seed", range(5))
 async def test_strictly_in_order_whatever_the_latencies(serve, connect, seed):
-    """Pages that overtake each other on the wire do not on the way out."""
+    """Pages that arrive out of order are delivered in order."""
     dice = random.Random(seed)
     server = await serve(198, latency=lambda _page: dice.random() * 0.004)
     assert await rest(connect(server, max_concurrency=5).calls(*MAY)) == server.ids
 
 
 async def test_as_completed_does_not_wait_for_a_slow_page(serve, connect):
-    """``ordered=False`` hands out what has arrived: one slow page delays nobody, and comes last."""
+    """``ordered=False`` delivers pages as they arrive: a slow page delays no other, and comes last."""
     server = await serve(100)
     client = connect(server)
     server.hold({2})
@@ -778,7 +778,7 @@ async def test_as_completed_does_not_wait_for_a_slow_page(serve, connect):
 
 
 async def test_as_completed_fails_bare_and_again(serve, connect):
-    """``ordered=False`` changes the order and nothing else: a failure is bare, is raised again, and leaves nothing."""
+    """``ordered=False`` changes only the order: a failure is bare, is raised again, and leaves nothing."""
     server = await serve(200, failing={7: 400})
     client = connect(server)
     stream = client.calls(*MAY, ordered=False)
@@ -810,7 +810,7 @@ async def test_as_completed_loses_nothing_to_a_timeout_per_item(serve, connect):
 
 @pytest.mark.parametrize("number", [1, 4, 5, 6, 39, 60])
 async def test_a_checkpoint_is_exact(serve, connect, number):
-    """``checkpoint`` speaks of what was delivered, not of what was fetched: a new stream from there delivers exactly the rest."""
+    """``checkpoint`` follows delivered, not fetched calls: a new stream from there delivers exactly the rest."""
     server = await serve(60)
     client = connect(server)
     async with client.calls(*MAY) as stream:
@@ -820,7 +820,7 @@ async def test_a_checkpoint_is_exact(serve, connect, number):
 
 
 async def test_a_failure_carries_the_checkpoint_of_the_prefix(serve, connect):
-    """What the caller holds when a page fails is exactly what the error's checkpoint says."""
+    """If a page fails, the error's checkpoint matches the delivered calls exactly."""
     server = await serve(60, failing={7: 400})
     client = connect(server)
     got = []
@@ -835,7 +835,7 @@ async def test_a_failure_carries_the_checkpoint_of_the_prefix(serve, connect):
 
 
 async def test_closed_early_is_not_a_normal_end(serve, connect):
-    """A stream closed before its end says so when it is read on."""
+    """A stream closed early raises an error when it is read further."""
     server = await serve(200)
     stream = connect(server).calls(*MAY)
     await take(stream, READ)
@@ -846,7 +846,7 @@ async def test_closed_early_is_not_a_normal_end(serve, connect):
 
 
 async def test_closed_before_it_began(serve, connect):
-    """Closing an unread stream sends nothing, and closes it all the same."""
+    """Closing an unread stream sends nothing, and still closes it."""
     server = await serve(200)
     stream = connect(server).calls(*MAY)
     await stream.aclose()
@@ -856,7 +856,7 @@ async def test_closed_before_it_began(serve, connect):
 
 
 async def test_exhausted_stays_exhausted(serve, connect):
-    """The end of a stream is the end, at each further ``anext`` and after ``aclose`` too."""
+    """The end of a stream is final, at each further ``anext`` and after ``aclose``."""
     server = await serve(12)
     stream = connect(server).calls(*MAY)
     assert await rest(stream) == server.ids
@@ -870,7 +870,7 @@ async def test_exhausted_stays_exhausted(serve, connect):
 
 
 async def test_failed_stays_failed(serve, connect):
-    """Closing a failed stream does not make the failure look like the caller's doing."""
+    """After ``aclose``, a failed stream still raises its failure, not that it was closed."""
     server = await serve(200, failing={2: 400})
     stream = connect(server).calls(*MAY)
     with pytest.raises(RequestRejectedError):
@@ -881,7 +881,7 @@ async def test_failed_stays_failed(serve, connect):
 
 
 async def test_aclose_may_be_called_again(serve, connect):
-    """``aclose`` is idempotent, also behind ``async with``."""
+    """``aclose`` is idempotent, also after ``async with``."""
     server = await serve(200)
     client = connect(server)
     server.hold(LATER)
@@ -894,7 +894,7 @@ async def test_aclose_may_be_called_again(serve, connect):
 
 
 async def test_aclose_after_an_interrupted_aclose_waits_for_the_rest(serve, connect):
-    """However often closing was cancelled, the next ``aclose`` still returns only when everything is over."""
+    """However often closing was cancelled, the next ``aclose`` returns only after all page tasks."""
     server = await serve(200)
     goodbye = SlowGoodbye()
     client = connect(server, trace_configs=(goodbye.trace,))
@@ -912,7 +912,7 @@ async def test_aclose_after_an_interrupted_aclose_waits_for_the_rest(serve, conn
 
 
 async def test_aclose_may_be_called_by_several_tasks_at_once(serve, connect):
-    """Each of several concurrent ``aclose`` returns when everything is over, not before."""
+    """Each of several concurrent ``aclose`` returns only after all page tasks."""
     server = await serve(200)
     goodbye = SlowGoodbye()
     client = connect(server, trace_configs=(goodbye.trace,))
@@ -959,7 +959,7 @@ async def test_contextlib_aclosing(serve, connect):
 
 @pytest.mark.parametrize("stream_is", ["dropped", "kept"])
 async def test_the_client_closes_on_the_line_behind_the_break(serve, connect, stream_is):
-    """No request outlives the client, whether or not somebody still holds the stream."""
+    """No request outlives the client, even if a variable still holds the stream."""
     server = await serve(200)
     server.hold(LATER)
     kept = []
@@ -980,7 +980,7 @@ async def test_the_client_closes_on_the_line_behind_the_break(serve, connect, st
 
 
 async def test_a_stream_whose_client_was_closed_says_so(serve, connect):
-    """Reading on after the client has closed is an error of ours, never a normal end and never a cancellation."""
+    """Reading on after the client has closed raises our own error, never a normal end and never a cancellation."""
     server = await serve(200)
     server.hold(LATER)
     async with client_of(server) as client:
@@ -993,7 +993,7 @@ async def test_a_stream_whose_client_was_closed_says_so(serve, connect):
 
 
 async def test_the_client_closes_while_another_task_waits(serve, connect):
-    """A task that waits for a call when the client closes gets an error of ours: nobody cancelled *it*."""
+    """A task that waits for a call when the client closes gets our own error: the task was not cancelled."""
     server = await serve(200)
     server.hold({2})
     async with client_of(server) as client:
@@ -1008,7 +1008,7 @@ async def test_the_client_closes_while_another_task_waits(serve, connect):
 
 
 async def test_the_client_closes_on_the_first_page(serve, connect):
-    """The first page is no exception: closing the client ends it, and tells the reader."""
+    """The first page is no exception: closing the client ends it, and the reader gets an error."""
     server = await serve(200)
     server.hold({1})
     client = client_of(server)
@@ -1024,7 +1024,7 @@ async def test_the_client_closes_on_the_first_page(serve, connect):
 
 
 async def test_closing_the_client_is_not_cut_short(serve, connect):
-    """A client that is cancelled while it closes still ends every request and its session first."""
+    """A client cancelled while it closes still ends every request and its session first."""
     server = await serve(200)
     goodbye = SlowGoodbye()
     client = client_of(server, trace_configs=(goodbye.trace,))
@@ -1046,7 +1046,7 @@ async def test_closing_the_client_is_not_cut_short(serve, connect):
 
 
 async def test_the_client_is_opened_used_and_closed_in_different_tasks(serve, connect):
-    """A client is bound to its loop, not to a task: fixtures and web frameworks open it in one and close it in another."""
+    """A client is bound to its loop, not to a task: fixtures and web frameworks use different tasks."""
     server = await serve(60)
     client = client_of(server)
     await asyncio.create_task(client.__aenter__())
@@ -1068,7 +1068,7 @@ async def test_a_stream_is_entered_read_and_left_in_different_tasks(serve, conne
 
 
 def test_a_client_and_a_stream_made_outside_a_loop():
-    """Neither a client nor a stream needs a running loop to be made: the loop that reads them is the one they run on."""
+    """Neither a client nor a stream needs a running loop when it is made: it runs on the loop that reads it."""
     with asyncio.Runner() as runner:
         server = runner.run(PageServer(60).__aenter__())
         client = client_of(server)
@@ -1087,7 +1087,7 @@ def test_a_client_and_a_stream_made_outside_a_loop():
 
 
 async def test_two_tasks_that_iterate_one_stream_are_told(serve, connect):
-    """A second ``anext`` while one waits is a mistake with a clear error; the first one does not notice."""
+    """A second ``anext`` while one waits raises a clear error; the first one is not affected."""
     server = await serve(60)
     stream = connect(server).calls(*MAY)
     server.hold({1})
@@ -1100,7 +1100,7 @@ async def test_two_tasks_that_iterate_one_stream_are_told(serve, connect):
 
 
 async def test_a_stream_is_an_async_generator(serve, connect):
-    """The stream has the interface of an async generator, and is none: it is an object with state."""
+    """The stream has the interface of an async generator, but is an object with state."""
     server = await serve(60)
     stream = connect(server).calls(*MAY)
     assert isinstance(stream, CallStream)
@@ -1119,7 +1119,7 @@ async def test_asend_none_is_anext(serve, connect):
 
 
 async def test_athrow_raises_and_closes(serve, connect):
-    """``athrow`` raises what it is given, and the stream is closed behind it."""
+    """``athrow`` raises its argument, and closes the stream."""
     server = await serve(200)
     client = connect(server)
     server.hold(LATER)

@@ -1,4 +1,4 @@
-"""Some seeds of the model of resuming; ``python -m tests.stream.resume_model`` runs as many as you like."""
+"""Some seeds of the model of resuming; ``python -m tests.stream.resume_model`` runs any number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run all promises and print the table: what is promised, what was measured, with which seeds.
+"""Run the tests of all promises and print the table: promise, measurement and seeds.
 
 ``python -m tests.torture`` is the whole size, about an hour on two cores, with a fresh seed. ``--quick`` takes
 minutes. Names such as ``P1 P8`` run only these.
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def run(promise: Promise, environment: dict[str, str]) -> tuple[int, float]:
-    """Run its tests on every core, or one after the other where the loop is timed; gives pytest's code, and seconds."""
+    """Run its tests on every core, or one by one if the loop is timed; returns pytest's code, and seconds."""
     began = time.monotonic()
     sys.stdout.write(f"\n{promise.number} {promise.what}\n")
     sys.stdout.flush()
@@ -35,7 +35,7 @@ def run(promise: Promise, environment: dict[str, str]) -> tuple[int, float]:
 
 
 def read(report: Path) -> dict[str, list[dict[str, str]]]:
-    """What was measured, by promise."""
+    """The measurements, by promise."""
     found: dict[str, list[dict[str, str]]] = defaultdict(list)
     for line in report.read_text("utf-8").splitlines():
         entry = json.loads(line)
@@ -44,7 +44,7 @@ def read(report: Path) -> dict[str, list[dict[str, str]]]:
 
 
 def table(wanted: list[Promise], ends: dict[str, tuple[int, float]], found: dict[str, list[dict[str, str]]]) -> int:
-    """Print what is promised and what was measured; gives how many promises are broken."""
+    """Print the promises and the measurements; returns the number of broken promises."""
     broken = 0
     for promise in wanted:
         code, seconds = ends.get(promise.number, (0, 0.0))
@@ -75,13 +75,13 @@ def main() -> int:
         return min(1, table(wanted, {}, read(chosen.report)))
     seed = secrets.randbelow(1_000_000) if chosen.seed is None else chosen.seed
     size = f"seed {seed}, {'quick' if chosen.quick else 'whole'} size\n"
-    sys.stdout.write(size)  # now too: whoever stops a run wants to repeat it
+    sys.stdout.write(size)  # now too: a run that is stopped may be repeated
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory) / "measured.jsonl"
         report.touch()
         environment = os.environ | {"SERVETEL_TORTURE_REPORT": str(report), "SERVETEL_TORTURE_SEED": str(seed)}
         environment["SERVETEL_TORTURE"] = "" if chosen.quick else "1"
-        # The loop is timed first: what the others write is still on its way to the disk after them.
+        # The loop is timed first, because the disk is still busy after the others.
         order = sorted(wanted, key=lambda promise: not promise.times_the_loop)
         ends = {promise.number: run(promise, environment) for promise in order}
         found = read(report)

@@ -1,11 +1,11 @@
-"""Addresses that somebody would like the token to go to, in the ways in which they can be written.
+"""Addresses to which an attacker would send the token, in all their spellings.
 
 ``{home}`` and ``{other}`` stand for ports, of the API and of a server beside it.
 """
 
 from __future__ import annotations
 
-#: Addresses that no program should be talked into asking: this computer, private nets, links, clouds' metadata.
+#: Internal addresses that no server may redirect to: this computer, private nets, links, clouds' metadata.
 PRIVATE = (
     *(
         "localhost",
@@ -83,7 +83,7 @@ LOCATIONS = (
     *(f"http://{address}:{{other}}/latest/meta-data/" for address in PRIVATE),
 )
 STATUSES = (300, 301, 302, 303, 305, 307, 308)
-#: Other ways in which a reply may name another place.
+#: Other ways in which a reply may name another address.
 POINTERS = (
     ("Location", "http://127.0.0.1:{other}/"),
     ("Content-Location", "http://127.0.0.1:{other}/"),
@@ -100,7 +100,7 @@ POINTERS = (
     ("WWW-Authenticate", 'Bearer realm="http://127.0.0.1:{other}/"'),
     ("Proxy-Authenticate", 'Basic realm="x"'),
 )
-#: What cannot be a ``base_url``: plain HTTP to another computer, however it is written, user info, other schemes.
+#: Refused for ``base_url``: plain HTTP to another computer in any spelling, user info, other schemes.
 BASE_URLS = (
     *(
         f"http://{address}"

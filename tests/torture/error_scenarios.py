@@ -1,6 +1,6 @@
-"""A way to each class of error, with the number in every question and a person in every answer.
+"""A way to raise each class of error, with the number in every request and a person in every reply.
 
-No frame of this file holds what must not come out: it stands in constants.
+The canaries are constants, so no frame of this file holds them.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def people_at(calls=200):
 
 
 def people(asked):
-    """A page of calls of that person; the odd record is one that nobody can read."""
+    """A page of calls of that person; the odd record is undecodable."""
     rows = [person(1, id=key, date=start[:10], time=start[11:]) for start, key in asked.rows]
     return Answer(body=page(*rows, count=len(asked.found), number=asked.page, limit=asked.limit))
 
@@ -71,7 +71,7 @@ def refuse_from(nth, status=503):
 
 
 def asked_of(act, what="count", *, login=False):
-    """Ask a server that plays this act; each question asks for the number."""
+    """Call a server that plays this act; each request has the number."""
 
     async def fail(serve, connect, directory):
         client = connect(await serve(act), **QUICK, **(LOGIN if login else {}))
@@ -85,7 +85,7 @@ def asked_of(act, what="count", *, login=False):
 
 
 def mistaken(what):
-    """Make a mistake that is found before anything is sent."""
+    """Make a mistake that is detected before anything is sent."""
 
     async def fail(serve, connect, directory):
         client = connect(await serve())
@@ -168,7 +168,7 @@ async def no_postgres(serve, connect, directory):
 
 
 def disk_full_at(ending):
-    """A file that may not grow beyond some windows: the writing of calls fails."""
+    """A file that may not grow beyond some windows, so that writes of calls fail."""
 
     async def fail(serve, connect, directory):
         before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -24,12 +24,12 @@ Tests are named without `tests/` and `test_`: `transport/wire_faults`: `a_full_b
 
 
 def groups() -> list[dict[str, Any]]:
-    """The data, as it stands in the file."""
+    """The data of the file."""
     return tomllib.loads(DATA.read_text("utf-8"))["group"]
 
 
 def tests_of(fault: dict[str, Any]) -> str:
-    """Name its tests, by file; or the reason why there are none."""
+    """Return its tests, by file, or the reason why there are none."""
     if "reason" in fault:
         return fault["reason"]
     files: defaultdict[str, list[str]] = defaultdict(list)
@@ -41,7 +41,7 @@ def tests_of(fault: dict[str, Any]) -> str:
 
 
 def page() -> str:
-    """Give the whole page."""
+    """Return the whole page."""
     lines = [HEAD]
     for group in groups():
         lines += [f"## {group['title']}", "", "| # | fault | what comes of it | tests |", "|---|---|---|---|"]

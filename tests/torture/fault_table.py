@@ -1,6 +1,6 @@
-"""Faults as data: what can go wrong with one reply, where in the exchange, and what it becomes where it stays.
+"""Faults of one reply as data: where in the exchange, and the error if the fault stays.
 
-A fault makes the steps that a wire server plays, out of the honest body and a seeded random. Cuts fall where it draws.
+A fault makes the steps of a wire server from the honest body and a seeded random, which also draws the cuts.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Make: TypeAlias = Callable[[Random, bytes], "tuple[Step, ...]"]
 
 
 class Where(enum.Enum):
-    """Where in the exchange it strikes."""
+    """Where in the exchange it occurs."""
 
     CONNECTION = "before the request"
     BEFORE_HEAD = "before the head"
@@ -42,11 +42,11 @@ class Where(enum.Enum):
 
 
 class Kind(enum.Enum):
-    """What a client takes it for, and how often in one call that is tried again at most."""
+    """How a client classifies it, and the most retries of it in one call."""
 
     HARMLESS = None, 99
     LOST = ConnectionFailedError, 99
-    SLOW = RequestTimeoutError, 1  # as often as others; but it costs the test time
+    SLOW = RequestTimeoutError, 1  # as often as others, but it takes time
     SERVER = ServerError, 99
     THROTTLED = RateLimitError, 99
     GARBLED = MalformedResponseError, 1
@@ -62,13 +62,13 @@ class Kind(enum.Enum):
 
     @property
     def needs_a_past(self) -> bool:
-        """Whether the fault is temporary only at an address that has worked, or on a server known to count."""
+        """Whether the fault is temporary only at an address that has worked, or on a server that is known to count."""
         return self in (Kind.BLOCKED, Kind.EMPTY)
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One of them. ``secure`` is one that only TLS knows."""
+    """One fault. ``secure`` marks a fault of TLS."""
 
     name: str
     where: Where
@@ -88,7 +88,7 @@ def _always(*steps: Step) -> Make:
 
 
 def _cut(body: bytes, random: Random) -> bytes:
-    """A beginning of it that is neither empty nor whole."""
+    """A prefix that is neither empty nor whole."""
     return body[: random.randrange(1, len(body))]
 
 
@@ -133,7 +133,7 @@ def _table(where: Where, *rows: tuple[str, Kind, Make]) -> tuple[Fault, ...]:
 
 
 LOST, SLOW, GARBLED, NO_PAGE, HARMLESS = Kind.LOST, Kind.SLOW, Kind.GARBLED, Kind.NO_PAGE, Kind.HARMLESS
-#: Poison: whoever takes it for his reply has a call too many.
+#: Poison: a client that reads it as its reply gets a call too many.
 POISON = http(
     b'{"count":1,"limit":1,"size":1,"page":1,"results":[{"id":"POISON","date":"2024-05-06","time":"09:00:00"}]}'
 )

@@ -1,6 +1,6 @@
-"""A fuzz target: replies, journals, receipts, facts and checkpoints of any bytes end as values or as errors of ours.
+"""A fuzz target: replies, journals, receipts, facts and checkpoints of any bytes give values or errors of ours.
 
-``python -m tests.torture.fuzz CORPUS --seconds 600`` plays inputs and keeps in CORPUS each one whose end is new. With
+``python -m tests.torture.fuzz CORPUS --seconds 600`` plays inputs and keeps in CORPUS each one with a new result. With
 atheris installed it is guided by the branches that an input takes.
 """
 
@@ -65,7 +65,7 @@ def journal(data):
 
 def receipt(data):
     """The bytes of ``DEST.receipt.json``."""
-    str(read_receipt(data, "a.ndjson"))  # and what it says for people
+    str(read_receipt(data, "a.ndjson"))  # and its text for people
 
 
 def fact(data):
@@ -80,7 +80,7 @@ def _fingerprint():
 
 
 def checkpoint(data):
-    """What a caller kept of a stream."""
+    """A checkpoint that a caller kept of a stream."""
     Checkpoint.read(data.decode("utf-8", "surrogateescape"), _fingerprint())
 
 
@@ -108,12 +108,12 @@ async def _real_files(directory):
 
 
 class StopError(Exception):
-    """What a program raises to end a pull."""
+    """An error that a program raises to end a pull."""
 
 
 @functools.cache
 def seeds():
-    """Inputs of each target that are as this package makes and reads them."""
+    """Valid inputs of each target."""
     with tempfile.TemporaryDirectory() as directory:
         kept, done, text = asyncio.run(_real_files(Path(directory)))
     lines = [msgspec.json.decode(line[9:], type=Line) for line in kept.splitlines()]
@@ -127,7 +127,7 @@ def seeds():
 
 
 def play(data):
-    """Play one input: its first byte chooses the target. Gives how it ended, so that a new end can be seen."""
+    """Play one input: its first byte chooses the target. Returns the result, to find new ones."""
     target = TARGETS[data[0] % len(TARGETS)] if data else reply
     try:
         error = target(data[1:])
@@ -139,7 +139,7 @@ def play(data):
 
 
 def inputs(dice, corpus):
-    """Damaged seeds and damaged inputs of the corpus, without end."""
+    """Endless damaged seeds and damaged inputs of the corpus."""
     given = [bytes([index]) + seed for index, target in enumerate(TARGETS) for seed in seeds()[target]]
     kept = [file.read_bytes() for file in sorted(corpus.iterdir())] if corpus is not None else []
     while True:

@@ -1,7 +1,7 @@
-"""A pull in a network of its own, in which packets get lost: run by ``test_network.py``, as a process of its own.
+"""A pull in a network of its own that loses packets: a process that ``test_network.py`` runs.
 
-Takes a job as JSON and prints what happened as JSON. The server and the client share the process and the loopback
-device; the rules see only packets to and from the server's port.
+Takes a job as JSON and prints the result as JSON. The server and the client share the process and the loopback
+device; the rules apply only to packets to and from the server's port.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def change(commands):
 
 
 async def disturb(api, job):
-    """Change the network once so many requests have come, and change it back after some seconds."""
+    """Change the network after a number of requests, and change it back after some seconds."""
     while len(api.requests) < job["after"]:
         await asyncio.sleep(0.001)
     change(job["during"])

@@ -1,6 +1,6 @@
-"""How long the turns of a loop are under one load: run by ``test_loop_stall.py``, as a process of its own.
+"""The length of loop iterations under one load: a process that ``test_loop_stall.py`` runs.
 
-It is measured as CPU time of the loop's thread, turn by turn: what other programs do on the machine changes little.
+It measures the CPU time of the loop's thread per iteration, which other programs on the machine change little.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.torture.server_process import DAY
 
 
 class TimedLoop(asyncio.SelectorEventLoop):
-    """Notes the CPU time of every turn."""
+    """Records the CPU time of every iteration."""
 
     def __init__(self):
         super().__init__()
@@ -72,14 +72,14 @@ async def work(load, base_url, token, callers):
     assert isinstance(loop, TimedLoop)
     with tempfile.TemporaryDirectory() as directory:
         async with ServetelClient(token, base_url=base_url, rate=None, page_size=1000, max_concurrency=8) as client:
-            # What is imported and compiled once comes before; the collector looks at modules in anybody's program.
+            # Imports and compilation come before; garbage collection of modules costs time in any program.
             await client.calls(DAY, DAY, page_size=20, max_records=20).collect()
             for ending in ("ndjson", "db"):
                 first_second = {"from_date": f"{DAY} 08:00:00", "to_date": f"{DAY} 08:00:00"}
                 await client.pull(Path(directory) / f"first.{ending}", **first_second)
             gc.collect()
             gc.freeze()
-            await asyncio.sleep(0)  # that was a turn of ours; and so is the one that clears the directory away
+            await asyncio.sleep(0)  # that was an iteration of ours; and so is the one that removes the directory
             loop.turns.clear()
             await load(client, Path(directory), callers)
             await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Headers of a server that means harm: each names an algorithm, a size or a time, and is damaged as pages are."""
+"""Headers of a hostile server: each names an algorithm, a size or a time, and is damaged as pages are."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ CHALLENGES = (
     'Bearer realm="QXJZ", error="expired"',
     'Bearer error="' + "x" * 99,
 )
-#: What one place of a header is replaced with: runs on which a careless pattern looks again and again.
+#: Replacements for a part of a header: runs on which a careless pattern backtracks.
 RUNS = ("a", " ", "=", ";", '"', "charset=", "7", ",", "\t", "Bearer ", "error=", "é")
-#: Characters of one header that aiohttp lets in.
+#: Characters of a header that aiohttp accepts.
 LARGEST = 8_000
 
 
 def mutated_headers(dice, counted):
-    """Some headers, half of them sound, and what was done to them."""
+    """Some headers, half of them valid, and their damage."""
     headers = {}
     for name, kinds, form in (
         ("content-type", CHARSETS, "application/json; charset={}"),

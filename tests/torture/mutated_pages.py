@@ -1,7 +1,7 @@
-"""Pages, each kind of damage that is done to them, and what an error may say of them.
+"""Pages, the kinds of damage to them, and what an error may show of them.
 
-The letters Q, X, J and Z are in every text of the pages and in no error of ours, and no error holds a long number: so
-whatever of a page comes out is seen.
+The letters Q, X, J and Z are in every text of the pages and in no error of ours, and no error holds a long number, so
+any leak of a page is detected.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PLAIN = ("id", "date", "time", "end_stamp", "direction", "status")
 
 
 def secret(value, key=""):
-    """The same, with letters that no error of ours holds in each of its texts."""
+    """The same, with letters in each of its texts that no error of ours holds."""
     if isinstance(value, dict):
         return {name: secret(item, name) for name, item in value.items()}
     if isinstance(value, list):
@@ -49,7 +49,7 @@ BASES = (
     b'{"success": false, "errors": {"from_date": ["not a day"]}, "retry_after": "910000077777"}',
     b"<html><title>QXJZ</title> 910000077777</html>",
 )
-#: What is put into a page somewhere; each is a kind of its own.
+#: Texts that are inserted into a page; each is a kind of its own.
 PIECES = {
     "NUL": b"\x00",
     "bad UTF-8": b"\xff\xc3(\xed\xa0\x80",
@@ -104,7 +104,7 @@ def splice(body, dice):
 
 
 def replace_value(body, dice):
-    """Another value in the place of one: the page stays JSON, mostly."""
+    """Replace one value by another: the page mostly stays JSON."""
     values = list(re.finditer(rb'(?<=: )("[^"]*"|[-\d.]+|null|true|false|\[\]|\{\})', body))
     if not values:
         return b"[" + body + b"]"
@@ -147,7 +147,7 @@ STATUSES = (*[200] * 40, 204, 304, 400, 401, 403, 422, 429, 500, 503)
 
 
 def damaged(body, dice, counted):
-    """The page with one to three kinds of damage."""
+    """Return the page with one to three kinds of damage."""
     for _ in range(dice.choice((1, 1, 1, 1, 2, 3))):
         kind = dice.choice(("another value", "other digits")) if dice.random() < 0.65 else dice.choice(list(DAMAGE))
         counted[kind] += 1
@@ -159,12 +159,12 @@ def damaged(body, dice, counted):
 
 #: What an error may say of a body: its length, a hash, the page number and the count that it is about, a time to wait.
 TOLD = re.compile(r"\d+ bytes|sha256 [0-9a-f]{12}|page \d+|counts \d+|\b\d+ calls|retry_after': [\d.e+]+")
-#: What the server said for people is quoted, with numbers and addresses masked.
+#: The server's message is quoted, with numbers and addresses masked.
 QUOTED = re.compile(r': "(.*)"', re.DOTALL)
 
 
 def assert_nothing_of_it(error):
-    """Neither a text nor a number of the page, but for the message that the server meant to be shown."""
+    """An error holds no text and no number of the page, except for the server's message."""
     quoted = "".join(QUOTED.findall(error.what))
     assert not re.search(r"\d{6,}|@example", quoted)
     for form, text in shown(error).items():

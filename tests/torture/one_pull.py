@@ -1,8 +1,8 @@
-"""One pull in a process of its own, to which something happens: run by ``test_uncovered_faults.py``.
+"""One pull with an accident in a process of its own: run by ``test_uncovered_faults.py``.
 
 Takes a job as JSON: ``base_url``, ``token``, ``destination``, and ``after``, windows after which the accident comes.
 The accident is ``memory`` (no more of it), or ``clock``: a file for libfaketime, and the clocks that it shows in turn.
-Prints what came of it as JSON.
+Prints the result as JSON.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from pathlib import Path
 from servetel_async import Retry, ServetelClient, ServetelError
 
 MUCH, LITTLE = 64 * 1024 * 1024, 4096
-#: What is imported when a pull begins: without memory the import is what fails, and nothing else is seen.
+#: Imports of a pull's beginning, which come first: without memory only the import would fail.
 EARLY = ("servetel_async.bulk.pull", "servetel_async.sinks.databases.sqlite", "servetel_async.sinks.formats.ndjson")
 
 
 def take_the_memory(held):
-    """From now on this process gets no more, and what it has is full."""
+    """Fill this process's memory, and allow it no more."""
     has = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (has, resource.RLIM_INFINITY))
     size = MUCH

@@ -1,4 +1,4 @@
-"""The sixteen promises: what each says, its number, and the tests that can refute it."""
+"""The sixteen promises: the text of each, its number, and the tests that can refute it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Promise(NamedTuple):
-    """One of them.
+    """One promise.
 
     Attributes:
         number: ``P1`` to ``P16``.

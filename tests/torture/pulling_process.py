@@ -1,7 +1,7 @@
-"""A process that pulls, and says how much memory that took: ``python -m tests.torture.pulling_process``.
+"""A process that pulls and prints its memory: ``python -m tests.torture.pulling_process``.
 
-``hostile URL HOW DIRECTORY`` asks an address whose replies are hostile, ``long URL TOKEN DEST SINCE SIZE LOOK`` pulls
-all of it in pages of a size, and notes its memory from a call on.
+``hostile URL HOW DIRECTORY`` calls an address with hostile replies; ``long URL TOKEN DEST SINCE SIZE LOOK`` pulls
+all of it in pages of a size, and records its memory from a call on.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class _Mallinfo2(ctypes.Structure):
 
 
 def in_use():
-    """Bytes that are allocated now, whatever the allocator keeps beside them; of Python too with ``PYTHONMALLOC=malloc``."""
+    """Bytes that are allocated now, without the allocator's reserve; of Python too with ``PYTHONMALLOC=malloc``."""
     mallinfo2 = ctypes.CDLL(None).mallinfo2
     mallinfo2.restype = _Mallinfo2
     found = mallinfo2()
@@ -58,7 +58,7 @@ async def ask(client, how, directory):
 
 
 async def hostile(url, how, directory):
-    """Ask once where all is well, so that everything is imported, and then where it is not."""
+    """Call a good address first, so that everything is imported, and then the hostile one."""
     options = {"rate": None, "retry": Retry(attempts=1), "timeouts": Timeouts(read=1, total=2)}
     async with ServetelClient("canary-token", base_url=f"{url}/honest", **options) as client:
         await ask(client, how, directory)
@@ -74,7 +74,7 @@ async def hostile(url, how, directory):
 
 
 async def long(url, token, dest, since, size, look):
-    """Pull everything, and note the memory from that call on: what is ``resident``, or what is ``in_use``."""
+    """Pull everything, and record the memory from that call on: ``resident``, or ``in_use``."""
     samples = []
     now = in_use if look == "in_use" else functools.partial(memory, "VmRSS")
 

@@ -1,6 +1,6 @@
-"""What a promise's test has measured, and at which size it is run.
+"""The measurements of a promise's tests, and the size of the run.
 
-``python -m tests.torture`` collects it into the table of promises; in the ordinary suite it only stands in the output
+``python -m tests.torture`` collects it into the table of promises; in the ordinary suite it is only in the output
 of the test.
 """
 
@@ -11,20 +11,20 @@ import os
 import sys
 from pathlib import Path
 
-#: The whole size: hours. Else the quick one, which the ordinary suite runs too. Read when this is imported: the suite's
-#: own fixture takes these variables away from the tests.
+#: The whole size: hours. Else the quick one, which the ordinary suite runs too. Read at import, because the suite's
+#: own fixture removes these variables from the tests.
 TORTURE = os.environ.get("SERVETEL_TORTURE", "") not in ("", "0")
-#: What every seed of a run is derived from; the whole run draws a fresh one and says which.
+#: All seeds of a run are derived from this one; the whole run draws a fresh one and prints it.
 SEED = int(os.environ.get("SERVETEL_TORTURE_SEED", "1"))
 _COLLECTED = os.environ.get("SERVETEL_TORTURE_REPORT")
 
 
 def measured(promise: str, value: str, *, seeds: str = "") -> None:
-    """Note a number.
+    """Record a number.
 
     Args:
         promise: its number, such as ``"P1"``.
-        value: what was measured, in the words and units of the promise.
+        value: the measurement, in the words and units of the promise.
         seeds: that it was measured with.
     """
     sys.stdout.write(f"{promise}: {value}\n")

@@ -1,4 +1,4 @@
-"""The emulator in a process of its own: it shares neither loop nor interpreter lock with what is measured."""
+"""The emulator in a process of its own: it shares neither loop nor interpreter lock with the measured code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ DAY = "2024-05-06"
 
 
 class Address(NamedTuple):
-    """Where it is, and the token that opens it."""
+    """Its address, and the token for it."""
 
     base_url: str
     token: str
@@ -28,7 +28,7 @@ def _serve(pipe: Connection, calls: int, options: dict[str, Any]) -> None:
         dataset = Dataset.range(f"{DAY} 08:00:00", f"{DAY} 19:59:59", calls=calls)
         async with Emulator(dataset, **options) as api:
             pipe.send((api.base_url, api.token))
-            with suppress(EOFError):  # it never comes: its end is what is waited for
+            with suppress(EOFError):  # nothing ever comes; it waits for the end of the pipe
                 await asyncio.to_thread(pipe.recv)
 
     asyncio.run(run())
@@ -36,7 +36,7 @@ def _serve(pipe: Connection, calls: int, options: dict[str, Any]) -> None:
 
 @contextmanager
 def server_of(calls: int, **options: Any) -> Iterator[Address]:
-    """Serve so many calls of one day; ends the process in the end.
+    """Serve this many calls of one day; ends the process at the end.
 
     Args:
         calls: how many.

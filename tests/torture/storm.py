@@ -1,11 +1,11 @@
-"""A list of calls behind a wire server on which a seeded share of all exchanges goes wrong, and who must not notice.
+"""A list of calls behind a wire server that fails a seeded share of all exchanges; the caller must not notice.
 
-1. Faults are dealt from a deck that holds each once, shuffled by the seed: all of them strike equally often.
-2. One that strikes comes alone, or with a second one for the same page right after it.
-3. No page meets more than what one call bears (see ``Kind``): the reader of the list sees no error at all.
+1. Faults are dealt from a shuffled deck that holds each once, so all of them occur equally often.
+2. A fault comes alone, or with a second one for the same page right after it.
+3. No page gets more faults than one call survives (see ``Kind``), so the reader of the list sees no error.
 4. Faults that are temporary only at an address that has worked begin after the first good replies.
 
-``python -m tests.torture.storm SEED [uvloop]`` prints what happened, for an interpreter with other parts.
+``python -m tests.torture.storm SEED [uvloop]`` prints the outcome, for an interpreter with other parts.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     from tests.transport.wire_server import Request
 
 FIRST, LAST = "2024-05-06 08:00:00", "2024-05-06 19:59:59"
-#: After so many good replies the client has certainly received one, even if some came too late.
+#: After this many good replies the client has certainly received one, even if some came too late.
 PAST = 20
 TOKEN = "token-of-the-storm"
 PAGE_SIZE = 10
-#: So many that a stream and a pull of them meet each fault.
+#: Enough calls that a stream and a pull of them meet each fault.
 CALLS = 3_000
 QUICK = Retry(attempts=20, base=0.001, cap=0.002, throttled_base=0.001, throttled_cap=0.002)
 PATIENCE = Timeouts(connect=10, read=0.25, total=0.5)
 #: Faults that one page may meet in a row.
 MOST_IN_A_ROW = 5
-#: A new connection follows most faults; one in so many of these is closed before it is used.
+#: A new connection follows most faults; one in this many of them is closed before it is used.
 ONE_CONNECTION_IN = 8
 
 
@@ -60,7 +60,7 @@ class CallList:
         self._oldest_first = [dataset.clock.stamp(call.start) for call in reversed(dataset.calls)]
 
     def page(self, query: dict[str, str]) -> bytes:
-        """The page that a query asks for; both of its dates count in."""
+        """The page of a query; both of its dates are inclusive."""
         number, limit = int(query.get("page", "1")), int(query.get("limit", "20"))
         end = len(self.bodies) - bisect_left(self._oldest_first, query.get("from_date", ""))
         begin = len(self.bodies) - bisect_right(self._oldest_first, query.get("to_date", "~"))
@@ -71,7 +71,7 @@ class CallList:
 
 @dataclass(slots=True)
 class Trouble:
-    """What one page has met. A good reply ends none of it: it may come too late for a client that gave up waiting."""
+    """The faults of one page. A good reply does not reset them, because it may come after the client's timeout."""
 
     met: list[Fault] = field(default_factory=list)
     struck: bool = False  # by the last one
@@ -82,16 +82,16 @@ class Trouble:
 
 
 class Plan:
-    """Which exchanges go wrong, and how.
+    """Which exchanges fail, and how.
 
     Args:
         faults: of which.
-        seed: of everything drawn here.
+        seed: of all random choices here.
         rate: share of the exchanges.
-        pairs: share of the faults that bring a second one along.
+        pairs: share of the faults that are followed by a second one.
 
     Attributes:
-        paired: how often a fault struck a page right after another one.
+        paired: how often a fault hit a page right after another one.
     """
 
     def __init__(self, faults: Iterable[Fault], seed: str, rate: float = 0.35, pairs: float = 0.3) -> None:
@@ -105,7 +105,7 @@ class Plan:
         self._troubles: dict[str, Trouble] = {}
 
     def deal(self, target: str) -> Fault | None:
-        """The fault that strikes this request; None for an honest reply."""
+        """The fault of this request; None for an honest reply."""
         trouble = self._troubles.setdefault(target, Trouble())
         fault = None
         if len(trouble.met) < MOST_IN_A_ROW and (trouble.due or self.random.random() < self._rate):
@@ -136,12 +136,12 @@ class Plan:
 
 
 class Storm(WireServer):
-    """The server: honest pages, but for what is planned.
+    """The server: honest pages, except for the planned faults.
 
     Args:
         calls: what it serves.
-        plan: what goes wrong; None for nothing.
-        tls: behind which certificate.
+        plan: the faults; None for no faults.
+        tls: the certificate.
     """
 
     def __init__(self, calls: CallList, plan: Plan | None = None, *, tls: ssl.SSLContext | None = None) -> None:
@@ -150,7 +150,7 @@ class Storm(WireServer):
         self.plan = plan
 
     def honest(self, request: Request) -> bytes:
-        """The body that it asks for."""
+        """The body for the request."""
         return self.calls.page(dict(request.query))
 
     def _answer(self, request: Request) -> Act:
@@ -172,13 +172,13 @@ class Storm(WireServer):
 
 @dataclass
 class Outcome:
-    """What a storm has done, and what was left of the truth.
+    """The faults of a storm, and the calls that were wrong.
 
     Attributes:
         counted: requests that the client knows of.
-        faults: all that struck; fired: how often each; unfired: what a stream or a pull was spared.
+        faults: all that occurred; fired: how often each; unfired: faults that did not occur.
         lost, twice, foreign: calls that did not come, came again, or were none of the list.
-        altered: rows that a pull wrote in other bytes than were sent.
+        altered: rows that a pull wrote with changed bytes.
     """
 
     requests: int = 0
@@ -194,17 +194,17 @@ class Outcome:
 
     @property
     def flawless(self) -> bool:
-        """Whether the truth came, all of it and nothing else."""
+        """Whether exactly the true calls came."""
         return self.lost == self.twice == self.foreign == self.altered == 0
 
     def note(self, came: list[str], truth: list[str]) -> None:
-        """Compare what came with what is true."""
+        """Compare the received calls with the true ones."""
         self.lost += len(set(truth) - set(came))
         self.foreign += len(set(came) - set(truth))
         self.twice += len(came) - len(set(came))
 
     def close(self, server: Storm, faults: Iterable[Fault]) -> None:
-        """Take the server's account of one reading, and begin another."""
+        """Record the server's counts of one reading, and begin another."""
         assert server.plan is not None
         self.unfired += sorted({fault.name for fault in faults} - set(server.fired))
         self.faults += server.fired.total() - server.fired["honest"]
@@ -213,19 +213,19 @@ class Outcome:
         server.fired.clear()
 
     def add(self, other: Outcome) -> None:
-        """Take another one in."""
+        """Add another outcome."""
         for name, value in vars(other).items():
             setattr(self, name, getattr(self, name) + value)
 
 
 def fresh_tokens() -> Callable[[], str]:
-    """A provider that gives another token each time it is asked."""
+    """A provider that returns another token each time."""
     numbers = itertools.count()
     return lambda: f"token-of-the-storm-{next(numbers)}"
 
 
 def client_of(server: WireServer, session: aiohttp.ClientSession | None = None, **options: Any) -> ServetelClient:
-    """A client that is quick to try again."""
+    """A client with quick retries."""
     given = {
         "token": TOKEN,
         "page_size": PAGE_SIZE,
@@ -238,13 +238,13 @@ def client_of(server: WireServer, session: aiohttp.ClientSession | None = None, 
 
 
 async def weather(calls: CallList, seed: int, directory: Path, faults: Iterable[Fault], **options: Any) -> Outcome:
-    """Stream the list and pull it, both through the storm of this seed.
+    """Stream and pull the list, both through the storm of this seed.
 
     Args:
         calls: the list.
         seed: of the storm.
-        directory: where the pull goes.
-        faults: what may strike.
+        directory: for the pull's output.
+        faults: that may occur.
         options: ``tls`` for the server, ``session`` for the client.
     """
     outcome = Outcome()

@@ -23,21 +23,21 @@ OUTAGES = {
 }
 QUICK = Retry(base=0.001, cap=0.002)
 QUICK_SIZE = [("503", 10), ("reset", 1), ("timeout", 1)]
-#: Only of the outage that is one; elsewhere a busy computer would make another one of it.
+#: Only for the real outage; elsewhere a busy computer would cause another one.
 SHORT = Timeouts(read=0.25, total=0.5)
 
 pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
 
 
 async def failure(client, number=0) -> ServetelError:
-    """The error in which one call ends. Each call has a page size of its own: equal ones would share their requests."""
+    """The error of one call. Each call has a page size of its own, because equal calls share requests."""
     with pytest.raises(ServetelError) as caught:
         await client.fetch_page(page_size=1 + number, deadline=300)
     return caught.value
 
 
 def check(server, errors, outage, how):
-    """See that there were few requests, on the wire and in the client's own account, and one error for each call."""
+    """Check that the wire and the client counted few requests, and that each call had one error."""
     act, kind = OUTAGES[outage]
     attempts = sum(error.attempts for error in errors)
     measured("P3", f"{outage}, {how}: {attempts:,} attempts, {server.asked:,} requests served, for {CALLS:,} calls")
@@ -52,7 +52,7 @@ def check(server, errors, outage, how):
     ("outage", "clients"), [(outage, clients) for outage in OUTAGES for clients in (1, 10)] if TORTURE else QUICK_SIZE
 )
 async def test_a_thousand_calls_in_a_total_outage(outage, clients):
-    """At most 1.1 requests for each call, and ten: the clients of one account spend one budget."""
+    """At most 1.1 requests per call, plus ten: the clients of one account share one budget."""
     settings = {"retry": QUICK, "timeouts": SHORT if outage == "timeout" else Timeouts()}
     async with WireServer(OUTAGES[outage][0]) as server, contextlib.AsyncExitStack() as stack:
         made = [
@@ -64,14 +64,14 @@ async def test_a_thousand_calls_in_a_total_outage(outage, clients):
 
 
 async def test_one_call_after_the_other():
-    """The same for a caller who waits for each: what was spent does not come back by itself."""
+    """The same bound holds for calls one after another: a spent budget does not refill by itself."""
     async with WireServer(OUTAGES["reset"][0]) as server, client_of(server, retry=QUICK, timeouts=Timeouts()) as client:
         errors = [await failure(client) for _ in range(CALLS)]
     check(server, errors, "reset", "one after the other")
 
 
 async def test_after_the_outage_calls_are_tried_again_as_before():
-    """Good replies fill the budget; then a call has all its attempts."""
+    """Good replies refill the budget; then a call has all its attempts."""
     act, _ = OUTAGES["503"]
     now = {"plays": act}
     async with (

@@ -1,9 +1,9 @@
-"""The token goes to the address that the client was given, and nowhere else.
+"""The token goes only to the address that the client was given.
 
-What is watched is the process itself: every address that any socket of it connects to, and every name that it looks up,
-from an audit hook; and every request that arrives, at home and elsewhere. The client downloads no recordings and
-follows no redirect, so there is nothing that it has to connect to but its ``base_url``; that may well be private, for
-an API behind a gateway of one's own is: then it is the certificate that keeps the token from a forged address.
+An audit hook records every address that a socket of the process connects to, and every name that it looks up; the
+servers record every request. The client downloads no recordings and follows no redirect, so it connects only to its
+``base_url``. That may be a private address, such as a gateway of one's own; then the certificate keeps the token
+from a forged address.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ DAY = "2024-05-02"
 PROXIES = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy", "WS_PROXY", "FTP_PROXY")
 QUICK = Retry(attempts=2, base=0.001, throttled_base=0.001)
 
-#: What this process connects to and looks up, while somebody watches; a hook cannot be taken away again.
+#: Connections and look-ups of this process while it is watched; a hook cannot be removed.
 _watched = []
 
 
@@ -51,7 +51,7 @@ sys.addaudithook(_hook)
 
 @contextlib.contextmanager
 def watch():
-    """All that is connected to and looked up inside of this."""
+    """Record all connections and look-ups inside this context."""
     seen = []
     _watched.append(seen)
     try:
@@ -65,7 +65,7 @@ def elsewhere(seen, *homes):
 
 
 def asking(client, what):
-    """The ways to ask; each is a request of its own."""
+    """The kinds of calls; each is a request of its own."""
     return {
         "page": lambda: client.fetch_page(),
         "count": lambda: client.count(DAY, DAY),
@@ -87,7 +87,7 @@ async def outcome_of(work):
 
 
 def tell(cases, seen, strangers):
-    """Note what was counted, and see that it is nothing."""
+    """Record the count, and check that it is zero."""
     carrying = [request for stranger in strangers for request in stranger.requests if request.header("Authorization")]
     connections = sum(stranger.connections for stranger in strangers)
     measured(
@@ -100,7 +100,7 @@ def tell(cases, seen, strangers):
 
 
 def test_what_is_watched_is_seen(serve):
-    """The net is not empty: a connection and a look-up are noticed."""
+    """The watch works: a connection and a look-up are recorded."""
     with watch() as seen, socket.socket() as other:
         with contextlib.suppress(OSError):
             other.connect(("127.0.0.1", closed_port()))
@@ -110,7 +110,7 @@ def test_what_is_watched_is_seen(serve):
 
 
 async def test_no_redirect_takes_the_token_away(serve, connect):
-    """Wherever it leads, with every status and for every question: it is refused after one request."""
+    """A redirect to any address, with every status and for every call, is refused after one request."""
     other, cases, strange, act = await serve(), 0, [], None
     home = await serve(lambda _request: act)
     client = connect(home, retry=QUICK)
@@ -131,7 +131,7 @@ async def test_no_redirect_takes_the_token_away(serve, connect):
 
 
 async def test_no_header_or_body_of_a_page_is_followed(serve, connect):
-    """Pages, errors and records that point elsewhere, recordings among them: nobody goes there."""
+    """Addresses in pages, errors and records, recordings included, are never connected to."""
     other, cases, strange, act = await serve(), 0, [], None
     home = await serve(lambda _request: act)
     client = connect(home, retry=QUICK)
@@ -157,7 +157,7 @@ async def test_no_header_or_body_of_a_page_is_followed(serve, connect):
 
 @pytest.mark.parametrize("ending", [".ndjson", ".csv", ".parquet", ".db"])
 async def test_no_recording_is_fetched_by_a_pull(serve, connect, tmp_path, ending):
-    """A pull writes the addresses of recordings down, and asks none of them for anything."""
+    """A pull writes the addresses of recordings, and requests none of them."""
     other = await serve()
 
     def recorded(asked):
@@ -215,7 +215,7 @@ async def test_no_redirect_takes_a_password_away(serve, connect):
 
 
 async def test_no_proxy_of_the_environment_sees_the_token(serve, connect, monkeypatch, tmp_path):
-    """Neither a variable nor a ``.netrc`` changes where a request goes and what it carries."""
+    """Neither a variable nor a ``.netrc`` changes the address or the headers of a request."""
     proxy, cases, strange = await serve(), 0, []
     home = await serve()
     netrc = tmp_path / ".netrc"
@@ -240,7 +240,7 @@ async def test_no_proxy_of_the_environment_sees_the_token(serve, connect, monkey
 
 
 async def test_a_proxy_that_was_asked_for_sees_no_token(serve, authority):
-    """The owner of a session may send it through a proxy: over TLS that learns the address, and nothing else."""
+    """A proxy of a given session learns only the address, because the request is in TLS."""
     home = await serve(tls=serving(authority.issue_cert("localhost")), name="localhost")
     proxy = await serve(reply(b"", 502))
     cases = 0
@@ -267,7 +267,7 @@ async def test_a_proxy_that_was_asked_for_sees_no_token(serve, authority):
 
 
 class ForgedNames(aiohttp.abc.AbstractResolver):
-    """A resolver that says that every name is at these ports of this computer, one after the other."""
+    """A resolver that resolves every name to these ports of this computer, one after the other."""
 
     def __init__(self, *ports):
         self.ports = list(ports)
@@ -287,7 +287,7 @@ NAMES = ("api.servetel.example", "metadata.google.internal", "api-account-uk.exa
 
 @pytest.mark.parametrize("forged", ["another certificate", "an unknown authority", "another name", "no TLS", "nobody"])
 async def test_a_forged_address_gets_no_request(serve, forged):
-    """Where a name was made to lead elsewhere, the certificate stops it before a byte of the request is sent."""
+    """If a name resolves to a forged address, the certificate check fails before a byte of the request is sent."""
     ours, theirs = trustme.CA(), trustme.CA()
     requests = 0
     for name in NAMES:
@@ -315,7 +315,7 @@ async def test_a_forged_address_gets_no_request(serve, forged):
 
 
 async def test_a_name_that_moves_between_two_requests_gets_none(serve):
-    """The first answer is right and the second forged (DNS rebinding): the second request is not sent."""
+    """If the second look-up is forged (DNS rebinding), the second request is not sent."""
     ours = trustme.CA()
     home = await serve(
         reply(*[page(call(1), count=1), 200, ("Connection", "close")]), tls=serving(ours.issue_cert("api.example"))
@@ -332,7 +332,7 @@ async def test_a_name_that_moves_between_two_requests_gets_none(serve):
 
 
 async def test_an_address_that_could_leak_is_refused():
-    """Plain HTTP to another computer, user info, queries and other schemes: said at once, with nothing looked up."""
+    """Plain HTTP to another computer, user info, queries and other schemes are refused at once, without a look-up."""
     accepted = []
     with watch() as seen:
         for url in BASE_URLS:
@@ -349,7 +349,7 @@ async def test_an_address_that_could_leak_is_refused():
     "value", ["1\r\nAuthorization: x", "1\nHost: evil.example", "1 HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n"]
 )
 async def test_no_filter_forges_a_request(serve, connect, value):
-    """What is asked for cannot write a header or another request."""
+    """No filter value can add a header or another request."""
     home = await serve()
     with pytest.raises(ConfigurationError):
         await connect(home).count(DAY, DAY, callerid=value)
@@ -357,7 +357,7 @@ async def test_no_filter_forges_a_request(serve, connect, value):
 
 
 async def test_two_accounts_of_one_session_keep_their_tokens(serve):
-    """A session that is shared carries each client's own token, to each client's own address, side by side."""
+    """Two clients of a shared session each send their own token to their own address."""
     homes = [await serve(http_page(number)) for number in (1, 2, 3)]
     async with aiohttp.ClientSession(
         base_url=homes[0].url, headers={"Authorization": "Bearer of-its-owner"}

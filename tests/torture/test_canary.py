@@ -1,6 +1,6 @@
-"""One token, password, recording's secret, name and number, looked for in all that comes out beside the calls themselves.
+"""One token, password, recording's secret, name and number must not appear in any output except the calls themselves.
 
-Each canary is a constant of a module: what a test holds in a variable would be found in its own frames.
+Each canary is a constant of a module, because a test's variable would be found in its own frames.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
 
 
 def hits(text):
-    """The canaries in a text, by their beginnings; also where a sentence was begun with one."""
+    """The canaries in a text, in upper or lower case; each is named by its beginning."""
     text = text.casefold()
     return [canary[:12] for canary in ALL if canary.casefold() in text]
 
 
 # Every class of error -------------------------------------------------------------------------------------------------
 
-#: Classes that no scenario reaches, and why.
+#: Classes that no scenario raises, and why.
 UNREACHED = {ServetelError: "the root of the tree: it is caught, and never raised itself"}
 
 
 def every_class(kind=ServetelError):
-    """The class and all below it, wherever in the package they were made."""
+    """The class and all its subclasses in the package."""
     for module in pkgutil.walk_packages(servetel_async.__path__, "servetel_async."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
@@ -69,7 +69,7 @@ def every_class(kind=ServetelError):
 
 
 def test_every_class_has_a_scenario():
-    """A class of error that nobody looks at here is named with its reason, and is really raised nowhere."""
+    """Every class of error has a scenario, or a reason and is raised nowhere."""
     assert set(every_class()) == {*SCENARIOS, *UNREACHED}
     names = {kind.__name__ for kind in UNREACHED}
     for file in Path(servetel_async.__file__).parent.rglob("*.py"):
@@ -99,12 +99,12 @@ def forms_of(error):
 
 @pytest.mark.parametrize("kind", SCENARIOS, ids=lambda kind: kind.__name__)
 async def test_no_form_of_an_error_tells_a_secret(kind, serve, connect, tmp_path, caplog, capsys):
-    """Neither the error in any form, nor a log at DEBUG, asyncio's debug mode, a warning or the last lines of a command."""
+    """No form of an error, log at DEBUG, asyncio's debug mode, warning or last line of a command shows a secret."""
     caplog.set_level(logging.DEBUG)
     for name in ("servetel_async", "asyncio", *(name for name in logging.root.manager.loggerDict if "aiohttp" in name)):
         caplog.set_level(logging.DEBUG, logger=name)
     loop = asyncio.get_running_loop()
-    loop.slow_callback_duration = 0.0  # so that every callback is logged as too slow
+    loop.slow_callback_duration = 0.0  # so that every callback is logged as slow
     looked = 0
     for number, scenario in enumerate(SCENARIOS[kind]):
         directory = tmp_path / str(number)
@@ -136,7 +136,7 @@ async def caught(scenario, *given):
 
 
 def test_what_is_looked_for_can_be_found():
-    """The net is not empty: an error that tells, and a frame that holds, are seen in each of the forms."""
+    """The search works: a secret in an error or in a frame is found in each of the forms."""
 
     def fail():
         held = NUMBER
@@ -164,7 +164,7 @@ def test_what_is_looked_for_can_be_found():
 
 
 async def test_no_call_prints_a_person(serve, connect):
-    """Neither ``repr`` nor rich, which knows ways of its own into a value, shows whose call it was."""
+    """Neither ``repr`` nor rich, which inspects values itself, shows the person of a call."""
     found = await connect(await serve(reply(page(person(1), count=1)))).fetch_page()
     row = rows_of(PageReader().read(Reply(200, found.raw), 0.0))[0]
     values = (
@@ -259,7 +259,7 @@ async def command(api, directory, arguments):
 
 
 def state_of(file):
-    """What a file says beside calls: all of it, or the tables of a database that are none of calls."""
+    """The content of a file without its calls: all of it, or the other tables of a database."""
     if file.suffix in (".db", ".part") and file.read_bytes().startswith(b"SQLite"):
         with contextlib.closing(sqlite3.connect(file)) as database:
             tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
@@ -272,7 +272,7 @@ def state_of(file):
 
 @pytest.mark.parametrize("name", COMMANDS)
 async def test_no_command_tells_a_secret(name, tmp_path):
-    """Neither on a stream, nor in a name, a receipt or saved state; of the calls' own files only where they are masked."""
+    """No command shows a secret on a stream, or in a name, a receipt, saved state, or a masked output."""
     looked = 0
     async with SmallServer(people_at(600 if name.startswith("interrupted") else 60)) as api:
         for arguments, habit, expected in COMMANDS[name]:

@@ -1,6 +1,6 @@
-"""A pull of ten pages is cancelled after every turn of the loop: nothing is left of it, and the next one works.
+"""A pull of ten pages is cancelled after every loop iteration: nothing is left of it, and the next one works.
 
-The loop counts its own turns and cancels between two of them, so every await of every task is met sooner or later.
+The loop counts its iterations and cancels between two of them, so every await of every task is cancelled once.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from tests.torture.report import TORTURE, measured
 from tests.torture.server_process import DAY, server_of
 
 CALLS, SIZE = 100, 10
-#: Turns between two points: every one of them, or a few.
+#: Iterations between two cancellations: one, or a few.
 STEP = 1 if TORTURE else 5
 
 pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
 
 
 class CountingLoop(asyncio.SelectorEventLoop):
-    """Calls ``act`` after so many turns."""
+    """Calls ``act`` after this many iterations."""
 
     turns = 0
     at: int | None = None
 
     @staticmethod
     def act() -> None:
-        """What happens then."""
+        """The action at that moment."""
 
     def _run_once(self) -> None:
         super()._run_once()
@@ -45,7 +45,7 @@ class CountingLoop(asyncio.SelectorEventLoop):
 
 
 async def into_a_file(client, directory):
-    """A pull; where a cancelled one has given the output its name already, that output is whole."""
+    """A pull; if a cancelled one has already named the output, that output is whole."""
     target = directory / "calls.ndjson"
     if not target.exists():
         await client.pull(target, from_date=DAY, to_date=DAY)
@@ -76,7 +76,7 @@ async def by_asyncio(loop, work):
 
 
 async def by_asyncio_twice(loop, work):
-    """Cancel the task, and again on the next turn, while it cleans up."""
+    """Cancel the task, and again in the next iteration, while it cleans up."""
     task = asyncio.ensure_future(work)
 
     def cancel_twice():
@@ -102,7 +102,7 @@ WAYS = {each.__name__: each for each in (by_asyncio, by_asyncio_twice, by_anyio)
 
 
 async def left_over(client, before):
-    """What a cancelled work may not leave behind."""
+    """Things that cancelled work must not leave behind."""
     others = asyncio.all_tasks() - before - {asyncio.current_task()}
     if others:
         await asyncio.wait(others, timeout=5)
@@ -115,7 +115,7 @@ async def left_over(client, before):
 
 
 async def work_through(address, way, work):
-    """Cancel at one turn after the other until the work ends before; gives how often."""
+    """Cancel at one iteration after the other until the work ends before; returns the number of cancellations."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, CountingLoop)
     log = []
@@ -162,7 +162,7 @@ def address():
 @pytest.mark.parametrize("work", WORKS)
 @pytest.mark.parametrize("way", WAYS)
 def test_cancelled_at_any_turn_of_the_loop(address, way, work):
-    """No task, connection, slot, lock or descriptor is left, and the same client does the same work at once again."""
+    """No task, connection, slot, lock or descriptor is left, and the same client can repeat the work at once."""
     gc.collect()
     before = descriptors()
     with asyncio.Runner(loop_factory=CountingLoop) as runner:

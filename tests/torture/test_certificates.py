@@ -1,4 +1,4 @@
-"""P15: a certificate does not become right by trying again, and no token is shown to whoever holds a wrong one."""
+"""P15: a wrong certificate is not retried, and its server gets no token."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.timeout(600 if TORTURE else 60)
 
 
 def signed_by_itself(directory) -> ssl.SSLContext:
-    """A leaf that nobody signed but itself."""
+    """A self-signed certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, HOST)])
     leaf = (
@@ -93,7 +93,7 @@ async def session(authority):
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_a_wrong_certificate_is_final(way, authority, session, tmp_path):
-    """One connection, no request and no token for each fault, whoever asks; the error says what to check."""
+    """Each certificate fault costs one connection, no request and no token; the error says what to check."""
     connections = {}
     for name, make in FAULTS.items():
         async with WireServer(tls=make(authority, tmp_path)) as server:
@@ -110,7 +110,7 @@ async def test_a_wrong_certificate_is_final(way, authority, session, tmp_path):
 
 
 async def test_a_wrong_certificate_behind_a_good_one_is_final_too(authority, session):
-    """A server whose certificate changes while the client is in use: the next connection is the last one."""
+    """If a server's certificate becomes wrong while the client is in use, the next connection is final."""
     good = serving(authority.issue_cert(HOST))
     async with WireServer(tls=good) as server, client_of(server, session) as client:
         await client.fetch_page()
@@ -124,7 +124,7 @@ async def test_a_wrong_certificate_behind_a_good_one_is_final_too(authority, ses
 
 
 async def test_the_right_certificate_is_accepted(authority, session):
-    """The twin of the tests above: it is the certificates that fail there, and nothing else."""
+    """The counterpart of the tests above: the right certificate is accepted."""
     async with (
         WireServer(tls=serving(authority.issue_cert(HOST))) as server,
         client_of(server, session) as client,

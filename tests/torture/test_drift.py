@@ -1,4 +1,4 @@
-"""Lists that move while they are streamed: what stays is there once, or the stream says that it cannot be sure."""
+"""Lists that change while they are streamed: each call that stays comes once, or the stream raises an error."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.torture.report import SEED, TORTURE, measured
 SEEDS = range(SEED, SEED + (40 if TORTURE else 3))
 CALLS, SIZE = 1_000, 20
 DAY = ("2024-05-06", "2024-05-06")
-#: How the list moves, and whether it may refuse to settle.
+#: How the list changes, and whether the stream may raise.
 MOVES = {
     "new calls": {"insert_every": 7},
     "late calls": {"late_every": 11},
@@ -52,7 +52,7 @@ async def streamed(seed, habits, ordered):
 @pytest.mark.parametrize("ordered", [True, False], ids=["ordered", "as they come"])
 @pytest.mark.parametrize("move", MOVES)
 async def test_what_stays_comes_once(move, ordered):
-    """0 lost and 0 twice of the calls that were there all the time; where that cannot be known, an error says so."""
+    """Of the calls that stay, 0 are lost and 0 come twice; if that cannot be known, an error says so."""
     lost = twice = refused = 0
     for seed in SEEDS:
         came, stayed, said = await streamed(seed, MOVES[move], ordered)

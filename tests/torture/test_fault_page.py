@@ -1,4 +1,4 @@
-"""The page of faults: every one of them is there, with a test that exists, or with a reason."""
+"""The page of faults has every fault, with a test that exists or with a reason."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FAULTS = [fault for group in groups() for fault in group["fault"]]
 
 @cache
 def names_in(file):
-    """Names of the test functions of a file, without importing it."""
+    """The names of the test functions of a file, without an import."""
     tree = ast.parse((ROOT / file).read_text("utf-8"))
     return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
@@ -27,7 +27,7 @@ def test_every_fault_is_there():
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault["number"]))
 def test_a_fault_has_a_behaviour_and_a_test_or_a_reason(fault):
-    """No cell is empty, and each test that is named can be found."""
+    """No cell is empty, and each named test exists."""
     assert fault["what"].strip()
     assert fault["behaviour"].strip()
     if "reason" in fault:
@@ -44,7 +44,7 @@ def test_a_fault_has_a_behaviour_and_a_test_or_a_reason(fault):
 
 
 def test_almost_every_fault_is_tested():
-    """Reasons are for what this library does not do at all."""
+    """Only faults of features that this library lacks have a reason instead of a test."""
     assert sum("reason" in fault for fault in FAULTS) <= 3
 
 

@@ -1,4 +1,4 @@
-"""The fuzz target, for a moment: the nightly job plays it for longer, and keeps what it finds."""
+"""A short run of the fuzz target; the nightly job runs it for longer and keeps its findings."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
     ("index", "target"), list(enumerate(TARGETS)), ids=lambda value: getattr(value, "__name__", "")
 )
 def test_a_seed_is_what_it_should_be(index, target):
-    """Undamaged, each seed of the fuzz target is read: otherwise only refusals would be tested."""
+    """Each undamaged seed is read, because otherwise only refusals would be tested."""
     assert any(play(bytes([index]) + seed)[1] == "NoneType" for seed in seeds()[target])
 
 
 def test_what_is_kept_and_received_is_read_or_refused():
-    """Damaged replies, journals, receipts, facts and checkpoints end as values, or as errors of ours."""
+    """Damaged replies, journals, receipts, facts and checkpoints give values or errors of ours."""
     ends = Counter()
     for data, _ in islice(inputs(Random(f"fuzz {SEED}"), None), INPUTS):
         try:

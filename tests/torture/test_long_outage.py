@@ -1,4 +1,4 @@
-"""P4: what a long outage costs, and that it starves nobody: hours on a clock that jumps (see ``fake_clock``)."""
+"""P4: a long outage costs few requests and starves no call: hours on a fake clock (see ``fake_clock``)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tests.torture.report import SEED, TORTURE, measured
 MAY = CallQuery.month("2024-05")
 CALLS = 300
 FAILURES = 200
-#: How a server is away: with an answer, without one, and in silence.
+#: How a server is away: with a reply, without a reply, and in silence.
 KINDS = {"503": {"kind": "status", "status": 503}, "reset": {"kind": "reset"}, "time-out": {"kind": "stall"}}
 
 pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
 
 
 class Away:
-    """An emulator that is away from a certain moment on, and a client of it.
+    """An emulator that is away from a moment on, and its client.
 
     Attributes:
         api: the emulator; client: its client.
-        on_event: what is told of the client's events.
+        on_event: the listener of the client's events.
     """
 
     def __init__(self, api, client, switch):
@@ -40,7 +40,7 @@ class Away:
         self._switch.turn(on=on)
 
     def pages(self, since):
-        """The first and the last second of each page that was asked for since; a count is no page."""
+        """The first and the last second of each page requested since then; a count is no page."""
         queries = [dict(request.query) for request in self.api.requests[since:] if request.limit != 1]
         return [(query["from_date"], query["to_date"]) for query in queries]
 
@@ -65,7 +65,7 @@ def with_a_server(work, kind="503", **options):
 
 
 def ids_in(target):
-    """The ids of a file, in the order of ids: calls of one second come in another order than the server has them."""
+    """The sorted ids of a file, because calls of one second may come in another order than the server's."""
     return sorted(json.loads(line)["id"] for line in target.read_bytes().splitlines())
 
 
@@ -76,7 +76,7 @@ def now():
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("concurrency", [1, 4, 32] if TORTURE else [4])
 def test_ten_minutes_away(tmp_path, kind, concurrency):
-    """At most 130 requests, each of them wanted; then the pull goes on by itself, and is whole."""
+    """Ten minutes away cost at most 130 requests, all of them needed; then the pull continues and is complete."""
     target = tmp_path / "may.ndjson"
 
     async def work(server):
@@ -106,7 +106,7 @@ def test_ten_minutes_away(tmp_path, kind, concurrency):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_after_two_hundred_failures_in_a_row_a_retry_is_still_granted(tmp_path, kind):
-    """A pull that is patient enough asks once more, also where calls with a deadline have spent the client's budget."""
+    """A patient pull retries again, even if calls with a deadline have spent the client's budget."""
     target = tmp_path / "may.ndjson"
 
     async def work(server):
@@ -156,7 +156,7 @@ def committed(part):
 
 @pytest.mark.parametrize("restarts", [0, 3])
 def test_a_restart_costs_no_page(tmp_path, restarts):
-    """What was committed before an outage that outlasted all patience is never asked for again, however often it begins."""
+    """Windows that were committed before an outage are never requested again, however often the pull restarts."""
     target, part = tmp_path / "may.ndjson", tmp_path / "may.ndjson.part"
 
     async def work(server):
@@ -182,7 +182,7 @@ def test_a_restart_costs_no_page(tmp_path, restarts):
     (done, receipt, pages), data = with_a_server(work, page_size=2, max_concurrency=2)
     assert len(done) >= 2
     assert pages, "nothing was left to read"
-    # The first request asks for the clock.
+    # The first request reads the clock.
     again = [page for page in pages[1:] if any(page[0] <= last and first <= page[1] for first, last in done)]
     assert again == []
     assert receipt.complete

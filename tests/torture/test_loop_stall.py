@@ -1,4 +1,4 @@
-"""How long one turn of the loop keeps all others waiting, while calls are streamed, pulled and asked for by many."""
+"""How long one loop iteration delays other tasks while calls are streamed, pulled and requested by many callers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tests.torture.server_process import server_of
 HERE = Path(__file__).parent
 CALLS = 100_000 if TORTURE else 10_000
 CALLERS = 1_000 if TORTURE else 200
-#: Seconds, of all turns but one in a hundred, and of the longest.
+#: Seconds of all iterations but one in a hundred, and of the longest.
 USUAL, LONGEST = 0.005, 0.025
-#: Of fewer turns one in a hundred is the longest.
+#: Of fewer iterations one in a hundred is the longest.
 FEW = 500
 
 pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
@@ -32,7 +32,7 @@ def address():
 
 
 def turns_of(load, address):
-    """The CPU time of every turn of a loop under this load, as a user runs it: without the aids of development."""
+    """The CPU time of every iteration of a loop under this load, without development mode."""
     command = [sys.executable, str(HERE / "loop_under_load.py"), load, *address, str(CALLERS)]
     environment = os.environ | {"PYTHONPATH": str(HERE.parent.parent), "PYTHONDEVMODE": "", "PYTHONASYNCIODEBUG": ""}
     return json.loads(subprocess.run(command, env=environment, capture_output=True, check=True, timeout=300).stdout)
@@ -40,9 +40,9 @@ def turns_of(load, address):
 
 @pytest.mark.parametrize("load", LOADS)
 def test_no_turn_is_long(address, load):
-    """Whoever shares the loop waits 5 ms at most, and up to 25 ms once in a hundred turns.
+    """Other tasks of the loop wait 5 ms at most, and up to 25 ms once in a hundred iterations.
 
-    The best of five counts: a machine that others share takes time from a turn, and never gives any back.
+    The best of five counts, because other programs on the machine only make an iteration longer.
     """
     usual = longest = 1.0
     number = 0

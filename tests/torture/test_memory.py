@@ -1,4 +1,4 @@
-"""The memory of a process that pulls: bounded where a server is hostile, flat where a pull is long."""
+"""The memory of a process that pulls: bounded with a hostile server, flat over a long pull."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ __all__ = ["loop_log", "serve", "stack"]
 
 pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
 
-#: Bytes that a hostile reply may take.
+#: The most bytes for a hostile reply.
 MOST = 48 << 20
-#: Bytes for each 100,000 calls of a long pull; calls after which it is looked at, all of them, and those of a page.
+#: Bytes for each 100,000 calls of a long pull; calls before the measurement, all calls, and calls of a page.
 SLOPE = 1_000_000
 SINCE, CALLS = (300_000, 1_000_000) if TORTURE else (20_000, 60_000)
 SIZE = 100
@@ -34,14 +34,14 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def packed(begin, bits, megabytes=500):
-    """A text that is long when it is unpacked: one block of a megabyte again and again."""
+    """A text that is long when it is unpacked: repeated blocks of a megabyte."""
     packer = zlib.compressobj(9, zlib.DEFLATED, bits)
     first = packer.compress(begin) + packer.flush(zlib.Z_FULL_FLUSH)
     return first + (packer.compress(MEGABYTE) + packer.flush(zlib.Z_FULL_FLUSH)) * megabytes
 
 
 def endless(*begin, chunk, times=100_000):
-    """Something that goes on until the client hangs up."""
+    """A body that continues until the client disconnects."""
     return (*(Send(each) for each in begin), Flood(chunk, times), Fin())
 
 
@@ -50,7 +50,7 @@ def row(**fields):
 
 
 def filled(body, chunk, size=15 << 20):
-    """A page just below the cap: one record whose ``notes`` hold this again and again."""
+    """A page just below the cap: one record whose ``notes`` repeat this."""
     before, after = page(row(notes=["?"]), count=1).split(b'"?"')
     return before + chunk.join([body] * (size // (len(body) + len(chunk)))) + after
 
@@ -61,7 +61,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 STRING = b'{"count": 1, "results": [{"id": "'
 
 
-#: What the server sends, by name; made when it is needed.
+#: The server's replies, by name; made on demand.
 HOSTILE = {
     "gzip bomb of 500 MB": lambda: (Send(http(packed(STRING, 31), 200, GZIP)),),
     "deflate bomb of 500 MB": lambda: (Send(http(packed(STRING, 15), 200, DEFLATE)),),
@@ -101,7 +101,7 @@ HOSTILE = {
 
 
 async def grown(serve, name, how, directory):
-    """Bytes by which a process grew that met this reply, and what came of it."""
+    """The growth in bytes of a process that got this reply, and the result."""
     act = Act(name, HOSTILE[name]())
     server = await serve(
         lambda request: (
@@ -126,7 +126,7 @@ def honest(request):
     return reply(page(*[row()][: 2 - number], count=1, number=number))
 
 
-#: Some of each kind, for the ordinary suite; the others are of the whole size.
+#: Some of each kind for the ordinary suite; the others belong to the whole size.
 SOME = (
     ("gzip bomb of 500 MB", "csv"),
     ("gzip bomb as an error", "count"),
@@ -142,12 +142,12 @@ SOME = (
 )
 WAYS = ("stream", "page", "count", "csv", "ndjson", "db", "parquet")
 MET = [(name, how) for name in HOSTILE for how in WAYS] if TORTURE else SOME
-#: What came of it, of which all must have come.
+#: The results, all of which must have occurred.
 OUTCOMES = {"BodyTooLargeError", "MalformedResponseError", "ServerError", "RequestTimeoutError", "read"}
 
 
 async def test_a_hostile_reply_takes_little_memory(serve, tmp_path):
-    """Whatever a server sends, and in whatever way it is asked: at most 48 MB beside what the process has."""
+    """Any hostile reply to any kind of call takes at most 48 MB more."""
     worst, outcomes, problems = (0, "", ""), set(), []
     for name, how in MET:
         taken, outcome = await grown(serve, name, how, tmp_path)
@@ -175,7 +175,7 @@ asyncio.run(main())
 
 @pytest.fixture(scope="module")
 def emulator():
-    """An emulator of so many calls, in a process of its own, that ends when its input does."""
+    """An emulator of this many calls, in a process of its own that ends with its input."""
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
     with subprocess.Popen([sys.executable, "-c", SERVER, str(CALLS)], **options) as process:
         yield process.stdout.readline().split()
@@ -189,7 +189,7 @@ KINDS = ("ndjson", "csv", "db") if TORTURE else ("ndjson", "csv")
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_long_pull_does_not_grow(emulator, tmp_path, kind):
-    """After a beginning the memory is as it is, however many calls follow: less than 1 MB for each 100,000."""
+    """After its beginning a long pull grows by less than 1 MB for each 100,000 calls."""
     command = ("long", *emulator, str(tmp_path / f"calls.{kind}"), str(SINCE), str(SIZE), LOOK)
     done = subprocess.run(
         [sys.executable, "-m", "tests.torture.pulling_process", *command],
@@ -203,7 +203,7 @@ def test_a_long_pull_does_not_grow(emulator, tmp_path, kind):
     samples = told["samples"]
     half = len(samples) // 2
     assert half > 10
-    # The floor of the one half and of the other: what is kept lifts it, windows under way come and go above it.
+    # Compare the lowest values of both halves: kept objects raise them, windows under way come and go above.
     begin, end = (quantiles([size for _, size in part], n=4)[0] for part in (samples[:half], samples[half:]))
     calls = (samples[-1][0] - samples[0][0]) / 2
     slope = (end - begin) / calls * 100_000

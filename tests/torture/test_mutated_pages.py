@@ -1,6 +1,6 @@
-"""Pages that were damaged in every way: they are read, or refused with an error of ours that holds nothing of them.
+"""Damaged pages are read, or refused with an error of ours that holds nothing of them.
 
-All that a program can do with a page is done with each.
+Each test does everything with a page that the library can do.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from tests.torture.report import SEED, TORTURE, measured
 PAGES = 1_000_000 if TORTURE else 5_000
 EXAMPLES = 5_000 if TORTURE else 150
 PROCESSES = 2 if TORTURE else 1
-#: Pages of one seed; one in so many is large; seconds that one page may take.
+#: Pages of one seed; one in this many is large; seconds that one page may take.
 BATCH, LARGE, LONGEST = 2_500, 500, 0.05
 
 pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
 
 
 def use(reply):
-    """All that the product does with a reply and the records in it; gives the error that a caller would get."""
+    """Do everything that the library does with a reply and its records; returns the error that a caller would get."""
     try:
         verdict = judge(reply, 0.0)
         if verdict is not OK:
@@ -66,7 +66,7 @@ def use(reply):
 
 
 def seconds_of(reply, longest=LONGEST):
-    """CPU time, for others work on this machine too; the best of three where it was long once."""
+    """CPU time, because other programs use the machine too; the best of three if the first was long."""
     best = float("inf")
     for _ in range(3):
         began = time.thread_time()
@@ -78,7 +78,7 @@ def seconds_of(reply, longest=LONGEST):
 
 
 def look_at(reply, counted):
-    """Use it; gives the seconds that it took."""
+    """Use the reply; returns the seconds."""
     try:
         seconds, error = seconds_of(reply)
         counted["a page" if error is None else type(error).__name__] += 1
@@ -94,7 +94,7 @@ def look_at(reply, counted):
 
 
 def batch(number):
-    """Look at the pages of one seed; gives what happened, and the longest time."""
+    """Use the pages of one seed; returns the results, and the longest time."""
     dice, counted, longest = Random(f"pages {number}"), Counter(), 0.0
     for index in range(BATCH):
         body = dice.choice(BASES)
@@ -108,7 +108,7 @@ def batch(number):
 
 
 def test_a_damaged_page_is_read_or_refused():
-    """Errors of ours only, none of which tells anything of the page, and none takes longer than 50 ms."""
+    """A damaged page is read or raises an error of ours without its content, within 50 ms."""
     numbers = range(SEED * 1_000, SEED * 1_000 + PAGES // BATCH)
     counted, longest = Counter(), 0.0
     with contextlib.ExitStack() as stack:
@@ -145,7 +145,7 @@ def test_a_damaged_page_is_read_or_refused():
 @pytest.mark.parametrize("letter", ["a", "7", "[", "@", "7 ", "7.", "a@", "a.", "=", "\n", "{"])
 @pytest.mark.parametrize("end", ["", "@", "7", "@b"])
 def test_a_long_message_is_masked_at_once(letter, end):
-    """No way of writing 1,600 characters is read again at each of them: 4 ms are a twelfth of what a page may take."""
+    """Masking time is linear: any 1,600 characters take at most 4 ms, a twelfth of a page's limit."""
     said = json.dumps({"success": False, "message": letter * (1_600 // len(letter)) + end}).encode()
     assert seconds_of(Reply(400, said), 0.004)[0] <= 0.004
 
@@ -177,7 +177,7 @@ def test_sound_json_of_any_shape_is_read_or_refused(body, status):
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed: it needs clang")
 def test_a_fuzzer_that_sees_branches_finds_nothing_else():
-    """Guided by what the code does with a page, as long as the quick size takes."""
+    """A short run guided by the code's branches finds no other exceptions."""
     import atheris
 
     runs = iter(range(EXAMPLES))

@@ -1,4 +1,4 @@
-"""Damaged replies over HTTP, from a real server: each ends as a page or as an error of ours, soon, and within its deadline."""
+"""Damaged replies from a real HTTP server: each gives a page or an error of ours, soon and within its deadline."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tests.transport.wire_server import Act, Drip, Fin, Hang, Send, WireServer, 
 
 REPLIES = 10_000 if TORTURE else 250
 SLOW_REPLIES = 1_000 if TORTURE else 40
-#: Seconds of CPU that one turn of the loop may take.
+#: Seconds of CPU that one loop iteration may take.
 LONGEST = 0.05
-#: Seconds that a call may take, and by which it may be late.
+#: A call's deadline in seconds, and its allowed delay.
 DEADLINE, LATE = 0.25, 0.1
 
 pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
@@ -34,7 +34,7 @@ ENCODINGS = ("plain", "plain", "plain", "gzip", "gzip of half", "deflate", "br",
 
 
 def damaged_reply(dice, counted):
-    """The bytes of a reply, of which head or body is damaged. Its charset, encoding or length may lie as well."""
+    """The bytes of a reply with a damaged head or body. Its charset, encoding or length may be wrong too."""
     body = dice.choice(BASES)
     encoding = dice.choice(ENCODINGS)
     counted[f"encoding {encoding}"] += 1
@@ -60,7 +60,7 @@ def damaged_reply(dice, counted):
 
 
 async def longest_turn(turns):
-    """Note the CPU time of each turn of the loop until it is cancelled."""
+    """Record the CPU time of each loop iteration until it is cancelled."""
     while True:
         began = time.thread_time()
         await asyncio.sleep(0)
@@ -79,7 +79,7 @@ async def client_of(act):
 
 
 async def test_a_damaged_reply_is_read_or_refused():
-    """The head of the reply is damaged too, by a real server: the loop is never held, and an error is one of ours."""
+    """A reply with a damaged head or body never blocks the loop, and its error is one of ours."""
     dice, counted, turns = Random(f"replies {SEED}"), Counter(), []
 
     def act(_request):
@@ -114,7 +114,7 @@ async def test_a_damaged_reply_is_read_or_refused():
 
 
 async def test_a_damaged_reply_that_never_ends_is_left_at_the_deadline():
-    """It comes in drops, or stops half way: the call ends at its deadline, with an error or with what came."""
+    """A reply that drips or stops halfway ends at the call's deadline, with an error or a result."""
     dice, counted, late = Random(f"late replies {SEED}"), Counter(), []
 
     def act(_request):
@@ -140,7 +140,7 @@ async def test_a_damaged_reply_that_never_ends_is_left_at_the_deadline():
 
 
 async def ended(client, number):
-    """How a call under a deadline ends: the name of its error, or that there is a value."""
+    """The result of a call with a deadline: the name of its error, or that it has a value."""
     day = CallQuery(from_date="2024-05-02", to_date=f"2024-05-{2 + number % 28:02}")  # equal calls share a request
     try:
         await (client.count(query=day, deadline=DEADLINE) if number % 3 else client.fetch_page(day, deadline=DEADLINE))

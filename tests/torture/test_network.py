@@ -1,7 +1,7 @@
-"""Packets that are dropped, refused, lost and slowed down, below everything that Python sees.
+"""Dropped, refused, lost and slow packets, on the level of the network.
 
 Each case runs in a network namespace of its own: nothing on this machine is changed. It needs root on Linux, ``nft``,
-``ip`` and ``tc``; elsewhere it is skipped, and says why.
+``ip`` and ``tc``; elsewhere it is skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ LONG = {"connect": 5.0, "read": 10.0, "total": 60.0}
 DROP = "nft add rule inet test packets tcp dport {port} drop"
 RESET = "nft add rule inet test packets tcp dport {port} reject with tcp reset"
 LOSS = "nft add rule inet test packets tcp dport {{port}} numgen random mod 100 < {percent} drop"
-#: Loopback's packets are larger than what may pass at once.
+#: Loopback's packets are larger than the limit of the rule.
 SLOW = ["ip link set lo mtu 1500", "tc qdisc add dev lo root tbf rate 8mbit burst 32kb latency 400ms"]
 
 pytestmark = pytest.mark.timeout(600 if TORTURE else 60)
 
 
 def missing():
-    """Why no namespace can be made here; None where it can."""
+    """Why no namespace can be made here; None if it can."""
     absent = [name for name in ("unshare", "ip", "nft", "tc") if shutil.which(name) is None]
     if absent:
         return f"not installed: {', '.join(absent)}"
@@ -58,7 +58,7 @@ def pull():
 
 
 def test_packets_into_nothing(pull):
-    """A server that never answers a connection: an error once the tries are used up, and no request came."""
+    """A server that never answers a connection gives an error after the attempts, and gets no request."""
     said = pull(before=[DROP], attempts=2)
     assert said["error"] == "RequestTimeoutError"
     assert said["requests"] == 0
@@ -66,7 +66,7 @@ def test_packets_into_nothing(pull):
 
 
 def test_connections_are_refused(pull):
-    """Each connection is answered by a reset: the same, and at once."""
+    """Connections that are refused by a reset give an error, and the server gets no request."""
     said = pull(before=[RESET], attempts=2)
     assert said["error"] is not None
     assert said["requests"] == 0
@@ -74,14 +74,14 @@ def test_connections_are_refused(pull):
 
 @pytest.mark.parametrize("percent", [10, 30] if TORTURE else [10])
 def test_packets_get_lost(pull, percent):
-    """TCP sends them again; every call is there."""
+    """TCP resends lost packets; every call is there."""
     said = pull(before=[LOSS.format(percent=percent)], timeouts=LONG)
     assert said["whole"], said
     measured("P1", f"{percent} % of all packets lost: every call is there, {said['requests']} requests")
 
 
 def test_the_line_goes_dead_in_the_middle(pull):
-    """Connections that are open say nothing any more; the pull goes on over new ones, and is complete."""
+    """If open connections fall silent, the pull continues over new ones and is complete."""
     said = pull(during=[DROP], after=5, seconds=1.5)
     assert said["whole"], said
     assert sum(said["events"].values()) > said["events"]["well"], "nothing was disturbed"
@@ -89,7 +89,7 @@ def test_the_line_goes_dead_in_the_middle(pull):
 
 
 def test_connections_are_reset_in_the_middle(pull):
-    """A firewall that has forgotten all connections: the same."""
+    """If a firewall resets all connections, the pull continues over new ones and is complete."""
     said = pull(during=[RESET], after=5, seconds=1.0)
     assert said["whole"], said
     assert sum(said["events"].values()) > said["events"]["well"], "nothing was disturbed"
@@ -97,7 +97,7 @@ def test_connections_are_reset_in_the_middle(pull):
 
 
 def test_a_slow_line_is_no_fault(pull):
-    """8 Mbit/s: pages come late, but bytes come all the time; nothing times out."""
+    """At 8 Mbit/s pages are slow, but bytes arrive steadily, so nothing times out."""
     said = pull(before=SLOW, timeouts={"connect": 5.0, "read": 2.0, "total": 30.0})
     assert said["whole"], said
     assert set(said["events"]) == {"well"}

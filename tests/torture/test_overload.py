@@ -1,6 +1,6 @@
-"""P5: a thousand callers and eight connections: nobody waits in vain, and nobody blames a server that he never reached.
+"""P5: a thousand callers and eight connections: no call waits in vain, or blames a server that it never reached.
 
-Seconds are those of a clock that jumps (see ``fake_clock``): they are exact, however busy the computer is.
+Seconds are those of a fake clock (see ``fake_clock``), so they are exact on a busy computer.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.torture.report import TORTURE, measured
 
 CALLERS, SLOTS = 1_000, 8
 LATENCY = 0.05
-#: In which the eight serve a third of the thousand.
+#: Seconds in which the eight serve a third of the thousand.
 ACQUIRE = 2.0
 ONCE = Retry(attempts=1)
 DAY = ("2024-05-06", "2024-05-06")
@@ -37,14 +37,14 @@ pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
 
 
 class End(NamedTuple):
-    """How one caller's call ended; ``error`` is None where it ended well."""
+    """The result of one call; ``error`` is None if it succeeded."""
 
     error: ServetelError | None
     seconds: float
 
 
 class Counting(aiohttp.TCPConnector):
-    """A connector that limits nothing, and knows how many connections were in use at once."""
+    """A connector without a limit that records the most connections in use at once."""
 
     def __init__(self):
         super().__init__(limit=0)
@@ -62,7 +62,7 @@ async def first_call(client, number, **options):
 
 
 def from_second(number):
-    """A range of its own for each caller: equal calls would share one request."""
+    """A range of its own for each caller, because equal calls share one request."""
     return (f"{DAY[0]} 00:{number // 60:02}:{number % 60:02}", DAY[1])
 
 
@@ -79,7 +79,7 @@ def data():
 
 
 def crowd(data, way, *, faults=(), timeouts, retry=ONCE, **options):
-    """A thousand at once: how each ended, the requests that came, and the peaks at the connector and at the server."""
+    """A thousand calls at once: their results, the requests, and the peaks at the connector and at the server."""
 
     async def main():
         now = asyncio.get_running_loop().time
@@ -117,7 +117,7 @@ def kinds(ends):
 
 @pytest.mark.parametrize("way", WAYS if TORTURE else ["pages"])
 def test_whoever_may_wait_is_served(data, way):
-    """Without a limit to their patience all thousand end well, over eight connections, one request each."""
+    """Without a time limit all thousand calls succeed, over eight connections, with one request each."""
     ends, requests, connections, in_flight = crowd(data, way, timeouts=Timeouts())
     assert kinds(ends) == {None: CALLERS}
     assert requests == CALLERS
@@ -127,7 +127,7 @@ def test_whoever_may_wait_is_served(data, way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_an_overload_is_said_in_time(data, way):
-    """Each ends within the time for a slot, or well within one reply more; whoever found no slot has sent nothing."""
+    """Each call ends within the time for a slot plus one reply; a call without a slot has sent nothing."""
     ends, requests, connections, in_flight = crowd(data, way, timeouts=Timeouts(acquire=ACQUIRE))
     found = kinds(ends)
     assert set(found) == {None, OverloadedError}
@@ -147,7 +147,7 @@ def test_an_overload_is_said_in_time(data, way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_only_who_reached_a_silent_server_has_timed_out(data, way):
-    """Of a server that never answers there are as many time-outs as requests; all others are told of the overload."""
+    """With a silent server there are as many timeouts as requests; all other calls end as overloaded."""
     ends, requests, connections, _ = crowd(
         data, way, faults=[Fault("stall")], timeouts=Timeouts(read=0.5, total=0.5, acquire=ACQUIRE)
     )
@@ -161,7 +161,7 @@ def test_only_who_reached_a_silent_server_has_timed_out(data, way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_deadline_tells_the_two_apart_as_well(data, way):
-    """A call whose deadline passes is late if it had sent something, and met an overload if it had not."""
+    """A call whose deadline passes is a timeout if it had sent something, and an overload if it had not."""
     ends, requests, connections, _ = crowd(data, way, faults=[Fault("stall")], timeouts=Timeouts(), deadline=ACQUIRE)
     assert kinds(ends) == {DeadlineExceededError: SLOTS, OverloadedError: CALLERS - SLOTS}
     assert requests == connections == SLOTS
@@ -169,7 +169,7 @@ def test_a_deadline_tells_the_two_apart_as_well(data, way):
 
 
 def test_retries_wait_for_their_slot_like_everybody(data):
-    """With a failing server too there are never more than eight, and each call ends as failed or as overloaded."""
+    """With a failing server there are never more than eight requests, and each call ends as failed or overloaded."""
     ends, requests, connections, in_flight = crowd(
         data,
         "pages",

@@ -1,4 +1,4 @@
-"""The page of promises says what the tests hold us to."""
+"""The page of promises agrees with the tests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ PAGE = ROOT / "docs" / "explanation" / "reliability.md"
 
 
 def rows(heading):
-    """The lines of a section's table that are about a promise."""
+    """The lines of a section's table about promises."""
     section = PAGE.read_text("utf-8").partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     return [line for line in section.splitlines() if line.startswith("| P")]
 
 
 def test_the_page_promises_what_the_tests_measure():
-    """Number, words and command of each promise, in their order, and nothing beside them."""
+    """The page has the number, text and command of each promise in order, and nothing else."""
     assert rows("What is promised") == [
         f"| {each.number} | {each.what} | {each.promised} | `python -m tests.torture {each.number}` |"
         for each in PROMISES
@@ -27,7 +27,7 @@ def test_the_page_promises_what_the_tests_measure():
 
 
 def test_each_promise_has_a_measurement_and_a_method():
-    """What was measured has a line for each, and so has how."""
+    """Each promise has a line with its measurement and a line with its method."""
     text = PAGE.read_text("utf-8")
     numbers = [each.number for each in PROMISES]
     assert [line.split()[1] for line in rows("What was measured")] == numbers
@@ -35,7 +35,7 @@ def test_each_promise_has_a_measurement_and_a_method():
 
 
 def test_the_tests_of_each_promise_exist():
-    """What is not there measures nothing."""
+    """The tests of each promise exist."""
     for each in PROMISES:
         assert each.tests
         for test in each.tests:
@@ -43,7 +43,7 @@ def test_the_tests_of_each_promise_exist():
 
 
 def test_the_test_of_each_finding_exists():
-    """What was found once is found again, by a test that is there."""
+    """Each finding has an existing test."""
     found = re.findall(r"`(tests/\S+)::(test_\w+)`", PAGE.read_text("utf-8"))
     assert len(found) > 15
     for file, name in found:

@@ -1,4 +1,4 @@
-"""The receipt of every kind of output says what happened, and ``check`` finds what has changed since."""
+"""The receipt of every kind of output is right, and ``check`` finds later changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(3600 if TORTURE else 60)
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_the_receipt_says_what_happened(tmp_path, name):
-    """Windows without a gap, what was counted and written, what was sent; check agrees until a late call comes."""
+    """A receipt has windows without a gap, counts and requests; ``check`` agrees until a late call comes."""
     dataset = Dataset.month("2024-05", calls=CALLS)
     faults = [Fault("status", status=503, nth=number) for number in (3, 7)]
     async with (

@@ -1,6 +1,6 @@
-"""What prints the local variables of a traceback cuts long texts first. No part of a secret may show then.
+"""Renderers of tracebacks cut long local variables first. No part of a secret may show.
 
-Secrets consist of the letters Q, X, J and Z, in an order of chance, so that a part of one is recognised wherever it is.
+Secrets consist of the letters Q, X, J and Z in random order, so that any part of one is recognised.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ sentry_sdk = pytest.importorskip("sentry_sdk")
 stackprinter = pytest.importorskip("stackprinter")
 structlog = pytest.importorskip("structlog")
 
-loguru.logger.remove()  # its own handler prints to the standard error
+loguru.logger.remove()  # its own handler prints to standard error
 
 __all__ = ["connect", "loop_log", "serve", "stack"]
 
@@ -36,12 +36,12 @@ HELD = "QXJZ" * 6
 LENGTHS = (25, 48, 90, 900) if TORTURE else (90,)
 #: Scenarios of each class.
 MOST = None if TORTURE else 1
-#: Three characters say nothing.
+#: Three characters reveal nothing.
 PART = re.compile("[QXJZ]{4,}")
 
 
 class Canaries:
-    """A token and a login of some length. No variable of a test's frame holds their texts."""
+    """A token and a login of a given length. No variable of a test's frame holds their texts."""
 
     def __init__(self, length):
         dice = random.Random(length)
@@ -51,7 +51,7 @@ class Canaries:
         return "Canaries()"
 
     def into(self, connect):
-        """Make clients that hold these secrets."""
+        """Make clients with these secrets."""
 
         def make(server, token=self.token, **options):
             if "email" in options:
@@ -152,7 +152,7 @@ RENDERERS = [
 
 
 def without_frames_of_tests(error):
-    """Cut the frames in front of the package's own: they are a user's, and hold what the user gave them."""
+    """Cut the frames in front of the package's own, because they are a user's, with the user's own values."""
     frame = error.__traceback__
     while frame is not None and not frame.tb_frame.f_globals["__name__"].startswith("servetel_async"):
         frame = frame.tb_next
@@ -162,7 +162,7 @@ def without_frames_of_tests(error):
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("kind", SCENARIOS, ids=lambda kind: kind.__name__)
 async def test_no_renderer_shows_a_part_of_a_secret(kind, length, serve, connect, tmp_path, monkeypatch):
-    """Each class of error, with secrets of some length (25 to 900 in the whole torture), in all that prints or sends local variables."""
+    """No renderer of local variables shows a part of a secret in any error; the whole size has 25 to 900 characters."""
     canaries = Canaries(length)
     monkeypatch.setattr(error_scenarios, "PASSWORD", canaries.password)
     monkeypatch.setitem(LOGIN, "password", canaries.password)
@@ -182,7 +182,7 @@ async def test_no_renderer_shows_a_part_of_a_secret(kind, length, serve, connect
 
 @pytest.mark.parametrize("render", RENDERERS, ids=lambda render: render.__name__)
 def test_each_renderer_shows_what_a_frame_holds(render):
-    """The net is not empty: the variables of a frame are printed; those in plain text show."""
+    """Each renderer prints a frame's variables, and plain texts in them show."""
 
     def fail(held):
         raise ValueError(held[:0])

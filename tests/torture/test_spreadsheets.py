@@ -1,6 +1,6 @@
-"""Hostile texts on their way into spreadsheets and terminals: nothing is run, nothing is obeyed, numbers stay.
+"""Hostile texts for spreadsheets and terminals: no formula runs, no escape is obeyed, numbers stay.
 
-The texts come from a server, as the fields of calls and as messages; and from a user, as the name of the output.
+The texts come from a server, as fields of calls and as messages, and from a user, as the name of the output.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ FIELDS = ("agent_name", "description", "notes", "status", "recording_url", "depa
 
 
 def test_there_are_two_hundred_texts():
-    """As many as are promised, and all of them differ."""
+    """There are two hundred different texts, as promised."""
     assert len(TEXTS) >= 200
 
 
@@ -162,7 +162,7 @@ def hostile_calls():
 
 
 async def pulled(connect, path):
-    """A pull of calls whose every text is hostile; gives the rows of the file, as its own separators give them."""
+    """Pull calls in which every text is hostile; returns the rows of the file, split at its own separators."""
     async with SmallServer(hostile_calls(), hostile) as server:
         receipt = await connect(server.base_url, page_size=1000).pull(path, DAY, DAY)
     assert receipt.complete
@@ -173,7 +173,7 @@ async def pulled(connect, path):
 
 
 async def test_no_cell_is_a_formula(connect, tmp_path):
-    """Of a pull into CSV, in fields of every kind: 0 formulas, every number as it came, every text still to be read."""
+    """A CSV file has 0 formulas in any field, every number unchanged, and every text readable."""
     rows = await pulled(connect, tmp_path / "calls.csv")
 
     data = (tmp_path / "calls.csv").read_bytes()
@@ -198,7 +198,7 @@ async def test_no_cell_is_a_formula(connect, tmp_path):
 
 @pytest.mark.skipif(importlib.util.find_spec("openpyxl") is None, reason="openpyxl is not installed")
 async def test_a_workbook_made_of_it_has_no_formula(connect, tmp_path):
-    """A program that carries the file over into a workbook, cell by cell, makes none either."""
+    """A workbook that is copied from the file cell by cell has no formula."""
     import openpyxl
 
     rows = await pulled(connect, tmp_path / "calls.csv")
@@ -212,7 +212,7 @@ async def test_a_workbook_made_of_it_has_no_formula(connect, tmp_path):
 @pytest.mark.parametrize("separators", ["44", "59", "9", "44/59/9", "124"])
 @pytest.mark.parametrize("quote", ["34", ""])
 async def test_libreoffice_finds_no_formula(separators, quote, connect, tmp_path):
-    """It is told to evaluate formulas, which it does not by itself, and to split at each separator."""
+    """LibreOffice finds no formula, with evaluation turned on and at each separator."""
     import openpyxl
 
     await pulled(connect, tmp_path / "calls.csv")
@@ -233,7 +233,7 @@ async def test_libreoffice_finds_no_formula(separators, quote, connect, tmp_path
 
 
 def test_the_rule_knows_formulas():
-    """What is looked for can be found: without the quote, most of these texts are formulas."""
+    """The check works: without the quote, most of these texts are formulas."""
     assert is_formula("=1+1")
     assert is_formula("\t@SUM(1)")
     assert not is_formula("'=1+1")
@@ -245,12 +245,12 @@ def test_the_rule_knows_formulas():
 
 
 def obeyed(data):
-    """The characters of an output that a terminal obeys, or that nobody sees."""
+    """The characters of an output that a terminal obeys, or that are invisible."""
     return {character for character in data.decode() if not (character.isprintable() or character == "\n")}
 
 
 async def test_no_message_is_obeyed_by_a_terminal(inside, tmp_path):
-    """A server's message and a header, each hostile: on both streams there are line ends and what is seen."""
+    """For a hostile message or header, both streams hold only line breaks and visible characters."""
     found = set()
     told = 0
     message = ""
@@ -280,7 +280,7 @@ NAMES = tuple(name for name in NAMES if "\0" not in name and not re.search("[\ud
 
 
 async def test_no_name_is_obeyed_by_a_terminal(inside, tmp_path):
-    """An output, an option and a column whose names are hostile: they are spelt out, also in events and in the receipt."""
+    """Hostile names of an output, an option and a column are spelt out, also in events and in the receipt."""
     found = set()
     async with SmallServer(hostile_calls()[:3], hostile) as server:
         environment = {"SERVETEL_BASE_URL": server.base_url, "SERVETEL_TOKEN": TOKEN}
@@ -306,12 +306,12 @@ async def test_no_name_is_obeyed_by_a_terminal(inside, tmp_path):
     assert found == set()
 
 
-#: What the bar itself sends: the cursor, its colours, and the end of its line.
+#: The bar's own codes: the cursor, its colours, and the end of its line.
 OF_THE_BAR = re.compile(rb"\x1b\[(\?25[hl]|2K|1A|[\d;]*m)|\r")
 
 
 async def test_beside_the_bar_nothing_is_obeyed(tmp_path):
-    """On a real terminal, where a bar is drawn: beside the bar's own there is not one control byte."""
+    """On a real terminal with a bar, there is no control byte except the bar's own."""
     name = "\x1b]0;title\x07\u202e[red]x[_red].csv"
 
     def late(asked):
@@ -348,7 +348,7 @@ async def test_beside_the_bar_nothing_is_obeyed(tmp_path):
 
 
 def read_all(descriptor):
-    """All that comes out of a terminal until nobody holds its other end."""
+    """All output of a terminal until its other end is closed."""
     shown = b""
     with contextlib.suppress(OSError):
         while more := os.read(descriptor, 65536):

@@ -1,4 +1,4 @@
-"""P1: whatever goes wrong on the wire, what comes is the truth, or an error that says so."""
+"""P1: under any fault of the wire, all calls come correctly, or an error says that they do not."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.torture.storm import CALLS, FIRST, LAST, PATIENCE, CallList, Outcome,
 from tests.transport.wire_server import Act, Send, http
 
 SEEDS = range(SEED, SEED + (20 if TORTURE else 1))
-#: Of one storm; at the whole size, so many that there are 10,000 faults and 30,000 requests in all of them.
+#: The calls of one storm; at the whole size all storms have 10,000 faults and 30,000 requests.
 STORM = 6_000 if TORTURE else CALLS
 PLAIN = tuple(fault for fault in FAULTS if not fault.secure)
 EMPTY = tuple(fault for fault in PLAIN if fault.kind is Kind.EMPTY)
@@ -55,7 +55,7 @@ def bare_once_in_seven(asked):
     return Answer(rows=[], no_count=True) if asked.nth % 7 == 0 else HONEST
 
 
-#: Habits of a server: a description, and its answer to each request.
+#: Habits of a server: a description, and its reply to each request.
 HABITS = {
     "a count that ends at 1,000": capped(1_000),
     "no page behind 1,000 calls": shallow(1_000),
@@ -77,7 +77,7 @@ def told(total: Outcome, kinds: int) -> str:
 
 
 def check(total: Outcome, faults) -> None:
-    """See that all of it came, and that all that was planned has happened."""
+    """Check that all calls came, and that all planned faults occurred."""
     assert total.flawless, told(total, len(faults))
     assert set(total.fired) == {fault.name for fault in faults} | {"honest"}
     assert total.unfired == []
@@ -86,14 +86,14 @@ def check(total: Outcome, faults) -> None:
 
 
 def test_the_table_knows_every_place_of_an_exchange():
-    """At least forty kinds, each under a name of its own, from the connection to what follows the body."""
+    """The table has at least forty named kinds, from the connection to the bytes after the body."""
     names = [fault.name for fault in CONNECTION + FAULTS]
     assert len(names) == len(set(names)) >= 40
     assert {fault.where for fault in CONNECTION + FAULTS} == set(Where)
 
 
 async def test_a_storm(tmp_path):
-    """Four in ten exchanges go wrong: a stream and a pull give every call once, and show no error."""
+    """If four in ten exchanges fail, a stream and a pull give every call once, and raise no error."""
     total = Outcome()
     for seed in SEEDS:
         total.add(await weather(CallList(STORM, seed), seed, tmp_path, PLAIN))
@@ -106,7 +106,7 @@ async def test_a_storm(tmp_path):
 
 
 async def test_a_storm_behind_tls(authority, tmp_path):
-    """The same behind a certificate, with connections that end without the goodbye of TLS."""
+    """The same holds behind TLS, with connections that end without a TLS close notify."""
     theirs = serving(authority.issue_cert("127.0.0.1"))
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting(authority))) as session:
         total = await weather(CallList(CALLS, SEED), SEED, tmp_path, FAULTS, tls=theirs, session=session)
@@ -130,7 +130,7 @@ def in_another_process(*arguments, **environment) -> dict:
 
 @pytest.mark.parametrize("way", ["parser of Python", "uvloop"])
 def test_a_storm_with_other_parts(way):
-    """The same with aiohttp's parser that is not written in C, and with another event loop."""
+    """The same holds with aiohttp's pure Python parser, and with another event loop."""
     if way == "uvloop" and importlib.util.find_spec("uvloop") is None:
         pytest.skip("uvloop is not installed")
     said = in_another_process("uvloop") if way == "uvloop" else in_another_process(AIOHTTP_NO_EXTENSIONS="1")
@@ -145,12 +145,12 @@ def test_a_storm_with_other_parts(way):
 
 
 class Stubborn(Storm):
-    """A server that is well for three replies, and then always ill in the same way, or always on one page.
+    """A server that sends three good replies, and then always the same fault, or always on one page.
 
     Args:
         calls: what it serves.
-        fault: what it does.
-        page: the page that is ill, from the beginning; None for every page.
+        fault: the fault.
+        page: the page that fails, from the beginning; None for every page.
     """
 
     def __init__(self, calls, fault, page=None):
@@ -169,7 +169,7 @@ class Stubborn(Storm):
 
 
 def facing(server):
-    """A client of such a server: it has little patience only where time is the fault, for a machine may stand still itself."""
+    """A client of such a server: its timeouts are short only for faults of time, because a busy machine may stall."""
     patience = PATIENCE if server.fault.kind is Kind.SLOW else Timeouts()
     return client_of(server, retry=TWICE, timeouts=patience)
 
@@ -179,7 +179,7 @@ def _hangs_not(fault):
 
 
 async def each_fault(case, faults=LASTING):
-    """Run a case with each of them, a dozen side by side, and first those that hang: they mostly wait."""
+    """Run a case with each fault, a dozen at a time, those that hang first, because they mostly wait."""
     turns = asyncio.Semaphore(12)
 
     async def one(fault):
@@ -195,7 +195,7 @@ async def each_fault(case, faults=LASTING):
 
 
 async def test_a_fault_that_stays_ends_a_stream_with_its_error():
-    """What came before it is the beginning of the truth; and once it has passed, the checkpoint gives all the rest."""
+    """The calls before the error are a correct prefix; after the fault has passed, the checkpoint gives the rest."""
     calls = CallList(SMALL, SEED)
 
     async def case(fault):
@@ -221,7 +221,7 @@ async def test_a_fault_that_stays_ends_a_stream_with_its_error():
 
 
 async def test_a_fault_that_stays_ends_a_pull_with_its_error(tmp_path):
-    """Nothing is there under the output's name; and once it has passed, the same pull is complete."""
+    """Nothing has the output's name; after the fault has passed, the same pull is complete."""
     calls = CallList(SMALL, SEED)
 
     async def case(fault):
@@ -278,7 +278,7 @@ async def test_one_page_that_never_comes_is_never_left_out_silently(tmp_path):
 
 
 async def test_an_empty_list_that_stays_is_never_taken_for_the_end(tmp_path):
-    """A server that has counted sends only empty lists without a count from then on: a pull raises, as a stream does."""
+    """If a server that counts sends only empty lists without a count from then on, a pull and a stream raise."""
     calls = CallList(SMALL, SEED)
 
     async def case(fault):
@@ -297,7 +297,7 @@ async def test_an_empty_list_that_stays_is_never_taken_for_the_end(tmp_path):
 
 @pytest.mark.parametrize("habit", HABITS)
 async def test_a_habit_of_the_server_costs_no_call(habit, tmp_path):
-    """Counts, depths and ranges with a limit, slow pages, an expired token: every call comes once."""
+    """With limits of counts, depths and ranges, slow pages, or an expired token, every call comes once."""
     truth = calls_at(*(f"2024-05-{day:02} 09:{minute:02}:00" for day in range(1, 32) for minute in range(50)))
     options = {"rate": None, "retry": TWICE, "timeouts": Timeouts(read=0.5), "page_size": 100}
     async with (

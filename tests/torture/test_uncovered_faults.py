@@ -1,6 +1,6 @@
-"""What happens to the computer while calls are pulled: it sleeps, its clock jumps, it has no memory, its disk is not for us.
+"""Faults of the computer during a pull: it sleeps, its clock jumps, it has no memory, its disk refuses writes.
 
-A case that needs an instrument which is not there is skipped, and says so.
+A case whose instrument is missing is skipped with a message.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ async def begin(api, destination, *, around=(), environment=None, **accident):
 
 
 async def end(process):
-    """Wait for it; gives what came of it, what it said on standard error, and its code."""
+    """Wait for it; returns its result, its standard error, and its code."""
     said, errors = await asyncio.wait_for(process.communicate(), PATIENCE)
     return json.loads(said or "{}"), errors.decode(), process.returncode
 
@@ -65,7 +65,7 @@ async def pull(api, destination, **options):
 
 
 def is_whole(destination):
-    """Each call is there once, as the server sent it."""
+    """Check that each call is there once, as the server sent it."""
     return sorted(destination.read_bytes().splitlines()) == sorted(call.body for call in DATASET.calls)
 
 
@@ -76,13 +76,13 @@ def needs(*tools):
 
 
 async def until(holds):
-    """Look again and again; the test's own time limit ends it."""
+    """Poll until it is true; the test's own time limit ends it."""
     while not holds():
         await asyncio.sleep(0.002)
 
 
 async def test_a_computer_that_slept_goes_on(tmp_path):
-    """The process stands still, and all its connections have gone when it wakes up: the pull is complete all the same."""
+    """If the process sleeps and all its connections are gone when it wakes up, the pull is still complete."""
     destination = tmp_path / "calls.ndjson"
     before = Emulator(DATASET, faults=[Fault("stall", nth=20), Fault("stall", nth=21)])
     await before.start()
@@ -104,7 +104,7 @@ async def test_a_computer_that_slept_goes_on(tmp_path):
 
 
 async def test_a_clock_that_jumps_changes_nothing(tmp_path, api):
-    """An hour back, forty days on and ten years back in the middle of a pull: nobody waits longer, and every call is there."""
+    """Jumps of an hour back, forty days ahead and ten years back during a pull cause no waits and lose no call."""
     needs("faketime")
     destination, clock = tmp_path / "calls.ndjson", tmp_path / "clock"
     clock.write_text("+0", "ascii")
@@ -129,7 +129,7 @@ async def test_a_clock_that_jumps_changes_nothing(tmp_path, api):
 
 @pytest.mark.parametrize("ending", ["ndjson", "db"])
 async def test_a_process_without_memory_keeps_what_it_has(tmp_path, api, ending):
-    """Its memory ends in the middle: it fails, the output has no name, and the same pull then goes on from what there was."""
+    """Without memory in the middle a pull fails, the output has no name, and the same pull can be resumed."""
     destination = tmp_path / f"calls.{ending}"
     said, errors, code = await end(await begin(api, destination, memory=True, after=3))
     assert "complete" not in said, "it had memory enough"
@@ -145,12 +145,12 @@ async def test_a_process_without_memory_keeps_what_it_has(tmp_path, api, ending)
 
 @pytest.mark.parametrize("why", ["a mode", "a mount"])
 async def test_a_place_that_may_not_be_written_costs_no_request(tmp_path, api, why):
-    """A directory of somebody else's, or a disk that can only be read: an error of ours, and the server is asked nothing."""
+    """Another user's directory, or a read-only disk, is an error of ours before any request."""
     directory = tmp_path / "theirs"
     directory.mkdir()
     if why == "a mode":
         directory.chmod(0o500)
-        without_rights = "-dac_override,-dac_read_search"  # root would write all the same
+        without_rights = "-dac_override,-dac_read_search"  # root could write anyway
         around = ["setpriv", "--inh-caps", without_rights, "--bounding-set", without_rights]
         around = around if os.geteuid() == 0 else []
         needs(*around[:1])
@@ -170,7 +170,7 @@ async def test_a_place_that_may_not_be_written_costs_no_request(tmp_path, api, w
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_nothing_is_written_elsewhere(tmp_path, api, name):
-    """Every file that a pull makes is in the directory of its output: none of it is in a place that others share."""
+    """A pull writes only into the directory of its output, never into a shared place."""
     reason = strace.missing()
     if reason is not None:
         pytest.skip(reason)
@@ -192,7 +192,7 @@ async def test_nothing_is_written_elsewhere(tmp_path, api, name):
 
 
 async def test_the_disk_knows_calls_before_the_journal_counts_them(tmp_path, api):
-    """Power may go at any moment: the part is synced before its journal's line, that before the next, and all before the name."""
+    """For a power cut, the part is synced before its journal's line, that before the next, and all before the name."""
     reason = strace.missing()
     if reason is not None:
         pytest.skip(reason)
@@ -220,7 +220,7 @@ async def test_the_disk_knows_calls_before_the_journal_counts_them(tmp_path, api
 
 
 def steps_of(log, destination):
-    """What was done to the files of one output, in the order of time: a write, a sync, or a name."""
+    """The operations on the files of one output, in the order of time: write, sync or rename."""
     for line in log.read_text("utf-8", "replace").splitlines():
         found = re.match(r"\d+ +(\w+)\((?:\d+<([^>]*)>)?(.*)", line)
         if found is None or str(destination.parent) not in line or "= -1" in line:
@@ -235,7 +235,7 @@ def steps_of(log, destination):
 
 
 def test_a_loop_of_another_kind_is_told_so():
-    """Without an event loop of asyncio nothing is sent: Python's own error comes, and the client is as good as new."""
+    """Without an asyncio loop nothing is sent: Python's own error is raised, and the client stays usable."""
     client = ServetelClient("t" * 40, base_url="http://127.0.0.1:9")
     step = client.fetch_page()
     with pytest.raises(RuntimeError, match="no running event loop"):

@@ -1,6 +1,6 @@
-"""A computer whose clock is wrong, by libfaketime: what is pulled does not depend on it.
+"""A computer with a wrong clock, by libfaketime: the pulled calls do not depend on it.
 
-Needs ``faketime``; elsewhere it is skipped, and says why.
+Needs ``faketime``; without it the tests are skipped, with the reason.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tests.torture.report import TORTURE, measured
 
 ROOT = Path(__file__).parent.parent.parent
 CLOCKS = ("-10y", "+10y", "-1h", "+1h") if TORTURE else ("-10y", "+1h")
-#: The server tells the time; the range has no end.
+#: The server sends its time; the range has no end.
 PULL = """
 import asyncio, json, sys, tempfile, time
 from pathlib import Path
@@ -44,7 +44,7 @@ asyncio.run(main())
 @pytest.mark.timeout(300 if TORTURE else 60)
 @pytest.mark.parametrize("clock", CLOCKS)
 def test_the_servers_clock_is_what_counts(clock):
-    """Years or an hour off: an open range ends at the server's now, and all of it is there."""
+    """With a clock that is years or an hour wrong, an open range ends at the server's present, and is complete."""
     faketime = shutil.which("faketime")
     if faketime is None:
         pytest.skip("not installed: faketime")

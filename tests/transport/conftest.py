@@ -21,7 +21,7 @@ QUICK = Retry(attempts=4, base=0.001, cap=0.002, throttled_base=0.001, throttled
 
 
 def settled(dataset: Dataset) -> Dataset:
-    """Take what will stay to the end out of the collector's sight: every test collects, and would walk over it."""
+    """Freeze the long-lived objects, so that the garbage collection of each test does not walk over them."""
     gc.collect()
     gc.freeze()
     return dataset
@@ -47,7 +47,7 @@ def _modules_out_of_sight():
 
 @pytest.fixture
 async def loop_log() -> AsyncIterator[list[str]]:
-    """What the loop has logged; the test fails when that is not empty at its end, or when a task is left."""
+    """The loop's log; the test fails if it is not empty at the end, or if a task is left."""
     loop, log = asyncio.get_running_loop(), []
     before = asyncio.all_tasks()
     loop.set_exception_handler(lambda _loop, context: log.append(f"{context['message']}: {context.get('exception')!r}"))
@@ -62,7 +62,7 @@ async def loop_log() -> AsyncIterator[list[str]]:
 
 @pytest.fixture
 async def stack(loop_log) -> AsyncIterator[contextlib.AsyncExitStack]:
-    """Whatever is entered here is left at the end of the test, in reverse."""
+    """An exit stack that is closed at the end of the test."""
     async with contextlib.AsyncExitStack() as exits:
         yield exits
 
@@ -75,7 +75,7 @@ def serve(stack) -> Callable[..., Awaitable[WireServer]]:
 
 @pytest.fixture
 def emulate(stack) -> Callable[..., Awaitable[Emulator]]:
-    """Start an emulator that knows the tests' token."""
+    """Start an emulator that accepts the tests' token."""
     return lambda dataset, **knobs: stack.enter_async_context(Emulator(dataset, **{"token": TOKEN, **knobs}))
 
 

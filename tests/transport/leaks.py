@@ -1,4 +1,4 @@
-"""What an error may hold and what not. The canaries are module constants: a test's own local variables must not be the leak."""
+"""What an error may hold. The canaries are module constants, because a test's own local variables would be a leak."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def failure_of(work: Awaitable[object]) -> Any:
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An error and all that hangs on it as a cause, as a context or in a group."""
+    """An error and all errors in its causes, contexts and groups."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:
@@ -54,7 +54,7 @@ def shown(error: BaseException) -> dict[str, str]:
 
 
 def assert_clean(error: BaseException, *canaries: str) -> None:
-    """Nothing foreign hangs on the error, it pickles, and no canary is in anything that it shows."""
+    """The error has no foreign cause, it pickles, and it shows no canary."""
     for link in chain(error):
         home = type(link).__module__.partition(".")[0]
         assert home in ("servetel_async", "builtins", "asyncio"), f"{type(link)!r} hangs on {type(error).__name__}"

@@ -1,4 +1,4 @@
-"""The accounts of a process: what is known of one outlives its clients, its loops and its threads."""
+"""The accounts of a process: the state of an account outlives its clients, its loops and its threads."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_an_account_has_one_pace_also_after_its_last_user():
 
 
 def test_no_more_accounts_are_kept_than_the_bound(monkeypatch):
-    """The account that was used the longest ago is forgotten first."""
+    """The least recently used account is forgotten first."""
     monkeypatch.setattr(accounts, "KEPT", 3)
     for name in "abc":
         account_pace(name).concurrency = 1.0
@@ -50,7 +50,7 @@ def test_no_more_accounts_are_kept_than_the_bound(monkeypatch):
 
 
 def test_an_account_that_is_paused_is_forgotten_last(monkeypatch):
-    """Among the accounts of the bound, one whose pause is not over stays, however long ago it was used."""
+    """A paused account is kept, however long ago it was used."""
     monkeypatch.setattr(accounts, "KEPT", 2)
     account_pace("paused").pause(time.monotonic(), 3600.0)
     for name in "abc":
@@ -170,7 +170,7 @@ async def test_a_clients_budget_does_not_bound_another_client(data):
 
 
 def test_a_forked_child_is_not_held_up_by_a_lock_of_its_parent():
-    """A thread of the parent held the lock when it forked; in the child nothing would ever release it."""
+    """If a thread of the parent holds the lock at the fork, the child does not wait for it."""
     held, release = threading.Event(), threading.Event()
 
     def hold():
@@ -191,7 +191,7 @@ def test_a_forked_child_is_not_held_up_by_a_lock_of_its_parent():
 
 
 def test_a_process_without_fork_needs_nothing():
-    """Windows has no fork to register for; elsewhere the child gets another lock."""
+    """On Windows nothing is registered, because it has no fork; elsewhere the child gets another lock."""
     process_lock._no_fork(after_in_child=lambda: None)
     before = process_lock.process_lock()
     process_lock._renew()
@@ -200,7 +200,7 @@ def test_a_process_without_fork_needs_nothing():
 
 
 def test_slow_turns_are_shared_under_the_lock():
-    """A hundred turns that four threads take at once are a hundred different turns."""
+    """Four threads that take a hundred turns at once get a hundred different turns."""
     pace, rate = account_pace("threads"), RateLimit(per_second=1000)
     taken = []
 

@@ -1,4 +1,4 @@
-"""Admission: in which order callers get slots and turns, which errors the others get, and that nothing is lost.
+"""Admission: the order in which callers get slots and turns, the errors of the others, and that nothing is lost.
 
 The loop's clock jumps (see ``fake_clock``): seconds are exact, and no test waits.
 """
@@ -25,7 +25,7 @@ INTERVAL = MARGIN / 2
 
 
 class Account:
-    """An account, its clients, and a log of who was admitted when: name, seconds since the beginning."""
+    """An account, its clients, and a log of admissions: name, seconds since the beginning."""
 
     def __init__(self):
         self.pace = AccountPace()
@@ -107,7 +107,7 @@ def play(scene):
 
 @pytest.mark.parametrize("rate", [None, TWO], ids=["slots", "rate"])
 def test_calls_go_in_the_order_of_asking(rate):
-    """First come, first served, also when some in between are cancelled."""
+    """First come, first served, even if calls in between are cancelled."""
 
     async def scene(account):
         client = account.client(1, rate)
@@ -125,7 +125,7 @@ def test_calls_go_in_the_order_of_asking(rate):
 
 @pytest.mark.parametrize("rate", [None, TWO], ids=["slots", "rate"])
 def test_a_single_request_goes_before_pages_that_are_asked_ahead(rate):
-    """Eight pages of an export wait. A count that comes last goes first."""
+    """A count that comes last goes before eight waiting pages of an export."""
 
     async def scene(account):
         client = account.client(1, rate)
@@ -155,7 +155,7 @@ def test_streams_take_turns_a_page_each():
 
 
 def test_a_new_stream_waits_for_each_other_stream_once():
-    """It joins behind the streams that are there, and not behind all the pages that they ask ahead."""
+    """It waits for one page of each stream, not for all the pages that they ask ahead."""
 
     async def scene(account):
         client = account.client()
@@ -171,7 +171,7 @@ def test_a_new_stream_waits_for_each_other_stream_once():
 
 
 def test_a_stream_that_rests_gains_and_loses_nothing():
-    """A stream that returns after a rest goes before a stream that was served meanwhile, but has saved no turns."""
+    """A stream that returns after a rest goes before a stream that was served meanwhile, but saves up no turns."""
 
     async def scene(account):
         client, first, second = account.client(), Flow(), Flow()
@@ -189,7 +189,7 @@ def test_a_stream_that_rests_gains_and_loses_nothing():
 
 
 def test_a_crowd_of_single_requests_does_not_starve_streams():
-    """After so many single requests one page goes; the streams share these turns."""
+    """After a number of single requests one page goes; the streams share these turns."""
 
     async def scene(account):
         client = account.client()
@@ -243,7 +243,7 @@ def test_a_call_keeps_its_number():
 
 
 def test_the_clients_of_an_account_are_one_queue():
-    """Two clients ask in turns: each call goes when it asked. A client whose slots are all taken holds up no other."""
+    """The calls of two clients go in the order of asking. A client without free slots delays no other client."""
 
     async def scene(account):
         clients = [account.client(), account.client()]
@@ -279,7 +279,7 @@ def test_a_client_without_a_rate_does_not_wait_for_one_that_has_a_rate():
 
 
 def test_the_queue_comes_back_as_early_as_the_next_one_may_go():
-    """The first call waits for its turn and is cancelled. The next call's client allows a burst, so its turn is earlier."""
+    """If the waiting head is cancelled, and the next call's client allows a burst, the queue wakes up earlier."""
 
     async def scene(account):
         client, bursting = account.client(), account.client(rate=RateLimit(per_second=4, burst=2))
@@ -312,7 +312,7 @@ def test_waiting_for_the_gate_holds_no_slot():
 @pytest.mark.parametrize("streams", [1, 3])
 @pytest.mark.parametrize("rate", [2, 20])
 def test_no_wait_is_longer_than_the_streams_and_one_interval(streams, rate):
-    """With exports, and single requests that take one turn per round, each request and page gets its turn in time."""
+    """Beside exports and steady single requests, each request and page gets its turn in time."""
 
     async def scene(account):
         client = account.client(rate=RateLimit(per_second=rate))
@@ -336,7 +336,7 @@ def test_no_wait_is_longer_than_the_streams_and_one_interval(streams, rate):
 
 
 def refusal(scene):
-    """The error of a scene, and after how many seconds it came."""
+    """The error of a scene, and the seconds until it came."""
 
     async def timed(account):
         begun = now()
@@ -353,7 +353,7 @@ def refusal(scene):
 
 
 def test_no_slot_in_time():
-    """When a slot will be free is not known: the call waits to its limit, and the error says that slots were missing."""
+    """A call without a slot waits to its limit, and the error says that slots were missing."""
 
     async def scene(account):
         client = account.client(2, None, acquire=0.5)
@@ -375,7 +375,7 @@ def test_no_slot_in_time():
 
 @pytest.mark.parametrize("limit", ["acquire", "deadline"])
 def test_no_turn_in_time_is_said_at_once(limit):
-    """Behind ten single requests at two a second no call is served within three seconds."""
+    """Behind ten single requests at two a second, a call with a limit of three seconds is refused at once."""
 
     async def scene(account):
         client = account.client(acquire=3.0 if limit == "acquire" else None)
@@ -426,7 +426,7 @@ def test_a_pause_of_the_server_is_told_from_an_overload(single):
 
 @pytest.mark.parametrize("rate", [None, TWO], ids=["slots", "rate"])
 def test_a_pause_that_begins_later_refuses_those_who_wait(rate):
-    """When a 429 comes, calls whose limit is before its end are refused at once; patient calls wait."""
+    """When a 429 comes, calls whose limit is before the end of the pause are refused at once; the others wait."""
 
     async def scene(account):
         client = account.client(1, rate)
@@ -451,7 +451,7 @@ def test_a_pause_that_begins_later_refuses_those_who_wait(rate):
 
 
 def test_a_pause_that_begins_in_the_moment_of_a_turn_holds():
-    """A call got a slot and a turn, but a 429 came before it could send: it waits for the end of the pause."""
+    """A call that has a slot and a turn waits for the end of the pause if a 429 comes before it sends."""
 
     async def scene(account):
         client = account.client(1, None)
@@ -468,7 +468,7 @@ def test_a_pause_that_begins_in_the_moment_of_a_turn_holds():
 
 
 def test_a_call_that_can_be_served_is_not_refused():
-    """Calls ahead that give up before their turn do not count: after the pause this call is the first."""
+    """Calls ahead that give up before their turn do not count."""
 
     async def scene(account):
         client = account.client()
@@ -485,7 +485,7 @@ def test_a_call_that_can_be_served_is_not_refused():
 
 
 def test_pages_are_not_refused_for_those_ahead_of_them():
-    """A page that is asked ahead waits to its limit: the pages before it may turn out to be needless."""
+    """A page that is asked ahead waits to its limit, because the pages before it may not be needed."""
 
     async def scene(account):
         client, flow = account.client(), Flow()
@@ -499,7 +499,7 @@ def test_pages_are_not_refused_for_those_ahead_of_them():
 
 
 def test_the_earlier_of_deadline_and_acquire_counts():
-    """A far deadline does not lift ``Timeouts(acquire=)``; a patient page is not bound by it."""
+    """``Timeouts(acquire=)`` holds for a call with a later deadline too, but not for a patient page."""
 
     async def scene(account):
         client = account.client(1, None, acquire=0.5)
@@ -517,7 +517,7 @@ def test_the_earlier_of_deadline_and_acquire_counts():
 
 
 def test_a_deadline_around_the_call_leaves_the_reason_behind():
-    """If a call is ended from outside at its limit, its ticket says what it waited for."""
+    """If a deadline around the call ends it at its limit, its ticket says what it waited for."""
 
     async def scene(account):
         client = account.client(1, None)
@@ -534,7 +534,7 @@ def test_a_deadline_around_the_call_leaves_the_reason_behind():
 
 
 def test_cancelled_in_the_moment_of_its_refusal():
-    """A call that is cancelled after it was refused, and before it could run, is cancelled; nothing else happens."""
+    """A call that is cancelled after it was refused, and before it ran, is cancelled."""
 
     async def scene(account):
         client = account.client(1, None)
@@ -573,7 +573,7 @@ def test_cancelled_at_its_limit_when_the_queue_has_passed_it_over():
 @pytest.mark.parametrize("rate", [None, RateLimit(per_second=50)], ids=["slots", "rate"])
 @pytest.mark.parametrize("times", [1, 2])
 def test_cancelling_at_any_tick_gives_everything_back(rate, give_up, times):
-    """Callers are cancelled at every moment of waiting, entering and leaving. Afterwards all slots are free and others go."""
+    """After cancellations at every moment of waiting, entering and leaving, all slots are free and others go."""
 
     async def scene(account):
         for tick in range(30):
@@ -595,7 +595,7 @@ def test_cancelling_at_any_tick_gives_everything_back(rate, give_up, times):
 
 @pytest.mark.parametrize("rate", [None, TWO], ids=["slots", "rate"])
 def test_cancelled_in_the_moment_of_its_turn(rate):
-    """A call that is cancelled after it was admitted, and before it could run, gives its slot to the next one."""
+    """A call that is cancelled after it was admitted, and before it ran, gives its slot to the next one."""
 
     async def scene(account):
         client = account.client(1, rate)
@@ -613,7 +613,7 @@ def test_cancelled_in_the_moment_of_its_turn(rate):
 
 
 def test_a_call_cancelled_at_the_gate_has_taken_no_turn():
-    """Ten that gave up do not delay the next one by ten intervals."""
+    """Ten cancelled calls do not delay the next one by ten intervals."""
 
     async def scene(account):
         client = account.client(20)
@@ -628,7 +628,7 @@ def test_a_call_cancelled_at_the_gate_has_taken_no_turn():
 
 
 def test_a_cancelled_head_is_passed_over_before_its_task_runs():
-    """A slot that comes free in the same moment goes to the next one, and no turn is spent on the cancelled one."""
+    """A slot that becomes free in the same moment goes to the next call, and the cancelled one takes no turn."""
 
     async def scene(account):
         client = account.client(1)
@@ -645,7 +645,7 @@ def test_a_cancelled_head_is_passed_over_before_its_task_runs():
 
 @pytest.mark.parametrize("seed", range(10))
 def test_no_slot_is_lost_and_no_rate_exceeded_whatever_happens(seed):
-    """With random clients, streams, requests, limits, cancellations and pauses all calls end and all slots are free again."""
+    """After random clients, streams, requests, limits, cancellations and pauses, all calls end and all slots are free."""
 
     async def scene(account):
         dice = Random(seed)

@@ -1,4 +1,4 @@
-"""Where the token comes from, who asks for it, how often, and what everybody else does meanwhile."""
+"""Where the token comes from, how often it is requested, and what the other calls do meanwhile."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LOGIN = "/v1/auth/login"
 KNOWN = {"email": EMAIL, "password": PASSWORD}
 EXPIRED = reply(b'{"success": false, "message": "Token has expired"}', 401)
 MAY = ("2024-05-01", "2024-05-31")
-#: Ranges of their own for calls at once: equal calls would share one request.
+#: A range of its own for each concurrent call, because equal calls share one request.
 DAYS = [f"2024-05-{day:02}" for day in range(1, 21)]
 
 
@@ -53,7 +53,7 @@ def bearer(request) -> str:
 
 @pytest.mark.parametrize("expiry", ["401", "200"])
 async def test_a_wrong_token_costs_one_request(expiry, emulate, connect, small):
-    """A token that the API refuses and that nobody can replace ends the call at once, and is shown nowhere."""
+    """A refused token that cannot be replaced ends the call at once, and is shown nowhere."""
     api = await emulate(small, token="the-right-token", expiry=expiry)
 
     error = await failure_of(connect(api).count())
@@ -65,7 +65,7 @@ async def test_a_wrong_token_costs_one_request(expiry, emulate, connect, small):
 
 @pytest.mark.parametrize("expiry", ["401", "200"])
 async def test_a_static_token_that_dies_ends_the_stream_at_an_exact_place(expiry, emulate, connect, small):
-    """A stream whose token dies delivers an exact prefix, and its error says where to go on with another token."""
+    """A stream whose token dies delivers an exact prefix, and its error says where to resume with another token."""
     api = await emulate(small, token_requests=5, expiry=expiry)
     stream = connect(api, page_size=10).calls(*MAY)
     got = []
@@ -85,7 +85,7 @@ async def test_a_static_token_that_dies_ends_the_stream_at_an_exact_place(expiry
 
 @pytest.mark.parametrize("pasted", ["Bearer {}", "bearer={}", "Authorization: Bearer {}", "{}"])
 async def test_a_token_is_sent_as_the_api_wants_it(pasted, serve, connect):
-    """However it was pasted, it goes out once, behind ``Bearer``."""
+    """The header has the token once, behind ``Bearer``, however it was pasted."""
     server = await serve()
 
     await connect(server, pasted.format("abcdefgh12345678")).fetch_page()
@@ -97,7 +97,7 @@ async def test_a_token_is_sent_as_the_api_wants_it(pasted, serve, connect):
 
 
 async def test_twenty_calls_at_once_log_in_once(emulate, connect, small):
-    """One login serves everybody who waits for it, and everybody who comes later."""
+    """One login serves all calls that wait for it, and all later ones."""
     api = await emulate(small, **KNOWN, latency=0.01)
     client = connect(api, **KNOWN)
 
@@ -125,7 +125,7 @@ async def test_a_token_that_dies_every_twenty_requests_is_not_noticed(
 
 
 async def test_a_wrong_password_is_tried_once(emulate, connect, small):
-    """Ten calls at once and ten later share one refused login: more tries would lock the account."""
+    """Ten concurrent calls and ten later ones share one refused login: more tries would lock the account."""
     api = await emulate(small, email=EMAIL, password="another")
     client = connect(api, **KNOWN)
 
@@ -140,7 +140,7 @@ async def test_a_wrong_password_is_tried_once(emulate, connect, small):
 
 
 async def test_a_refused_login_does_not_grow_with_each_call(emulate, connect, small):
-    """The remembered refusal keeps no trace of those who met it: a service that goes on asking must not fill its memory."""
+    """The remembered refusal holds no traceback of the calls that raised it, so repeated calls leak no memory."""
     api = await emulate(small, email=EMAIL, password="another")
     client = connect(api, **KNOWN)
 
@@ -153,7 +153,7 @@ async def test_a_refused_login_does_not_grow_with_each_call(emulate, connect, sm
 
 
 async def test_a_throttled_login_is_not_repeated_before_its_time(serve, connect):
-    """A 429 at the login, with the time as the API writes it, is told to everybody and asked for no second time."""
+    """All callers get the 429 of a login, and no second login is sent before its time."""
     body = b'{"success": false, "message": "Too many login attempts.", "retry_after": "2030-01-01 05:30:00"}'
     server = await serve(reply(body, 429, ("Date", "Mon, 31 Dec 2029 23:59:00 GMT")))
     client = connect(server, **KNOWN)
@@ -168,7 +168,7 @@ async def test_a_throttled_login_is_not_repeated_before_its_time(serve, connect)
 
 @pytest.mark.parametrize("status", [200, 401, 422])
 async def test_a_throttled_login_is_no_refusal_whatever_its_status(status, serve, connect):
-    """A body that names a time to come back speaks of too many tries, not of a wrong password."""
+    """A body with a time to wait means too many tries, not a wrong password."""
     body = b'{"success": false, "message": "Too many login attempts.", "retry_after": "2030-01-01 05:30:00"}'
     server = await serve(reply(body, status, ("Date", "Mon, 31 Dec 2029 23:59:00 GMT")))
     client = connect(server, **KNOWN)
@@ -180,7 +180,7 @@ async def test_a_throttled_login_is_no_refusal_whatever_its_status(status, serve
 
 
 async def test_a_login_is_tried_again_after_its_throttle(serve, connect):
-    """Once the time has come the next call logs in."""
+    """After the throttle's time the next call logs in."""
     throttle = reply(b"{}", 429, ("Retry-After", "0.05"))
     answers = {LOGIN: iter([throttle, reply(issued())])}
     server = await serve(lambda request: next(answers[request.path]) if request.path in answers else OK)
@@ -216,7 +216,7 @@ GARBAGE = [
 
 @pytest.mark.parametrize(("status", "body", "kind"), GARBAGE, ids=[f"{row[0]} {n}" for n, row in enumerate(GARBAGE)])
 async def test_a_login_answered_with_garbage_is_an_error_of_ours(status, body, kind, serve, connect):
-    """Whatever the login route answers becomes one of our errors, after two tries at most, and shows no password."""
+    """Any bad reply of the login route becomes one of our errors, after two tries at most, and shows no password."""
     server = await serve(reply(body, status, length=None if status == 204 else True))
     client = connect(server, **KNOWN)
 
@@ -230,7 +230,7 @@ async def test_a_login_answered_with_garbage_is_an_error_of_ours(status, body, k
 
 @pytest.mark.parametrize("name", ["reset before head", "fin before head", "short body, fin", "garbage", "head hangs"])
 async def test_a_login_that_is_lost_on_the_wire_is_an_error_of_ours(name, serve, connect):
-    """A login that got no reply may have been counted: it is not repeated as freely as a page."""
+    """A login without a reply is repeated less often than a page, because the server may have counted it."""
     server = await serve(ACTS[name])
     client = connect(server, **KNOWN, timeouts=Timeouts(read=0.1))
 
@@ -243,7 +243,7 @@ async def test_a_login_that_is_lost_on_the_wire_is_an_error_of_ours(name, serve,
 
 
 async def test_an_outage_of_the_login_is_no_storm_of_logins(serve, connect):
-    """Twenty calls that wait for a login that fails with 503 do not log in twenty times one after another."""
+    """Twenty calls that wait for a login that fails with 503 do not send twenty logins."""
     server = await serve(reply(b"", 503))
     client = connect(server, **KNOWN, max_concurrency=20)
 
@@ -255,7 +255,7 @@ async def test_an_outage_of_the_login_is_no_storm_of_logins(serve, connect):
 
 
 async def test_who_is_cancelled_while_leading_takes_the_login_from_nobody(serve, connect):
-    """The call that began the login is cancelled; the login goes on, and the others get its token."""
+    """If the call that began the login is cancelled, the login continues, and the others get its token."""
     server = await serve(lambda request: ACTS["head hangs"] if request.path == LOGIN else OK)
     client = connect(server, **KNOWN)
     leader, *others = [asyncio.ensure_future(client.fetch_page(page_size=1 + n)) for n in range(6)]
@@ -272,7 +272,7 @@ async def test_who_is_cancelled_while_leading_takes_the_login_from_nobody(serve,
 
 
 async def test_closing_ends_a_login_that_is_under_way(serve, connect):
-    """Closing the client during a login ends the login and everybody who waits for it, without a word in the log."""
+    """Closing the client during a login ends the login and all calls that wait for it, and logs nothing."""
     server = await serve(ACTS["head hangs"])
     client = connect(server, **KNOWN)
     calls = [asyncio.ensure_future(client.fetch_page(page_size=1 + n)) for n in range(3)]
@@ -287,7 +287,7 @@ async def test_closing_ends_a_login_that_is_under_way(serve, connect):
 
 
 async def test_a_client_that_was_closed_during_a_login_logs_in_again(serve, connect):
-    """What was broken off is begun anew when the client is opened again."""
+    """A client that is opened again sends a new login."""
     server = await serve(ACTS["head hangs"])
     client = connect(server, **KNOWN)
     call = asyncio.ensure_future(failure_of(client.fetch_page()))
@@ -314,7 +314,7 @@ async def test_a_login_sends_the_credentials_and_no_token(serve, connect):
 
 
 async def test_a_token_that_is_refused_though_fresh_is_final(serve, connect):
-    """A login whose token is refused at once is not repeated for ever."""
+    """If the API refuses the fresh token of a login, the call fails; it does not log in for ever."""
     server = await serve(lambda request: reply(issued()) if request.path == LOGIN else EXPIRED)
 
     error = await failure_of(connect(server, **KNOWN).count())
@@ -334,7 +334,7 @@ def forged(end: float, name: str = "x") -> str:
 
 
 def provider_of(tokens, style: str, asked: list[int]):
-    """A provider in one of the styles that a caller may write it in."""
+    """A provider in one of the accepted styles."""
 
     def plain() -> str:
         asked.append(1)
@@ -371,7 +371,7 @@ async def test_a_provider_is_asked_once_for_many_calls(style, serve, connect):
     "refusal", [EXPIRED, reply(b'{"success": false, "message": "Token has expired"}')], ids=["401", "200"]
 )
 async def test_a_provider_is_asked_once_per_expiry(refusal, style, serve, connect):
-    """When a token dies under many calls at once, one question brings the next one, and every call succeeds with it."""
+    """When a token dies under many calls, the provider is asked once, and every call succeeds with the new token."""
     live = {"token": "first-token-1"}
     server = await serve(lambda request: OK if bearer(request) == live["token"] else refusal)
     asked: list[int] = []
@@ -388,7 +388,7 @@ async def test_a_provider_is_asked_once_per_expiry(refusal, style, serve, connec
 
 
 async def test_a_provider_with_nothing_new_ends_the_call(serve, connect):
-    """A provider that gives the refused token again is asked once more and not for ever."""
+    """A provider that gives the refused token again is asked once more; then the call fails."""
     server = await serve(EXPIRED)
     asked: list[int] = []
     client = connect(server, provider_of(itertools.repeat("same-token-1"), "async", asked))
@@ -402,7 +402,7 @@ async def test_a_provider_with_nothing_new_ends_the_call(serve, connect):
 
 
 async def test_a_token_that_says_when_it_ends_is_replaced_before(serve, connect):
-    """The ``exp`` of a JWT is read, not trusted: shortly before, the provider is asked for another."""
+    """Shortly before the ``exp`` of a JWT, the provider is asked for another token."""
     server = await serve()
     asked: list[int] = []
     tokens = [forged(time.time() + 5, "old"), forged(time.time() + 3600, "new")]
@@ -417,7 +417,7 @@ async def test_a_token_that_says_when_it_ends_is_replaced_before(serve, connect)
 
 @pytest.mark.parametrize("given", ["********", "two words", "", "short", None, 7, "abcdefgh\r\nX: y", "टोकन-abcdefgh"])
 async def test_a_provider_that_gives_no_token_is_told_so(given, serve, connect):
-    """What a provider gives is checked like a token that is given; nothing is sent."""
+    """A provider's token is checked like a given token; nothing is sent."""
     server = await serve()
 
     error = await failure_of(connect(server, lambda: given).fetch_page())
@@ -428,7 +428,7 @@ async def test_a_provider_that_gives_no_token_is_told_so(given, serve, connect):
 
 
 class VaultError(Exception):
-    """An exception whose constructor is its own affair."""
+    """An exception with a constructor of its own."""
 
     def __init__(self, code: int, secret: str) -> None:
         super().__init__(f"vault says {code}")
@@ -439,7 +439,7 @@ class VaultError(Exception):
     "error", [VaultError(7, "x"), OSError(5, "vault"), KeyError("k")], ids=lambda error: type(error).__name__
 )
 async def test_a_provider_that_raises_is_heard(error, serve, connect):
-    """Every call that waited learns the class of what was raised, and the next call asks again."""
+    """Each waiting call gets the class of the provider's error, and the next call asks again."""
     server = await serve()
     failing = iter([True])
 
@@ -459,7 +459,7 @@ async def test_a_provider_that_raises_is_heard(error, serve, connect):
 
 
 async def test_a_providers_own_timeout_is_not_the_deadline(serve, connect):
-    """A ``TimeoutError`` of the vault is the vault's, also for a call that has a deadline."""
+    """A ``TimeoutError`` of the provider is not reported as the call's deadline."""
     server = await serve()
 
     async def provider() -> str:
@@ -471,7 +471,7 @@ async def test_a_providers_own_timeout_is_not_the_deadline(serve, connect):
 
 
 async def test_a_provider_outlives_its_first_asker(serve, connect):
-    """A call that is cancelled while the provider works takes nothing from the others."""
+    """If the first caller is cancelled while the provider works, the others still get the token."""
     server = await serve()
     answer = asyncio.Event()
     asked = []
@@ -494,7 +494,7 @@ async def test_a_provider_outlives_its_first_asker(serve, connect):
 
 
 async def test_no_secret_is_in_what_a_client_shows(serve, connect):
-    """Neither the client nor where its token comes from prints a secret, and neither can be pickled."""
+    """Neither the client nor its token source prints a secret, and neither can be pickled."""
     server = await serve()
     for client in (connect(server), connect(server, **KNOWN), connect(server, lambda: TOKEN)):
         seen = (
@@ -511,7 +511,7 @@ async def test_no_secret_is_in_what_a_client_shows(serve, connect):
 
 
 async def test_a_login_behind_a_full_house_is_not_locked_out(emulate, connect, small):
-    """With every slot busy and every token dead, the login still gets through: nobody holds a slot and waits for it."""
+    """The login gets through even if all slots are busy and all tokens dead: no call holds a slot while it waits for it."""
     api = await emulate(small, token=None, **KNOWN, token_requests=1, latency=0.002)
     client = connect(api, **KNOWN, max_concurrency=1, page_size=50)
 
@@ -522,7 +522,7 @@ async def test_a_login_behind_a_full_house_is_not_locked_out(emulate, connect, s
 
 
 async def test_a_login_that_resets_on_a_stale_connection_is_made_again(serve, connect):
-    """A kept-alive connection that was closed meanwhile costs a login nothing."""
+    """A login on a stale connection is sent again."""
 
     def script(request):
         if request.on_connection > 1:

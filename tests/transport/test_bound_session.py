@@ -1,4 +1,4 @@
-"""A session and the loop and process it belongs to, in this process, where it can be measured."""
+"""A session belongs to one loop and one process; measured inside this process."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ DATA = Dataset.month("2024-05", calls=3)
 
 
 def test_a_client_outlives_its_loop():
-    """In each loop it opens what it needs, and the loop closes it: nobody has to."""
+    """In each loop the client opens a session, and the loop closes it."""
     client = ServetelClient("token-of-the-test", base_url="http://127.0.0.1:1", rate=None)
 
     async def count():
@@ -33,7 +33,7 @@ def test_a_client_outlives_its_loop():
 
 
 async def test_a_forked_process_leaves_its_parents_session_alone(monkeypatch):
-    """It makes one of its own, and keeps the parent's, unclosed: closing it would close the parent's connections."""
+    """The child makes its own session and does not close the parent's, because that would close the parent's connections."""
     async with (
         Emulator(DATA) as api,
         ServetelClient(api.token, base_url=api.base_url, rate=None) as client,
@@ -55,7 +55,7 @@ async def test_a_forked_process_leaves_its_parents_session_alone(monkeypatch):
 
 
 class ByHand:
-    """A server in one loop, and loops of the client's that are closed without ending anything."""
+    """A server in one loop, and client loops that are closed without ending their tasks."""
 
     def __init__(self, **knobs):
         self.client = ServetelClient("token-of-the-test", base_url="http://127.0.0.1:1", rate=None)
@@ -80,7 +80,7 @@ class ByHand:
         self._runner.close()
 
     def run(self, work):
-        """Run it in a loop that is closed by hand; gives the session that it used."""
+        """Run it in a loop that is closed by hand; returns its session."""
         loop = asyncio.new_event_loop()
         loop.run_until_complete(work)
         bound = self.client._transport._bound
@@ -93,7 +93,7 @@ def count(client):
 
 
 def test_a_session_of_a_loop_closed_by_hand_is_dropped_with_its_connections():
-    """The next session drops it: its sockets are closed, although its loop cannot."""
+    """The next session closes the sockets of the old one, because its loop no longer can."""
     with ByHand() as by_hand:
         session = by_hand.run(count(by_hand.client))
         (transport,) = wire.connections_of(session._loop)
@@ -106,7 +106,7 @@ def test_a_session_of_a_loop_closed_by_hand_is_dropped_with_its_connections():
 
 
 def test_a_task_of_a_loop_closed_by_hand_is_ended_without_it():
-    """A coroutine that waits for a reply is closed. Its cleanup may fail, and nothing is printed."""
+    """A coroutine that waits for a reply is closed; nothing is printed, even if its cleanup fails."""
 
     async def ask(client, api):
         asking = asyncio.ensure_future(count(client))
@@ -141,7 +141,7 @@ def test_a_client_that_is_collected_has_its_session_closed_in_its_loop():
 
 
 def test_a_client_that_is_collected_after_its_loop_has_its_session_dropped():
-    """There is no loop to close it in."""
+    """Without a loop to close it in, the session is dropped."""
     with ByHand() as by_hand:
         session = by_hand.run(count(by_hand.client))
         by_hand.client = None
@@ -152,7 +152,7 @@ def test_a_client_that_is_collected_after_its_loop_has_its_session_dropped():
 
 
 def test_a_session_of_a_loop_that_runs_in_another_thread_is_not_touched():
-    """At the interpreter's exit the session may be in use: it is left alone, without a warning that it is open."""
+    """At the interpreter's exit it may be in use, so it is left open without a warning."""
     with ByHand() as by_hand:
         by_hand.serve(count(by_hand.client))
         session = by_hand.client._transport._bound.session
@@ -188,7 +188,7 @@ def test_a_forked_child_closes_its_own_copies_at_its_exit(monkeypatch):
 
 
 def test_a_connection_with_tls_is_closed_beneath_it():
-    """Asyncio has two transports for it. A transport that accepts no new attribute is left unchanged."""
+    """Both of asyncio's transports are closed. A transport that accepts no new attribute is left unchanged."""
     first, second = socket.socketpair()
     inner = types.SimpleNamespace(_sock=first)
     outer = types.SimpleNamespace(_ssl_protocol=types.SimpleNamespace(_transport=inner))

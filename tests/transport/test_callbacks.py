@@ -1,4 +1,4 @@
-"""Code of the caller inside a request: what it raises becomes a ``CallbackError``, never an end, a cancellation or a retry."""
+"""The caller's code inside a request: its errors become a ``CallbackError``, never an end, a cancellation or a retry."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ each_error = pytest.mark.parametrize("error", RAISED, ids=lambda error: type(err
 
 
 class Awaitable:
-    """An object that is awaited; raises then."""
+    """An object that raises when it is awaited."""
 
     def __init__(self, error: BaseException) -> None:
         self._error = error
@@ -53,7 +53,7 @@ class Awaitable:
 
 
 def provider_of(kind: str, error: BaseException):
-    """A token provider that raises: when it is called, in its coroutine, or when what it gives is awaited."""
+    """A token provider that raises: when it is called, in its coroutine, or when its result is awaited."""
     if kind == "plain":
 
         def plain() -> str:
@@ -97,7 +97,7 @@ async def test_what_a_provider_raises_becomes_one_error_of_ours(kind, error, ser
 
 @each_error
 async def test_a_provider_that_fails_in_the_middle_ends_a_stream_with_an_error(error, emulate, connect, small):
-    """A stream that needs a new token and gets none from its provider has failed: it is not finished, closed or cancelled."""
+    """A stream whose provider fails raises that error; it is not finished, closed or cancelled."""
     api = await emulate(small, token_requests=3, expiry="401")
     tokens = iter([TOKEN])
 
@@ -123,7 +123,7 @@ async def test_a_provider_that_fails_in_the_middle_ends_a_stream_with_an_error(e
 
 
 async def test_an_iterator_of_tokens_that_ends_does_not_end_the_stream(emulate, connect, small):
-    """``anext`` of an exhausted generator raises ``StopAsyncIteration``: the provider's end, not the stream's."""
+    """A provider's ``StopAsyncIteration`` is an error, not the end of the stream."""
     api = await emulate(small, token_requests=3, expiry="401")
 
     async def tokens():
@@ -162,7 +162,7 @@ async def test_a_provider_that_cancels_itself_cancels_no_one_else(way, serve, co
 
 
 async def test_closing_the_client_still_cancels_a_provider(serve, connect):
-    """A cancellation that we ask for reaches the provider as one."""
+    """Closing the client cancels the provider."""
     server, seen = await serve(), []
 
     async def provider() -> str:
@@ -185,7 +185,7 @@ async def test_closing_the_client_still_cancels_a_provider(serve, connect):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, MemoryError])
 def test_the_end_of_the_process_passes(error):
-    """An exception that ends the process, or the lack of memory, is not the failure of the provider."""
+    """``SystemExit``, ``KeyboardInterrupt`` and ``MemoryError`` pass unchanged."""
 
     async def provider() -> str:
         raise error
@@ -199,7 +199,7 @@ def test_the_end_of_the_process_passes(error):
 
 
 async def test_a_coroutine_that_is_closed_from_outside_is_not_a_failure_of_its_code():
-    """``GeneratorExit`` is the provider's own only while its task runs: a collector closes coroutines too."""
+    """``GeneratorExit`` is a failure only while the provider's task runs: the garbage collector closes coroutines too."""
     task = asyncio.current_task()
     assert not must_pass(GeneratorExit(), task)
     assert await asyncio.to_thread(must_pass, GeneratorExit(), task)
@@ -207,7 +207,7 @@ async def test_a_coroutine_that_is_closed_from_outside_is_not_a_failure_of_its_c
 
 
 async def test_a_provider_that_never_answers_is_bound_by_the_deadline(serve, connect):
-    """The deadline ends the call. That is no overload: the error names the token provider."""
+    """The deadline ends the call, and the error names the token provider, not an overload."""
     server = await serve()
 
     async def provider() -> str:
@@ -223,7 +223,7 @@ async def test_a_provider_that_never_answers_is_bound_by_the_deadline(serve, con
 
 @pytest.mark.parametrize("given", [None, 7, b"token-as-bytes", ["token"], ""])
 async def test_a_provider_that_gives_no_token_is_said_so(given, serve, connect):
-    """The error names the type of what it returned; that is not sent."""
+    """The error names the type of the returned value, which is not sent."""
     server = await serve()
 
     failure = await failure_of(connect(server, lambda: given).fetch_page())
@@ -251,7 +251,7 @@ async def test_a_token_of_a_class_of_its_own_is_sent_by_its_value(serve, connect
 
 @dataclasses.dataclass
 class Vault:
-    """Has ``__eq__``, and so no ``__hash__``."""
+    """A class with ``__eq__`` and therefore no ``__hash__``."""
 
     path: str
 
@@ -263,7 +263,7 @@ class Vault:
 
 
 class Broken(Vault):
-    """Raises where it is hashed or compared."""
+    """Raises when it is hashed or compared."""
 
     def __hash__(self) -> int:
         raise KeyError(SECRET)
@@ -284,7 +284,7 @@ async def test_a_provider_needs_no_hash(vault, serve, connect):
 
 
 def test_providers_that_are_equal_are_not_one():
-    """Two vaults of one path may be two accounts, so each has its own pace; a method of one object is one provider."""
+    """Equal providers may be two accounts, so each has its own pace; a method of one object is one provider."""
     one, twin = Vault("a"), Vault("a")
     pace = {
         name: ServetelClient(provider, base_url="http://127.0.0.1:1")._transport
@@ -333,7 +333,7 @@ async def test_what_a_trace_hook_raises_becomes_one_error_of_ours(whose, hook, e
 
 
 async def test_a_hook_that_fails_while_a_login_is_sent_is_named(serve, connect):
-    """Aiohttp wraps what a hook of the body raises in a connection error."""
+    """The error of a hook is named, although aiohttp wraps it in a connection error."""
     server = await serve({"/v1/auth/login": reply(b"{}", 200)})
     trace = trace_of("on_request_chunk_sent", OSError(5, SECRET))
 
@@ -344,7 +344,7 @@ async def test_a_hook_that_fails_while_a_login_is_sent_is_named(serve, connect):
 
 
 async def test_a_failing_hook_is_told_to_on_event(serve, connect):
-    """Each attempt is one event, also an attempt that a hook ended."""
+    """An attempt that a hook ended is one event, like any other attempt."""
     server, events = await serve(), []
     await failure_of(
         connect(
@@ -404,7 +404,7 @@ async def test_what_a_part_of_a_given_session_raises_becomes_one_error_of_ours(m
 async def test_what_aiohttp_raises_unexpectedly_in_our_own_session_is_a_fault_of_the_wire(
     error, serve, connect, monkeypatch
 ):
-    """It is retried, for example after another request cancelled a shared look-up. The exception does not reach the caller."""
+    """Aiohttp's own exceptions are retried, such as a shared look-up that another request cancelled."""
     server, failing = await serve(), iter([True])
     connect_for_real = aiohttp.TCPConnector.connect
 
@@ -419,7 +419,7 @@ async def test_what_aiohttp_raises_unexpectedly_in_our_own_session_is_a_fault_of
 
 
 async def test_a_given_session_of_another_loop_is_refused(serve, connect):
-    """Its connections belong to the loop that it was made in."""
+    """A session works only in the loop that it was made in."""
     server = await serve()
 
     async def make() -> aiohttp.ClientSession:
@@ -448,7 +448,7 @@ async def test_a_given_session_of_another_loop_is_refused(serve, connect):
     ids=lambda options: next(iter(options)),
 )
 async def test_how_a_given_session_is_set_changes_no_request(options, monkeypatch, tmp_path, emulate, connect, small):
-    """A ``.netrc`` of its environment does not replace the token; a login and a packed page are sent and read as ever."""
+    """Settings of a given session do not replace the token or change how a login and a packed page are sent and read."""
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine 127.0.0.1 login a password b\n")
     netrc.chmod(0o600)
@@ -517,14 +517,14 @@ each_async = pytest.mark.parametrize("function", ASYNC.values(), ids=ASYNC)
 
 @each_async
 def test_an_async_on_event_is_refused(function):
-    """Nothing would await it: said when the client is made."""
+    """The client's constructor refuses it, because it would not be awaited."""
     with pytest.raises(ConfigurationError, match="on_event is an async function"):
         ServetelClient(TOKEN, base_url="http://127.0.0.1:1", on_event=function)
 
 
 @each_async
 async def test_an_async_on_progress_is_refused(function, serve, connect, tmp_path):
-    """Before anything is sent or written."""
+    """It is refused before anything is sent or written."""
     server = await serve()
 
     failure = await failure_of(connect(server).pull(tmp_path / "a.ndjson", *MAY, on_progress=function))
@@ -535,7 +535,7 @@ async def test_an_async_on_progress_is_refused(function, serve, connect, tmp_pat
 
 
 async def test_what_a_listener_returns_is_discarded_and_said_once(caplog):
-    """A coroutine is closed and a task cancelled: nothing would await them, and Python would warn of each."""
+    """A returned coroutine is closed, a returned task is cancelled, and one warning is logged."""
     future = asyncio.get_running_loop().create_future()
     returned = iter([hear(1), hear(2), future, Awaitable(KeyError()), None, 7])
     listener = Listener("on_event", lambda _: next(returned))
@@ -564,7 +564,7 @@ async def test_what_on_event_raises_disturbs_nothing(error, serve, connect, capl
 
 
 async def test_on_event_may_end_the_process(serve, connect):
-    """``SystemExit`` is no failure of a listener."""
+    """``SystemExit`` of a listener passes."""
 
     def leave(_event: object) -> None:
         raise SystemExit
@@ -579,7 +579,7 @@ async def test_on_event_may_end_the_process(serve, connect):
     ids=lambda error: error.__name__,
 )
 async def test_what_on_progress_raises_is_no_end_of_the_pull(error, emulate, connect, small, tmp_path):
-    """It looks like an end or a cancellation, and is neither."""
+    """An error of ``on_progress`` does not end or cancel the pull silently, even if it looks like that."""
     api = await emulate(small)
 
     def fail(_progress: object) -> None:
@@ -593,7 +593,7 @@ async def test_what_on_progress_raises_is_no_end_of_the_pull(error, emulate, con
 
 
 def test_a_session_that_hides_its_loop_is_taken(monkeypatch):
-    """The check of the loop is a courtesy: a later aiohttp may show it under another name."""
+    """A session whose loop cannot be read is accepted, because a later aiohttp may rename the attribute."""
 
     class Session:
         closed = False

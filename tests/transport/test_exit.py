@@ -1,4 +1,4 @@
-"""What a client leaves on standard error: nothing, however its loop, its thread, its process and its last reference end.
+"""A client prints nothing on standard error, however its loop, its thread, its process or its last reference ends.
 
 Each script runs in development mode with warnings as errors. Its server runs in the test, so that no thread of the
 script keeps its globals alive to the end.
@@ -139,7 +139,7 @@ async def test_nothing_is_printed_at_the_end(text, serve):
 @pytest.mark.parametrize("act", ["head hangs", "body hangs"])
 @pytest.mark.parametrize("name", [name for name in SCRIPTS if "half read" in name or "another loop" in name])
 async def test_nothing_is_printed_where_requests_are_under_way(name, act, serve):
-    """A task that waits for a reply in a loop that was closed by hand never ends, and says nothing."""
+    """Nothing is printed for a task that waits for a reply in a loop that was closed by hand."""
     server = await serve(ACTS[act])
 
     assert (await run(server, SCRIPTS[name])).strip() == "end"
@@ -147,7 +147,7 @@ async def test_nothing_is_printed_where_requests_are_under_way(name, act, serve)
 
 @pytest.mark.parametrize("name", ["a client in a global, its loop closed by hand", "asyncio.run with an open client"])
 async def test_nothing_is_printed_of_connections_with_tls(name, serve, authority, tmp_path):
-    """Asyncio has two transports for one such connection, and warns of each."""
+    """Neither of the two transports of a TLS connection prints a warning."""
     server = await serve(OK, tls=serving(authority.issue_cert("127.0.0.1")))
     file = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(str(file))
@@ -156,7 +156,7 @@ async def test_nothing_is_printed_of_connections_with_tls(name, serve, authority
 
 
 async def test_loops_closed_by_hand_leave_no_connection_behind(serve):
-    """Each new session drops those of loops that are closed: a process that makes many loops keeps no descriptor."""
+    """Each new session drops those of closed loops, so a process that makes many loops keeps no descriptor."""
     text = """
     for _ in range(20):
         by_hand(one())

@@ -1,4 +1,4 @@
-"""What a server says on a kept-alive connection while nobody asks it anything."""
+"""Bytes that a server sends on an idle kept-alive connection."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ UNASKED = {
 
 
 class Talkative(WireServer):
-    """A server that can speak first, to everybody who is connected."""
+    """A server that can send without a request, to every open connection."""
 
     def say(self, data: bytes) -> None:
-        """Say it."""
+        """Send it on every open connection."""
         for writer in self._writers:
             writer.write(data)
 
 
 def heard(connector) -> bool:
-    """Whether every idle connection of this client has heard something."""
+    """Whether every idle connection of this client has received something."""
     return all(protocol.should_close for idle in connector._conns.values() for protocol, _ in idle)
 
 
 @pytest.mark.parametrize("what", UNASKED)
 async def test_what_nobody_asked_for_is_no_reply_to_the_next_request(what, stack, connect):
-    """The next request goes over another connection, is counted as no failure, and gets its own reply."""
+    """After unrequested bytes the next request uses another connection, counts no failure, and gets its own reply."""
     server = await stack.enter_async_context(Talkative(lambda request: OK))
     client = connect(server, retry=Retry(attempts=1))
     for turn in range(3):

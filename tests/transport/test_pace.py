@@ -1,4 +1,4 @@
-"""The pace of an account: the turns of its gate and its pause, on a clock of the test; and both seen on the wire."""
+"""The pace of an account: the turns of its gate and its pause, on a fake clock and on the wire."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.transport.wire_server import ACTS, OK
 
 
 class Walk:
-    """A pace on a fake clock: whoever is told to wait does so at once."""
+    """A pace on a fake clock: a wait moves the clock."""
 
     def __init__(self, rate: RateLimit | None, now: float = 1000.0) -> None:
         self.pace = AccountPace()
@@ -23,11 +23,11 @@ class Walk:
         self.now = now
 
     def sent(self, delay: float) -> None:
-        """A request goes out so long after the turn that was just taken."""
+        """Send a request some seconds after its turn."""
         self.pace.sent(self.now + delay, delay, self.rate)
 
     def take(self) -> float:
-        """Take a turn and give the time at which it was had."""
+        """Take a turn; returns its time."""
         while wait := self.pace.take(self.now, self.rate):
             assert wait > 0
             self.now += wait
@@ -45,14 +45,14 @@ class Walk:
     ids=["two a second", "a burst of three", "one in two seconds", "no limit"],
 )
 def test_turns_come_as_the_rate_allows(rate, turns):
-    """A rate is a distance between turns, a little more than it allows, after a burst at the start."""
+    """After a burst at the start, the distance between turns is a little longer than the rate's interval."""
     walk = Walk(rate)
 
     assert [walk.take() for _ in turns] == pytest.approx([MARGIN * turn for turn in turns])
 
 
 def test_of_fast_turns_one_that_is_late_does_not_move_the_next_ones():
-    """At 200 a second a loop that is a millisecond late each time would lose a fifth of the rate."""
+    """A late turn does not delay the next ones at a high rate, so a loop that is always late loses nothing."""
     walk = Walk(RateLimit(per_second=200))
     turns = []
     for _ in range(1000):
@@ -64,7 +64,7 @@ def test_of_fast_turns_one_that_is_late_does_not_move_the_next_ones():
 
 @pytest.mark.parametrize("rest", [0.021, 3600])
 def test_who_rested_has_nothing_to_make_up_for(rest):
-    """After a rest the distance counts from the turn that ends it: no two go at once."""
+    """After a rest the distance counts from the first turn, so no two turns come at once."""
     walk = Walk(RateLimit(per_second=50))
     walk.take()
     walk.now += MARGIN / 50 + rest
@@ -74,7 +74,7 @@ def test_who_rested_has_nothing_to_make_up_for(rest):
 
 
 def test_slow_turns_keep_their_distance_whoever_is_late():
-    """At 3 a second a late turn moves the next one: a server that counts strictly must see no two too close."""
+    """A late turn moves the next one at a low rate, so a strict server sees no two too close."""
     walk = Walk(RateLimit(per_second=3))
     first = walk.take()
     walk.now += 0.35
@@ -84,7 +84,7 @@ def test_slow_turns_keep_their_distance_whoever_is_late():
 
 
 def test_a_burst_is_saved_up_again_by_a_rest_and_never_more():
-    """After a long rest a full burst is there, and not the whole rest's worth of turns."""
+    """A long rest refills the burst, and no more."""
     walk = Walk(RateLimit(per_second=10, burst=3))
     [walk.take() for _ in range(3)]
     walk.now += 3600
@@ -94,7 +94,7 @@ def test_a_burst_is_saved_up_again_by_a_rest_and_never_more():
 
 
 def test_over_any_length_of_time_no_more_than_the_rate_and_its_burst():
-    """In every span of the walk there are at most burst + rate x span turns."""
+    """In any interval there are at most burst + rate x seconds turns."""
     rate = RateLimit(per_second=7, burst=4)
     walk = Walk(rate)
     turns = []
@@ -107,7 +107,7 @@ def test_over_any_length_of_time_no_more_than_the_rate_and_its_burst():
 
 
 def test_slow_turns_keep_their_distance_on_the_wire():
-    """Whoever had to connect first went out late: the next request, over an open connection, must not be too close."""
+    """A request that connects first is late; the next one, over an open connection, still keeps the distance."""
     walk = Walk(RateLimit(per_second=2))
     walk.take()
     walk.sent(0.3)
@@ -116,7 +116,7 @@ def test_slow_turns_keep_their_distance_on_the_wire():
 
 
 def test_requests_that_all_have_to_connect_keep_the_rate():
-    """Where no connection is kept alive each goes out late by as much: they are no closer than their turns."""
+    """Requests without kept-alive connections are all late by as much, so they keep the distance of their turns."""
     walk = Walk(RateLimit(per_second=2))
     turns = []
     for _ in range(10):
@@ -130,7 +130,7 @@ def test_requests_that_all_have_to_connect_keep_the_rate():
     "rate", [None, RateLimit(per_second=50), RateLimit(per_second=2, burst=4)], ids=["no limit", "fast", "a burst"]
 )
 def test_when_others_went_out_does_not_matter(rate):
-    """A server that allows many a second, or a burst, allows two that are close."""
+    """At a high rate, or with a burst, a late request does not move the next one."""
     late, on_time = Walk(rate), Walk(rate)
     for walk in (late, on_time):
         walk.take()
@@ -141,7 +141,7 @@ def test_when_others_went_out_does_not_matter(rate):
 
 @pytest.mark.parametrize("rate", [None, RateLimit(per_second=100)], ids=["no limit", "a rate"])
 def test_a_pause_holds_everybody_back(rate):
-    """During a pause there is no turn, with a rate or without one; after it they go on."""
+    """During a pause there is no turn, with or without a rate; after it turns continue."""
     walk = Walk(rate)
     walk.pace.pause(walk.now, 5.0)
 
@@ -149,7 +149,7 @@ def test_a_pause_holds_everybody_back(rate):
 
 
 def test_pauses_of_one_moment_are_one_pause():
-    """The longest one holds: pauses do not add up, and a shorter one takes nothing away."""
+    """The longest pause holds: pauses do not add up, and a shorter one shortens nothing."""
     walk = Walk(None)
     for seconds in (3.0, 5.0, 1.0):
         walk.pace.pause(walk.now, seconds)
@@ -158,7 +158,7 @@ def test_pauses_of_one_moment_are_one_pause():
 
 
 def test_waiting_takes_nothing():
-    """Who is told to wait has taken no turn: asking again does not move the next one away."""
+    """A call that must wait has taken no turn, so asking again does not delay the next turn."""
     pace = AccountPace()
     rate = RateLimit(per_second=1)
     assert pace.take(0.0, rate) == 0
@@ -168,7 +168,7 @@ def test_waiting_takes_nothing():
 
 
 def test_a_slow_connection_costs_one_interval_at_most():
-    """A connect of six seconds while others go on moves the next turn to one interval after it, and no further."""
+    """After a connect of six seconds the next turn is at most one interval later."""
     walk = Walk(RateLimit(per_second=2))
     turns = [walk.take() for _ in range(13)]
     walk.pace.sent(1000.0 + 6.1, 6.1, walk.rate)
@@ -188,7 +188,7 @@ def test_a_slow_connection_costs_one_interval_at_most():
     ],
 )
 def test_the_wait_behind_others_is_known_beforehand(rate, ahead, seconds):
-    """After one turn was taken, the wait behind so many others is known. Asking takes no turn."""
+    """The wait behind a number of others can be read; reading takes no turn."""
     walk = Walk(rate)
     walk.take()
 
@@ -196,7 +196,7 @@ def test_the_wait_behind_others_is_known_beforehand(rate, ahead, seconds):
 
 
 def test_the_wait_behind_others_begins_after_a_pause():
-    """A pause is added: the queue continues when it ends."""
+    """The wait behind others includes the pause."""
     walk = Walk(RateLimit(per_second=2))
     walk.pace.pause(walk.now, 10.0)
 
@@ -223,7 +223,7 @@ async def test_no_more_are_in_flight_than_there_are_slots(limit, serve, connect)
 
 
 async def test_calls_are_sent_in_the_order_they_were_made(serve, connect):
-    """A queue of calls is a queue, not a crowd."""
+    """Calls are sent in the order in which they were made."""
     server = await serve()
     client = connect(server, max_concurrency=1)
 
@@ -235,7 +235,7 @@ async def test_calls_are_sent_in_the_order_they_were_made(serve, connect):
 
 
 async def test_clients_of_one_token_share_the_rate_and_others_do_not(serve, connect):
-    """Two clients of one account go through one gate; a client of another account has its own."""
+    """Two clients of one account share a gate; a client of another account has its own."""
     server = await serve()
     slow = RateLimit(per_second=0.5)
     first, second = connect(server, rate=slow), connect(server, rate=slow)
@@ -260,7 +260,7 @@ async def test_a_bearer_prefix_makes_no_other_account(serve, connect):
 
 
 async def test_calls_cancelled_in_flight_give_their_slots_back(serve, connect):
-    """After any number of cancelled calls, at whatever tick, the client still has all its slots and no connection in use."""
+    """After calls were cancelled at any tick, the client has all its slots and no connection in use."""
     server = await serve(ACTS["head hangs"])
     client = connect(server, max_concurrency=2)
     for tick in range(40):

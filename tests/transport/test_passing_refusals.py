@@ -1,4 +1,4 @@
-"""A 403 or 404 in the middle, at an address that has just worked: asked again, perhaps with another token; final only at first."""
+"""A 403 or 404 at an address that has worked is retried, perhaps with another token; before any good reply it is final."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def logins(server) -> int:
 
 @BLOCK
 async def test_a_block_that_passes_costs_nothing_but_time(block, serve, connect):
-    """One such reply in the middle is asked again with the same token, and the page comes."""
+    """One such reply in the middle is retried with the same token, and the page comes."""
     server = await serve([OK, block, OK])
     client = connect(server)
     await client.fetch_page()
@@ -64,7 +64,7 @@ async def test_a_block_that_passes_costs_nothing_but_time(block, serve, connect)
 
 @BLOCK
 async def test_a_block_that_stays_is_an_error_of_the_servers(block, serve, connect):
-    """After the retries the error says that the address had worked, and may be retried; it never says "not authorised"."""
+    """After the retries the error is retryable and says that the address had worked, never "not authorised"."""
     server = await serve([OK, block])
     client = connect(server)
     await client.fetch_page()
@@ -80,7 +80,7 @@ async def test_a_block_that_stays_is_an_error_of_the_servers(block, serve, conne
 
 @BLOCK
 async def test_the_first_reply_of_an_address_is_final(block, serve, connect):
-    """Before any good reply it means a wrong address or missing rights: one request."""
+    """Before any good reply it means a wrong address or missing rights, after one request."""
     server = await serve(block)
 
     error = await failure_of(connect(server).fetch_page())
@@ -90,7 +90,7 @@ async def test_the_first_reply_of_an_address_is_final(block, serve, connect):
 
 
 async def test_a_redirect_in_the_middle_stays_final(serve, connect):
-    """It could carry the token to another host, whatever the address did before."""
+    """A redirect is never followed, even at an address that has worked: it could carry the token to another host."""
     server = await serve([OK, reply(b"", 302)])
     client = connect(server)
     await client.fetch_page()
@@ -114,7 +114,7 @@ async def test_a_stream_meets_such_a_fault_and_is_whole(status, emulate, connect
 
 
 def gateway(block, live: dict[str, str]):
-    """A server whose tokens end without a word: a dead one is answered by the gateway, and a login brings the next."""
+    """A server whose gateway answers dead tokens; a login gives the next token."""
 
     def script(request):
         if request.path == LOGIN:
@@ -127,7 +127,7 @@ def gateway(block, live: dict[str, str]):
 
 @BLOCK
 async def test_a_login_token_that_ends_behind_a_gateway_is_renewed(block, serve, connect):
-    """The second refusal in a row of a token that had worked brings one new login, and the page comes with its token."""
+    """The second refusal in a row of a token that had worked causes one login, and the page comes with the new token."""
     live: dict[str, str] = {}
     server = await serve(gateway(block, live))
     client = connect(server, **KNOWN)
@@ -140,7 +140,7 @@ async def test_a_login_token_that_ends_behind_a_gateway_is_renewed(block, serve,
 
 
 async def test_one_block_of_a_login_is_no_reason_to_log_in(serve, connect):
-    """A block that passes at once costs no login: they are throttled."""
+    """A block that passes at once causes no login, because logins are throttled."""
     pages = iter([OK, BLOCKS["gateway"], OK, BLOCKS["404"], OK])
     server = await serve(lambda request: issued("token-number-1") if request.path == LOGIN else next(pages))
     client = connect(server, **KNOWN)
@@ -152,7 +152,7 @@ async def test_one_block_of_a_login_is_no_reason_to_log_in(serve, connect):
 
 
 async def test_a_block_that_stays_costs_one_login(serve, connect):
-    """However many calls meet it: a token that has not worked yet is not suspected."""
+    """A lasting block costs one login for any number of calls, because a token that has not worked yet is not suspected."""
     blocked = {"": False}
     names = iter(range(100))
 
@@ -177,7 +177,7 @@ async def test_a_block_that_stays_costs_one_login(serve, connect):
 
 
 async def test_a_block_of_the_login_too_keeps_the_old_token(serve, connect):
-    """A firewall that blocks everything blocks the login: the old token is sent on, and is good when the block ends."""
+    """If the login is blocked too, the old token stays in use, and works when the block ends."""
     blocked = {"": False}
 
     def script(request):
@@ -200,7 +200,7 @@ async def test_a_block_of_the_login_too_keeps_the_old_token(serve, connect):
 
 
 async def test_a_wrong_password_is_not_learnt_from_a_block(serve, connect):
-    """A login that is refused while the old token is only suspected ends nothing: the old one may still be good."""
+    """A login that is refused while the old token is only suspected is no error, because the old token may be good."""
     pages = iter([OK, BLOCKS["gateway"], BLOCKS["gateway"], OK])
     first = iter([issued("token-number-1")])
     refused = reply(b'{"success": false, "message": "Invalid credentials"}', 401)
@@ -213,7 +213,7 @@ async def test_a_wrong_password_is_not_learnt_from_a_block(serve, connect):
 
 @pytest.mark.parametrize("gives", ["another", "the same"])
 async def test_a_provider_is_asked_once(gives, serve, connect):
-    """It is asked when its token is suspected; the call continues, whether it has another one or not."""
+    """A provider is asked once when its token is suspected; the call continues with or without another token."""
     tokens = iter(["token-number-1", "token-number-2" if gives == "another" else "token-number-1"])
     dead = {"": False}
 
@@ -233,7 +233,7 @@ async def test_a_provider_is_asked_once(gives, serve, connect):
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_a_stream_over_tokens_that_end_without_a_word_is_whole(seed, emulate, connect, month):
-    """Tokens of 40 requests each, whose end a gateway answers with a bare 403: complete, about one login per token."""
+    """A stream over tokens of 40 requests each, which end in a bare 403, is complete with about one login per token."""
     api = await emulate(month, seed=seed, token=None, **KNOWN, token_requests=40, expiry="gateway", jitter=0.001)
     client = connect(api, **KNOWN, page_size=10, retry=Retry(attempts=8, base=0.001, cap=0.01))
 
@@ -244,7 +244,7 @@ async def test_a_stream_over_tokens_that_end_without_a_word_is_whole(seed, emula
 
 
 async def test_a_call_is_cancelled_while_its_token_is_renewed(serve, connect):
-    """The renewal continues for the others, and nothing is left behind."""
+    """If the caller of the renewal is cancelled, it continues for the others, and nothing is left behind."""
     live: dict[str, str] = {}
     script = gateway(BLOCKS["gateway"], live)
     waiting = asyncio.Event()
@@ -274,7 +274,7 @@ async def test_a_call_is_cancelled_while_its_token_is_renewed(serve, connect):
 
 
 async def test_a_refusal_that_names_the_token_is_still_an_authentication_error(serve, connect):
-    """A 403 with "Token has expired" is not a block: a fixed token must be replaced."""
+    """A 403 with "Token has expired" is not a block: with a fixed token it is an ``AuthenticationError``."""
     server = await serve([OK, reply(b'{"message": "The incoming token has expired"}', 403)])
     client = connect(server)
     await client.fetch_page()
@@ -286,7 +286,7 @@ async def test_a_refusal_that_names_the_token_is_still_an_authentication_error(s
 
 
 async def test_the_header_of_oauth_is_read_off_the_wire(serve, connect):
-    """A 400 with an empty body renews the token if its header refuses it."""
+    """A 400 with an empty body renews the token if its ``WWW-Authenticate`` header refuses it."""
     challenge = ("WWW-Authenticate", 'Bearer realm="api", error="invalid_token"')
     tokens = iter(["token-number-1", "token-number-2"])
     server = await serve([reply(b"", 400, challenge), OK])
@@ -303,7 +303,7 @@ A, B = Secret("token-a-1"), Secret("token-b-2")
 
 
 class Source:
-    """Gives the token A until it is renewed, then the given one. Counts the renewals."""
+    """Gives the token A until it is renewed, then the given one; counts the renewals."""
 
     account = None
 
@@ -356,7 +356,7 @@ async def test_when_a_token_is_suspected(proved, notes, renewals):
 
 
 async def test_a_renewal_that_fails_is_not_repeated_before_a_good_reply():
-    """The old token is given on; only after it has brought a good reply may it be suspected again."""
+    """The old token stays in use, and is suspected again only after a good reply."""
     suspicion, source = Suspicion([A]), Source(ServetelError("the login is blocked too"))
     for _ in range(3):
         suspicion.note(A, PERHAPS)

@@ -1,4 +1,4 @@
-"""A login's token is traded in before it ends; where that fails, in whatever way, one login follows. Hours on a fake clock."""
+"""A login's token is refreshed before it ends; if that fails, one login follows. Hours pass on a fake clock."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_a_token_is_refreshed_once_before_it_ends():
     on_clock(main)
 
 
-#: What a refresh may answer although it must not.
+#: Bad answers of a refresh.
 FAILING = {
     **{
         name: ACTS[name]
@@ -127,7 +127,7 @@ def test_a_refresh_that_fails_is_followed_by_one_login(name):
 
 
 def test_a_refresh_and_a_login_that_fail_are_no_loop():
-    """The login's own failure ends the call after two tries; the refresh is not asked for again."""
+    """The login's failure ends the call after two tries; the refresh is not sent again."""
 
     async def main():
         async with logged_in(Portal(reply(b"", 503), reply(b"", 503))) as (server, client):
@@ -149,7 +149,7 @@ def test_a_refresh_and_a_login_that_fail_are_no_loop():
     ],
 )
 def test_a_login_that_is_refused_after_a_refresh_is_made_once(login, kind):
-    """More logins would lock the account: later calls meet the first one's answer."""
+    """Later calls get the first login's refusal, because more logins would lock the account."""
 
     async def main():
         async with logged_in(Portal(reply(b"", 404), login)) as (server, client):
@@ -164,7 +164,7 @@ def test_a_login_that_is_refused_after_a_refresh_is_made_once(login, kind):
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_a_login_behind_a_firewall_that_passes_is_temporary(status):
-    """A login route that has worked and answers 403 or 404 will work again: the error says so, and may be retried."""
+    """A 403 or 404 of a login route that has worked is a retryable error."""
 
     async def main():
         portal = Portal(reply(b"", 404), reply(b"<html>Forbidden</html>", status))
@@ -186,7 +186,7 @@ def test_a_login_behind_a_firewall_that_passes_is_temporary(status):
     ids=["400 digits", "400 digits as text", "-1", "0", "word", "empty", "true", "null", "list", "object", "30 digits"],
 )
 def test_a_lifetime_that_is_none_breaks_nothing(expires_in):
-    """Whatever the login says of its token's life, its token is used, and within the hour it is not refreshed."""
+    """A token with an unusable lifetime is used, and is not refreshed within the hour."""
 
     async def main():
         async with logged_in(Portal(expires_in=expires_in)) as (server, client):
@@ -199,7 +199,7 @@ def test_a_lifetime_that_is_none_breaks_nothing(expires_in):
 
 @pytest.mark.parametrize("written", ["NaN", "1e400", "-1e400", "Infinity", "1" * 5000])
 def test_a_lifetime_that_is_no_number_of_json_hides_no_token(written):
-    """An undecodable number must not lose the token next to it."""
+    """A lifetime that cannot be decoded does not lose the token next to it."""
 
     async def main():
         body = f'{{"access_token": "token-number-1", "expires_in": {written}}}'.encode()
@@ -218,7 +218,7 @@ def test_a_lifetime_that_is_no_number_of_json_hides_no_token(written):
 
 @pytest.mark.parametrize("blank", [" {} ", "{}\n", "\t{}\r\n"])
 def test_blanks_around_a_logins_token_go(blank):
-    """Blanks are not part of the token."""
+    """Blanks around the token are removed."""
 
     async def main():
         script = lambda request: issued(blank.format("token-number-1")) if request.path == LOGIN else OK  # noqa: E731
@@ -231,7 +231,7 @@ def test_blanks_around_a_logins_token_go(blank):
 
 
 def test_a_refresh_that_hangs_is_cancelled_with_its_client():
-    """Closing during a refresh ends it, and everyone who waits for it."""
+    """Closing the client during a refresh ends the refresh and all calls that wait for it."""
 
     async def main():
         async with logged_in(Portal(ACTS["head hangs"])) as (server, client):

@@ -1,4 +1,4 @@
-"""Requests as they are built, seen by ``aioresponses``, which mocks above the socket: quick, and blind to everything below.
+"""Requests as they are built, seen by ``aioresponses``, which mocks above the socket: quick, but sees nothing below it.
 
 aioresponses 0.7.9 makes a ``ClientResponse`` as aiohttp did before 3.14. ``Response`` gives it what is missing since.
 """
@@ -24,7 +24,7 @@ ANY = re.compile(re.escape(BASE + PATH))
 
 
 class Response(aiohttp.ClientResponse):
-    """A response that can be made without a ``stream_writer``: nothing is ever written to a mock."""
+    """A response that can be made without a ``stream_writer``, because nothing is written to a mock."""
 
     def __init__(self, *args: object, **options: object) -> None:
         options.setdefault("stream_writer", SimpleNamespace(output_size=0))
@@ -50,12 +50,12 @@ def answer(api: aioresponses, url: re.Pattern[str] = ANY, **reply: object) -> No
 
 
 def sent(api: aioresponses) -> list[tuple[str, URL, dict[str, object]]]:
-    """Every request: method, URL, and what it was made with."""
+    """Every request: method, URL and arguments."""
     return [(method, url, made.kwargs) for (method, url), calls in api.requests.items() for made in calls]
 
 
 async def test_a_page_is_one_get_with_the_token_and_without_redirects(client, api):
-    """Method, address, header and the switches that keep the token at home."""
+    """A page is one GET with the address, the token, and the options that keep the token from other hosts."""
     answer(api, body=PAGE)
 
     await client.fetch_page(CallQuery(callerid="+910000012345"), page_size=7)
@@ -73,7 +73,7 @@ async def test_a_page_is_one_get_with_the_token_and_without_redirects(client, ap
 
 
 async def test_a_stream_asks_for_each_page_once(client, api):
-    """Two pages are two requests, told apart by ``page`` alone."""
+    """Two pages are two requests that differ in ``page`` alone."""
     records = [call(number) for number in range(15)]
     for number, part in ((1, records[:10]), (2, records[10:])):
         answer(api, re.compile(rf".*[?&]page={number}&.*"), body=page(*part, count=15, number=number))
@@ -99,7 +99,7 @@ async def test_a_status_is_judged_above_the_socket_too(status, kind, requests, c
 
 
 async def test_plain_aioresponses_still_needs_the_shim(stack, api):
-    """The day this fails, the shim can go: aioresponses has learnt what aiohttp 3.14 wants."""
+    """When this fails, aioresponses supports aiohttp 3.14 and the shim can be removed."""
     session = await stack.enter_async_context(aiohttp.ClientSession())
     api.get(ANY, body=PAGE)
 

@@ -1,6 +1,6 @@
-"""When a call is tried again, how long it waits before, and what ends it.
+"""When a call is tried again, how long it waits, and what ends it.
 
-``Attempts`` is driven alone where arithmetic is asked for; where the account or the wire matters, a server counts.
+Tests of arithmetic drive ``Attempts`` alone; tests of the account or the wire count at a server.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def throttled(after: str | None = None, **options) -> Act:
 
 
 class Played:
-    """Attempts over scripted verdicts, whose waits are written down instead of waited."""
+    """Attempts over scripted verdicts; their waits are recorded, not waited."""
 
     def __init__(
         self,
@@ -94,7 +94,7 @@ class Played:
 
 @pytest.fixture
 def no_waiting(monkeypatch) -> list[float]:
-    """The waits of the retry module, written down; each costs one tick of the loop."""
+    """The recorded waits of the retry module; each takes one loop iteration."""
     waits: list[float] = []
     real = asyncio.sleep
 
@@ -138,7 +138,7 @@ def limiting(wait: float | None = None) -> Verdict:
 async def test_replies_that_take_too_long_have_their_own_number_of_attempts(
     no_waiting, verdicts, slow_attempts, attempts, sent
 ):
-    """A caller that may ask for less gives up such a request sooner; other failures are tried as often as before."""
+    """A caller that can ask for less stops sooner on slow replies; other failures are retried as often as before."""
     played = Played(*[verdict() for verdict in verdicts], policy=Retry(attempts=attempts), slow_attempts=slow_attempts)
     with pytest.raises(Unacceptable):
         await played.run()
@@ -148,7 +148,7 @@ async def test_replies_that_take_too_long_have_their_own_number_of_attempts(
 
 
 async def test_the_wait_is_anything_up_to_a_doubling_bound(no_waiting):
-    """Full jitter: each wait lies between 0 and base times 2 to the n, never above the cap, and fills that range."""
+    """Full jitter: waits fill the range between 0 and base times 2 to the n, capped."""
     policy = Retry(attempts=8, base=1.0, cap=10.0)
     bounds = [1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
     rounds = 300
@@ -164,7 +164,7 @@ async def test_the_wait_is_anything_up_to_a_doubling_bound(no_waiting):
 
 
 async def test_the_bound_after_a_nameless_429_is_another_one(no_waiting):
-    """A 429 that names no time waits by its own base and cap."""
+    """A 429 without a time has its own base and cap."""
     policy = Retry(attempts=6, base=1000.0, cap=1000.0, throttled_base=0.5, throttled_cap=1.0)
     for _ in range(50):
         await Played(*[limiting()] * 5, policy=policy).run()
@@ -173,7 +173,7 @@ async def test_the_bound_after_a_nameless_429_is_another_one(no_waiting):
 
 
 async def test_what_the_server_asks_for_is_the_least(no_waiting):
-    """A wait that the server names is never undercut, by a 429 or by a 503."""
+    """No wait is shorter than the time that a 429 or a 503 names."""
     policy = Retry(attempts=4, base=0.1, cap=0.1, throttled_base=0.1)
     await Played(failing(wait=7.0), limiting(3.0), failing(), policy=policy).run()
 
@@ -183,7 +183,7 @@ async def test_what_the_server_asks_for_is_the_least(no_waiting):
 
 
 async def test_every_wait_is_told_before_it_begins(no_waiting):
-    """Whoever watches is told the kind of the failure and the seconds, once for each wait."""
+    """The listener gets the kind of the failure and the seconds, once for each wait and before it begins."""
     played = Played(failing(), limiting(2.0), policy=QUICK)
     await played.run()
 
@@ -211,7 +211,7 @@ async def test_a_verdict_may_allow_fewer_retries_than_the_policy(no_waiting):
 
 
 async def test_each_kind_of_verdict_has_its_own_retries(no_waiting):
-    """A kind that may be tried again once is tried again once, also after failures of another kind."""
+    """A kind that may be retried once is retried once, even after failures of another kind."""
     cut, page = failing(retries=3), Verdict(Action.RETRY, ServerError("a web page"), retries=1)
     played = Played(cut, cut, page, policy=Retry(attempts=9))
 
@@ -219,7 +219,7 @@ async def test_each_kind_of_verdict_has_its_own_retries(no_waiting):
 
 
 async def test_what_is_found_out_late_is_one_failure_more(no_waiting):
-    """A reply that was good at first sight: it is waited for like any other failure, and any other may follow it."""
+    """A good reply that turns out bad counts as one failure, with a wait like any other."""
     late = Verdict(Action.RETRY, ServerError("no page"), retries=1, wait=7.0)
     played = Played(*[failing()] * 4, policy=Retry(attempts=6, base=0.1), refused=late, history=History(sent=1))
 
@@ -229,7 +229,7 @@ async def test_what_is_found_out_late_is_one_failure_more(no_waiting):
 
 
 async def test_what_is_found_out_late_goes_on_with_its_history(no_waiting):
-    """What was met before counts: the attempts, and what its own kind may be tried again."""
+    """A late failure keeps the attempts and the retries of its kind that were already used."""
     late = Verdict(Action.RETRY, ServerError("no page"), retries=2)
     before = Played(late, failing(), late, policy=Retry(attempts=9))
     assert await before.run() == "good"
@@ -245,7 +245,7 @@ async def test_what_is_found_out_late_goes_on_with_its_history(no_waiting):
 
 
 async def test_a_final_verdict_ends_the_attempts_at_any_time(no_waiting):
-    """What is final is not tried again, at the first attempt or at a later one."""
+    """A final verdict is not retried, at the first attempt or at a later one."""
     final = Verdict(Action.FAIL, ServerError("never"))
     for verdicts, sent in (([final], 1), ([failing(), failing(), final], 3)):
         played = Played(*verdicts, policy=Retry(attempts=9))
@@ -255,7 +255,7 @@ async def test_a_final_verdict_ends_the_attempts_at_any_time(no_waiting):
 
 
 async def test_free_retries_and_renewals_are_not_counted(no_waiting):
-    """A stale connection (once) and a new token take nothing from the attempts and wait for nothing."""
+    """A stale connection (once) and a new token use no attempt and do not wait."""
     free = Verdict(Action.FREE, ConnectionFailedError("stale"))
     renew = Verdict(Action.RENEW, ServerError("expired"))
     played = Played(free, renew, failing(), renew, failing(), policy=Retry(attempts=3, base=5.0))
@@ -266,7 +266,7 @@ async def test_free_retries_and_renewals_are_not_counted(no_waiting):
 
 
 async def test_only_the_first_stale_connection_is_free(no_waiting):
-    """A second one in the same call counts like any lost connection."""
+    """A second stale connection in a call counts like any lost connection."""
     free = Verdict(Action.FREE, ConnectionFailedError("stale"))
     played = Played(*[free] * 9, policy=Retry(attempts=3))
     with pytest.raises(Unacceptable):
@@ -276,7 +276,7 @@ async def test_only_the_first_stale_connection_is_free(no_waiting):
 
 
 async def test_a_wait_that_would_outlast_the_deadline_is_not_begun(no_waiting):
-    """Where the server asks for more than is left, the call ends now and not then."""
+    """If the wait is longer than the time left, the call ends at once."""
     played = Played(failing(wait=5.0), policy=QUICK, deadline=4.0)
     with pytest.raises(Unacceptable):
         await played.run()
@@ -287,7 +287,7 @@ async def test_a_wait_that_would_outlast_the_deadline_is_not_begun(no_waiting):
 
 @pytest.mark.parametrize("error", [KeyError("x"), ServerError("raised"), ValueError("y")])
 async def test_what_is_no_verdict_is_not_tried_again(error, no_waiting):
-    """Retries stand on an allow-list: an exception of any other kind passes at once."""
+    """Only verdicts are retried: any other exception passes at once."""
 
     class Raising(Played):
         async def _send(self) -> str:
@@ -302,7 +302,7 @@ async def test_what_is_no_verdict_is_not_tried_again(error, no_waiting):
 
 
 async def test_the_budget_pays_for_retries_of_calls_with_a_deadline_only(no_waiting):
-    """500 allow 35 retries at 14 each; then a failure is final at once. Calls without a deadline draw nothing."""
+    """A budget of 500 pays for 35 retries at 14 each; then a failure is final. Calls without a deadline use none of it."""
     budget = RetryBudget(500, AccountPace())
     policy = Retry(attempts=2)
     sent = []
@@ -322,7 +322,7 @@ async def test_the_budget_pays_for_retries_of_calls_with_a_deadline_only(no_wait
 
 
 async def test_successes_refill_the_budget(no_waiting):
-    """A retry that succeeds costs nothing in the end, and each plain success earns one."""
+    """A retry that succeeds gives back its cost, and each plain success adds one."""
     budget = RetryBudget(28, AccountPace())
     for _ in range(50):
         assert await Played(failing(), policy=QUICK, budget=budget, deadline=1000.0).run() == "good"
@@ -337,7 +337,7 @@ async def test_successes_refill_the_budget(no_waiting):
 
 
 async def test_a_call_that_comes_in_the_end_has_cost_nothing(no_waiting):
-    """A call that succeeds at its third try gives back what both retries cost: such calls never use the budget up."""
+    """A call that succeeds at its third try gives back the cost of both retries, so such calls never use up the budget."""
     budget = RetryBudget(28, AccountPace())
     for _ in range(50):
         assert await Played(failing(), failing(), policy=QUICK, budget=budget, deadline=1000.0).run() == "good"
@@ -346,7 +346,7 @@ async def test_a_call_that_comes_in_the_end_has_cost_nothing(no_waiting):
 
 
 async def test_each_client_has_its_own_bound(no_waiting):
-    """The retries of one account count together. A success of a client leaves no more out than its own size."""
+    """The retries of one account count together; a success of a client refills no more than its own size."""
     pace = AccountPace()
     none, small, large = RetryBudget(0, pace), RetryBudget(28, pace), RetryBudget(1000, pace)
     assert [none.spend(14), small.spend(14), small.spend(14), small.spend(14)] == [False, True, True, False]
@@ -360,7 +360,7 @@ async def test_each_client_has_its_own_bound(no_waiting):
 
 
 async def test_the_budget_never_exceeds_its_size(no_waiting):
-    """A long sunny day does not save up for a worse storm."""
+    """Many successes do not raise the budget above its size."""
     budget = RetryBudget(20, AccountPace())
     for _ in range(100):
         await Played(policy=QUICK, budget=budget).run()
@@ -373,7 +373,7 @@ async def test_the_budget_never_exceeds_its_size(no_waiting):
 
 
 async def test_retry_after_holds_for_the_whole_account(serve, connect):
-    """After a 429, no request of any worker of any client of that token arrives before the time; other tokens go on."""
+    """After a 429 no client of that token sends a request before the time; other tokens continue."""
     arrivals: list[tuple[float, str]] = []
     refused_at: list[float] = []
 
@@ -403,7 +403,7 @@ async def test_retry_after_holds_for_the_whole_account(serve, connect):
 
 
 async def test_a_retry_after_beyond_the_longest_wait_is_raised_at_once(serve, connect):
-    """Nobody waits for a server that asks for an hour: the error says how long, and the caller decides."""
+    """A server that asks for an hour is not waited for: the error says how long, and the caller decides."""
     server = await serve(throttled("3600"))
 
     error = await failure_of(connect(server).fetch_page())
@@ -415,7 +415,7 @@ async def test_a_retry_after_beyond_the_longest_wait_is_raised_at_once(serve, co
 
 
 async def test_a_server_that_asks_for_a_thousand_years_does_not_stop_the_account(serve, connect):
-    """An absurd wait is waited for by nobody: not by the call that met it, and not by the next one either."""
+    """Neither the call that got an absurd wait nor the next one waits for it."""
     server = await serve([throttled("999999999"), OK])
     client = connect(server)
     await failure_of(client.fetch_page())
@@ -426,7 +426,7 @@ async def test_a_server_that_asks_for_a_thousand_years_does_not_stop_the_account
 
 @pytest.mark.parametrize("value", ["-1", "NaN", "1e309", "soon", "", "1, 2", "Wed, 99 Foo 2024 99:99:99 GMT"])
 async def test_a_retry_after_that_is_no_time_is_passed_over(value, serve, connect):
-    """Nonsense in the header means our own backoff."""
+    """An invalid ``Retry-After`` means our own backoff."""
     server = await serve([throttled(value), OK])
 
     assert len((await connect(server).fetch_page()).records) == 1
@@ -434,7 +434,7 @@ async def test_a_retry_after_that_is_no_time_is_passed_over(value, serve, connec
 
 
 async def test_a_date_is_read_by_the_servers_own_clock(serve, connect):
-    """An HTTP date is a length of time from the reply's Date, however wrong this computer's clock is."""
+    """An HTTP date is counted from the reply's ``Date``, so a wrong local clock does not matter."""
     headers = (("Date", "Wed, 01 May 2019 10:00:00 GMT"), ("Retry-After", "Wed, 01 May 2019 11:00:00 GMT"))
     server = await serve(reply(TOO_MANY, 429, *headers))
 
@@ -444,7 +444,7 @@ async def test_a_date_is_read_by_the_servers_own_clock(serve, connect):
 
 
 async def test_a_429_for_ever_ends_with_the_attempts(serve, connect):
-    """Waiting has an end; the error is still about the rate."""
+    """An endless 429 becomes a ``RateLimitError`` when the attempts are used up."""
     server = await serve(throttled())
 
     error = await failure_of(connect(server).fetch_page())
@@ -454,7 +454,7 @@ async def test_a_429_for_ever_ends_with_the_attempts(serve, connect):
 
 
 async def test_a_503_with_retry_after_delays_only_its_own_call(serve, connect):
-    """Only a 429 speaks of the account: a 503 holds nobody else up."""
+    """A 503 with ``Retry-After`` delays no other call; only a 429 pauses the account."""
     server = await serve([reply(b"", 503, ("Retry-After", "30")), OK])
     client = connect(server)
     waiting = asyncio.ensure_future(client.fetch_page())
@@ -486,7 +486,7 @@ async def test_a_reply_that_hangs_is_ended_by_the_deadline(name, serve, connect)
 
 
 async def test_a_deadline_that_passes_in_the_queue_is_overloaded(serve, connect):
-    """Who was never sent was never late: nothing is blamed on the server."""
+    """A call that was never sent is an overload, not a timeout of the server."""
     server = await serve(ACTS["head hangs"])
     client = connect(server, max_concurrency=1)
     busy = asyncio.ensure_future(client.fetch_page())
@@ -503,7 +503,7 @@ async def test_a_deadline_that_passes_in_the_queue_is_overloaded(serve, connect)
 
 
 async def test_a_deadline_shorter_than_the_rate_allows_sends_nothing(serve, connect):
-    """A call that the rate gate cannot let through in time is refused at once; the next one is not harmed."""
+    """A call that the rate gate cannot admit in time is refused at once, and does not affect the next one."""
     server = await serve()
     client = connect(server, rate=RateLimit(per_second=5))
     await client.fetch_page()
@@ -517,7 +517,7 @@ async def test_a_deadline_shorter_than_the_rate_allows_sends_nothing(serve, conn
 
 
 async def test_retries_stop_at_the_deadline(serve, connect):
-    """A failing server is tried as long as the next wait ends in time; the last error is told, not the deadline."""
+    """Retries continue while the next wait ends in time; the last error is raised, not the deadline."""
     server = await serve(reply(b"", 503))
     patient = Retry(attempts=10**6, base=0.01, cap=0.02, budget=10**9)
 
@@ -532,7 +532,7 @@ async def test_retries_stop_at_the_deadline(serve, connect):
 
 
 async def test_a_deadline_covers_waiting_for_a_new_token(serve, connect):
-    """A token provider that hangs when it is asked again does not hang the call beyond its deadline."""
+    """A token provider that hangs does not hold the call beyond its deadline."""
     server = await serve(reply(b'{"success": false, "message": "Token has expired"}', 401))
     given = iter(["first-token-1234"])
     hanging = asyncio.Event()
@@ -573,7 +573,7 @@ async def test_an_outage_is_not_made_worse(act, serve, connect):
 
 
 async def test_an_outage_that_ends_is_forgotten(serve, connect):
-    """Once the server is back, calls succeed at once, and what they earn pays for retries again."""
+    """Once the server is back, calls succeed at once and refill the budget."""
     server = await serve(reply(b"", 503))
     client = connect(server, retry=Retry(attempts=2, base=0.001, budget=28))
     for _ in range(10):
@@ -597,7 +597,7 @@ async def test_pages_that_come_at_the_third_try_never_end_a_stream(emulate, conn
 
 
 async def test_no_slot_is_held_while_waiting_for_a_retry(serve, connect):
-    """With a single slot, a call that waits for its retry does not stand in the way of others."""
+    """With a single slot, a call that waits for its retry does not block others."""
     server = await serve([reply(b"", 503, ("Retry-After", "30")), OK])
     client = connect(server, max_concurrency=1)
     waiting = asyncio.ensure_future(client.fetch_page())
@@ -611,7 +611,7 @@ async def test_no_slot_is_held_while_waiting_for_a_retry(serve, connect):
 
 
 async def test_a_wait_may_be_cancelled(serve, connect):
-    """A cancelled call ends at once, in the middle of its wait, and is not tried again."""
+    """A call that is cancelled during its wait ends at once and is not retried."""
     server = await serve(reply(b"", 503, ("Retry-After", "300")))
     client = connect(server)
     waiting = asyncio.ensure_future(client.fetch_page())
@@ -639,7 +639,7 @@ async def test_each_call_counts_its_own_attempts(serve, connect):
 
 
 async def test_events_tell_every_attempt_and_every_wait(serve, connect):
-    """An observer is told of each request and each wait, with the page, the status and the error's name."""
+    """``on_event`` gets each request and each wait, with the page, the status and the error's name."""
     seen = []
     server = await serve([ACTS["reset before head"], reply(b"", 503), OK])
 
@@ -656,7 +656,7 @@ async def test_events_tell_every_attempt_and_every_wait(serve, connect):
 
 
 async def test_an_onlooker_that_raises_breaks_nothing(serve, connect, caplog):
-    """What ``on_event`` raises is logged by the name of its class, and the request goes on."""
+    """An exception in ``on_event`` is logged by the name of its class, and the request continues."""
     server = await serve([reply(b"", 503), OK])
 
     def broken(event: object) -> None:
@@ -668,7 +668,7 @@ async def test_an_onlooker_that_raises_breaks_nothing(serve, connect, caplog):
 
 
 async def test_a_page_that_stays_malformed_is_tried_three_times_more(serve, connect):
-    """A cut body looks like a malformed one, so it is tried again, but not as patiently as an outage."""
+    """A malformed body may be a cut one, so it is retried, but less often than an outage."""
     server = await serve(Act("cut", (Send(http(PAGE[:-9])),)))
 
     error = await failure_of(connect(server, retry=Retry(attempts=9, base=0.001, cap=0.002)).fetch_page())
@@ -691,7 +691,7 @@ async def test_the_emulators_faults_are_survived_by_a_stream(emulate, connect, s
 
 
 async def test_a_deadline_that_passes_before_a_retry_could_be_sent_is_no_overload(serve, connect):
-    """Something had been sent by then, so the error must not say that nothing was."""
+    """If something had been sent before the deadline, the error is not an overload."""
     server = await serve(reply(b"", 503))
     client = connect(server, rate=RateLimit(per_second=0.5), retry=Retry(attempts=3, base=0.001, cap=0.002))
 

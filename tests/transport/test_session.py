@@ -1,4 +1,4 @@
-"""The session of a client: loops, processes and owners; what is sent with every request, and what is never sent anywhere else."""
+"""The session of a client: loops, processes and owners; what every request sends, and what never goes to another host."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tests.transport.wire_server import ACTS, OK, PATH, closed_port, reply
 
 
 async def test_a_request_says_who_asks_and_for_what(serve, connect):
-    """The headers are the ones the API wants, once each, and the name and version of this library: nothing of the host."""
+    """Each header that the API wants is sent once, with this library's name and version, and nothing about the computer."""
     server = await serve()
     await connect(server).fetch_page()
 
@@ -49,7 +49,7 @@ async def test_a_request_says_who_asks_and_for_what(serve, connect):
 
 
 async def test_a_given_session_sends_the_same_headers(serve, connect):
-    """Whose session it is does not change what the API is told."""
+    """A given session sends the same headers as our own."""
     server = await serve()
     await connect(server).fetch_page()
     async with aiohttp.ClientSession() as session:
@@ -60,7 +60,7 @@ async def test_a_given_session_sends_the_same_headers(serve, connect):
 
 
 async def test_a_given_sessions_own_headers_stay(serve, connect):
-    """What the owner of the session sends with everything is sent; the token is ours."""
+    """Default headers of a given session are sent, with the client's token."""
     server = await serve()
     headers = {"X-Tenant": "7", "User-Agent": "mine/1", "Authorization": "Bearer somebody-elses"}
     async with aiohttp.ClientSession(headers=headers) as session:
@@ -82,7 +82,7 @@ QUERY = {
 
 
 async def test_the_query_is_encoded_so_that_php_reads_it_back(serve, connect):
-    """Plus signs, brackets, bars, blanks and everything else travel percent-encoded, and only so."""
+    """Plus signs, brackets, bars, blanks and all other special characters are percent-encoded once."""
     server = await serve()
     query = CallQuery(from_date="2024-05-01", to_date="2024-05-03 09:30:00", **QUERY)
     await connect(server).fetch_page(query, page_size=50)
@@ -119,7 +119,7 @@ async def test_the_query_is_encoded_so_that_php_reads_it_back(serve, connect):
     ],
 )
 async def test_the_array_style_is_the_clients(style, names, serve, connect):
-    """How several agents are written is a setting, because nobody knows which one every host reads."""
+    """The encoding of several agents is a setting, because hosts differ."""
     server = await serve()
     await connect(server, array_style=style).fetch_page(CallQuery(agents=["1", "2"]))
 
@@ -127,7 +127,7 @@ async def test_the_array_style_is_the_clients(style, names, serve, connect):
 
 
 async def test_a_path_in_the_base_url_is_kept(serve, connect):
-    """A proxy may serve the API below a path of its own."""
+    """The path of the base URL is kept, for a proxy that serves the API below a path."""
     server = await serve()
     await connect(f"{server.url}/api/servetel/").fetch_page()
 
@@ -154,7 +154,7 @@ async def test_cookies_are_not_kept(serve, connect):
     "where", ["same", "other", "{other}", "https", "file:///etc/passwd", "//evil.example/", "", "http://["]
 )
 async def test_a_redirect_is_refused_and_the_token_stays_home(where, status, serve, connect):
-    """No redirect is followed, wherever it leads: the other server sees nothing at all."""
+    """No redirect is followed, so the other server gets no request."""
     other = await serve()
     location = {"same": "/elsewhere", "other": f"{other.url}{PATH}", "https": f"https://127.0.0.1:{other.port}/"}.get(
         where, where
@@ -171,7 +171,7 @@ async def test_a_redirect_is_refused_and_the_token_stays_home(where, status, ser
 
 @pytest.mark.parametrize("name", ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"])
 async def test_a_proxy_of_the_environment_is_not_used(name, monkeypatch, serve, connect):
-    """The token goes to the API alone, whatever the environment says about proxies."""
+    """A proxy of the environment is ignored, so the token goes to the API alone."""
     monkeypatch.setenv(name, f"http://127.0.0.1:{closed_port()}")
     server = await serve()
 
@@ -179,7 +179,7 @@ async def test_a_proxy_of_the_environment_is_not_used(name, monkeypatch, serve, 
 
 
 async def test_a_netrc_does_not_replace_the_token(monkeypatch, tmp_path, serve, connect):
-    """A ``.netrc`` for the host is somebody else's login."""
+    """A ``.netrc`` for the host is ignored."""
     netrc = tmp_path / ".netrc"
     netrc.write_text("machine 127.0.0.1 login a password b\n")
     netrc.chmod(0o600)
@@ -194,7 +194,7 @@ async def test_a_netrc_does_not_replace_the_token(monkeypatch, tmp_path, serve, 
 
 
 async def test_a_given_session_is_used_and_never_closed(serve):
-    """Who made a session closes it."""
+    """A given session is never closed: its owner closes it."""
     server = await serve()
     async with aiohttp.ClientSession() as session:
         for _ in range(2):
@@ -206,7 +206,7 @@ async def test_a_given_session_is_used_and_never_closed(serve):
 
 @pytest.mark.parametrize("which", ["session", "connector"])
 async def test_a_given_session_that_is_closed_is_said_so(which, serve, connect):
-    """A closed session of the caller's is the caller's own mistake, and its error is one of ours."""
+    """A given session that is closed raises one of our errors."""
     server = await serve()
     session = aiohttp.ClientSession()
     client = connect(server, session=session)
@@ -232,7 +232,7 @@ async def test_a_given_session_that_raises_for_status_changes_no_verdict(serve, 
 
 
 async def test_a_given_session_with_credentials_of_its_own_is_refused(serve, connect):
-    """Its owner's login would be sent and not the token: said when the client is made."""
+    """The constructor refuses it, because the session's login would be sent in place of the token."""
     server = await serve()
     with pytest.warns(DeprecationWarning):
         session = aiohttp.ClientSession(auth=aiohttp.BasicAuth("a", "b"))
@@ -242,7 +242,7 @@ async def test_a_given_session_with_credentials_of_its_own_is_refused(serve, con
 
 
 async def test_a_given_sessions_hidden_resend_is_stopped_too(serve, connect):
-    """The second try of a GET that aiohttp makes by itself is off in any session: wire requests are the counted attempts."""
+    """Aiohttp's own second try of a GET is off in any session, so each request on the wire is a counted attempt."""
     server = await serve(ACTS["reset before head"])
     async with aiohttp.ClientSession() as session:
         error = await failure_of(connect(server, session=session).fetch_page())
@@ -252,7 +252,7 @@ async def test_a_given_sessions_hidden_resend_is_stopped_too(serve, connect):
 
 
 async def test_trace_configs_see_the_requests(serve, connect):
-    """A caller's trace is told of every request of the session that the client makes."""
+    """A caller's trace config sees every request of the session that the client makes."""
     ended: list[int] = []
     trace = aiohttp.TraceConfig()
 
@@ -270,7 +270,7 @@ async def test_trace_configs_see_the_requests(serve, connect):
 
 
 async def test_a_client_works_without_async_with_and_closes_twice(serve):
-    """It opens when it is first used; closing it again does nothing."""
+    """A client opens at its first use; a second close does nothing."""
     server = await serve()
     client = ServetelClient(TOKEN, base_url=server.url)
     await client.fetch_page()
@@ -280,7 +280,7 @@ async def test_a_client_works_without_async_with_and_closes_twice(serve):
 
 
 async def test_a_client_may_be_entered_twice(serve):
-    """``async with`` opens it anew, with new connections."""
+    """A second ``async with`` opens the client again, with new connections."""
     server = await serve()
     client = ServetelClient(TOKEN, base_url=server.url, rate=None)
     for _ in range(2):
@@ -292,7 +292,7 @@ async def test_a_client_may_be_entered_twice(serve):
 
 
 async def test_a_closed_client_says_so(serve, connect):
-    """Using it after its end is the caller's mistake, in words; nothing is sent, also not a login."""
+    """Using a closed client raises a clear error, and nothing is sent, not even a login."""
     server = await serve()
     for options in ({}, {"email": "a@example.com", "password": "pw"}):
         client = connect(server, **options)
@@ -312,7 +312,7 @@ async def test_a_closed_client_says_so(serve, connect):
 
 
 async def test_closing_ends_what_is_under_way(serve, connect):
-    """Page tasks of a stream are over when ``aclose`` returns, and so are their connections."""
+    """When ``aclose`` returns, the page tasks of a stream and their connections have ended."""
     server = await serve(ACTS["head hangs"])
     client = connect(server)
     stream = client.calls()
@@ -327,7 +327,7 @@ async def test_closing_ends_what_is_under_way(serve, connect):
 
 
 async def test_closing_survives_being_cancelled(serve, connect):
-    """A cancelled ``aclose`` still closes, and then is cancelled."""
+    """A cancelled ``aclose`` closes the client first, and then raises the cancellation."""
     server = await serve(ACTS["head hangs"])
     client = connect(server)
     reading = asyncio.ensure_future(failure_of(anext(client.calls())))
@@ -362,7 +362,7 @@ def in_another_thread(work):
 
 
 async def test_two_running_loops_cannot_share_a_client(serve, connect):
-    """A client in use in one loop refuses to work in another one, before anything is sent, and goes on working in the first."""
+    """A client in use in one loop refuses to work in another before anything is sent, and still works in the first."""
     server = await serve()
     client = connect(server)
     await client.fetch_page()
@@ -416,7 +416,7 @@ async def one():
 """
 
 
-#: That a turn of the loop took long says something of the machine; all else that the loop says is looked at.
+#: A slow loop iteration depends on the machine; all other log lines of the loop are checked.
 CALM = "import logging; logging.getLogger('asyncio').setLevel(logging.ERROR)\n"
 
 
@@ -435,7 +435,7 @@ def script(text: str, *flags: str, **environment: str) -> subprocess.CompletedPr
     )
 
 
-#: The server of the script runs in a thread; that the child does not inherit it is just what is wanted.
+#: The server of the script runs in a thread, because the child must not inherit it.
 FORKING = ("-W", "default", "-W", "ignore:This process:DeprecationWarning")
 
 
@@ -445,7 +445,7 @@ def silent(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_several_runs_one_after_another():
-    """A client made outside of a loop works in one ``asyncio.run`` after another, never closed, and nothing is said on stderr."""
+    """A client made outside of a loop works in several ``asyncio.run`` without being closed, and prints nothing on stderr."""
     text = """
     print([asyncio.run(one()) for _ in range(3)], len(accepted))
     """
@@ -454,7 +454,7 @@ def test_several_runs_one_after_another():
 
 
 def test_an_open_client_at_the_end_of_the_interpreter():
-    """Leaving with an open client, an open stream and a page under way says nothing on stderr."""
+    """Exiting with an open client, an open stream and a page under way prints nothing on stderr."""
     text = """
     async def main():
         await one()
@@ -471,7 +471,7 @@ def test_an_open_client_at_the_end_of_the_interpreter():
 
 
 def test_an_open_client_whose_last_reference_goes():
-    """A client that is dropped while its loop runs on says nothing when the loop ends."""
+    """A client that is dropped while its loop runs prints nothing when the loop ends."""
     text = """
     async def main():
         global client
@@ -487,7 +487,7 @@ def test_an_open_client_whose_last_reference_goes():
 
 
 def test_a_loop_that_is_closed_without_ado():
-    """A loop of the old kind, closed without ending its generators, leaves no line with an address on stderr."""
+    """A loop that is closed without ending its generators prints no line with an address on stderr."""
     text = """
     loop = asyncio.new_event_loop()
     print(loop.run_until_complete(one()))
@@ -503,7 +503,7 @@ def test_a_loop_that_is_closed_without_ado():
 
 
 def test_a_forked_child_opens_connections_of_its_own():
-    """After a fork the child's client works, on a connection of its own, and the parent's go on working on theirs."""
+    """After a fork the client works in the child on a new connection, and in the parent on its old ones."""
     text = """
     async def use():
         return await one() + await one()
@@ -537,7 +537,7 @@ def test_a_forked_child_opens_connections_of_its_own():
 
 
 def test_a_forked_child_that_ends_in_the_usual_way_is_silent():
-    """A child that runs to the end of the program, not to ``os._exit``, leaves nothing on stderr and takes nothing from the parent."""
+    """A child that ends without ``os._exit`` prints nothing on stderr and leaves the parent's connections open."""
     text = """
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -560,7 +560,7 @@ def test_a_forked_child_that_ends_in_the_usual_way_is_silent():
 
 
 def test_a_fork_within_a_running_loop():
-    """A child that is forked from within a coroutine and starts a loop of its own is no second loop of the parent."""
+    """A child that is forked inside a coroutine may use the client in a loop of its own."""
     text = """
     async def main():
         await one()
@@ -581,7 +581,7 @@ def test_a_fork_within_a_running_loop():
 
 
 def test_a_client_made_in_one_loop_and_used_in_another():
-    """Where it was made does not matter, only where it is used first."""
+    """A client belongs to the loop of its first use, not to the one that it was made in."""
     text = """
     async def make():
         return ServetelClient("canary-token-5f1d7c0b9a3e", base_url=URL, rate=None)
@@ -596,13 +596,13 @@ def test_a_client_made_in_one_loop_and_used_in_another():
 
 
 def test_a_client_that_is_never_used():
-    """It opened nothing, so it has nothing to say at its end."""
+    """An unused client prints nothing at its end."""
     assert silent(script("print('end')")).strip() == "end"
 
 
 @pytest.mark.parametrize("name", ["SERVETEL_TOKEN_FILE", "SERVETEL_CONFIG", "SERVETEL_PROFILE"])
 def test_a_client_that_is_told_everything_asks_the_environment_nothing(name, monkeypatch):
-    """With a token and an address given, a setting of the environment that leads nowhere is nobody's error."""
+    """With a token and an address given, a bad setting in the environment is no error."""
     monkeypatch.setenv(name, "/nonexistent/secret")
 
     assert ServetelClient(TOKEN, base_url="https://api.example.invalid")
@@ -610,7 +610,7 @@ def test_a_client_that_is_told_everything_asks_the_environment_nothing(name, mon
 
 @pytest.mark.parametrize("brand", list(Brand))
 def test_every_brand_has_an_address_with_tls(brand):
-    """The presets are https, and reach the client by name in any spelling."""
+    """Each preset is https, and is found by its name in any spelling."""
     for name in (brand, brand.name, brand.name.lower().replace("_", "-")):
         client = ServetelClient(TOKEN, brand=name, zone=IST)
         assert client._transport.base_url == brand.value
@@ -626,7 +626,7 @@ async def test_a_retry_of_a_policy_of_one_is_no_retry(serve, connect):
 
 
 async def test_a_body_that_broke_before_anybody_waited_for_it_is_not_waited_for():
-    """Aiohttp wakes whoever waits when the connection breaks, and nobody who comes later."""
+    """A reader that starts after the connection broke does not wait: aiohttp wakes only earlier readers."""
     loop = asyncio.get_running_loop()
     content = aiohttp.StreamReader(BaseProtocol(loop), 65_536, loop=loop)
     content.set_exception(aiohttp.ClientPayloadError())

@@ -1,4 +1,4 @@
-"""Equal calls in flight share one piece of work: whose result, whose error, whose deadline, and when the work ends."""
+"""Equal calls in flight share one piece of work: its result, its error, its deadline, and when it ends."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.transport.leaks import failure_of
 
 
 class Work:
-    """Work that takes a while, ends at its deadline, and notes how it went."""
+    """Work that takes a while, ends at its deadline, and records how it ended."""
 
     def __init__(self, seconds=1.0, error=None):
         self.tasks = OwnedTasks()
@@ -50,7 +50,7 @@ def now():
 
 
 def play(scene, *args):
-    """Run a scene on the clock that jumps; afterwards nothing is under way."""
+    """Run a scene on the fake clock; afterwards nothing is under way."""
 
     async def main():
         work = Work(*args)
@@ -63,7 +63,7 @@ def play(scene, *args):
 
 
 def test_equal_calls_share_and_others_do_not():
-    """Three callers of one key are served by one work; another key has its own."""
+    """Three callers of one key share one piece of work; another key has its own."""
 
     async def scene(work):
         calls = [work.call(), work.call(), work.call(), work.call(key="another")]
@@ -74,7 +74,7 @@ def test_equal_calls_share_and_others_do_not():
 
 
 def test_what_has_ended_is_not_shared():
-    """A call that comes after the reply asks anew, also in the moment in which the work has just ended."""
+    """A call after the reply starts new work, even in the moment in which the work has just ended."""
 
     async def scene(work):
         first = work.call()
@@ -90,7 +90,7 @@ def test_what_has_ended_is_not_shared():
 
 
 def test_a_caller_may_be_cancelled_alone():
-    """The first and the second leave; the work continues for the third."""
+    """If the first and the second caller are cancelled, the work continues for the third."""
 
     async def scene(work):
         first, second, third = work.call(), work.call(), work.call()
@@ -104,7 +104,7 @@ def test_a_caller_may_be_cancelled_alone():
 
 
 def test_the_work_ends_with_its_last_caller():
-    """When every caller has left, the work is cancelled, and over before the last caller is."""
+    """When all callers have left, the work is cancelled, and it ends before the last caller does."""
 
     async def scene(work):
         calls = [work.call(), work.call()]
@@ -118,7 +118,7 @@ def test_the_work_ends_with_its_last_caller():
 
 
 def test_each_caller_has_its_own_deadline():
-    """A caller with less time than the first leaves alone, in time, and says what it waited for."""
+    """A caller with less time than the first ends alone, in time, with an error that says what it waited for."""
 
     async def scene(work):
         first, hasty = work.call(), work.call(0.5)
@@ -133,7 +133,7 @@ def test_each_caller_has_its_own_deadline():
 
 
 def test_the_last_caller_leaves_at_its_deadline():
-    """The first caller was cancelled. The other caller's deadline ends the work, and the error names the deadline."""
+    """If the first caller was cancelled, the other's deadline ends the work, and the error names the deadline."""
 
     async def scene(work):
         first, hasty = work.call(), work.call(0.5)
@@ -146,7 +146,7 @@ def test_the_last_caller_leaves_at_its_deadline():
 
 @pytest.mark.parametrize("more", [None, 5.0], ids=["no deadline", "a later one"])
 def test_a_caller_with_more_time_than_the_first_starts_anew(more):
-    """The first caller's deadline ended the work. The two others have time: they share a second one."""
+    """If the first caller's deadline ends the work, two callers with more time share a second one."""
 
     async def scene(work):
         first, *others = work.call(0.5), work.call(more), work.call(more)
@@ -169,7 +169,7 @@ def test_a_caller_with_no_more_time_than_the_first_fails_with_it():
 
 @pytest.mark.parametrize("stopped_by", ["budget", "retry_after", "deadline"])
 def test_retries_that_a_deadline_cut_short_are_made_for_a_caller_with_time(stopped_by):
-    """Where the first caller's deadline left no retries, one without a deadline makes its own."""
+    """If the first caller's deadline left no retries, a caller without a deadline makes its own."""
 
     async def scene(work):
         first, patient = work.call(60.0), work.call()
@@ -196,7 +196,7 @@ def test_an_error_that_no_deadline_caused_is_shared(error):
 
 
 def test_errors_are_copies():
-    """What one caller writes to its error is not seen by another."""
+    """Each caller gets its own copy of the error."""
 
     async def scene(work):
         calls = [work.call(), work.call()]
@@ -208,7 +208,7 @@ def test_errors_are_copies():
 
 
 def test_an_overload_is_not_passed_on_to_a_later_caller():
-    """The first waited for its turn as long as it may. One that came with it has waited as long; a later one has not."""
+    """The first caller's overload also ends callers that came with it, but not a later one."""
 
     async def scene(work):
         first, second = work.call(), work.call()
@@ -223,7 +223,7 @@ def test_an_overload_is_not_passed_on_to_a_later_caller():
 
 
 def test_closing_the_owner_ends_every_caller():
-    """The client is closed: each caller gets an error that says so."""
+    """When the client is closed, each caller gets an error that says so."""
 
     async def scene(work):
         calls = [work.call(), work.call()]

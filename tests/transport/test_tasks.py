@@ -1,4 +1,4 @@
-"""run_together and end: whoever awaits them knows that nothing is left, whatever happens to himself."""
+"""run_together and end: when they return or raise, no task is left, even if their caller is cancelled."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from servetel_async.aio.tasks import end, error_of, run_together, start
 
 
 class Works:
-    """Pieces of work that wait until they are let go, and note how they ended."""
+    """Pieces of work that wait for a release, and record how they ended."""
 
     def __init__(self):
         self.go = asyncio.Event()
@@ -41,12 +41,12 @@ async def fail(error, after=0):
 
 
 async def test_nothing_to_do():
-    """No work, no waiting."""
+    """Without work it returns at once."""
     assert await run_together([]) == []
 
 
 async def test_results_come_in_order():
-    """Also when the last one is done first."""
+    """Results come in the order of the work, even if the last one ends first."""
 
     async def give(value, turns):
         for _ in range(turns):
@@ -57,7 +57,7 @@ async def test_results_come_in_order():
 
 
 async def test_they_run_at_the_same_time(loop_log):
-    """All have begun before any is over."""
+    """All have begun before any ends."""
     works = Works()
     task = asyncio.create_task(run_together([works.work(number) for number in range(3)]))
     await works.all_begun(3)
@@ -67,7 +67,7 @@ async def test_they_run_at_the_same_time(loop_log):
 
 
 async def test_the_first_error_ends_the_others(loop_log):
-    """It is raised bare, and the others are over by then, cancelled."""
+    """The first error is raised bare, after the others were cancelled and have ended."""
     works = Works()
     with pytest.raises(KeyError, match="mine"):
         await run_together([works.work(1), fail(KeyError("mine"), 2), works.work(2)])
@@ -75,7 +75,7 @@ async def test_the_first_error_ends_the_others(loop_log):
 
 
 async def test_an_error_waits_for_slow_endings(loop_log):
-    """A task that takes its time to end is waited for."""
+    """The error waits for tasks that end slowly."""
     works = Works()
     works.slow.clear()
     task = asyncio.create_task(run_together([works.work(1), fail(KeyError("mine"), 2)]))
@@ -89,7 +89,7 @@ async def test_an_error_waits_for_slow_endings(loop_log):
 
 
 async def test_of_several_errors_one_is_raised_and_none_is_logged(loop_log):
-    """The first in order is the story; the others log nothing."""
+    """The first error in order is raised; the others log nothing."""
     with pytest.raises(KeyError, match="first"):
         await run_together([fail(KeyError("first")), fail(ValueError("second")), fail(OSError("third"))])
 
@@ -109,7 +109,7 @@ async def test_an_error_while_ending_is_not_lost(loop_log):
 
 @pytest.mark.parametrize("times", [1, 2, 5])
 async def test_a_cancelled_caller_leaves_nothing(loop_log, times):
-    """Cancelled once or often: all work is over when the cancellation arrives."""
+    """Cancelled once or often, all work has ended when the cancellation is raised."""
     works = Works()
     works.slow.clear()
     task = asyncio.create_task(run_together([works.work(number) for number in range(3)]))
@@ -126,7 +126,7 @@ async def test_a_cancelled_caller_leaves_nothing(loop_log, times):
 
 
 async def test_cancelled_before_it_began(loop_log):
-    """Work that never ran is closed, and nothing warns of it."""
+    """Work that never ran is closed without a warning."""
     works = Works()
 
     async def main():
@@ -140,7 +140,7 @@ async def test_cancelled_before_it_began(loop_log):
 
 
 async def test_errors_of_a_cancelled_caller_log_nothing(loop_log):
-    """Work that fails while its caller is being cancelled: the cancellation is the story, and the log stays empty."""
+    """If work fails while its caller is cancelled, the cancellation is raised and nothing is logged."""
     works = Works()
 
     async def clean_badly():
@@ -157,7 +157,7 @@ async def test_errors_of_a_cancelled_caller_log_nothing(loop_log):
 
 
 async def test_a_cancel_scope_leaves_nothing(loop_log):
-    """The cancellation of anyio waits for the endings too."""
+    """An anyio cancel scope waits until all tasks have ended."""
     works = Works()
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -167,7 +167,7 @@ async def test_a_cancel_scope_leaves_nothing(loop_log):
 
 
 async def test_end_of_nothing():
-    """No task, or only tasks that are over: it returns at once."""
+    """Without running tasks it returns at once."""
     done = asyncio.create_task(asyncio.sleep(0))
     await done
     await end([])
@@ -196,7 +196,7 @@ async def test_end_waits_until_they_are_over(loop_log):
 
 
 async def test_work_that_was_cancelled_from_outside_is_told(loop_log):
-    """A piece of work that somebody else cancelled has no result to give, and that is not hidden."""
+    """Work that other code cancelled has no result, and that is an error."""
     works = Works()
     inner = asyncio.create_task(works.work(1))
 
@@ -211,7 +211,7 @@ async def test_work_that_was_cancelled_from_outside_is_told(loop_log):
 
 
 def test_no_loop_and_nothing_is_left_unawaited():
-    """Outside asyncio a task cannot be started: that is said, and the work is closed."""
+    """Outside asyncio the error says that no task can be started, and the work is closed."""
 
     async def work():
         raise AssertionError
@@ -230,7 +230,7 @@ async def cancelled():
 
 @pytest.mark.parametrize("raised", [StopAsyncIteration, GeneratorExit])
 async def test_what_would_end_a_loop_is_an_error(raised):
-    """It becomes an error, in one of several coroutines and in a single task."""
+    """An exception that would end the loop becomes an error, in one of several coroutines and in a single task."""
     with pytest.raises(ServetelError, match=f"raised {raised.__name__}"):
         await run_together([fail(raised()), asyncio.sleep(3600)])
     task = start(fail(raised()))
@@ -239,7 +239,7 @@ async def test_what_would_end_a_loop_is_an_error(raised):
 
 
 async def test_a_work_that_is_cancelled_cancels_nobody_else():
-    """The others run to their ends, and then it is an error: a result is missing."""
+    """The others run to their end; then the missing result is an error."""
     works = Works()
     works.go.set()
     with pytest.raises(ServetelError, match="cancelled a request"):
@@ -248,7 +248,7 @@ async def test_a_work_that_is_cancelled_cancels_nobody_else():
 
 
 async def test_the_error_of_a_cancelled_task_says_who_may_have_done_it():
-    """It names the client if that is closed, otherwise other code."""
+    """The error names the closed client, or else other code."""
     task = start(cancelled())
     await asyncio.wait({task})
     closed = error_of(task, closed=True, user="stream")
@@ -260,7 +260,7 @@ async def test_the_error_of_a_cancelled_task_says_who_may_have_done_it():
 
 
 async def test_a_result_and_an_ordinary_error_are_what_they_are():
-    """A result has no error, and an error of the caller's own stays itself."""
+    """A result has no error, and an ordinary error is unchanged."""
     mine = KeyError("mine")
     good, bad = start(asyncio.sleep(0, 1)), start(fail(mine))
     await asyncio.wait({good, bad})

@@ -30,13 +30,13 @@ def file(tmp_path, monkeypatch):
 
 
 def only(live: dict[str, str], refusal=EXPIRED):
-    """A server that takes one token."""
+    """A server that accepts one token."""
     return lambda request: OK if request.header("Authorization") == f"Bearer {live['token']}" else refusal
 
 
 @pytest.fixture
 def connect_file(connect, stack):
-    """A client of a server, whose token is where the environment says."""
+    """A client of a server, with the token file of the environment."""
 
     def make(server, **options):
         client = ServetelClient(**{"base_url": server.url, "rate": None, "retry": QUICK, **options})
@@ -63,7 +63,7 @@ async def test_a_token_that_was_rotated_is_read_again(refusal, file, serve, conn
 
 
 async def test_a_file_is_not_read_before_its_token_is_refused(file, serve, connect_file):
-    """A rotation that the API does not ask for yet changes nothing, and costs nothing."""
+    """The file is not read again before the API refuses the token."""
     server = await serve(OK)
     client = connect_file(server)
     file.write_text(SECOND)
@@ -74,7 +74,7 @@ async def test_a_file_is_not_read_before_its_token_is_refused(file, serve, conne
 
 
 async def test_a_file_that_still_holds_the_refused_token_says_so(file, serve, connect_file):
-    """The error asks for another token in the file. Only one request is sent, because nothing has changed."""
+    """If the file still holds the refused token, the error says so after one request."""
     server = await serve(EXPIRED)
 
     error = await failure_of(connect_file(server).fetch_page())
@@ -87,7 +87,7 @@ async def test_a_file_that_still_holds_the_refused_token_says_so(file, serve, co
 
 
 async def test_a_new_token_that_is_refused_too_is_final(file, serve, connect_file):
-    """It is read once more, and no more than that."""
+    """If the new token is refused too, the file is not read again."""
     server = await serve(lambda _: (file.write_text(SECOND), EXPIRED)[1])
 
     error = await failure_of(connect_file(server).fetch_page())
@@ -135,7 +135,7 @@ def binary(file):
     ],
 )
 async def test_a_file_that_cannot_be_read_again_says_why(change, why, file, serve, connect_file):
-    """The error says that the token was refused and that no other could be read; nothing hangs."""
+    """The error says that the token was refused and that the file could not be read; nothing hangs."""
     live = {"token": FIRST}
     server = await serve(only(live))
     client = connect_file(server)
@@ -154,7 +154,7 @@ async def test_a_file_that_cannot_be_read_again_says_why(change, why, file, serv
 
 @pytest.mark.parametrize("change", [lambda file: None, gone], ids=["unchanged", "gone"])
 async def test_a_block_with_a_file_that_has_nothing_new_passes(change, file, serve, connect_file):
-    """A 403 may be something else: the old token is sent on, and the call succeeds when the block ends."""
+    """After a 403 without a new token in the file, the old token stays in use and works when the block ends."""
     server = await serve([OK, FORBIDDEN, FORBIDDEN, OK])
     client = connect_file(server)
     await client.fetch_page()
@@ -165,7 +165,7 @@ async def test_a_block_with_a_file_that_has_nothing_new_passes(change, file, ser
 
 
 async def test_the_file_of_a_profile_is_read_again(file, serve, connect_file, monkeypatch, tmp_path):
-    """``token_file`` of a profile works the same."""
+    """``token_file`` of a profile is read again in the same way."""
     monkeypatch.delenv("SERVETEL_TOKEN_FILE")
     config = tmp_path / "config.toml"
     config.write_text(f'[profiles.default]\ntoken_file = "{file}"\n')
@@ -182,7 +182,7 @@ async def test_the_file_of_a_profile_is_read_again(file, serve, connect_file, mo
 
 
 async def test_a_call_is_cancelled_while_the_file_is_read(file, serve, connect_file):
-    """The reading continues for the others, and nothing is left behind."""
+    """If a call is cancelled while the file is read, the read continues for the others; nothing is left behind."""
     live = {"token": FIRST}
     server = await serve(only(live))
     client = connect_file(server)
@@ -200,7 +200,7 @@ async def test_a_call_is_cancelled_while_the_file_is_read(file, serve, connect_f
 
 
 async def test_a_secret_file_is_a_provider(file, serve, connect):
-    """It can be given in place of a token, and the client's account stays the same when the token changes."""
+    """A secret file can be given in place of a token; the account stays the same when the token changes."""
     live = {"token": FIRST}
     server = await serve(only(live))
     client = connect(server, SecretFile(file))
@@ -217,7 +217,7 @@ async def test_a_secret_file_is_a_provider(file, serve, connect):
 
 
 async def test_a_late_refusal_of_the_token_before_reads_nothing(file, serve, connect_file):
-    """A reply that was in flight during the reading refuses the old token; the new token is already in use."""
+    """A late reply that refuses the old token causes no read, because the new token is already in use."""
     live = {"token": SECOND}
     server = await serve(only(live))
     client = connect_file(server)

@@ -1,6 +1,6 @@
-"""What a network can do to one request, row by row of the fault catalogue: the error it becomes, and what it costs on the wire.
+"""Network faults of one request, by the rows of the fault catalogue: the error, and the number of requests.
 
-Every row is played by a raw socket server on loopback, which counts. ``QUICK`` allows four attempts.
+A raw socket server on loopback plays each row and counts. ``QUICK`` allows four attempts.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ READ_BY_PYTHON: list[str] = []
 if aiohttp.http_parser.HttpResponseParser.__module__ == "aiohttp.http_parser":
     READ_BY_PYTHON += ["long body", "two lengths"]
     FAULTS = [
-        # It waits for the end of what it takes for a head.
+        # The parser waits for the end of the head.
         (row, name, *((RequestTimeoutError, ATTEMPTS) if name == "ssh banner" else (kind, wire)))
         for row, name, kind, wire in FAULTS
         if name not in READ_BY_PYTHON
@@ -134,7 +134,7 @@ TLS_FAULTS = [
 
 
 def test_every_row_has_a_test_or_a_reason():
-    """The first forty rows of the catalogue are each played here, or say why they cannot be."""
+    """Each of the first forty rows of the catalogue has a test here, or a reason why not."""
     played = {row for row, *_ in FAULTS + TLS_FAULTS} | ({12} if READ_BY_PYTHON else set())
     assert set(range(1, 41)) <= played | set(ROWS)
     for where in ROWS.values():
@@ -147,7 +147,7 @@ def test_every_row_has_a_test_or_a_reason():
 
 @pytest.mark.parametrize(("row", "name", "kind", "wire"), FAULTS, ids=[name for _, name, *_ in FAULTS])
 async def test_a_fault_becomes_its_error_and_costs_its_attempts(row, name, kind, wire, serve, connect):
-    """A fault that stays ends in the error it stands for, after exactly as many requests as were counted."""
+    """A fault that stays ends in its error, after exactly the counted requests."""
     server = await serve(ACTS[name])
     client = connect(server, timeouts=PATIENCE)
 
@@ -163,7 +163,7 @@ async def test_a_fault_becomes_its_error_and_costs_its_attempts(row, name, kind,
 
 @pytest.mark.parametrize("name", sorted({name for _, name, kind, wire in FAULTS if wire > 1}))
 async def test_a_fault_that_passes_is_not_seen(name, serve, connect):
-    """A fault that strikes once costs one more request and nothing else."""
+    """A fault that occurs once costs one more request and nothing else."""
     server = await serve([ACTS[name], OK])
 
     found = await connect(server, timeouts=PATIENCE).fetch_page()
@@ -174,7 +174,7 @@ async def test_a_fault_that_passes_is_not_seen(name, serve, connect):
 
 @pytest.mark.parametrize("name", ["interim", "continue", *READ_BY_PYTHON])
 async def test_what_must_succeed(name, serve, connect):
-    """Interim replies are read over; so is what one of the two parsers does not mind."""
+    """Interim replies are skipped; small faults that one of the two parsers accepts are no error."""
     server = await serve(ACTS[name])
 
     found = await connect(server).fetch_page()
@@ -183,7 +183,7 @@ async def test_what_must_succeed(name, serve, connect):
 
 
 async def test_a_reply_nobody_asked_for_is_given_to_nobody(serve, connect):
-    """A second reply to one request is thrown away with its connection; no other call ever reads it."""
+    """A second reply to one request is dropped with its connection; no other call reads it."""
     server = await serve(ACTS["extra reply"])
     client = connect(server)
 
@@ -193,7 +193,7 @@ async def test_a_reply_nobody_asked_for_is_given_to_nobody(serve, connect):
 
 
 async def test_a_server_that_speaks_first_is_not_http(serve, connect):
-    """A banner before any request is refused after one more try, and the token is not the answer to it."""
+    """A banner before the request is refused after one more try, and the token is not sent."""
     server = await serve(greeting=ACTS["ssh banner"])
 
     error = await failure_of(connect(server, timeouts=PATIENCE).fetch_page())
@@ -207,7 +207,7 @@ async def test_a_server_that_speaks_first_is_not_http(serve, connect):
 
 
 async def test_a_refused_connection_is_tried_again(connect):
-    """Where nobody listens there are as many tries as allowed, then an error that says so."""
+    """A refused connection is retried up to the allowed attempts, then the error says so."""
     error = await failure_of(connect(f"http://127.0.0.1:{closed_port()}").fetch_page())
 
     assert type(error) is ConnectionFailedError
@@ -216,7 +216,7 @@ async def test_a_refused_connection_is_tried_again(connect):
 
 
 async def test_a_full_backlog_is_a_timeout_of_the_connection(stack, connect):
-    """A server that accepts nothing more is a timeout, not a hang."""
+    """A server with a full backlog is a timeout of the connection, not a hang."""
     listener = stack.enter_context(socket.socket())
     listener.bind(("127.0.0.1", 0))
     listener.listen(0)
@@ -268,7 +268,7 @@ async def session_of(stack, **options) -> aiohttp.ClientSession:
 
 @pytest.mark.parametrize("number", [socket.EAI_AGAIN, socket.EAI_NONAME])
 async def test_a_name_that_does_not_resolve_is_tried_twice_more(number, stack, connect):
-    """A name that is not known gets two more tries and then the hint to look at base_url."""
+    """An unknown name is retried twice, then the error says to check base_url."""
     resolver = Resolver(error=number)
     session = await session_of(stack, resolver=resolver)
 
@@ -283,7 +283,7 @@ async def test_a_name_that_does_not_resolve_is_tried_twice_more(number, stack, c
 @pytest.mark.allow_hosts(["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 @pytest.mark.parametrize("dead", ["127.0.0.2", "::1"])
 async def test_a_dead_address_among_several_costs_no_attempt(dead, stack, serve, connect):
-    """If the first address of a host is dead and the second one is not, nobody notices."""
+    """If the first address of a host is dead, the second one is used without an error."""
     server = await serve()
     session = await session_of(stack, resolver=Resolver((dead, server.port), ("127.0.0.1", server.port)))
 
@@ -295,7 +295,7 @@ async def test_a_dead_address_among_several_costs_no_attempt(dead, stack, serve,
 
 @pytest.mark.parametrize("end", [Fin(), Reset()], ids=["fin", "reset"])
 async def test_a_stale_connection_is_nobodys_error(end, serve, connect):
-    """A server that closes each kept-alive connection at its second request costs one more request each time, and no error."""
+    """A server that closes each kept-alive connection at its second request costs one more request, and no error."""
     stale = Act("stale", (end,))
     server = await serve(lambda request: stale if request.on_connection == 2 else OK)
     client = connect(server, retry=Retry(attempts=1))
@@ -309,7 +309,7 @@ async def test_a_stale_connection_is_nobodys_error(end, serve, connect):
 
 
 async def test_a_connection_that_is_always_stale_is_an_error_at_last(serve, connect):
-    """The free retry is given once per call: a server that always hangs up is an error after the counted attempts."""
+    """The free retry is given once per call: a server that always disconnects is an error after the counted attempts."""
     server = await serve(lambda request: OK if request.number == 1 else ACTS["fin before head"])
     client = connect(server)
     await client.fetch_page()
@@ -322,7 +322,7 @@ async def test_a_connection_that_is_always_stale_is_an_error_at_last(serve, conn
 
 
 async def test_a_reset_in_a_head_cannot_be_told_from_a_stale_connection(serve, connect):
-    """Whether bytes came before a reset cannot be seen, so a kept-alive connection gets its one free retry."""
+    """A reset in the head of a kept-alive connection gets the free retry, because bytes before a reset are not visible."""
     server = await serve(lambda request: ACTS["reset mid head"] if request.on_connection == 2 else OK)
     client = connect(server, retry=Retry(attempts=1))
     await client.fetch_page()
@@ -357,7 +357,7 @@ async def test_a_dead_connection_is_replaced(serve, connect):
 
 
 async def test_no_file_descriptor_left_is_final(serve, connect):
-    """A process without free descriptors is told so at once, not after a storm of retries."""
+    """A process without free descriptors gets the error at once, without retries."""
     server = await serve()
     client = connect(server)
     held = [os.dup(0) for _ in range(40)]  # lower numbers that were free would still serve
@@ -379,7 +379,7 @@ async def test_no_file_descriptor_left_is_final(serve, connect):
 
 
 async def test_a_call_that_finds_no_slot_is_told_so_and_sends_nothing(serve, connect):
-    """With every slot taken, a call is Overloaded in time; it never reached the wire and says so."""
+    """With every slot taken, a call fails as overloaded in time, and its error says that nothing was sent."""
     server = await serve(ACTS["head hangs"])
     client = connect(server, max_concurrency=2, timeouts=Timeouts(acquire=0.05))
     busy = [asyncio.ensure_future(client.fetch_page(page_size=n)) for n in (1, 2)]
@@ -400,7 +400,7 @@ async def test_a_call_that_finds_no_slot_is_told_so_and_sends_nothing(serve, con
 
 @pytest.mark.parametrize("name", ["gzip bomb", "gzip bomb, chunked", "giant, no length", "giant, chunked"])
 async def test_a_body_beyond_the_cap_never_gets_into_memory(name, serve, connect):
-    """A reply of hundreds of megabytes is given up at the cap: memory grows by a few times the cap at most."""
+    """A reply of hundreds of megabytes is aborted at the cap; memory grows by a few times the cap at most."""
     server = await serve(ACTS[name])
     client = connect(server)
     gc.collect()
@@ -416,7 +416,7 @@ async def test_a_body_beyond_the_cap_never_gets_into_memory(name, serve, connect
 
 
 async def test_a_body_just_below_the_cap_is_read(serve, connect):
-    """The cap does not stop a page that keeps to it."""
+    """A page just below the cap is read."""
     padding = " " * (16 * 1024 * 1024 - len(PAGE))
     server = await serve(reply(PAGE + padding.encode()))
 
@@ -434,7 +434,7 @@ async def session(stack, authority) -> aiohttp.ClientSession:
 
 @pytest.mark.parametrize(("row", "name", "kind", "wire"), TLS_FAULTS, ids=[name for _, name, *_ in TLS_FAULTS])
 async def test_a_fault_behind_tls_is_the_same_fault(row, name, kind, wire, serve, connect, authority, session):
-    """Encryption changes nothing; a connection that TLS did not end properly passes for no complete body."""
+    """Faults behind TLS are the same; a connection without a proper TLS end is no complete body."""
     server = await serve(ACTS[name], tls=serving(authority.issue_cert("127.0.0.1")))
 
     error = await failure_of(connect(server, session=session, timeouts=Timeouts(read=1)).fetch_page())
@@ -445,7 +445,7 @@ async def test_a_fault_behind_tls_is_the_same_fault(row, name, kind, wire, serve
 
 
 async def test_a_trusted_server_is_spoken_to(serve, connect, authority, session):
-    """The twin of the tests below: with a good certificate all is well."""
+    """The counterpart of the tests below: a good certificate is accepted."""
     server = await serve(tls=serving(authority.issue_cert("127.0.0.1")))
 
     assert len((await connect(server, session=session).fetch_page()).records) == 1
@@ -462,7 +462,7 @@ def certificates(authority: trustme.CA) -> dict[str, trustme.LeafCert]:
 
 @pytest.mark.parametrize("which", ["expired", "wrong host", "untrusted"])
 async def test_a_certificate_error_is_final(which, serve, connect, authority, session):
-    """A certificate cannot become right by trying again: one connection, no request, no token sent."""
+    """A certificate error is not retried: one connection, no request, no token sent."""
     server = await serve(tls=serving(certificates(authority)[which]))
 
     error = await failure_of(connect(server, session=session).fetch_page())
@@ -474,7 +474,7 @@ async def test_a_certificate_error_is_final(which, serve, connect, authority, se
 
 
 async def test_an_untrusted_server_is_refused_by_our_own_session_as_well(serve, connect, authority):
-    """The client's own session checks certificates too; there is no switch to turn it off."""
+    """The client's own session checks certificates too, and this cannot be turned off."""
     server = await serve(tls=serving(authority.issue_cert("127.0.0.1")))
 
     error = await failure_of(connect(server).fetch_page())
@@ -485,7 +485,7 @@ async def test_an_untrusted_server_is_refused_by_our_own_session_as_well(serve, 
 
 
 async def test_a_handshake_that_is_cut_is_tried_again(serve, connect, session):
-    """A connection that ends within the handshake proves nothing about the certificate."""
+    """A connection that ends within the handshake is retried, because it says nothing about the certificate."""
     server = await serve(greeting=Act("cut", (Fin(),)))
 
     error = await failure_of(connect(server.url.replace("http:", "https:"), session=session).fetch_page())
@@ -496,7 +496,7 @@ async def test_a_handshake_that_is_cut_is_tried_again(serve, connect, session):
 
 
 async def test_plain_http_on_a_tls_port_is_final(serve, connect, session):
-    """A server that answers the handshake with HTTP is the wrong port or scheme; trying again cannot help."""
+    """A server that answers the handshake with HTTP is a wrong port or scheme, and is not retried."""
     server = await serve(greeting=Act("plain", (Send(http(b"400", 400)),)))
 
     error = await failure_of(connect(server.url.replace("http:", "https:"), session=session).fetch_page())
@@ -507,7 +507,7 @@ async def test_plain_http_on_a_tls_port_is_final(serve, connect, session):
 
 
 async def test_a_handshake_that_hangs_is_a_timeout_of_the_connection(serve, connect, session):
-    """The time for a connection covers its handshake."""
+    """The connect timeout covers the TLS handshake."""
     server = await serve(greeting=ACTS["head hangs"])
     client = connect(server.url.replace("http:", "https:"), session=session, timeouts=Timeouts(connect=0.1))
 
@@ -519,7 +519,7 @@ async def test_a_handshake_that_hangs_is_a_timeout_of_the_connection(serve, conn
 
 
 async def test_an_old_protocol_is_final(serve, connect, session):
-    """A server that refuses every protocol of today is given up, not spoken to in a weaker way."""
+    """A server with only old TLS versions is refused; there is no fallback to a weaker one."""
     alert = Act("fatal alert: protocol version", (Send(bytes([21, 3, 1, 0, 2, 2, 70])),))
     server = await serve(greeting=alert)
 
@@ -568,7 +568,7 @@ STATUSES: list[tuple[int, bytes, type[ServetelError], int]] = [
     ("status", "body", "kind", "wire"), STATUSES, ids=[f"{row[0]} {number}" for number, row in enumerate(STATUSES)]
 )
 async def test_a_status_becomes_its_error_and_costs_its_attempts(status, body, kind, wire, serve, connect):
-    """What a reply says decides the error and the number of requests, and the error names the status."""
+    """The reply decides the error and the number of requests, and the error names the status."""
     server = await serve(reply(body, status, length=None if status in (204, 304) else True))
 
     error = await failure_of(connect(server).fetch_page())
@@ -585,7 +585,7 @@ async def test_a_status_becomes_its_error_and_costs_its_attempts(status, body, k
     ids=["bom", "utf-16", "white space"],
 )
 async def test_a_page_in_another_dress_is_read(body, serve, connect):
-    """A byte-order mark, another encoding and white space around are no reason to lose a page."""
+    """A page with a byte-order mark, another encoding or surrounding white space is read."""
     server = await serve(reply(body, content_type="text/plain"))
 
     assert len((await connect(server).fetch_page()).records) == 1

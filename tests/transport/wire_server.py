@@ -1,6 +1,6 @@
-"""A raw socket server: for each request an act, and an act is data. It counts requests, connections and the acts that were played.
+"""A raw socket server that plays an act for each request. It counts requests, connections and played acts.
 
-Nothing here knows HTTP well: the point is to send what no HTTP library would. ``WireServer(script)`` takes one act for all requests, a
+It sends bytes that no HTTP library would send. An act is data. ``WireServer(script)`` takes one act for all requests, a
 list (the last one stays), or a function from the request to its act. With ``tls=`` it is the same behind a handshake.
 """
 
@@ -34,7 +34,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Drip:
-    """Bytes one by one, so slowly that only a clock for the whole reply ends it."""
+    """Bytes one by one, so slowly that only the total timeout ends it."""
 
     data: bytes = field(repr=False)
     seconds: float = 0.02
@@ -49,15 +49,15 @@ class Flood:
 
 
 class Fin:
-    """The end of the connection, politely."""
+    """The orderly end of the connection."""
 
 
 class Reset:
-    """The end of the connection, by RST."""
+    """A reset of the connection, by RST."""
 
 
 class Abort:
-    """The end of the connection without what TLS wants to say before it."""
+    """The end of the connection without the TLS close notify."""
 
 
 class Hang:
@@ -66,7 +66,7 @@ class Hang:
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What to do with one request, by name so that it can be counted."""
+    """What to do with one request; the name is for counting."""
 
     name: str
     steps: tuple[Send | Drip | Flood | Fin | Reset | Abort | Hang, ...]
@@ -104,7 +104,7 @@ def http(
     length: int | bool | None = True,
     version: str = "1.1",
 ) -> bytes:
-    """A reply as HTTP/1.1 wants it; ``length`` may lie, or be left out with None."""
+    """An HTTP/1.1 reply; ``length`` may be wrong, or None to leave it out."""
     lines = [f"HTTP/{version} {status} X" if isinstance(status, int) else f"HTTP/{version} {status}"]
     if content_type is not None:
         lines.append(f"Content-Type: {content_type}")
@@ -115,7 +115,7 @@ def http(
 
 
 def reply(body: bytes = PAGE, status: int | str = 200, *headers: tuple[str, str], **options: object) -> Act:
-    """An honest reply."""
+    """A correct reply."""
     return Act(f"reply {status}", (Send(http(body, status, *headers, **options)),))
 
 
@@ -181,12 +181,12 @@ ACTS: dict[str, Act] = {
 """Every act that needs no state, by name."""
 
 
-# Who sends it ------------------------------------------------------------------------------------------------------------
+# The server --------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class Request:
-    """One request as it arrived. Its ``repr`` shows no header: tests print what they hold."""
+    """One request as it arrived. Its ``repr`` shows no header, because tests print their variables."""
 
     number: int
     connection: int
@@ -277,7 +277,7 @@ class WireServer:
         return len(self.requests)
 
     def release(self, answer: bytes | None = None) -> None:
-        """Let go on whatever hangs, now and later: it is answered with a good page, or with this."""
+        """Answer all hanging requests, now and later, with a good page or with this."""
         self._answer = http() if answer is None else answer
         self._released.set()
 
@@ -407,7 +407,7 @@ class WireServer:
 
 
 def closed_port() -> int:
-    """A port of loopback at which nobody listens."""
+    """A loopback port without a listener."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         return taken.getsockname()[1]

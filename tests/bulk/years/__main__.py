@@ -1,4 +1,4 @@
-"""Run histories from seeds, print what is wrong with a short history of each kind; see ``truth``."""
+"""Run histories from seeds, and print a short history of each kind of mistake; see ``truth``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.bulk.years.run import look, look_at_known
 
 
 def show_known(only: str, *, whole: bool) -> int:
-    """Print each of the known histories with what is wrong in it; 1 if anything."""
+    """Print each known history with its mistakes; return 1 if there are any."""
     known = {name: one for name, one in asyncio.run(look_at_known()).items() if only in name}
     for name, one in known.items():
         kinds = ", ".join(dict.fromkeys(kind for kind, _ in one.wrong))
@@ -24,7 +24,7 @@ def show_known(only: str, *, whole: bool) -> int:
 
 
 def main() -> int:
-    """Print what the seeds found; 1 if anything."""
+    """Print the mistakes that the seeds show; return 1 if there are any."""
     parser = argparse.ArgumentParser(prog="python -m tests.bulk.years", description=__doc__)
     parser.add_argument("--seeds", type=int, default=2000)
     parser.add_argument("--first", type=int, default=0)

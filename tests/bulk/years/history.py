@@ -1,7 +1,7 @@
 """A history: accounts, their server's habits, and steps over months, all drawn from one seed.
 
-Nothing here runs. A step says what happens in words that hold at any clock ("last month", "again"), so a history from which steps were
-dropped is a history too.
+Nothing here runs. A step is written in words that hold at any clock ("last month", "again"), so a history stays valid
+when steps are dropped.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from random import Random
 
 HOUR, DAY = 3600, 86400
 
-#: The ways a run is ended before its end.
+#: The ways to end a run early.
 KILLS = ("refused", "refused", "cancelled", "cancelled", "full", "blocked")
-#: What is done to a destination behind the product's back.
+#: Changes to a destination behind the product's back.
 TAMPERS = ("delete rows", "change rows", "drop table", "remove file", "change byte", "remove line")
 
 
@@ -29,17 +29,17 @@ class Traits:
         uncounted: no count is sent.
         cap: calls on a page at most.
         rotating: each reply has another recording URL for the same call.
-        lies: how often another page comes than was asked for, and says so.
-        elsewhere: that page is one of the range of the request before, and says nothing of it.
+        lies: how often a page other than the requested one comes, with its own number.
+        elsewhere: that page is from the range of the request before, without a sign of it.
         shuffled: calls of one second come in another order each time.
         without_id: share of calls without ``id``.
         reused: share of calls that have the ``id`` of another call of the account.
         shared: share of calls that have the ``id`` of a call of another account.
         late: share of calls that are listed hours or days after their end.
         deleted: share of calls that are deleted one day.
-        identity: what tells accounts apart: the "subject" of a token, an account "named" by its user, or the token alone ("opaque").
-        renews: the account gets a new token for each run; not where the token alone tells accounts apart.
-        right_here: the clock of this computer is right; else it is that of the computer which plays the history, and does not move.
+        identity: what distinguishes accounts: the "subject" of a token, a name ("named"), or only the token ("opaque").
+        renews: the account gets a new token for each run; never if only the token identifies it.
+        right_here: this computer's clock follows the history; otherwise it is the machine's own clock.
     """
 
     bounds: str = "inclusive"
@@ -68,15 +68,15 @@ class Step:
 
     Attributes:
         what: "pass" (time), "pull", "sync", "check", "tamper", "cap" (the page cap changes).
-        seconds: how long time passes.
+        seconds: how much time passes.
         calls: how many calls each account makes meanwhile.
         account, place: which account, which destination.
         range: of a pull, see ``play``; "again" repeats the run that was ended.
-        kill: how the run is ended; "named" is after the output got its name, and before its receipt is there. It is not drawn.
-        at: the request at which it is ended, or the clock is wrong.
+        kill: how the run is ended; "named" is between the output's name and its receipt. It is not drawn.
+        at: the request at which it is ended, or at which the clock is wrong.
         clock: days by which the server's ``Date`` is wrong, at one request or (``clock_stays``) from it on.
         tick: seconds that pass with each request.
-        seed: for what is left open.
+        seed: for the remaining choices.
     """
 
     what: str
@@ -102,7 +102,7 @@ class Step:
 
 @dataclass(frozen=True)
 class History:
-    """All of it; ``endings`` are those of the destinations."""
+    """The whole history; ``endings`` are those of the destinations."""
 
     seed: int
     accounts: int
@@ -124,7 +124,7 @@ def _traits(dice: Random, accounts: int) -> Traits:
         return Traits(late=_some(dice, 0.5, 0.1, 0.0))
     filed_by = dice.choice(["start"] * 18 + ["end", "end", "inserted"])
     identity = dice.choice(["subject", "subject", "named", "opaque"])
-    by_id = filed_by != "inserted"  # only an id of its own says when a call was inserted
+    by_id = filed_by != "inserted"  # only the server's own id shows when a call was inserted
     return Traits(
         bounds=dice.choice(["inclusive"] * 8 + ["end_exclusive", "end_exclusive", "start_exclusive"]),
         filed_by=filed_by,
@@ -233,8 +233,8 @@ def _deed(dice: Random, accounts: int, endings: tuple[str, ...]) -> list[Step]:
 
 
 def _ended_and_begun_again(dice: Random, run: Step, accounts: int) -> list[Step]:
-    """A run that is ended, some time, and mostly the same run again; sometimes by another account or with a mask."""
-    # A run with its first reply refused commits nothing; most runs need fewer than thirty requests.
+    """A run that is ended, some time, and mostly the same run again; sometimes with another account or a mask."""
+    # A run whose first reply is refused commits nothing; most runs need fewer than thirty requests.
     steps = [replace(run, kill=dice.choice(KILLS), at=dice.choice([1, 2, 3, 4, 5, 7, 10, 15, 25]), clock=0)]
     for _ in range(dice.choice([1, 1, 1, 2])):
         if dice.random() < 0.85:

@@ -1,6 +1,6 @@
-"""Histories that were wrong once: for each kind of mistake the shortest one that shows it.
+"""Histories that once failed: for each kind of mistake the shortest one that shows it.
 
-``python -m tests.bulk.years --known`` plays them. On right code nothing is wrong in any of them; where a fix is taken out, its history says so.
+``python -m tests.bulk.years --known`` plays them. On correct code they all pass; without a fix, its history fails.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _spoil(how: str, seed: int = 3) -> Step:
 _CHECK = Step("check")
 _PULLED = (_days(33, 30), _pull("last month"))
 _SYNCED = (_days(5, 30), _sync())
-#: In the newest month both accounts have one call.
+#: In the newest month each account has one call.
 _ALIKE = (_days(57, 20), _days(34, 1, 0))
 
 KNOWN: dict[str, History] = {

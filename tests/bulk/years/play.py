@@ -1,4 +1,4 @@
-"""Plays a history: does what each step says with the product, and holds the truth against what the product claims."""
+"""Play a history: run each step with the product, and compare its claims with the truth."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BEGINNING = second("2025-01-01 00:00:00")
 
 
 class Play:
-    """One history; ``wrong`` holds kind and text of what it found, ``story`` what happened."""
+    """One history; ``wrong`` holds the kind and text of each mistake, ``story`` the events."""
 
     def __init__(self, history: History, door: Door, session: aiohttp.ClientSession, folder: Path) -> None:
         dice = Random(history.seed)
@@ -125,14 +125,14 @@ class Play:
         elif claimed is None:
             self._judge_error(asked, outcome, planned=ended_early or doubt, existed=existed and not database)
         self._mend(place)
-        if database or claimed:  # else it is an output of before, or there is none
+        if database or claimed:  # otherwise the output is an earlier one, or missing
             self._judged(truth.judge_rows, place, before, found, self.accounts, asked, database=database)
         if claimed or run.requests:
             place.masks.add(step.mask)
         if claimed is None:
             if run.requests:
                 committed = max(outcome.committed, pending.committed if pending else 0)
-                committed = max(committed, step.kill == "cancelled")  # it may have been cancelled within a commit
+                committed = max(committed, step.kill == "cancelled")  # it may have been cancelled during a commit
                 if not database or not existed:
                     place.pendings.clear()
                 place.pendings[asked.identity] = Pending(asked, committed, doubt)
@@ -150,7 +150,7 @@ class Play:
         self._remember(place, asked, claimed, ended, database=database, clock_ok=clock_ok, certain=certain)
 
     async def _run(self, step: Step, asked: Asked) -> tuple[product.Outcome, Run, bool]:
-        """Run the product; gives how it ended, and whether the history ended it."""
+        """Run the product; returns how it ended, and whether the history ended it."""
         run = self.api.run = Run(tick=step.tick)
         if step.clock:
             run.clock_at, run.clock_by, run.clock_stays = step.at, step.clock * DAY, step.clock_stays
@@ -220,7 +220,7 @@ class Play:
             self._note("a false error", str(outcome))
 
     def _is_untrue(self, judged: int) -> bool:
-        """Whether a claim was found wrong for what it says of calls, not for the words it uses."""
+        """Whether a claim was wrong about calls, rather than in its words."""
         return any(kind not in ("not over", "future") for kind, _ in self.wrong[judged:])
 
     def _remember(
@@ -258,7 +258,7 @@ class Play:
             place.unfinished.setdefault(owner, []).append(ended)
 
     def _mend(self, place: Place) -> None:
-        """What was read again is as the server has it."""
+        """Record that calls that were read again are as the server has them."""
         calls = {call.serial: call for account in self.accounts for call in account.calls}
         for serial in list(place.spoilt):
             row = place.rows.get(serial)
@@ -311,7 +311,7 @@ class Play:
         return ", ".join(said)
 
     def _range(self, step: Step) -> tuple[int | None, int | None, str | None]:
-        """First and last second, and the name of a range that is another one each day."""
+        """First and last second, and the name of a range that changes daily."""
         now, kind = self.api.now, step.range
         if kind == "again":
             last = self._asked.get(step.place)
@@ -335,7 +335,7 @@ class Play:
 
 
 def _month(now: int, back: int) -> tuple[int, int]:
-    """First and last second of the month, or of one so many months before."""
+    """First and last second of the month, or of the month so many months before."""
     begin = datetime.fromtimestamp(now, UTC).replace(day=1, hour=0, minute=0, second=0)
     for _ in range(back):
         begin = (begin - timedelta(days=1)).replace(day=1)

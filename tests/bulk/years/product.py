@@ -1,6 +1,7 @@
-"""The product as the histories use it: every call of it is here, so that another signature changes one file.
+"""The product as the histories use it: it is called only here, so that a changed signature changes one file.
 
-``pull``, ``sync`` and ``check`` run once and give an outcome that says what was claimed; ``rows_of`` reads a destination as its owner would.
+``pull``, ``sync`` and ``check`` run once and return an outcome with the claims; ``rows_of`` reads a destination as its
+owner would.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 #: Whether ``sync`` can mask.
 SYNC_MASKS = "mask" in inspect.signature(product_sync).parameters
-#: Whether a client can say what its account is called.
+#: Whether a client can name its account.
 CLIENTS_HAVE_NAMES = "account" in inspect.signature(ServetelClient).parameters
 
 
@@ -44,7 +45,7 @@ _UP_TO = re.compile(r"complete up to (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d)")
 
 
 class Row(NamedTuple):
-    """A call as it is in a destination."""
+    """A call in a destination."""
 
     serial: int
     start: str
@@ -54,13 +55,13 @@ class Row(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """What a receipt says, in the model's words.
+    """The claims of a receipt, in the model's words.
 
     Attributes:
         verdict: "complete", "up to" (complete up to a moment before the end of the range), or "not complete".
         first, last: its range.
-        proved: up to here it says complete.
-        final: up to here nothing is expected to arrive any more.
+        proved: up to here it claims to be complete.
+        final: up to here no late call is expected.
         windows: its parts.
         text: as printed.
     """
@@ -91,7 +92,7 @@ class Outcome:
 
 
 def client_of(history: History, base_url: str, account: Account, session: aiohttp.ClientSession) -> ServetelClient:
-    """A client as a new process would make it, which waits for nothing."""
+    """A client as a new process would make it, but one that never waits."""
     more: dict[str, Any] = {"account": account.name} if CLIENTS_HAVE_NAMES else {}
     return ServetelClient(
         account.token,
@@ -106,7 +107,7 @@ def client_of(history: History, base_url: str, account: Account, session: aiohtt
 
 
 def _mask(*, wanted: bool) -> Any:
-    """What ``pull`` takes: a mask or nothing, or a switch."""
+    """The mask for ``pull``: a mask or nothing, or a switch."""
     module = importlib.import_module("servetel_async.protocol.mask")
     return module.Mask.chosen(wanted, None) if hasattr(module, "Mask") else wanted
 
@@ -191,7 +192,7 @@ async def check(client: ServetelClient, place: str) -> str:
 
 @contextmanager
 def cheap_fingerprints() -> Iterator[None]:
-    """Let accounts be hashed in no time: a new client for each run would spend more on that than on all else."""
+    """Hash accounts quickly: with a new client for each run, hashing would take most of the time."""
     try:
         module = importlib.import_module("servetel_async.protocol.account")
     except ImportError:
@@ -206,7 +207,7 @@ def cheap_fingerprints() -> Iterator[None]:
 
 @contextmanager
 def clock_here(clock: Callable[[], int] | None) -> Iterator[None]:
-    """Let this computer's clock show what the function gives, on the account's wall clock."""
+    """Make this computer's clock show the function's result, on the account's wall clock."""
     if clock is None:
         yield
         return
@@ -220,7 +221,7 @@ def clock_here(clock: Callable[[], int] | None) -> Iterator[None]:
 
 @contextmanager
 def receipts_fail(*, wanted: bool) -> Iterator[None]:
-    """Fail when the output has its name and its receipt is to get one, as a kill between the two would."""
+    """Fail after the output got its name and before its receipt did, like a kill between the two."""
     file = importlib.import_module("servetel_async.sinks.files.atomic").PrivateFile
 
     def fail(receipt: Any) -> None:
@@ -237,7 +238,7 @@ def receipts_fail(*, wanted: bool) -> Iterator[None]:
 
 @contextmanager
 def files_of_at_most(size: int | None) -> Iterator[None]:
-    """Fail every write beyond that size, as a full disk does."""
+    """Fail every write beyond that size, like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
     try:
@@ -250,10 +251,10 @@ def files_of_at_most(size: int | None) -> Iterator[None]:
 
 
 def rows_of(place: Path, ending: str) -> list[Row]:
-    """Every call that is in a destination, as often as it is there; nothing where there is no destination.
+    """Every call in a destination, as often as it is there; none without a destination.
 
     Raises:
-        Exception: it cannot be read as what it is.
+        Exception: if it cannot be read.
     """
     if not place.exists():
         return []
@@ -289,7 +290,7 @@ def _records_of_database(place: Path, ending: str) -> list[dict[str, Any]]:
 
 
 def has_table(database: Any) -> bool:
-    """Whether the table of calls is there."""
+    """Whether the table of calls exists."""
     where = (
         "information_schema.tables WHERE table_name"
         if "duckdb" in type(database).__module__.lower()
@@ -300,7 +301,7 @@ def has_table(database: Any) -> bool:
 
 @contextmanager
 def connected(place: Path, ending: str) -> Iterator[Any]:
-    """A connection of the destination's own library."""
+    """A connection by the destination's own library."""
     if ending == ".db":
         with closing(sqlite3.connect(place)) as database:
             yield database

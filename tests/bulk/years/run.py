@@ -1,4 +1,4 @@
-"""Runs many histories, and shortens those that show something wrong."""
+"""Run many histories, and shorten those that show a mistake."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.bulk.years.server import Door
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-#: A file system in memory, where there is one: a run waits for the disk a hundred times.
+#: A file system in memory, if there is one: a run waits for the disk a hundred times.
 MEMORY = Path("/dev/shm")
 #: How often a history is played again to shorten it.
 MOST_REPLAYS = 80
@@ -28,7 +28,7 @@ MOST_REPLAYS = 80
 
 @dataclass
 class Found:
-    """What the histories showed: by kind the seeds, and the first histories as text."""
+    """The mistakes found: their seeds by kind, and the first histories as text."""
 
     wrong: dict[str, list[int]] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
@@ -42,7 +42,7 @@ class Found:
 
 
 async def play(history: History, door: Door, session: aiohttp.ClientSession) -> Play:
-    """Play a history in a folder of its own."""
+    """Play a history in its own directory."""
     forget_accounts()
     memory = MEMORY if MEMORY.is_dir() else None
     with cheap_fingerprints(), tempfile.TemporaryDirectory(dir=memory, prefix="years-") as folder:
@@ -71,18 +71,18 @@ async def look(seeds: Iterable[int], *, show: int = 1, only: str = "", shorten: 
 
 
 async def play_one(history: History) -> Play:
-    """Play a history with a server of its own."""
+    """Play a history with its own server."""
     async with Door() as door, aiohttp.ClientSession() as session:
         return await play(history, door, session)
 
 
 async def look_at_known() -> dict[str, Play]:
-    """Play the histories that were wrong once, by name."""
+    """Play the histories that once failed, by name."""
     return {name: await play_one(history) for name, history in KNOWN.items()}
 
 
 async def shortened(history: History, kind: str, door: Door, session: aiohttp.ClientSession) -> Play:
-    """The shortest history found that still shows this kind of wrong."""
+    """The shortest history found that still shows this kind of mistake."""
     best = await play(history, door, session)
     replays, changed = 0, True
     while changed:
@@ -99,7 +99,7 @@ async def shortened(history: History, kind: str, door: Door, session: aiohttp.Cl
 
 
 def simpler_ones(history: History) -> Iterator[History]:
-    """The same history with a step less, a plainer step, or a plainer server."""
+    """The same history with one step less, a plainer step, or a plainer server."""
     steps = history.steps
     for index in reversed(range(len(steps))):
         yield dataclasses.replace(history, steps=steps[:index] + steps[index + 1 :])
@@ -123,13 +123,13 @@ def simpler_ones(history: History) -> Iterator[History]:
 
 
 def habits_of(history: History) -> str:
-    """The traits of the server that are not plain."""
+    """The server's traits that are not plain."""
     traits, plain = dataclasses.asdict(history.traits), dataclasses.asdict(Traits())
     return ", ".join(f"{name}={value}" for name, value in traits.items() if value != plain[name]) or "plain"
 
 
 def as_text(kind: str, one: Play) -> str:
-    """A history for people."""
+    """A readable form of a history."""
     history = one.history
     lines = [
         f"== {kind} (seed {history.seed}; {history.accounts} accounts; pages of {history.page_size}, {history.concurrency} at once)",

@@ -1,7 +1,7 @@
-"""The truth and its server: each account's calls with all that ever happens to them, answered as of the clock of the history.
+"""The truth and its server: each account's calls with all their changes, as of the history's clock.
 
-A call is listed from one moment to another, and has another status and another charge from time to time. The server answers with the calls
-that are listed by its clock. One server on loopback serves all histories of a process, each account by its token.
+A call is listed from one moment to another, and its status and charge change from time to time. The server returns the
+calls that are listed at its clock. One server on loopback serves all histories of a process, each account by its token.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IST = 19800
 NEVER = 10**12
 #: Serial numbers of one account.
 SERIALS = 100_000
-#: Requests of one run, more than any needs: then the run is refused, and the history says "without end".
+#: Requests of one run, more than any run needs: a run with more is refused, and the history says "without end".
 MOST_REQUESTS = 2000
 
 
@@ -38,12 +38,12 @@ def stamp(second: int) -> str:
 
 @functools.lru_cache(maxsize=50_000)
 def second(text: str) -> int:
-    """The reverse of ``stamp``."""
+    """The inverse of ``stamp``."""
     return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp())
 
 
 class Version(NamedTuple):
-    """What changes about a call, from a moment on."""
+    """The fields of a call that change, from a moment on."""
 
     since: int
     status: str
@@ -57,7 +57,7 @@ class Call:
     Attributes:
         serial: the model's own number of it; ``call_id`` and ``uuid`` contain it.
         filed: the moment that ranges compare.
-        listed, gone: the server lists it from the first second on and no more at the second one.
+        listed, gone: the server lists it from ``listed`` on, up to but not at ``gone``.
     """
 
     serial: int
@@ -78,7 +78,7 @@ class Call:
         )
 
     def versions_between(self, first: int, last: int) -> set[tuple[str, float]]:
-        """What it may have been in that time."""
+        """The versions it may have had in that time."""
         during = [version for version in self.versions if first < version.since <= last]
         return {(version.status, version.charges) for version in [self.version(first), *during]}
 
@@ -119,7 +119,7 @@ class Account:
     calls: list[Call] = field(default_factory=list)
 
     def renew(self, seed: int) -> None:
-        """Get a new token. Only a subject shows that it is of the same account."""
+        """Get a new token. Only a subject shows that it belongs to the same account."""
         self.tokens += 1
         self.name = f"account-{self.index}" if self.identity == "named" else None
         if self.identity != "subject":
@@ -135,7 +135,7 @@ class Account:
 
 
 def make_calls(accounts: list[Account], traits: Traits, begun: int, now: int, number: int, dice: Random) -> None:
-    """Let each account make calls between two moments, and decide all that happens to them later."""
+    """Let each account make calls between two moments, and decide all their later changes."""
     for account in accounts:
         starts = sorted(dice.randint(begun + 1, now) for _ in range(number))
         for index, start in enumerate(starts):
@@ -174,7 +174,7 @@ def _call(account: Account, accounts: list[Account], traits: Traits, start: int,
 
 @dataclass
 class Run:
-    """What happens during one run of the product: by the number of the request."""
+    """The events during one run of the product, by the number of the request."""
 
     on_request: Callable[[int], None] = lambda _number: None
     refuse_from: int = NEVER
@@ -193,7 +193,7 @@ class Run:
         return self.requests > MOST_REQUESTS
 
     def wrong_by(self) -> int:
-        """Seconds by which the ``Date`` of this reply is wrong."""
+        """The error of this reply's ``Date`` in seconds."""
         is_wrong = self.requests >= self.clock_at if self.clock_stays else self.requests == self.clock_at
         return self.clock_by if is_wrong else 0
 
@@ -215,7 +215,7 @@ class Api:
         self._before: list[Call] = []  # of the request before
 
     def answer(self, target: str, token: str) -> tuple[int, int, str]:
-        """Status, the clock in ``Date``, and the body."""
+        """The status, the clock for ``Date``, and the body."""
         run = self.run
         run.requests += 1
         run.on_request(run.requests)
@@ -260,7 +260,7 @@ class Api:
 
 
 class Loopback(asyncio.Protocol):
-    """HTTP/1.1 with keep-alive, and no more of it than the client needs."""
+    """HTTP/1.1 with keep-alive, and only the parts that the client needs."""
 
     def __init__(self, door: Door) -> None:
         self._door = door
@@ -283,7 +283,7 @@ class Loopback(asyncio.Protocol):
 
 
 class Door:
-    """The listening socket; ``api`` is the one that answers now."""
+    """The listening socket; ``api`` is the server that answers now."""
 
     api: Api
 

@@ -1,4 +1,4 @@
-"""What is known about a destination: what was done to it, what was said of it, and what was in it last."""
+"""The known state of a destination: its changes, the claims about it, and its last content."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
     from tests.bulk.years.history import Step
     from tests.bulk.years.product import Row
 
-#: An account, and whether it masks: what one of them has seen is not there for the other.
+#: An account, and whether it masks: calls that one of them has seen do not count for the other.
 Owner = tuple[int, bool]
 
 
 class Claim(NamedTuple):
-    """A range of an account that a receipt called complete, from ``began`` to ``ended`` of the server's clock."""
+    """A range of an account that a receipt called complete, with the server's clock from ``began`` to ``ended``."""
 
     account: int
     first: int
@@ -28,12 +28,12 @@ class Claim(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A run of the product: what was asked for, and when.
+    """A run of the product: its request, and its time.
 
     Attributes:
-        first, last: the range; None where a side is open.
-        name: of a range that is another one each day.
-        pending: the same run, which was ended before.
+        first, last: the range; None if a side is open.
+        name: of a range that changes daily.
+        pending: the same run, ended before.
     """
 
     kind: str
@@ -55,12 +55,12 @@ class Asked(NamedTuple):
 
     @property
     def is_closed(self) -> bool:
-        """Whether the run that this one resumes had given the output its name: a file gets no more calls then."""
+        """Whether the resumed run had named the output: then a file gets no more calls."""
         return self.pending is not None and self.pending.asked.step.kill == "named"
 
     @property
     def since(self) -> int:
-        """When the first of the runs that this one resumes began."""
+        """When the first of the resumed runs began."""
         return self.began if self.pending is None else self.pending.asked.since
 
     @property
@@ -71,7 +71,7 @@ class Asked(NamedTuple):
 
 @dataclass
 class Pending:
-    """A run that was ended; ``excused``: something happened in it that explains a result that is not complete."""
+    """A run that was ended; ``excused``: an event in it explains a result that is not complete."""
 
     asked: Asked
     committed: int
@@ -80,25 +80,25 @@ class Pending:
 
 @dataclass
 class Place:
-    """A destination, and what is known about it.
+    """A destination and its known state.
 
     Attributes:
-        rows: what was in it after the last step.
-        claims: what was said of it.
+        rows: its rows after the last step.
+        claims: the claims about it.
         pendings: the runs that were ended; a database may have several.
         synced: by owner, when its last good sync began.
         territory: by owner, from where on its syncs keep the calls.
         runs: by owner, when each run since then began.
         unfinished: by owner, where pulls of ranges that were not over ended.
-        spoilt: calls that were tampered with, as far as they are still not as the server had them.
-        mended: calls that were tampered with and came again since: the seal of their first reading does not fit any more.
+        spoilt: calls that were tampered with and still differ from the server's.
+        mended: calls that were tampered with and came again since: the seal of their first reading no longer agrees.
         replaced: calls whose row another call with the same id has taken.
         masked: calls whose rows were masked.
         writers: the accounts that wrote it.
         masks: with a mask, without, or both.
         oldest: when its first run began.
-        damaged: it was tampered with so that it may be refused.
-        dropped: its table or itself is gone, so with the next run it begins anew.
+        damaged: after tampering it may be refused.
+        dropped: it or its table is gone, so the next run starts from nothing.
     """
 
     rows: dict[int, Row] = field(default_factory=dict)
@@ -119,5 +119,5 @@ class Place:
     dropped: bool = False
 
     def forget(self) -> None:
-        """It is gone, or its table is: what was said of it counts no more."""
+        """Drop all claims: the destination or its table is gone."""
         self.__dict__.update(Place(damaged=True).__dict__)

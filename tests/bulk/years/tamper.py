@@ -1,4 +1,4 @@
-"""What is done to a destination behind the product's back."""
+"""Changes to a destination behind the product's back."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ SPOILT = "spoilt"
 
 
 class Spoilt(NamedTuple):
-    """What was done.
+    """One change.
 
     Attributes:
-        what: in words.
+        what: the change in words.
         serials: the calls whose rows are gone or changed.
-        damaged: it may be refused from now on.
-        dropped: nothing of it is left.
+        damaged: the destination may be refused from now on.
+        dropped: the destination is gone.
     """
 
     what: str
@@ -32,7 +32,7 @@ class Spoilt(NamedTuple):
 
 
 def spoil(path: Path, ending: str, how: str, dice: Random) -> Spoilt | None:
-    """Tamper with it; None where there is nothing to tamper with."""
+    """Tamper with a destination; None if there is nothing to tamper with."""
     if how == "remove file" and ending != "/":
         path.unlink()
         return Spoilt("removed", damaged=True, dropped=True)

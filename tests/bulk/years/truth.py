@@ -1,23 +1,24 @@
-"""What must be true after each step: what a destination was said to hold, held against what the server had.
+"""The rules that hold after each step: the claims about a destination agree with the server's calls.
 
-A call that was listed during the whole run and lies in the range that a receipt calls complete has to be in the destination, with the content
-that the server had. What came or went during the run may be there or not. These are wrong:
+A call that was listed during the whole run, in a range that a receipt calls complete, has to be in the destination with
+the server's content. A call that came or left during the run may be there or not. These are mistakes:
 
 - *lost in silence*: a complete range lacks such a call;
-- *a gap after a sync*: a sync that ended well lacks a call that was listed before it, was filed after the last sync's look-back, and lies
-  outside the range that it names;
-- *wrong content*: a call is there with what the server never said, or said before it was read last;
+- *a gap after a sync*: a successful sync lacks a call that was listed before it, was filed after the last sync's
+  look-back, and lies outside the range that it names;
+- *wrong content*: a call has content that the server never sent, or sent only before its last reading;
 - *twice*: a call is there twice;
-- *of another account*: a file or database has calls of an account that is not the one that wrote it;
+- *of another account*: a file or database has calls of an account that did not write it;
 - *vanished*: a database lost a call that it had;
 - *mask undone*: a call that was masked is in clear after a sync, or a masked pull left one in clear;
 - *future*: a range that has not begun is called complete;
-- *not over*: a range that is not over is called complete, without a word up to when, or up to a moment of the future;
-- *another range*: the receipt is of a smaller range than was asked for;
-- *check misses tampering*, *check misses a late call* (in what was called complete and final), *check misses another account*: it agrees;
+- *not over*: a range that is not over is called complete without saying up to when, or up to a future moment;
+- *another range*: the receipt names a smaller range than the requested one;
+- *check misses tampering*, *check misses a late call* (in a complete and final range), *check misses another account*:
+  it agrees;
 - *a false alarm*: not complete, without a reason in the history;
 - *a false error*: an error, without a reason in the history;
-- *check differs falsely*: nothing has changed;
+- *check differs falsely*: no call has changed;
 - *a crash*: an exception that is not the product's;
 - *without end*: a run that needs too many requests.
 """
@@ -63,7 +64,7 @@ FALSE_ALARM = ("a false alarm", "a false error", "check differs falsely", "a cra
 
 @dataclass
 class Seen:
-    """What one step showed."""
+    """The findings of one step."""
 
     wrong: list[tuple[str, str]] = field(default_factory=list)
 
@@ -72,7 +73,7 @@ class Seen:
 
 
 def names(calls: Iterable[Call]) -> str:
-    """Some calls, for people."""
+    """Some calls, in readable form."""
     found = sorted(calls, key=lambda call: call.filed)
     shown = ", ".join(f"{stamp(call.filed)}" for call in found[:3])
     return f"{len(found)} calls: {shown}" if len(found) > 1 else f"one call: {shown}"
@@ -89,7 +90,7 @@ def judge_claim(
     database: bool,
     clock_ok: bool,
 ) -> None:
-    """Hold a receipt that says complete against the truth."""
+    """Compare a receipt that says complete with the truth."""
     began = asked.began
     if clock_ok and claimed.first > ended:
         seen.note("future", f"{stamp(claimed.first)} to {stamp(claimed.last)}")
@@ -124,7 +125,7 @@ def _excused(
     since = place.oldest if looks_again else asked.began
     inside = list(account.between(first, last))
     left = [other for other in inside if other.listed < other.gone and since < other.gone <= ended]
-    if looks_again:  # as many have left the window as have come: its count is what it was
+    if looks_again:  # as many calls have left the window as have come: its count is unchanged
         return len(left) >= sum(other in missing for other in inside)
     came = [other for other in inside if asked.began < other.listed <= ended]
     return bool(left and came)
@@ -146,7 +147,7 @@ def _judge_gap(seen: Seen, place: Place, account: Account, asked: Asked, claimed
 
 
 def _is_final(call: Call, place: Place, asked: Asked) -> bool:
-    """Whether a run has read its second when that was older than the look-back: then no late call is expected in it."""
+    """Whether a run has read its second when it was older than the look-back: then no late call is expected in it."""
     return any(
         claim.account == asked.account
         and claim.first <= call.filed <= claim.last
@@ -156,7 +157,7 @@ def _is_final(call: Call, place: Place, asked: Asked) -> bool:
 
 
 def due_from(place: Place, asked: Asked) -> int:
-    """From where on a sync has to bring all calls: the look-back of the last one, and where pulls that were not over ended."""
+    """The start of a sync's duty: the look-back of the last one, or the end of a pull whose range was not over."""
     first = place.synced.get(asked.owner, asked.began) - asked.step.lookback
     first = max(first - first % DAY, place.territory.get(asked.owner, 0))
     return min([first, *place.unfinished.get(asked.owner, [])])
@@ -208,7 +209,7 @@ def judge_rows(
     *,
     database: bool,
 ) -> None:
-    """Hold what is in a destination against what was in it: whatever the run said, and also if it failed."""
+    """Compare a destination's rows with its earlier ones, whatever the run reported, even if it failed."""
     calls = {call.serial: call for account in accounts for call in account.calls}
     twice = [calls[serial] for serial, times in Counter(row.serial for row in found).items() if times > 1]
     if twice:
@@ -244,12 +245,12 @@ def reason_for_doubt(
     database: bool,
     clock_ok: bool,
 ) -> bool:
-    """Whether the history has a reason why a range may be called not complete."""
+    """Whether the history gives a reason to call a range not complete."""
     inside = [call for call in account.between(first, last) if call.listed <= ended]
     since = asked.since if asked.is_closed else asked.began
     changed = any(since < moment <= ended for call in inside for moment in (call.listed, call.gone))
     times = Counter(call.id for call in account.calls if call.listed <= ended and call.id is not None)
-    # A sync also reads what lies before the range that it names; a file cannot tell two calls of one id and second.
+    # A sync also reads before the range that it names; a file cannot distinguish two calls of one id and second.
     alike = Counter((call.id, call.start) for call in inside if call.id is not None)
     reused = (database and any(times[call.id] > 1 for call in account.calls)) or any(n > 1 for n in alike.values())
     excused = asked.pending is not None and asked.pending.excused
@@ -258,7 +259,7 @@ def reason_for_doubt(
 
 
 def judge_check(seen: Seen, place: Place, account: Account, accounts: list[Account], verdict: str, now: int) -> None:
-    """Hold what a check says against what has happened since the claims."""
+    """Compare a check's result with the changes since the claims."""
     calls = {call.serial: call for each in accounts for call in each.calls}
     own = [claim for claim in place.claims if claim.account == account.index]
     if verdict.startswith("crashed"):
@@ -269,7 +270,7 @@ def judge_check(seen: Seen, place: Place, account: Account, accounts: list[Accou
     certain = [claim for claim in own if claim.certain]
     replaced = [calls[serial] for serial in place.replaced if _is_claimed(calls[serial], certain)]
     late = [call for claim in certain for call in _late(claim, place, account, now)]
-    # What an interrupted run committed is looked at, although no run said anything of it.
+    # A check also covers the commits of an interrupted run, although no run made a claim about them.
     stranger = account.index not in place.writers and [
         call for claim in place.claims for call in account.between(claim.first, claim.last) if call.lists_at(now)
     ]
@@ -301,7 +302,7 @@ def _is_claimed(call: Call, claims: list[Claim]) -> bool:
 
 
 def _late(claim: Claim, place: Place, account: Account, now: int) -> list[Call]:
-    """Calls that came into what was complete and final, where none has left it, and that are not there."""
+    """Calls missing from the destination that arrived in a complete and final range from which no call has left."""
     inside = list(account.between(claim.first, min(claim.last, claim.final, claim.ended)))
     if any(claim.began < call.gone <= now for call in inside):
         return []
