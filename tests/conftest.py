@@ -13,6 +13,8 @@ from servetel_async.transport.accounts import forget_accounts
 
 # asyncio's debug mode notes ten frames of the stack for each callback, which takes a fifth of the tests' time.
 asyncio.constants.DEBUG_STACK_DEPTH = 1
+#: Tests of the fingerprint itself, and tests whose programs continue what another process began.
+SLOW_FINGERPRINTS = {"tests.protocol.test_account_table", "tests.client.test_identify", "tests.cli.test_resuming"}
 #: Tests between two freezes of all remaining objects, which the garbage collector then skips.
 FREEZE_AFTER = 25
 _ended = itertools.count(1)
@@ -50,7 +52,7 @@ def unknown_accounts():
 @pytest.fixture(autouse=True)
 def quick_fingerprints(request, monkeypatch):
     """A fingerprint takes 30 ms so that numbers cannot be tried quickly; only its own tests need that."""
-    if request.module.__name__ != "tests.protocol.test_account_table":
+    if request.module.__name__ not in SLOW_FINGERPRINTS:
         monkeypatch.setattr("servetel_async.protocol.account._ROUNDS", 1)
 
 

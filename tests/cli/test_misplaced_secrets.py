@@ -11,6 +11,7 @@ import re
 import sys
 import threading
 
+import click
 import pytest
 
 from servetel_async.cli.app import run, servetel
@@ -34,7 +35,7 @@ def places():
     """Each argument and each flag with a value; a flag of several commands once."""
     known = set()
     for name in ("pull", "sync", "check", "doctor", "demo"):
-        for parameter in servetel.commands[name].params:
+        for parameter in servetel.get_command(click.Context(servetel), name).params:
             key = parameter.opts[-1], str(parameter.type)
             if getattr(parameter, "is_flag", False) or (name, parameter.name) in LEFT_OUT or key in known:
                 continue

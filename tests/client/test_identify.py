@@ -304,7 +304,7 @@ NAMES = [
     ({"token": TOKEN, "base_url": URL}, {"SERVETEL_PROFILE": "delhi"}, None),
     ({"token": TOKEN, "base_url": URL}, {"SERVETEL_ACCOUNT": "pune"}, "pune"),
     ({}, {"SERVETEL_PROFILE": "mumbai", "SERVETEL_TOKEN": TOKEN}, None),
-    ({}, {"SERVETEL_PROFILE": "address", "SERVETEL_TOKEN": TOKEN}, None),
+    ({"base_url": URL}, {"SERVETEL_PROFILE": "address", "SERVETEL_TOKEN": TOKEN}, None),
     ({}, {"SERVETEL_PROFILE": "mumbai", "SERVETEL_TOKEN": TOKEN, "SERVETEL_ACCOUNT": "pune"}, "pune"),
 ]
 

@@ -582,7 +582,7 @@ async def test_calls_and_pages_are_two_views_of_one_stream(serve, connect, paddi
 
 async def test_a_page_cancelled_while_it_is_put_together(serve, connect, monkeypatch):
     """The calls continue where they stopped, none is lost, and the checkpoint is that of the last one."""
-    monkeypatch.setattr("servetel_async.streaming.reader.BREATH", 0.0)
+    monkeypatch.setattr("servetel_async.streaming.reader.LOOP_SHARE", 0.0)
     server = await serve(400, padding=LARGE)
     client, cut = connect(server), 0
     for ticks in range(1, 12):
