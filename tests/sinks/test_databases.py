@@ -528,3 +528,14 @@ def test_a_view_that_has_the_name_of_a_table_of_ours_is_refused(table, begun, si
     rows(target, f"CREATE VIEW {table} AS SELECT 1 AS id")
     with pytest.raises(OutputError, match=f"holds a view {table}"):
         open_for(sinks(target), CLAIM)
+
+
+def test_a_database_with_two_names_is_read_and_not_written(begun, sinks, target, end):
+    """A kill while it got its name may leave two; a run removes the second one, and a check only reads."""
+    end(begun(target, 1))
+    os.link(target, target.with_name("second"))
+    sink = sinks(target)
+    assert sink.look()
+    sink.abandon()
+    with pytest.raises(OutputError, match="second name"):
+        open_for(sinks(target), CLAIM)

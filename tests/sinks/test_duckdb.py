@@ -587,3 +587,18 @@ def test_without_the_library(monkeypatch, tmp_path):
     with pytest.raises(ConfigurationError) as caught:
         Sink(tmp_path / NAME)
     assert str(caught.value) == str(libraries.missing("duckdb", "duckdb"))
+
+
+def test_a_part_that_still_has_the_name_under_which_it_was_made_is_resumed(save, tmp_path):
+    """A kill between the two steps of naming leaves the part in its directory too; the next run removes that name."""
+    nest = tmp_path / f"{NAME}.part.new"
+    make_directory(nest)
+    part = tmp_path / f"{NAME}.part"
+    duckdb.connect(str(part)).close()
+    part.chmod(0o600)
+    os.link(part, nest / "database")
+
+    save(CALL)
+
+    assert not nest.exists()
+    assert (tmp_path / NAME).stat().st_nlink == 1

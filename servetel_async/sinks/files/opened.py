@@ -82,12 +82,13 @@ def refuse_planted_database(path: Path, endings: Iterable[str], *, owner: int | 
     Args:
         path: the database.
         endings: the endings of its logs.
-        owner: the required owner; None is this user.
+        owner: the required owner, for a database that is only read; None is this user.
 
     Raises:
         OutputError: if there is such a file.
         OSError: if a file cannot be examined.
     """
+    names = 1 if owner is None else sys.maxsize  # a second name matters for a file that is written
     for each in (path, *(path.with_name(f"{path.name}{ending}") for ending in endings)):
         try:
             found = each.lstat()
@@ -95,7 +96,7 @@ def refuse_planted_database(path: Path, endings: Iterable[str], *, owner: int | 
             continue
         if each != path and stat.S_ISDIR(found.st_mode):
             continue  # no library opens it as a log
-        if why := objection_to(found, closed=0o002, owner=owner):
+        if why := objection_to(found, names=names, closed=0o002, owner=owner):
             name = name_of(each)
             raise OutputError(
                 f"{name} cannot be trusted",

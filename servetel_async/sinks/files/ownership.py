@@ -175,9 +175,15 @@ def refuse_foreign_part(
 
 
 def _names_of(path: Path) -> int:
-    """Return 2 if the output has its name already and the part is not removed yet; else 1."""
+    """Return how many names of ours a part has: a kill between two steps of naming leaves a second one.
+
+    It is made in a directory beside it, and in the end it gets the output's name.
+    """
     target = path.with_name(path.name.removesuffix(".part"))
-    return 2 if target != path and is_file(target) and target.samefile(path) else 1
+    made_in = path.with_name(f"{path.name}.new")
+    others = [] if target == path else [target]
+    others += made_in.iterdir() if owns_directory(made_in) else []
+    return 1 + sum(is_file(other) and other.samefile(path) for other in others)
 
 
 def foreign(name: str) -> OutputError:
