@@ -343,7 +343,7 @@ class ServetelClient:
     async def identify(self) -> Account:
         """Identify the account: address, fingerprint and name. Found once, then remembered.
 
-        It gets a token if there is none yet. With a login that is one request; a given token needs none.
+        It gets a token if it has no token yet: with a login by one request, with a given token by no request.
 
         Raises:
             ServetelError: if no token can be obtained.

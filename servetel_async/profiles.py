@@ -50,8 +50,8 @@ class Sources:
         brand: the brand's name.
         account: the name of the account of this token or login.
         zone: the name of the account's zone.
-        login_from: the source of the token or login; None if there is none.
-        address_from: the source of ``base_url``; None if there is none.
+        login_from: the source of the token or login; None without one.
+        address_from: the source of ``base_url``; None without one.
     """
 
     token: str | SecretFile | None = None

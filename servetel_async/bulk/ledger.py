@@ -1,7 +1,7 @@
 """The ledger: each reading of a window is one fact that never changes, and these facts decide what later runs do.
 
 1. A reading records the account, the query, the server's clock, how many calls the API counted and gave, a digest of
-   what was written, and the proof or why there is none.
+   what was written, and the proof, or why there is no proof.
 2. A reading has seen nothing that came after its clock. So its proof ends at that clock.
 3. A reading whose clock is later than the server's clock now was given a wrong time. It proves nothing. If the
    server's clock was more than an hour ahead of this computer's, this computer's counts.

@@ -289,7 +289,7 @@ class Emulator:
         return self._churn.insert_late(start, **fields)
 
     def delete(self, record_id: str) -> None:
-        """Delete the record with this `id`; KeyError if there is none."""
+        """Delete the record with this `id`; KeyError if there is no such record."""
         self._table.delete(record_id)
 
     def expire_tokens(self) -> None:

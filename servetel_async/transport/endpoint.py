@@ -117,7 +117,7 @@ class Transport:
         return self._bound.session.connector if self._bound is not None else None
 
     def bind(self) -> BoundSession:
-        """Return the session of the running loop; make it if there is none.
+        """Return the session of the running loop; make it if there is no session.
 
         Raises:
             ConfigurationError: if the client is closed, or in use in another loop.

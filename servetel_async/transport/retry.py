@@ -76,7 +76,7 @@ class Attempts(Generic[T]):
 
     Args:
         send: makes one attempt; raises ``Unacceptable`` with a verdict.
-        renew: gets another token; False if there is none. None for attempts that send no token.
+        renew: gets another token; False if there is no other token. None for attempts that send no token.
         policy: number of attempts and delays between them.
         pace: the account's; a 429 pauses it.
         budget: the client's; it pays for retries.

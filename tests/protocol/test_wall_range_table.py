@@ -235,7 +235,7 @@ def test_the_doubled_hour():
 
 @cache
 def changes_of(name):
-    """The first moment after each change of a zone's clock in the year, or any moment if there is none."""
+    """The first moment after each change of a zone's clock in the year, or any moment if the clock never changes."""
     zone, day = ZoneInfo(name), timedelta(days=1)
     found, moment = [], datetime(YEAR, 1, 1, tzinfo=UTC)
     while moment.year == YEAR:

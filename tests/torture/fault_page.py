@@ -15,7 +15,7 @@ HEAD = """\
 
 # Faults
 
-What can go wrong, what comes of it, and the tests that show it. Nothing is listed without a test, or a reason why there is none.
+What can go wrong, what comes of it, and the tests that show it. Nothing is listed without a test, or the reason why it has no test.
 A fault that stays ends in one of the [errors](errors.md). One that passes is not noticed.
 "Tried again" means: as often as `Retry(attempts=)` allows, five requests at most by default; a [pull](../how-to/bulk-pull.md) is more patient.
 
@@ -29,7 +29,7 @@ def groups() -> list[dict[str, Any]]:
 
 
 def tests_of(fault: dict[str, Any]) -> str:
-    """Return its tests, by file, or the reason why there are none."""
+    """Return its tests, by file, or the reason why it has no test."""
     if "reason" in fault:
         return fault["reason"]
     files: defaultdict[str, list[str]] = defaultdict(list)

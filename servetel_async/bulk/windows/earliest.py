@@ -1,7 +1,7 @@
 """The start of a range that has none: the first second of the day of the oldest call.
 
 The list is newest first, so the oldest call is the last of the last page. That page may be wrong: it comes empty, or
-another page comes in its place. So calls before the start that was found are requested, until there are none.
+another page comes in its place. So calls before the start that was found are requested, until there is no such call.
 """
 
 from __future__ import annotations

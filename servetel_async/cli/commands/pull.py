@@ -13,7 +13,7 @@ from servetel_async.bulk.receipt import describe
 from servetel_async.cli import exits
 from servetel_async.cli.job import Job
 from servetel_async.cli.options.connection import Connection, connection_flags
-from servetel_async.cli.options.durations import Duration
+from servetel_async.cli.options.durations import PATIENCE, SETTLE
 from servetel_async.cli.options.filters import filter_flags, take_filters
 from servetel_async.cli.options.masking import choose_mask, mask_flags
 from servetel_async.cli.options.ranges import Range, range_flags, take_range
@@ -92,16 +92,8 @@ class _Orders:
 @click.option("--columns", metavar="A,B,...", help="Columns of a CSV or Parquet file, for example id,date,time.")
 @mask_flags
 @click.option("--fast", is_flag=True, help="Save requests: do not read again the seconds that two pages share.")
-@click.option(
-    "--settle", default="2h", show_default=True, type=Duration(zero=True), help="How late calls may still arrive."
-)
-@click.option(
-    "--patience",
-    default="30m",
-    show_default=True,
-    type=Duration(zero=True),
-    help="How long to wait for the end of an outage.",
-)
+@SETTLE
+@PATIENCE
 @click.option("--overwrite", is_flag=True, help="Replace a file that exists; databases are always kept current.")
 @click.option("--no-resume", is_flag=True, help="Drop what an interrupted pull has left, and begin anew.")
 @click.option("--strict", is_flag=True, help="Fail, and make no output, if the output would not be complete.")

@@ -14,7 +14,7 @@ from servetel_async.bulk.sync import sync as sync_calls
 from servetel_async.cli import exits
 from servetel_async.cli.job import Job
 from servetel_async.cli.options.connection import Connection, connection_flags
-from servetel_async.cli.options.durations import Duration, rough
+from servetel_async.cli.options.durations import PATIENCE, SETTLE, Duration, rough
 from servetel_async.cli.options.filters import filter_flags, take_filters
 from servetel_async.cli.options.masking import choose_mask, mask_flags
 from servetel_async.cli.output.events import Events
@@ -42,16 +42,8 @@ _PASSING = (exits.INCOMPLETE, exits.TEMPORARY, exits.DISAGREES)
 @filter_flags
 @click.option("--fast", is_flag=True, help="Save requests: do not read again the seconds that two pages share.")
 @mask_flags
-@click.option(
-    "--settle", default="2h", show_default=True, type=Duration(zero=True), help="How late calls may still arrive."
-)
-@click.option(
-    "--patience",
-    default="30m",
-    show_default=True,
-    type=Duration(zero=True),
-    help="How long to wait for the end of an outage.",
-)
+@SETTLE
+@PATIENCE
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per event on standard output, the receipt last.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @connection_flags

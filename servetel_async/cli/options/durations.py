@@ -89,3 +89,15 @@ def rough(seconds: float) -> str:
 def _two(number: int, size: int, large: str, small: str) -> str:
     many, rest = divmod(number, size)
     return f"{many} {large} {rest} {small}" if rest else f"{many} {large}"
+
+
+SETTLE = click.option(
+    "--settle", default="2h", show_default=True, type=Duration(zero=True), help="How late calls may still arrive."
+)
+PATIENCE = click.option(
+    "--patience",
+    default="30m",
+    show_default=True,
+    type=Duration(zero=True),
+    help="How long to wait for the end of an outage.",
+)

@@ -137,7 +137,7 @@ class SqliteSink(EmbeddedDatabase):
             raise self._failed(unfolded)
         raise OutputError(
             f"{self.name} is written, but only together with {self.name}{left[0]}",
-            why=f"the one could not be brought into the other: {self._failed(unfolded).why}",
+            why=f"its log could not be merged into it: {self._failed(unfolded).why}",
             fix="keep the two side by side, make space, then open it once with any SQLite program",
         )
 
@@ -169,7 +169,7 @@ class SqliteSink(EmbeddedDatabase):
         return start.startswith(_MAGIC) and path.stat().st_size <= page and not any(start[103:105])
 
     def _connect_to_read(self, path: Path) -> None:
-        # A reader would create a log for a database left in write-ahead mode. If there is none, no program writes.
+        # A reader would create a log for a database left in write-ahead mode. Without a log, no program writes.
         log = path.with_name(f"{path.name}-wal")
         in_log_mode = _start_of(path, 20)[18:20] == b"\2\2"
         self._frozen = _state_of(path) if in_log_mode and not log.exists() else None

@@ -1,7 +1,8 @@
 """Open existing files safely: under their names may be a link, a pipe, a device or another user's file.
 
 Each is opened once, without waiting and without following a link. The checks use its descriptor, so the file cannot be
-exchanged between the check and the use.
+exchanged between the check and the use. A database library opens its files by their names: these are checked before
+that and after it, in a directory where no other user may rename them.
 """
 
 from __future__ import annotations
