@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -213,7 +214,11 @@ async def test_an_attacker_who_exchanges_names_all_the_time_gains_nothing(kind, 
         done"""
     who = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"]
     attacker = subprocess.Popen(
-        [*who, "sh", "-c", exchange], cwd=shared, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*who, "sh", "-c", exchange],
+        cwd=shared,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
     )
     outcomes = []
     try:
@@ -229,8 +234,8 @@ async def test_an_attacker_who_exchanges_names_all_the_time_gains_nothing(kind, 
                     outcomes.append(receipt.complete)
                     assert receipt.complete
     finally:
-        attacker.kill()
-        attacker.wait()
+        os.killpg(attacker.pid, signal.SIGKILL)
+        attacker.communicate()  # until the last program of the attacker has closed its end
     assert outcomes
     after = SHADOW.stat()
     assert (before.st_mtime_ns, before.st_size, before.st_mode) == (after.st_mtime_ns, after.st_size, after.st_mode)
